@@ -1,0 +1,511 @@
+//! The canonical form of JSON: keys sorted, no white space, null members dropped, numbers by their literal text.
+//!
+//! serde_json's own tree would round numbers, drop repeated keys and recurse; an identity may do none of these, so the
+//! text is cut into nodes here. No recursion: nesting costs memory in proportion to the text, and no stack.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+/// The text is not one JSON value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not JSON at byte {offset}")]
+pub struct Malformed {
+    /// Where the text stops to make sense.
+    pub offset: usize,
+}
+
+/// No node; ends a list of siblings.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Object,
+    Array,
+    String,
+    Number,
+    Null,
+    /// `true` or `false`.
+    Bool,
+}
+
+#[derive(Debug)]
+struct Node<'a> {
+    kind: Kind,
+    /// The literal text of a scalar; a string's without its quotes. Empty for objects and arrays.
+    literal: &'a [u8],
+    /// The member's key, unescaped where that is possible; `None` outside objects.
+    key: Option<Cow<'a, [u8]>>,
+    first_child: u32,
+    next_sibling: u32,
+}
+
+/// A JSON text cut into nodes.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    nodes: Vec<Node<'a>>,
+}
+
+/// A container whose end has not been read yet.
+struct Open {
+    node: u32,
+    last_child: u32,
+    sorted: bool,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader { text, at: 0 };
+        let mut nodes: Vec<Node<'a>> = Vec::with_capacity(64);
+        let mut open: Vec<Open> = Vec::new();
+        loop {
+            // At the start of a value, or of a member inside an object, or at the end of a container.
+            reader.skip_white_space();
+            let first_in_container = open.last().is_some_and(|o| o.last_child == NONE);
+            let in_object = open.last().is_some_and(|o| nodes[o.node as usize].kind == Kind::Object);
+            let closes = first_in_container && reader.peek() == Some(if in_object { b'}' } else { b']' });
+            if !closes {
+                let key = if in_object { Some(reader.key()?) } else { None };
+                let (kind, literal) = reader.value()?;
+                let index = u32::try_from(nodes.len()).map_err(|_| reader.malformed())?;
+                nodes.push(Node { kind, literal, key, first_child: NONE, next_sibling: NONE });
+                if let Some(parent) = open.last_mut() {
+                    if parent.last_child == NONE {
+                        nodes[parent.node as usize].first_child = index;
+                    } else {
+                        let previous = parent.last_child as usize;
+                        nodes[previous].next_sibling = index;
+                        parent.sorted &= nodes[previous].key <= nodes[index as usize].key;
+                    }
+                    parent.last_child = index;
+                }
+                if matches!(kind, Kind::Object | Kind::Array) {
+                    open.push(Open { node: index, last_child: NONE, sorted: true });
+                    continue;
+                }
+            }
+            // After a value: close every container that ends here.
+            loop {
+                reader.skip_white_space();
+                let Some(container) = open.last() else {
+                    return if reader.at == text.len() { Ok(Self { nodes }) } else { Err(reader.malformed()) };
+                };
+                let is_object = nodes[container.node as usize].kind == Kind::Object;
+                match reader.next() {
+                    Some(b',') if container.last_child != NONE => break,
+                    Some(b'}') if is_object => {}
+                    Some(b']') if !is_object => {}
+                    _ => return Err(reader.malformed()),
+                }
+                if is_object && !container.sorted {
+                    sort_members(&mut nodes, container.node);
+                }
+                open.pop();
+            }
+            reader.skip_white_space();
+            if matches!(reader.peek(), Some(b'}' | b']')) {
+                return Err(reader.malformed());
+            }
+        }
+    }
+
+    pub(super) fn root(&self) -> Value<'_> {
+        Value { document: self, node: 0 }
+    }
+
+    /// SHA-256 over `prefix` and the canonical form, without the root's members called `without`.
+    pub(super) fn digest(&self, prefix: &str, without: &str) -> [u8; 32] {
+        let mut form = prefix.as_bytes().to_vec();
+        self.write_canonical(&mut form, without.as_bytes());
+        Sha256::digest(&form).into()
+    }
+
+    fn write_canonical(&self, out: &mut Vec<u8>, without: &[u8]) {
+        /// A container under way: the child to write next, what closes it, whether a child was written.
+        struct Frame {
+            next: u32,
+            close: u8,
+            root: bool,
+            begun: bool,
+        }
+        let mut stack: Vec<Frame> = Vec::new();
+        let mut current = 0;
+        loop {
+            let node = &self.nodes[current as usize];
+            match node.kind {
+                Kind::Object | Kind::Array => {
+                    let (begin, close) = if node.kind == Kind::Object { (b'{', b'}') } else { (b'[', b']') };
+                    out.push(begin);
+                    stack.push(Frame { next: node.first_child, close, root: stack.is_empty(), begun: false });
+                }
+                Kind::String => write_string(out, &unescape(node.literal)),
+                Kind::Number | Kind::Null | Kind::Bool => out.extend_from_slice(node.literal),
+            }
+            loop {
+                let Some(frame) = stack.last_mut() else { return };
+                if frame.next == NONE {
+                    out.push(frame.close);
+                    stack.pop();
+                    continue;
+                }
+                current = frame.next;
+                let child = &self.nodes[current as usize];
+                frame.next = child.next_sibling;
+                if let Some(key) = &child.key {
+                    if child.kind == Kind::Null || (frame.root && key.as_ref() == without) {
+                        continue;
+                    }
+                }
+                if frame.begun {
+                    out.push(b',');
+                }
+                frame.begun = true;
+                if let Some(key) = &child.key {
+                    write_string(out, key);
+                    out.push(b':');
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
+fn sort_members(nodes: &mut [Node<'_>], object: u32) {
+    let mut members = Vec::new();
+    let mut next = nodes[object as usize].first_child;
+    while next != NONE {
+        members.push(next);
+        next = nodes[next as usize].next_sibling;
+    }
+    members.sort_by(|a, b| nodes[*a as usize].key.cmp(&nodes[*b as usize].key));
+    let mut after = NONE;
+    for member in members.into_iter().rev() {
+        nodes[member as usize].next_sibling = after;
+        after = member;
+    }
+    nodes[object as usize].first_child = after;
+}
+
+/// One value inside a document.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a> {
+    document: &'a Document<'a>,
+    node: u32,
+}
+
+impl<'a> Value<'a> {
+    fn node(self) -> &'a Node<'a> {
+        &self.document.nodes[self.node as usize]
+    }
+
+    pub(super) fn is_object(self) -> bool {
+        self.node().kind == Kind::Object
+    }
+
+    fn children(self) -> impl Iterator<Item = Value<'a>> {
+        let document = self.document;
+        let first = Some(self.node().first_child).filter(|n| *n != NONE);
+        std::iter::successors(first, move |n| {
+            Some(document.nodes[*n as usize].next_sibling).filter(|n| *n != NONE)
+        })
+        .map(move |node| Value { document, node })
+    }
+
+    /// The members of an object, sorted by key; nothing for other values.
+    pub(super) fn members(self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> {
+        self.children().filter_map(|child| Some((child.node().key.as_deref()?, child)))
+    }
+
+    /// The elements of an array, or the values of an object.
+    pub(super) fn elements(self) -> impl Iterator<Item = Value<'a>> {
+        self.children()
+    }
+
+    /// The last member of this name that is not null.
+    pub(super) fn member(self, name: &str) -> Option<Value<'a>> {
+        self.members()
+            .filter(|(key, value)| *key == name.as_bytes() && value.node().kind != Kind::Null)
+            .last()
+            .map(|(_, value)| value)
+    }
+
+    /// A string's text.
+    pub(super) fn text(self) -> Option<String> {
+        let node = self.node();
+        (node.kind == Kind::String).then(|| String::from_utf8_lossy(&unescape(node.literal)).into_owned())
+    }
+
+    /// A number's literal text.
+    pub(super) fn number(self) -> Option<String> {
+        let node = self.node();
+        (node.kind == Kind::Number).then(|| String::from_utf8_lossy(node.literal).into_owned())
+    }
+}
+
+/// The characters that a string stands for, in UTF-8. A lone surrogate, which is no character, becomes the three bytes that
+/// UTF-8 would have for it (WTF-8): strings that differ stay different.
+fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
+    let Some(first) = literal.iter().position(|b| *b == b'\\') else { return Cow::Borrowed(literal) };
+    let mut text = literal[..first].to_vec();
+    let mut at = first;
+    while let Some(&byte) = literal.get(at) {
+        at += 1;
+        if byte != b'\\' {
+            text.push(byte);
+            continue;
+        }
+        let escape = literal.get(at).copied().unwrap_or(b'\\');
+        at += 1;
+        match escape {
+            b'b' => text.push(0x08),
+            b'f' => text.push(0x0c),
+            b'n' => text.push(b'\n'),
+            b'r' => text.push(b'\r'),
+            b't' => text.push(b'\t'),
+            b'u' => {
+                let unit = hex4(literal, at);
+                at += 4;
+                let low = if literal.get(at..at + 2) == Some(b"\\u") { hex4(literal, at + 2) } else { 0 };
+                let point = if (0xd800..0xdc00).contains(&unit) && (0xdc00..0xe000).contains(&low) {
+                    at += 6;
+                    0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
+                } else {
+                    unit
+                };
+                match char::from_u32(point) {
+                    Some(c) => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => text.extend([0xe0 | point >> 12, 0x80 | point >> 6 & 0x3f, 0x80 | point & 0x3f].map(low_byte)),
+                }
+            }
+            other => text.push(other),
+        }
+    }
+    Cow::Owned(text)
+}
+
+fn hex4(literal: &[u8], at: usize) -> u32 {
+    let digits = literal.get(at..at + 4).and_then(|d| std::str::from_utf8(d).ok());
+    digits.and_then(|d| u32::from_str_radix(d, 16).ok()).unwrap_or(0xfffd)
+}
+
+fn low_byte(value: u32) -> u8 {
+    value.to_le_bytes()[0]
+}
+
+fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0x00..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn malformed(&self) -> Malformed {
+        Malformed { offset: self.at.min(self.text.len()) }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn skip_white_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn key(&mut self) -> Result<Cow<'a, [u8]>, Malformed> {
+        let literal = self.string()?;
+        self.skip_white_space();
+        if self.next() != Some(b':') {
+            return Err(self.malformed());
+        }
+        self.skip_white_space();
+        Ok(unescape(literal))
+    }
+
+    fn value(&mut self) -> Result<(Kind, &'a [u8]), Malformed> {
+        match self.peek() {
+            Some(b'{') => {
+                self.at += 1;
+                Ok((Kind::Object, &[]))
+            }
+            Some(b'[') => {
+                self.at += 1;
+                Ok((Kind::Array, &[]))
+            }
+            Some(b'"') => Ok((Kind::String, self.string()?)),
+            Some(b'n') => self.word(Kind::Null, b"null"),
+            Some(b't') => self.word(Kind::Bool, b"true"),
+            Some(b'f') => self.word(Kind::Bool, b"false"),
+            Some(b'-' | b'0'..=b'9') => {
+                let start = self.at;
+                while matches!(self.peek(), Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')) {
+                    self.at += 1;
+                }
+                Ok((Kind::Number, &self.text[start..self.at]))
+            }
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn word(&mut self, kind: Kind, word: &[u8]) -> Result<(Kind, &'a [u8]), Malformed> {
+        let end = self.at + word.len();
+        if self.text.get(self.at..end) != Some(word) {
+            return Err(self.malformed());
+        }
+        let literal = &self.text[self.at..end];
+        self.at = end;
+        Ok((kind, literal))
+    }
+
+    /// A string's literal text without its quotes.
+    fn string(&mut self) -> Result<&'a [u8], Malformed> {
+        if self.next() != Some(b'"') {
+            return Err(self.malformed());
+        }
+        let start = self.at;
+        loop {
+            match self.next() {
+                Some(b'"') => return Ok(&self.text[start..self.at - 1]),
+                Some(b'\\') => {
+                    self.next();
+                }
+                Some(0x00..0x20) | None => return Err(self.malformed()),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(text: &str) -> Result<String, Malformed> {
+        let document = Document::parse(text.as_bytes())?;
+        let mut out = Vec::new();
+        document.write_canonical(&mut out, b"EventHandle");
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_canonical_form_by_example() {
+        for (text, expected) in [
+            ("{}", "{}"),
+            (" [ ] ", "[]"),
+            (r#"{"b":1,"a":2}"#, r#"{"a":2,"b":1}"#),
+            (r#"{"b":null,"a":[null,{"x":null}]}"#, r#"{"a":[null,{}]}"#),
+            (r#"{"n":[1.0,1e5,-0,5285485487985271490]}"#, r#"{"n":[1.0,1e5,-0,5285485487985271490]}"#),
+            (r#"{"EventHandle":"h","a":{"EventHandle":"h"}}"#, r#"{"a":{"EventHandle":"h"}}"#),
+            (r#"{"s":"\u0041\/\n\"\\"}"#, r#"{"s":"A/\u000a\"\\"}"#),
+            (r#"{"k":1,"k":2}"#, r#"{"k":1,"k":2}"#),
+            (r#"{"z":{"b":[{"d":1,"c":2}],"a":true},"y":false}"#, r#"{"y":false,"z":{"a":true,"b":[{"c":2,"d":1}]}}"#),
+            ("\"\u{53e5}\u{67c4}\"", "\"\u{53e5}\u{67c4}\""),
+        ] {
+            assert_eq!(canonical(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for text in [
+            "", "{", "}", "[", "]", "{]", "[}", "[1,]", "{\"a\":1,}", "{\"a\"}", "{\"a\":}", "{a:1}", "tru", "1 2", "\"",
+            "\"\\", "[1 2]", "{,}", "[,]", "{\"a\":1 \"b\":2}", "nul", "{1:2}", "\"\n\"",
+        ] {
+            assert!(canonical(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_that_differ_stay_different_even_where_they_are_no_text() {
+        let strings = [r"\ud800", r"\\ud800", r"\ud801", r"\udc00\ud800", r"\ud83d\ude00", r"\ufffd", "?", ""];
+        let forms: std::collections::BTreeSet<Vec<u8>> =
+            strings.iter().map(|s| unescape(s.as_bytes()).into_owned()).collect();
+        assert_eq!(forms.len(), strings.len());
+        assert_eq!(unescape(br"\ud83d\ude00").as_ref(), "\u{1f600}".as_bytes());
+    }
+
+    #[test]
+    fn nesting_costs_no_stack_and_no_more_than_linear_time() {
+        let depth = 200_000;
+        let text = format!("{}{}", "{\"b\":1,\"a\":".repeat(depth), "0".to_owned() + &"}".repeat(depth));
+        let form = canonical(&text).unwrap();
+        assert!(form.starts_with("{\"a\":{\"a\":") && form.ends_with(",\"b\":1}"));
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 48, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Writes a value with its keys in reverse, white space everywhere, and a null member more in every object.
+    fn disguised(value: &serde_json::Value) -> String {
+        match value {
+            serde_json::Value::Object(members) => {
+                let mut parts: Vec<String> = members
+                    .iter()
+                    .rev()
+                    .map(|(k, v)| format!("\n{} :\t{}", serde_json::to_string(k).unwrap(), disguised(v)))
+                    .collect();
+                parts.push("\"\\u0000nothing\":null".to_owned());
+                format!("{{ {} }}", parts.join(" ,"))
+            }
+            serde_json::Value::Array(items) => {
+                format!("[ {} ]", items.iter().map(disguised).collect::<Vec<_>>().join(" , "))
+            }
+            other => other.to_string(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_disguised_value_has_the_same_form(value in json()) {
+            let plain = canonical(&value.to_string()).unwrap();
+            prop_assert_eq!(&plain, &canonical(&disguised(&value)).unwrap());
+            prop_assert_eq!(&plain, &canonical(&plain).unwrap());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Document::parse(&bytes);
+        }
+
+        #[test]
+        fn what_serde_json_reads_is_read(text in "[\\[\\]{}:,\"a1 .\\-nulltrue\\\\]{0,24}") {
+            if serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok() {
+                prop_assert!(Document::parse(text.as_bytes()).is_ok(), "{}", text);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! An event: something that happened in VOD, as the bytes in which the cloud told it.
+
+mod canonical;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use canonical::Malformed;
+use canonical::{Document, Value};
+
+/// A sub-application; 0 is the account's default application, which requests do not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubAppId(pub u64);
+
+impl fmt::Display for SubAppId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The cloud's receipt for one delivery. Opaque: no length, no character set, and never an identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventHandle(pub Arc<str>);
+
+impl fmt::Display for EventHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Digest of what an event says, without its handle: SHA-256 over the sub-application id in decimal, a line feed, and the
+/// event's canonical form. Equal events have equal fingerprints, so that it is no identity either: see [`crate::identity`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What consumers drop repeats by: the same for every publish of one occurrence, on every relay that meets it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(Arc<str>);
+
+impl MessageId {
+    /// The id of the `occurrence`-th event (from 1) with this fingerprint.
+    pub fn new(fingerprint: &Fingerprint, occurrence: u32) -> Self {
+        let digest = hex::encode(&fingerprint.0[..16]);
+        if occurrence <= 1 { Self(digest.into()) } else { Self(format!("{digest}-{occurrence}").into()) }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One event as one delivery brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The sub-application whose queue it came from.
+    pub sub_app: SubAppId,
+    /// The event's JSON, byte for byte as the cloud sent it.
+    pub body: Bytes,
+    /// The receipt of this delivery; an event without one is carried, and cannot be confirmed.
+    pub handle: Option<EventHandle>,
+    /// `EventType`, if the event has one.
+    pub event_type: Option<Arc<str>>,
+    /// The `FileId` of the event's body, by its literal text, if there is just one.
+    pub file_id: Option<Arc<str>>,
+    /// The `TaskId` of the event's body, by its literal text.
+    pub task_id: Option<Arc<str>>,
+    /// What the event says.
+    pub fingerprint: Fingerprint,
+}
+
+impl Event {
+    /// Reads one element of an `EventSet`. Anything that is JSON is an event: a type that nobody knows, members that
+    /// nobody knows, no type, no handle, not even an object.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] when `body` is not one JSON value.
+    pub fn parse(sub_app: SubAppId, body: Bytes) -> Result<Self, Malformed> {
+        let document = Document::parse(&body)?;
+        let root = document.root();
+        let handle = root.member("EventHandle").and_then(scalar_text).map(|h| EventHandle(h.into()));
+        let event_type = root.member("EventType").and_then(|v| v.text()).filter(|t| !t.is_empty());
+        let content = || root.members().filter(|(_, value)| value.is_object()).map(|(_, value)| value);
+        let file_id = content().find_map(|value| {
+            value.member("FileId").and_then(scalar_text).or_else(|| {
+                let mut ids = value.member("FileIdSet")?.elements();
+                let only = ids.next()?;
+                if ids.next().is_some() { None } else { scalar_text(only) }
+            })
+        });
+        let task_id = content().find_map(|value| value.member("TaskId").and_then(scalar_text));
+        let fingerprint = Fingerprint(document.digest(&format!("{sub_app}\n"), "EventHandle"));
+        Ok(Self {
+            sub_app,
+            handle,
+            event_type: event_type.map(Into::into),
+            file_id: file_id.map(Into::into),
+            task_id: task_id.map(Into::into),
+            fingerprint,
+            body: body.clone(),
+        })
+    }
+}
+
+/// A string's text, or a number's literal text; documents print some ids as bare numbers beyond 2^53. Empty is absent.
+fn scalar_text(value: Value<'_>) -> Option<String> {
+    value.text().or_else(|| value.number()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(json: &str) -> Event {
+        Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn the_usual_event_gives_up_its_ids_and_keeps_its_bytes() {
+        let json = r#"{"EventHandle":"h1","EventType":"PullComplete",
+            "PullCompleteEvent":{"TaskId":"t-1","FileId":"5285485487985271487","Progress":100}, "FileUploadEvent":null}"#;
+        let event = event(json);
+        assert_eq!(event.handle, Some(EventHandle("h1".into())));
+        assert_eq!(event.event_type.as_deref(), Some("PullComplete"));
+        assert_eq!(event.task_id.as_deref(), Some("t-1"));
+        assert_eq!(event.file_id.as_deref(), Some("5285485487985271487"));
+        assert_eq!(event.body, json.as_bytes());
+    }
+
+    #[test]
+    fn a_number_keeps_its_literal_text_as_an_id() {
+        let event = event(r#"{"EventHandle":123,"X":{"FileId":5285485487985271490}}"#);
+        assert_eq!(event.file_id.as_deref(), Some("5285485487985271490"));
+        assert_eq!(event.handle, Some(EventHandle("123".into())));
+        assert_eq!(event.event_type, None);
+    }
+
+    #[test]
+    fn one_deleted_file_is_named_and_many_are_not() {
+        let one = event(r#"{"FileDeleteEvent":{"FileIdSet":["a"]}}"#);
+        let two = event(r#"{"FileDeleteEvent":{"FileIdSet":["a","b"]}}"#);
+        assert_eq!((one.file_id.as_deref(), two.file_id.as_deref()), (Some("a"), None));
+    }
+
+    #[test]
+    fn anything_that_is_json_is_an_event() {
+        for json in ["null", "[]", "\"x\"", "17", "{}", r#"{"EventHandle":null,"EventType":7}"#] {
+            let event = event(json);
+            assert_eq!((event.handle, event.event_type), (None, None), "{json}");
+        }
+        assert!(Event::parse(SubAppId(0), Bytes::from_static(b"{\"a\":}")).is_err());
+    }
+
+    #[test]
+    fn the_fingerprint_ignores_the_handle_order_white_space_and_nulls_and_nothing_else() {
+        let first = event(r#"{"EventHandle":"h1","EventType":"T","A":{"x":1,"y":[1,2,null]},"B":null}"#);
+        let again = event(r#"{ "A" : {"y":[1, 2,null], "z": null, "\u0078":1}, "EventType":"T", "EventHandle":"h2" }"#);
+        assert_eq!(first.fingerprint, again.fingerprint);
+        for other in [
+            r#"{"EventType":"T","A":{"x":1.0,"y":[1,2,null]}}"#,
+            r#"{"EventType":"T","A":{"x":1,"y":[2,1,null]}}"#,
+            r#"{"EventType":"T","A":{"x":1,"y":[1,2]}}"#,
+            r#"{"EventType":"T","A":{"x":"1","y":[1,2,null]}}"#,
+            r#"{"EventType":"T","A":{"x":1,"y":[1,2,null],"EventHandle":"h1"}}"#,
+        ] {
+            assert_ne!(first.fingerprint, event(other).fingerprint, "{other}");
+        }
+        let elsewhere = Event::parse(SubAppId(8), first.body.clone()).unwrap();
+        assert_ne!(first.fingerprint, elsewhere.fingerprint);
+    }
+
+    #[test]
+    fn the_fingerprint_can_be_recomputed_with_a_shell() {
+        // printf '7\n{"A":{"x":1},"EventType":"T"}' | sha256sum
+        let event = event(r#"{"EventType":"T","EventHandle":"h","A":{"x":1}}"#);
+        assert_eq!(
+            event.fingerprint.to_string(),
+            "b35da7d676ad0341faa83c0657462b00006f98ee879b7783e953db8023c73eb9"
+        );
+    }
+
+    #[test]
+    fn message_ids_name_the_occurrence_from_the_second_on() {
+        let fingerprint = Fingerprint([0xab; 32]);
+        assert_eq!(MessageId::new(&fingerprint, 1).as_str(), "ab".repeat(16));
+        assert_eq!(MessageId::new(&fingerprint, 3).as_str(), format!("{}-3", "ab".repeat(16)));
+    }
+}

@@ -1,0 +1,35 @@
+//! vodrelay carries Tencent Cloud VOD's reliable-callback events into RabbitMQ and loses none of them.
+//!
+//! The map of this house, in reading order:
+//!
+//! - [`event`]: what an event is: its raw bytes, its fingerprint, its message id.
+//! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
+//! - [`identity`]: what makes two deliveries the same event.
+//! - [`outcome`]: how an attempt to publish or to call can end.
+//! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
+//! - [`vod`]: the client of the cloud's API.
+//! - [`journal`]: the durable record, in SQLite.
+//! - [`output`]: where events go: RabbitMQ, or standard output.
+//! - [`emulator`]: a local VOD, with its own reading of the API.
+//! - [`ops`]: logging and the service manager.
+//! - [`config`]: what the file may say, and what the program may rely on.
+//! - [`app`]: builds the parts, owns the tasks, turns signals into a drain.
+//! - [`cli`]: the commands.
+//!
+//! Imports flow one way, from the bottom of this list of rooms to the top: `tests/it/house.rs` holds the arrows.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod emulator;
+pub mod event;
+pub mod identity;
+pub mod journal;
+pub mod lease;
+pub mod ops;
+pub mod outcome;
+pub mod output;
+pub mod relay;
+pub mod secret;
+pub mod vod;

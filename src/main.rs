@@ -1,0 +1,2 @@
+//! The `vodrelay` binary.
+fn main() {}

@@ -1,0 +1,108 @@
+//! How an attempt to publish, or a call to the cloud, can end: the words that the adapters and the core share.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What became of one publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "an outcome that nobody looks at is a lost event"]
+pub enum PublishOutcome {
+    /// The broker has it: a persistent, mandatory publish was acked and not returned.
+    Acked,
+    /// The broker refused responsibility; nothing was stored, trying again is safe.
+    Nacked,
+    /// No queue is bound for it: the broker gave it back.
+    Returned {
+        /// AMQP reply code (312 is NO_ROUTE).
+        code: u16,
+        /// The broker's words.
+        text: Arc<str>,
+    },
+    /// The broker closed the channel because of this very publish.
+    ChannelError {
+        /// AMQP reply code (403, 404, 406 ...).
+        code: u16,
+        /// The broker's words.
+        text: Arc<str>,
+    },
+    /// No answer: it may or may not be stored. Must be published again under the same message id.
+    Unknown {
+        /// Why there is no answer.
+        reason: Arc<str>,
+        /// Whether a sibling in the batch was refused, so that the culprit has to be found by publishing alone.
+        suspect: bool,
+    },
+    /// It never left this process.
+    Unsent,
+}
+
+impl PublishOutcome {
+    /// The outcome's name in metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Nacked => "nacked",
+            Self::Returned { .. } => "returned",
+            Self::ChannelError { .. } => "channel_error",
+            Self::Unknown { .. } => "unknown",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// Whether the output can take events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputState {
+    /// Connected, topology proven, not blocked.
+    Up,
+    /// The broker refuses publishes for now (`connection.blocked`): a memory or disk alarm.
+    Blocked(Arc<str>),
+    /// Not connected, or the topology is not as it must be.
+    Down(Arc<str>),
+}
+
+/// Whether the journal can commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalState {
+    /// The last commit succeeded.
+    Up,
+    /// Commits fail (disk full, I/O error); the writer keeps its work and tries again.
+    Down(Arc<str>),
+}
+
+/// What kind of failure a call to the cloud met, by what the caller will do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallFailure {
+    /// Too many requests: slow down.
+    Throttled,
+    /// The cloud does not accept the credentials.
+    Credentials,
+    /// The signature's time stamp is out of bounds.
+    Clock,
+    /// The network or the cloud failed; whether the call took effect is not known.
+    Transient,
+    /// The cloud understood the request and rejects its content.
+    Refused,
+    /// The account or the configuration is wrong; only an operator can mend it.
+    Configuration,
+}
+
+impl CallFailure {
+    /// The failure's name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Credentials => "credentials",
+            Self::Clock => "clock",
+            Self::Transient => "transient",
+            Self::Refused => "refused",
+            Self::Configuration => "configuration",
+        }
+    }
+}
+
+impl fmt::Display for CallFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
