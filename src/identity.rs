@@ -1,1 +1,199 @@
-//! (to be written)
+//! What makes two deliveries the same event.
+//!
+//! The cloud gives no event id. Neither the handle (one handle can stand on several events) nor the content (equal events
+//! can really happen twice) is one. [`classify`] weighs both against what the journal knows.
+
+use crate::event::EventHandle;
+
+/// The journal's number for an event: one occurrence of one fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(pub i64);
+
+/// The journal's number for a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId(pub i64);
+
+/// How far an event got, as the journal has committed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The broker acked it.
+    pub published: bool,
+    /// The relay gave it up; it waits for an operator.
+    pub parked: bool,
+    /// The cloud said that it forgot the event, or is known to have forgotten it.
+    pub confirmed: bool,
+}
+
+/// What the journal made of one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The event that the delivery brought.
+    pub event: EventId,
+    /// The delivery itself.
+    pub delivery: DeliveryId,
+    /// The how-manieth event of its fingerprint this is, from 1.
+    pub occurrence: u32,
+    /// Whether the journal knew the event already.
+    pub redelivered: bool,
+    /// How far the event had got when the delivery was recorded.
+    pub progress: Progress,
+    /// How many publishes of it may have left the relay, this answer's included.
+    pub attempts: u32,
+}
+
+/// What the journal knows of one earlier delivery of an occurrence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownLease {
+    /// The delivery's handle.
+    pub handle: Option<EventHandle>,
+    /// Whether its lease had lapsed when the answer now being judged arrived.
+    pub lapsed: bool,
+}
+
+/// What the journal knows of one occurrence of the fingerprint in question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Which occurrence, from 1.
+    pub occurrence: u32,
+    /// Whether the cloud has forgotten it: confirmed, or settled.
+    pub confirmed: bool,
+    /// Whether another element of the answer now being judged was already taken for it. One answer brings an event once.
+    pub taken: bool,
+    /// Its deliveries so far.
+    pub leases: Vec<KnownLease>,
+}
+
+impl Known {
+    fn has(&self, handle: &EventHandle) -> bool {
+        self.leases.iter().any(|lease| lease.handle.as_ref() == Some(handle))
+    }
+}
+
+/// What a delivery turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// An event that the journal does not have yet.
+    New {
+        /// Its occurrence.
+        occurrence: u32,
+    },
+    /// An occurrence that the journal has, handed over again.
+    Redelivery {
+        /// Its occurrence.
+        occurrence: u32,
+    },
+}
+
+/// Judges a delivery by what the journal knows of its fingerprint.
+///
+/// `known` holds every unconfirmed occurrence and the newest occurrence, in the order of their occurrence. All unconfirmed
+/// ones count, not only the newest: when two equal events are under way and both come again, each is a redelivery.
+pub fn classify(known: &[Known], handle: Option<&EventHandle>) -> Verdict {
+    let free = || known.iter().filter(|k| !k.taken);
+    // The very handle of an occurrence: the cloud hands the same delivery over again, or forgot that it was confirmed.
+    if let Some(handle) = handle {
+        let unconfirmed = free().find(|k| !k.confirmed && k.has(handle));
+        if let Some(again) = unconfirmed.or_else(|| free().rfind(|k| k.confirmed && k.has(handle))) {
+            return Verdict::Redelivery { occurrence: again.occurrence };
+        }
+    }
+    // Unconfirmed, and visible again in the cloud: this must be it. No handle at all proves nothing either way.
+    let visible_again = |k: &&Known| !k.confirmed && k.leases.iter().all(|lease| lease.lapsed);
+    if let Some(again) = free().find(visible_again) {
+        return Verdict::Redelivery { occurrence: again.occurrence };
+    }
+    Verdict::New { occurrence: known.iter().map(|k| k.occurrence).max().unwrap_or(0) + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(name: &str) -> EventHandle {
+        EventHandle(name.into())
+    }
+
+    fn occurrence(occurrence: u32, confirmed: bool, leases: &[(&str, bool)]) -> Known {
+        let leases = leases.iter().map(|(h, lapsed)| KnownLease { handle: Some(handle(h)), lapsed: *lapsed }).collect();
+        Known { occurrence, confirmed, taken: false, leases }
+    }
+
+    fn taken(mut known: Known) -> Known {
+        known.taken = true;
+        known
+    }
+
+    const LIVE: bool = false;
+    const LAPSED: bool = true;
+
+    #[track_caller]
+    fn check(known: &[Known], name: &str, expected: Verdict) {
+        assert_eq!(classify(known, Some(&handle(name))), expected);
+    }
+
+    #[test]
+    fn row_1_nothing_known_is_the_first_occurrence() {
+        check(&[], "h", Verdict::New { occurrence: 1 });
+        assert_eq!(classify(&[], None), Verdict::New { occurrence: 1 });
+    }
+
+    #[test]
+    fn row_2_unconfirmed_with_this_very_handle_is_a_redelivery() {
+        check(&[occurrence(1, false, &[("h", LIVE)])], "h", Verdict::Redelivery { occurrence: 1 });
+        check(&[occurrence(1, false, &[("h", LAPSED)])], "h", Verdict::Redelivery { occurrence: 1 });
+    }
+
+    #[test]
+    fn row_3_unconfirmed_with_every_lease_lapsed_is_a_redelivery() {
+        let known = [occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED)])];
+        check(&known, "h3", Verdict::Redelivery { occurrence: 1 });
+        assert_eq!(classify(&known, None), Verdict::Redelivery { occurrence: 1 });
+    }
+
+    #[test]
+    fn row_4_unconfirmed_with_a_live_lease_under_another_handle_is_a_second_equal_event() {
+        let known = [occurrence(1, false, &[("h1", LAPSED), ("h2", LIVE)])];
+        check(&known, "h3", Verdict::New { occurrence: 2 });
+        assert_eq!(classify(&known, None), Verdict::New { occurrence: 2 });
+    }
+
+    #[test]
+    fn row_5_confirmed_under_another_handle_happened_again() {
+        check(&[occurrence(4, true, &[("h1", LAPSED)])], "h2", Verdict::New { occurrence: 5 });
+    }
+
+    #[test]
+    fn row_6_confirmed_with_this_very_handle_was_forgotten_by_the_cloud() {
+        check(&[occurrence(1, true, &[("h1", LAPSED)])], "h1", Verdict::Redelivery { occurrence: 1 });
+    }
+
+    #[test]
+    fn row_7_a_lost_confirm_is_a_redelivery_until_it_is_settled() {
+        // The journal calls an occurrence confirmed once it is settled, so that this row is rows 3 and 5.
+        check(&[occurrence(1, false, &[("h1", LAPSED)])], "h2", Verdict::Redelivery { occurrence: 1 });
+        check(&[occurrence(1, true, &[("h1", LAPSED)])], "h2", Verdict::New { occurrence: 2 });
+    }
+
+    #[test]
+    fn two_equal_events_that_both_come_again_are_two_redeliveries() {
+        let known = [occurrence(1, false, &[("h1", LAPSED)]), occurrence(2, false, &[("h2", LAPSED)])];
+        check(&known, "h3", Verdict::Redelivery { occurrence: 1 });
+        let known = [occurrence(1, false, &[("h1", LAPSED), ("h3", LIVE)]), occurrence(2, false, &[("h2", LAPSED)])];
+        check(&known, "h4", Verdict::Redelivery { occurrence: 2 });
+    }
+
+    #[test]
+    fn equal_events_under_one_handle_in_one_answer_are_two() {
+        let first = taken(occurrence(1, false, &[("h", LIVE)]));
+        check(&[first.clone()], "h", Verdict::New { occurrence: 2 });
+        // ... and when that answer comes again, each is recognised.
+        let second = occurrence(2, false, &[("h", LIVE)]);
+        check(&[first, second], "h", Verdict::Redelivery { occurrence: 2 });
+    }
+
+    #[test]
+    fn an_unconfirmed_occurrence_is_preferred_for_a_handle_that_both_have() {
+        let known = [occurrence(1, false, &[("h", LAPSED)]), occurrence(2, true, &[("h", LAPSED)])];
+        check(&known, "h", Verdict::Redelivery { occurrence: 1 });
+    }
+}
