@@ -1,1 +1,4 @@
 //! (to be written)
+pub mod backoff;
+pub mod core;
+pub mod pacing;

@@ -1,0 +1,281 @@
+//! From the journal's record to the broker's ack, and what each other answer leads to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage, Timer};
+use crate::clock::Moment;
+use crate::outcome::PublishOutcome;
+use crate::relay::backoff::wait_after;
+
+/// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with full batches.
+const PUBLISHING_MAX: usize = 256;
+
+/// How many unpublished events are read from the journal at once.
+const LOAD_MAX: usize = 256;
+
+/// The waits between two publishes of one event.
+const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The unpublished events that only the journal has: those of an earlier run, and those that came while the output was away.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    open: bool,
+    /// Every unpublished event up to this number is in the relay's hands.
+    cursor: EventId,
+    loading: Option<u32>,
+    /// An event that joined the backlog while it was being read.
+    joined: Option<EventId>,
+}
+
+impl Backlog {
+    /// After a start everything unpublished is backlog.
+    pub(super) fn after_start() -> Self {
+        Self { open: true, cursor: EventId(0), loading: None, joined: None }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
+    /// An event is unpublished, and not in the relay's hands.
+    pub(super) fn contains(&mut self, event: EventId) {
+        if self.loading.is_some() {
+            self.joined = Some(self.joined.map_or(event, |earlier| earlier.min(event)));
+        } else if !self.open || event <= self.cursor {
+            self.cursor = EventId(event.0 - 1);
+        }
+        self.open = true;
+    }
+
+    fn read(&mut self, last: Option<EventId>, count: usize) {
+        let limit = self.loading.take().unwrap_or(0);
+        if let Some(last) = last {
+            self.cursor = self.cursor.max(last);
+        }
+        self.open = count >= limit as usize;
+        if let Some(event) = self.joined.take() {
+            // It may have come too late for the read that just ended.
+            self.contains(event);
+        }
+    }
+}
+
+impl Core {
+    /// Whether events that are recorded now go straight on to the output. With `confirm_after = "journal"` they wait in
+    /// the journal when others wait there already, or when the output cannot take them.
+    pub(super) fn publishes_at_once(&self) -> bool {
+        match self.settings.confirm_after {
+            ConfirmAfter::Publish => true,
+            ConfirmAfter::Journal => {
+                self.output_up
+                    && !self.backlog.is_open()
+                    && self.events.len() < self.settings.max_in_flight / 2
+            }
+        }
+    }
+
+    /// Reads on in the backlog while there is room for it.
+    pub(super) fn load_backlog(&mut self) {
+        let room = (self.settings.max_in_flight.saturating_sub(self.events.len())).min(LOAD_MAX);
+        let worth_it = room >= LOAD_MAX.min(self.settings.max_in_flight / 4).max(1);
+        if !self.backlog.is_open()
+            || self.backlog.is_loading()
+            || !self.output_up
+            || self.draining
+            || !worth_it
+        {
+            return;
+        }
+        let limit = u32::try_from(room).unwrap_or(u32::MAX);
+        self.backlog.loading = Some(limit);
+        self.out.effects.push(Effect::Load { after: self.backlog.cursor, limit });
+    }
+
+    pub(super) fn loaded(&mut self, now: Moment, loaded: Vec<Loaded>) {
+        self.backlog.read(loaded.last().map(|l| l.event), loaded.len());
+        for Loaded { event, parcel, confirmed, live } in loaded {
+            let sub_app = parcel.event.sub_app;
+            let Some(index) = self.queues.iter().position(|queue| queue.id == sub_app) else {
+                // Its sub-application was taken out of the configuration: it is published all the same, not confirmed.
+                self.carry_loaded(now, 0, event, parcel, true);
+                continue;
+            };
+            let fresh = self.carry_loaded(now, index, event, parcel, confirmed);
+            if let (true, Some((delivery, handle, lease))) = (fresh, live) {
+                if !lease.lapsed(now) {
+                    self.hold_delivery(index, &handle, lease, now, delivery, event);
+                    let held = self.open_handles[&(index, handle)];
+                    self.queue_if_safe(now, held);
+                }
+            }
+        }
+    }
+
+    /// Whether the event was not in the relay's hands before.
+    fn carry_loaded(
+        &mut self,
+        now: Moment,
+        sub_app: usize,
+        event: EventId,
+        parcel: super::Parcel,
+        confirmed: bool,
+    ) -> bool {
+        let parcel = Some(Arc::new(parcel));
+        if let Some(carried) = self.events.get_mut(&event) {
+            if carried.stage == Stage::Stored {
+                carried.parcel = parcel;
+                carried.stage = Stage::Ready;
+                self.ready.push_back(event);
+            }
+            return false;
+        }
+        let carried = Carried {
+            sub_app,
+            parcel,
+            stage: Stage::Ready,
+            holds: Vec::new(),
+            refusals: 0,
+            failures: 0,
+            alone: false,
+            confirmed,
+            received_at: now,
+        };
+        self.events.insert(event, carried);
+        self.ready.push_back(event);
+        true
+    }
+
+    pub(super) fn publish_ready(&mut self) {
+        while self.output_up && self.publishing < PUBLISHING_MAX {
+            let Some(event) = self.ready.pop_front() else { return };
+            let Some(carried) = self.events.get_mut(&event) else { continue };
+            let (Stage::Ready, Some(parcel)) = (carried.stage, &carried.parcel) else { continue };
+            let parcel = Arc::clone(parcel);
+            carried.stage = Stage::Publishing;
+            self.publishing += 1;
+            self.out.effects.push(Effect::Publish { event, parcel, alone: carried.alone });
+        }
+    }
+
+    pub(super) fn published(&mut self, now: Moment, event: EventId, outcome: PublishOutcome) {
+        self.publishing -= 1;
+        let Some(carried) = self.events.get_mut(&event) else { return };
+        match outcome {
+            PublishOutcome::Acked => {
+                carried.stage = Stage::Acked;
+                self.out.published.push(event);
+            }
+            // Safe to try again, for as long as it takes: a full queue or a leader election is no fault of the event.
+            PublishOutcome::Nacked => self.fail(event, false, "the broker nacked it".into()),
+            PublishOutcome::Returned { code, text } => {
+                self.refuse(event, format!("unroutable: {code} {text}").into());
+            }
+            PublishOutcome::ChannelError { code, text } => {
+                self.refuse(event, format!("refused by the broker: {code} {text}").into());
+            }
+            PublishOutcome::Unknown { reason, suspect } => {
+                carried.alone |= suspect;
+                self.fail(event, true, reason);
+            }
+            // Nothing left the process, so that there is nothing to commit.
+            PublishOutcome::Unsent => self.back_off(now, event),
+        }
+    }
+
+    fn refuse(&mut self, event: EventId, reason: Arc<str>) {
+        let Some(carried) = self.events.get_mut(&event) else { return };
+        carried.refusals += 1;
+        if carried.refusals >= self.settings.publish_attempts {
+            carried.stage = Stage::Parking;
+            self.out.parked.push((event, reason));
+        } else {
+            self.fail(event, false, reason);
+        }
+    }
+
+    /// The failure is committed before the next publish may leave, so that every repeat is on record.
+    fn fail(&mut self, event: EventId, uncertain: bool, reason: Arc<str>) {
+        if let Some(carried) = self.events.get_mut(&event) {
+            carried.stage = Stage::Failing;
+            self.out.attempts.push(FailedAttempt { event, uncertain, reason });
+        }
+    }
+
+    pub(super) fn back_off(&mut self, now: Moment, event: EventId) {
+        if let Some(carried) = self.events.get_mut(&event) {
+            carried.stage = Stage::BackingOff;
+            let wait = wait_after(carried.failures, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng);
+            carried.failures = carried.failures.saturating_add(1);
+            self.timers.insert((now + wait, Timer::Retry(event)));
+        }
+    }
+
+    pub(super) fn retry(&mut self, event: EventId) {
+        if let Some(carried) = self.events.get_mut(&event) {
+            if carried.stage == Stage::BackingOff {
+                carried.stage = Stage::Ready;
+                self.ready.push_back(event);
+            }
+        }
+    }
+
+    /// The journal has committed that the event is published or parked.
+    pub(super) fn safe(&mut self, now: Moment, event: EventId) {
+        let Some(carried) = self.events.get_mut(&event) else { return };
+        carried.stage = Stage::Safe;
+        carried.parcel = None;
+        for held in carried.holds.clone() {
+            self.queue_if_safe(now, held);
+        }
+        self.forget_if_done(event);
+    }
+
+    /// Lets an event out of the relay's hands when nothing is left to do for it here.
+    pub(super) fn forget_if_done(&mut self, event: EventId) {
+        let Some(carried) = self.events.get(&event) else { return };
+        let done = matches!(carried.stage, Stage::Safe | Stage::Stored) && carried.holds.is_empty();
+        if !done {
+            return;
+        }
+        if carried.stage == Stage::Safe && !carried.confirmed {
+            let received_at = carried.received_at;
+            let unsettled = &mut self.queues[carried.sub_app].unsettled;
+            let (oldest, newest) = unsettled.unwrap_or((received_at, received_at));
+            *unsettled = Some((oldest.min(received_at), newest.max(received_at)));
+        }
+        self.events.remove(&event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backlog_is_read_to_its_end_and_no_further() {
+        let mut backlog = Backlog::after_start();
+        backlog.loading = Some(2);
+        backlog.read(Some(EventId(8)), 2);
+        assert!(backlog.is_open() && backlog.cursor == EventId(8));
+        backlog.loading = Some(2);
+        backlog.read(Some(EventId(9)), 1);
+        assert!(!backlog.is_open());
+        backlog.contains(EventId(20));
+        assert!(backlog.is_open() && backlog.cursor == EventId(19));
+    }
+
+    #[test]
+    fn what_joins_during_a_read_is_read_again() {
+        let mut backlog = Backlog::after_start();
+        backlog.loading = Some(10);
+        backlog.contains(EventId(5));
+        backlog.contains(EventId(7));
+        backlog.read(Some(EventId(6)), 3);
+        assert!(backlog.is_open() && backlog.cursor == EventId(4));
+    }
+}

@@ -1,0 +1,268 @@
+//! When to pull, and what becomes of the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, Parcel, PullId, Recording, Stage,
+    Timer,
+};
+use crate::clock::{Moment, WallTime};
+use crate::event::EventHandle;
+use crate::identity::{DeliveryId, EventId, Recorded};
+use crate::lease::Lease;
+use crate::outcome::CallFailure;
+use crate::relay::pacing::EVENTS_PER_PULL;
+
+/// How long after a lease's end in the cloud an event must have become visible again, whatever the cloud's timers do.
+pub(super) const SETTLE_SLACK: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// Sends the polls that are wanted, taking the sub-applications in turn.
+    pub(super) fn pull(&mut self, now: Moment) {
+        // While the broker is away the cloud keeps the events, for four days; or the journal does.
+        let may_go_on = match self.settings.confirm_after {
+            ConfirmAfter::Publish => self.output_up,
+            ConfirmAfter::Journal => true,
+        };
+        if self.draining || !self.journal_up || !may_go_on {
+            return;
+        }
+        let count = self.queues.len();
+        let mut in_turn = 0;
+        while in_turn < count {
+            let index = (self.next_queue + in_turn) % count;
+            let Some(from) = self.queues[index].polls.wanted_from() else {
+                in_turn += 1;
+                continue;
+            };
+            if from > now {
+                self.wake(from);
+                in_turn += 1;
+                continue;
+            }
+            if !self.has_room(index) {
+                // Room is made by an input, so that no timer is needed.
+                in_turn += 1;
+                continue;
+            }
+            if let Err(when) = self.pull_quota.take(now) {
+                self.next_queue = index;
+                self.wake(when);
+                return;
+            }
+            let pull = PullId(self.new_id());
+            let queue = &mut self.queues[index];
+            queue.polls.started();
+            let sub_app = queue.id;
+            self.pulls.insert(pull, index);
+            self.out.effects.push(Effect::Pull { pull, sub_app });
+            // The next sub-application comes first now; this one may have another poll in the next round.
+            self.next_queue = (index + 1) % count;
+            in_turn = 0;
+        }
+    }
+
+    /// A first poll needs room for its own batch, a further one for the batches of all further polls. Reserving for first
+    /// polls would let many idle sub-applications starve each other.
+    fn has_room(&self, index: usize) -> bool {
+        let recording: usize = self.recordings.values().map(|r| r.answer.events.len()).sum();
+        let held = self.events.len() + recording;
+        let further: usize = self.queues.iter().map(|q| q.polls.in_flight().saturating_sub(1)).sum();
+        let own = if self.queues[index].polls.in_flight() == 0 { 1 } else { further + 2 };
+        held + own * EVENTS_PER_PULL <= self.settings.max_in_flight
+    }
+
+    pub(super) fn pulled(
+        &mut self,
+        now: Moment,
+        pull: PullId,
+        sent_at: Moment,
+        received_at: Moment,
+        pulled_at: WallTime,
+        result: Result<Answer, CallFailure>,
+    ) {
+        let Some(index) = self.pulls.remove(&pull) else { return };
+        match result {
+            Err(failure) => {
+                if failure == CallFailure::Throttled {
+                    self.pull_quota.throttled(now);
+                }
+                let queue = &mut self.queues[index];
+                queue.polls.failed(failure, now, &mut self.rng);
+                if failure == CallFailure::Transient {
+                    // The cloud may have handed events to an answer that never arrived.
+                    queue.veiled_until =
+                        queue.veiled_until.max(now + self.settings.window.length + SETTLE_SLACK);
+                }
+            }
+            Ok(answer) if answer.events.is_empty() => {
+                self.queues[index].polls.found_nothing(sent_at, &mut self.rng);
+                self.settle(index, sent_at);
+            }
+            Ok(answer) => {
+                self.queues[index].polls.brought(answer.events.len(), now);
+                let lease = self.settings.window.lease(sent_at);
+                let publish_now = self.publishes_at_once();
+                let sub_app = self.queues[index].id;
+                let recorded = answer.clone();
+                let recording =
+                    Recording { sub_app: index, answer, lease, received_at, pulled_at, publish_now };
+                self.recordings.insert(pull, recording);
+                // The journal before anything else: whatever happens next, the event and its handle are known.
+                let answer = recorded;
+                self.out.effects.push(Effect::Record {
+                    pull,
+                    sub_app,
+                    answer,
+                    lease,
+                    received_at,
+                    pulled_at,
+                    publish_now,
+                });
+            }
+        }
+    }
+
+    /// An idle answer proves that the cloud holds nothing that was visible when the pull was sent: what was let go long
+    /// enough before has been confirmed after all. It proves nothing while another pull, under way or lost, may have hidden
+    /// the event.
+    fn settle(&mut self, index: usize, sent_at: Moment) {
+        let queue = &mut self.queues[index];
+        let Some((oldest, newest)) = queue.unsettled else { return };
+        if queue.polls.in_flight() > 0 || sent_at < queue.veiled_until {
+            return;
+        }
+        let received_before = sent_at - self.settings.window.length - SETTLE_SLACK;
+        if oldest >= received_before {
+            return;
+        }
+        queue.unsettled = (newest >= received_before).then_some((received_before, newest));
+        let sub_app = queue.id;
+        self.commits += 1;
+        self.out.effects.push(Effect::Settle { sub_app, received_before });
+    }
+
+    pub(super) fn recorded(&mut self, now: Moment, pull: PullId, recorded: Vec<Recorded>) {
+        let Some(recording) = self.recordings.remove(&pull) else { return };
+        for (event, record) in recording.answer.events.iter().zip(recorded) {
+            let parcel = Parcel {
+                event: Arc::clone(event),
+                occurrence: record.occurrence,
+                redelivered: record.redelivered,
+                pulled_at: recording.pulled_at,
+                request_id: Arc::clone(&recording.answer.request_id),
+            };
+            self.meet(&recording, record, parcel);
+            match &event.handle {
+                Some(handle) => {
+                    self.hold(
+                        now,
+                        recording.sub_app,
+                        handle,
+                        recording.lease,
+                        recording.received_at,
+                        &record,
+                    );
+                }
+                // It cannot be confirmed: once it is safe, it is done, and the cloud will hand it over again.
+                None => self.forget_if_done(record.event),
+            }
+        }
+    }
+
+    /// Takes an event into the relay's hands, unless it is there already.
+    fn meet(&mut self, recording: &Recording, record: Recorded, parcel: Parcel) {
+        if let Some(carried) = self.events.get_mut(&record.event) {
+            carried.received_at = recording.received_at;
+            return;
+        }
+        let safe = record.progress.published || record.progress.parked;
+        let stage = if safe {
+            Stage::Safe
+        } else if recording.publish_now && !record.redelivered {
+            Stage::Ready
+        } else {
+            // Stored, or known from an earlier run and not loaded yet, or released by an operator.
+            Stage::Stored
+        };
+        let carried = Carried {
+            sub_app: recording.sub_app,
+            parcel: (stage == Stage::Ready).then(|| Arc::new(parcel)),
+            stage,
+            holds: Vec::new(),
+            refusals: 0,
+            failures: 0,
+            alone: false,
+            confirmed: record.progress.confirmed,
+            received_at: recording.received_at,
+        };
+        self.events.insert(record.event, carried);
+        match stage {
+            Stage::Ready => self.ready.push_back(record.event),
+            Stage::Stored => self.backlog.contains(record.event),
+            _ => {}
+        }
+    }
+
+    /// Takes a handle into the relay's hands, to be confirmed once its events are safe and before its lease lapses.
+    fn hold(
+        &mut self,
+        now: Moment,
+        sub_app: usize,
+        handle: &EventHandle,
+        lease: Lease,
+        received_at: Moment,
+        record: &Recorded,
+    ) {
+        if lease.lapsed(now) {
+            self.forget_if_done(record.event);
+            return;
+        }
+        self.hold_delivery(sub_app, handle, lease, received_at, record.delivery, record.event);
+        let held = self.open_handles[&(sub_app, handle.clone())];
+        self.queue_if_safe(now, held);
+    }
+
+    /// Adds a delivery to its handle. One handle can stand on several events: it is confirmed when all of them are safe, and
+    /// within the earliest of their leases.
+    pub(super) fn hold_delivery(
+        &mut self,
+        sub_app: usize,
+        handle: &EventHandle,
+        lease: Lease,
+        received_at: Moment,
+        delivery: DeliveryId,
+        event: EventId,
+    ) {
+        let key = (sub_app, handle.clone());
+        let id = match self.open_handles.get(&key) {
+            Some(id) => *id,
+            None => {
+                let id = HeldId(self.new_id());
+                let held = Held {
+                    sub_app,
+                    handle: handle.clone(),
+                    lease,
+                    received_at,
+                    deliveries: Vec::new(),
+                    stage: HeldStage::Waiting,
+                    tried: false,
+                };
+                self.held.insert(id, held);
+                self.open_handles.insert(key, id);
+                self.timers.insert((lease.cutoff, Timer::Lapse(id)));
+                id
+            }
+        };
+        if let Some(held) = self.held.get_mut(&id) {
+            held.deliveries.push((delivery, event));
+            held.received_at = held.received_at.max(received_at);
+        }
+        if let Some(carried) = self.events.get_mut(&event) {
+            if !carried.holds.contains(&id) {
+                carried.holds.push(id);
+            }
+        }
+    }
+}
