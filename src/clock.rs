@@ -53,6 +53,20 @@ impl WallTime {
     }
 }
 
+impl Add<Duration> for WallTime {
+    type Output = WallTime;
+    fn add(self, rhs: Duration) -> WallTime {
+        WallTime(self.0.saturating_add(i64::try_from(rhs.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Sub<Duration> for WallTime {
+    type Output = WallTime;
+    fn sub(self, rhs: Duration) -> WallTime {
+        WallTime(self.0.saturating_sub(i64::try_from(rhs.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
 impl fmt::Display for WallTime {
     /// RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,225 @@
-//! (to be written)
+//! The relay: a core that decides, and this shell around it that acts.
+//!
+//! One task owns the core. It turns everything that can happen into an [`Input`], and carries the core's [`Effect`]s out:
+//! calls to the cloud and publishes as tasks of their own, commits through one lane that keeps their order.
+//!
+//! The queues between these tasks have no bound of their own: every element is an effect or the answer to one, and the core
+//! bounds those (`max_in_flight`).
+
 pub mod backoff;
 pub mod core;
+mod journaling;
 pub mod pacing;
+mod report;
+mod stats;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::core::{Answer, Core, Effect, Input, Settings};
+use crate::clock::{Moment, WallTime};
+use crate::event::MessageId;
+use crate::journal::Journal;
+use crate::output::{Message, Output};
+use crate::vod;
+use journaling::Work;
+use report::{CallEnded, Report};
+pub use stats::{Snapshot, Stats};
+
+/// How many inputs are taken together at the most; what they lead to is committed together.
+const INPUTS_PER_STEP: usize = 256;
+
+/// What the relay works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the core must know.
+    pub settings: Settings,
+    /// The cloud.
+    pub client: vod::Client,
+    /// The record.
+    pub journal: Journal,
+    /// Where events go.
+    pub output: Output,
+    /// Figures, for whoever looks on.
+    pub stats: Arc<Stats>,
+}
+
+/// Why the relay ended before its drain was over.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The journal's writer ended; the writer's own error says why.
+    #[error("the journal ended")]
+    Journal,
+    /// A part of the relay panicked.
+    #[error("a task of the relay died")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+/// Relays until `drain` is cancelled and nothing is in flight any more.
+///
+/// # Errors
+///
+/// [`RelayError`] when a part that it cannot do without is gone.
+pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayError> {
+    let Parts { settings, client, journal, output, stats } = parts;
+    let window = settings.window;
+    let core = Core::new(settings, Moment::now());
+    let (inputs, arrived) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    let (commits, work) = mpsc::unbounded_channel();
+    tasks.spawn(journaling::lane(journal.clone(), window, work, inputs.clone()));
+    let (journal_state, output_state) = (journal.state(), output.state());
+    let report = Report::new(stats, window);
+    let mut shell = Shell { core, client, output, inputs, commits, tasks, report };
+    shell.run(arrived, journal_state, output_state, drain).await
+}
+
+/// What comes back from a task: an input, and for calls to the cloud what the report needs.
+struct Arrived {
+    input: Input,
+    call: Option<CallEnded>,
+}
+
+impl From<Input> for Arrived {
+    fn from(input: Input) -> Self {
+        Self { input, call: None }
+    }
+}
+
+struct Shell {
+    core: Core,
+    client: vod::Client,
+    output: Output,
+    inputs: mpsc::UnboundedSender<Arrived>,
+    commits: mpsc::UnboundedSender<Work>,
+    tasks: JoinSet<Result<(), RelayError>>,
+    report: Report,
+}
+
+impl Shell {
+    async fn run(
+        &mut self,
+        mut arrived: mpsc::UnboundedReceiver<Arrived>,
+        mut journal_state: watch::Receiver<crate::outcome::JournalState>,
+        mut output_state: watch::Receiver<crate::outcome::OutputState>,
+        drain: CancellationToken,
+    ) -> Result<(), RelayError> {
+        let mut inputs: Vec<Arrived> = vec![
+            Input::Journal(journal_state.borrow_and_update().clone()).into(),
+            Input::Output(output_state.borrow_and_update().clone()).into(),
+        ];
+        let mut draining = false;
+        loop {
+            let now = Moment::now();
+            for Arrived { input, call } in &inputs {
+                if let Some(call) = call {
+                    self.report.call(call);
+                }
+                self.report.input(now, input);
+            }
+            for effect in self.core.step(now, inputs.drain(..).map(|arrived| arrived.input)) {
+                self.report.effect(now, &effect);
+                if matches!(effect, Effect::Finished) {
+                    return Ok(());
+                }
+                self.carry_out(effect);
+            }
+            self.report.load(self.core.load());
+
+            let asleep = async {
+                match self.core.next_wake() {
+                    Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = arrived.recv_many(&mut inputs, INPUTS_PER_STEP) => debug_assert!(count > 0),
+                () = asleep => inputs.push(Input::Tick.into()),
+                changed = journal_state.changed() => match changed {
+                    Ok(()) => inputs.push(Input::Journal(journal_state.borrow_and_update().clone()).into()),
+                    Err(_) => return Err(RelayError::Journal),
+                },
+                Ok(()) = output_state.changed() => {
+                    inputs.push(Input::Output(output_state.borrow_and_update().clone()).into());
+                }
+                () = drain.cancelled(), if !draining => {
+                    draining = true;
+                    inputs.push(Input::Drain.into());
+                }
+                Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
+            }
+        }
+    }
+
+    /// Starts what an effect asks for. Whatever it leads to comes back as an input.
+    fn carry_out(&mut self, effect: Effect) {
+        let inputs = self.inputs.clone();
+        match effect {
+            Effect::Pull { pull, sub_app } => {
+                let client = self.client.clone();
+                // A task of its own, never dropped: an answer that nobody receives hides its events for the whole window.
+                self.tasks.spawn(async move {
+                    // The lease starts before the request leaves, and so before the cloud's own window.
+                    let sent_at = Moment::now();
+                    let answered = client.pull_events(sub_app).await;
+                    let (received_at, pulled_at) = (Moment::now(), WallTime::now());
+                    let (result, error) = match answered {
+                        Ok(vod::Pull { request_id, events }) => {
+                            (Ok(Answer { request_id, events: events.into_iter().map(Arc::new).collect() }), None)
+                        }
+                        Err(error) => (Err(error.failure), Some(error)),
+                    };
+                    let input = Input::Pulled { pull, sent_at, received_at, pulled_at, result };
+                    let call = Some(CallEnded { sub_app, action: "PullEvents", error });
+                    send(&inputs, Arrived { input, call });
+                    Ok(())
+                });
+            }
+            Effect::Publish { event, parcel, alone } => {
+                let output = self.output.clone();
+                self.tasks.spawn(async move {
+                    let message = Message {
+                        message_id: MessageId::new(&parcel.event.fingerprint, parcel.occurrence),
+                        event: Arc::clone(&parcel.event),
+                        occurrence: parcel.occurrence,
+                        redelivered: parcel.redelivered,
+                        pulled_at: parcel.pulled_at,
+                        request_id: Arc::clone(&parcel.request_id),
+                    };
+                    let outcome = output.publish(message, alone).await;
+                    send(&inputs, Input::Published { event, outcome }.into());
+                    Ok(())
+                });
+            }
+            Effect::Confirm { call, sub_app, handles, cutoff } => {
+                let client = self.client.clone();
+                self.tasks.spawn(async move {
+                    let error = client.confirm_events(sub_app, &handles, cutoff).await.err();
+                    let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
+                    let ended = CallEnded { sub_app, action: "ConfirmEvents", error };
+                    send(&inputs, Arrived { input: Input::Confirmed { call, result }, call: Some(ended) });
+                    Ok(())
+                });
+            }
+            Effect::Finished => {}
+            effect => {
+                if let Some(work) = Work::of(effect) {
+                    // The lane only ends with an error of its own, which the loop then meets.
+                    let _ = self.commits.send(work);
+                }
+            }
+        }
+    }
+}
+
+/// Hands an input to the relay's loop. After the loop has ended, nobody needs it.
+fn send(inputs: &mpsc::UnboundedSender<Arrived>, arrived: Arrived) {
+    let _ = inputs.send(arrived);
+}
+
+/// How long a drain can take at the most: a poll in flight, a publish, a confirm.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(35);

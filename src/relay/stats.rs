@@ -1,0 +1,119 @@
+//! Figures of this run, for people who look on. Whatever must last is in the journal.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::core::Load;
+use crate::clock::Moment;
+use crate::outcome::PublishOutcome;
+
+/// Figures that the relay writes and others read.
+#[derive(Debug)]
+pub struct Stats {
+    figures: Mutex<Figures>,
+}
+
+#[derive(Debug)]
+struct Figures {
+    snapshot: Snapshot,
+    pull_to_confirm_ms: Histogram<u64>,
+}
+
+/// The figures at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Deliveries that pulls brought.
+    pub deliveries: u64,
+    /// Deliveries of events that the journal knew already.
+    pub redelivered: u64,
+    /// Publishes by their outcome.
+    pub publishes: BTreeMap<&'static str, u64>,
+    /// Handles that the cloud accepted.
+    pub confirmed: u64,
+    /// Handles that were let go after a rejected or unanswered confirm.
+    pub let_go: u64,
+    /// Events that were given up.
+    pub parked: u64,
+    /// The least that was left of the cloud's window when a confirm was answered.
+    pub smallest_lease_left: Option<Duration>,
+    /// From the pull's answer to the confirm's: the median.
+    pub pull_to_confirm_p50: Option<Duration>,
+    /// The same, 99th percentile.
+    pub pull_to_confirm_p99: Option<Duration>,
+    /// When the last pull ended without an error.
+    pub pulled_at: Option<Moment>,
+    /// What is in flight.
+    pub load: Load,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stats {
+    /// All zero.
+    pub fn new() -> Self {
+        // An hour is far beyond the window; what is longer counts as an hour.
+        let pull_to_confirm_ms = Histogram::new_with_max(3_600_000, 3).expect("the bounds are constants that fit");
+        Self { figures: Mutex::new(Figures { snapshot: Snapshot::default(), pull_to_confirm_ms }) }
+    }
+
+    /// The figures now.
+    pub fn snapshot(&self) -> Snapshot {
+        let figures = self.lock();
+        let at = |quantile| {
+            let filled = !figures.pull_to_confirm_ms.is_empty();
+            filled.then(|| Duration::from_millis(figures.pull_to_confirm_ms.value_at_quantile(quantile)))
+        };
+        Snapshot { pull_to_confirm_p50: at(0.5), pull_to_confirm_p99: at(0.99), ..figures.snapshot.clone() }
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.lock().snapshot);
+    }
+
+    pub(super) fn published(&self, outcome: &PublishOutcome) {
+        *self.lock().snapshot.publishes.entry(outcome.name()).or_default() += 1;
+    }
+
+    pub(super) fn confirmed(&self, pull_to_confirm: Duration, lease_left: Duration) {
+        let mut figures = self.lock();
+        figures.snapshot.confirmed += 1;
+        let least = figures.snapshot.smallest_lease_left.map_or(lease_left, |least| least.min(lease_left));
+        figures.snapshot.smallest_lease_left = Some(least);
+        let ms = u64::try_from(pull_to_confirm.as_millis()).unwrap_or(u64::MAX);
+        figures.pull_to_confirm_ms.saturating_record(ms);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Figures> {
+        // A figure half written is still a figure.
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_add_up() {
+        let stats = Stats::new();
+        assert_eq!(stats.snapshot().pull_to_confirm_p50, None);
+        stats.published(&PublishOutcome::Acked);
+        stats.published(&PublishOutcome::Acked);
+        stats.published(&PublishOutcome::Nacked);
+        for ms in 1..=100 {
+            stats.confirmed(Duration::from_millis(ms), Duration::from_millis(30_000 - ms));
+        }
+        let snapshot = stats.snapshot();
+        assert_eq!(snapshot.publishes, BTreeMap::from([("acked", 2), ("nacked", 1)]));
+        assert_eq!(snapshot.smallest_lease_left, Some(Duration::from_millis(29_900)));
+        assert_eq!(snapshot.pull_to_confirm_p50, Some(Duration::from_millis(50)));
+        assert_eq!(snapshot.confirmed, 100);
+    }
+}
