@@ -1,1 +1,3 @@
-//! (to be written)
+//! The client of the cloud's API.
+
+pub mod sign;
