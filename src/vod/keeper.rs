@@ -1,0 +1,153 @@
+//! Holds the credentials, and sees that they are fresh when a call needs them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::credentials::{Credentials, CredentialsError, Places};
+use crate::clock::Moment;
+
+/// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
+const REFRESH_AHEAD_SECONDS: i64 = 300;
+
+/// How long a refresh is not tried again, when it failed or brought nothing new, while the credentials are still valid.
+const REFRESH_PAUSE: Duration = Duration::from_secs(15);
+
+/// The credentials in use. Whoever needs them while they are being read waits for the one reading.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    places: Places,
+    held: Mutex<Option<Arc<Credentials>>>,
+    /// Held while the source is read.
+    reading: tokio::sync::Mutex<Reading>,
+    /// How many readings have ended.
+    ended: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Reading {
+    /// The error of the last reading, if it failed.
+    failed: Option<CredentialsError>,
+    /// Before this moment, valid credentials are not refreshed.
+    pause_until: Option<Moment>,
+}
+
+impl Keeper {
+    pub(super) fn new(places: Places) -> Self {
+        Self {
+            places,
+            held: Mutex::new(None),
+            reading: tokio::sync::Mutex::default(),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    /// The credentials to sign with at `now` (seconds since the Unix epoch, by the cloud's clock as far as it is known).
+    ///
+    /// Credentials that are about to expire are read anew beside the call: it does not wait while they are valid.
+    pub(super) async fn get(self: &Arc<Self>, now: i64) -> Result<Arc<Credentials>, CredentialsError> {
+        let held = self.held();
+        if let Some(held) = held {
+            let left = held.expires_at.map_or(i64::MAX, |at| at.saturating_sub(now));
+            if left > REFRESH_AHEAD_SECONDS {
+                return Ok(held);
+            }
+            if left > 0 {
+                let keeper = Arc::clone(self);
+                tokio::spawn(async move { keeper.refresh_quietly().await });
+                return Ok(held);
+            }
+        }
+        let ended = self.ended.load(Ordering::Acquire);
+        let mut reading = self.reading.lock().await;
+        // Another call may have read them while this one waited.
+        if let Some(held) = self.held()
+            && held.expires_at.is_none_or(|at| at > now)
+        {
+            return Ok(held);
+        }
+        // Or may have failed to: trying again at once, for each that waited, would not help.
+        if let Some(error) = &reading.failed
+            && self.ended.load(Ordering::Acquire) != ended
+        {
+            return Err(error.clone());
+        }
+        self.read(&mut reading).await
+    }
+
+    /// Reads the source again, now.
+    pub(super) async fn read_again(&self) -> Result<Arc<Credentials>, CredentialsError> {
+        let mut reading = self.reading.lock().await;
+        self.read(&mut reading).await
+    }
+
+    /// Reads the source again because the cloud did not accept `refused`. Whether there are other credentials now.
+    pub(super) async fn replace(&self, refused: &Credentials) -> bool {
+        let mut reading = self.reading.lock().await;
+        if self.held().is_some_and(|held| !held.same_pair(refused)) {
+            return true;
+        }
+        let failed_before = reading.failed.is_some();
+        match self.read(&mut reading).await {
+            Ok(held) => !held.same_pair(refused),
+            Err(error) => {
+                if !failed_before {
+                    warn!(%error, "the cloud refuses the credentials, and they cannot be read again");
+                }
+                false
+            }
+        }
+    }
+
+    async fn refresh_quietly(&self) {
+        // Whoever holds the lock is doing this very work.
+        let Ok(mut reading) = self.reading.try_lock() else { return };
+        if reading.pause_until.is_some_and(|until| Moment::now() < until) {
+            return;
+        }
+        let failed_before = reading.failed.is_some();
+        if let Err(error) = self.read(&mut reading).await
+            && !failed_before
+        {
+            warn!(%error, "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet");
+        }
+    }
+
+    async fn read(&self, reading: &mut Reading) -> Result<Arc<Credentials>, CredentialsError> {
+        let result = self.places.read().await;
+        self.ended.fetch_add(1, Ordering::AcqRel);
+        reading.pause_until = Some(Moment::now() + REFRESH_PAUSE);
+        match result {
+            Ok(credentials) => {
+                reading.failed = None;
+                let credentials = Arc::new(credentials);
+                let before = self
+                    .held
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .replace(Arc::clone(&credentials));
+                if !before.is_some_and(|before| before.same_pair(&credentials)) {
+                    reading.pause_until = None;
+                    let temporary = credentials.token.is_some();
+                    info!(
+                        origin = credentials.origin,
+                        id = credentials.masked_id(),
+                        temporary,
+                        "credentials read"
+                    );
+                }
+                Ok(credentials)
+            }
+            Err(error) => {
+                reading.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn held(&self) -> Option<Arc<Credentials>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,159 @@
+//! How far the host's wall clock is from the cloud's, and when signatures have to allow for it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use crate::clock::WallTime;
+
+/// The cloud accepts time stamps within five minutes ("Signature v3": `AuthFailure.SignatureExpire`). A correction that is
+/// wrong by this much is revised, long before it could be refused.
+const TOLERATED_MS: i64 = 30_000;
+
+/// The skew as it was last measured, and the correction in use.
+///
+/// A correction is made only when the cloud refused a time stamp: an answer's `Date` alone may come from a cache in between.
+#[derive(Debug, Default)]
+pub(super) struct Skew(Mutex<State>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    measured_ms: Option<i64>,
+    correction_ms: i64,
+}
+
+/// What an answer changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// Time stamps are now shifted by this many milliseconds.
+    Corrected(i64),
+    /// The time stamp was wrong, but another call has seen to it already.
+    Known,
+    /// The host's clock fits again.
+    Lifted,
+}
+
+impl Skew {
+    /// The cloud's clock minus the host's, in milliseconds, by the last answer that had a date.
+    pub(super) fn measured_ms(&self) -> Option<i64> {
+        self.state().measured_ms
+    }
+
+    /// The time to sign with, in seconds since the Unix epoch.
+    pub(super) fn timestamp(&self, now: WallTime) -> i64 {
+        now.0.saturating_add(self.state().correction_ms).div_euclid(1_000)
+    }
+
+    /// Takes note of an answer that was dated `date_ms` and arrived at `now`.
+    pub(super) fn observe(&self, date_ms: i64, now: WallTime) -> Change {
+        let measured = date_ms.saturating_sub(now.0);
+        let mut state = self.state();
+        state.measured_ms = Some(measured);
+        if state.correction_ms == 0 || measured.abs_diff(state.correction_ms) <= TOLERATED_MS.unsigned_abs() {
+            return Change::None;
+        }
+        state.set(measured)
+    }
+
+    /// Takes note that the cloud refused a time stamp, in an answer that was dated `date_ms` and arrived at `now`. Unless
+    /// [`Change::None`], the call can be repeated with a better one.
+    pub(super) fn refused(&self, used_timestamp: i64, date_ms: i64, now: WallTime) -> Change {
+        let measured = date_ms.saturating_sub(now.0);
+        let mut state = self.state();
+        state.measured_ms = Some(measured);
+        // A time stamp that was right is refused for another reason; the same one again would be refused again.
+        if used_timestamp.saturating_mul(1_000).abs_diff(date_ms) <= TOLERATED_MS.unsigned_abs() {
+            return Change::None;
+        }
+        match state.set(measured) {
+            Change::None => Change::Known,
+            change => change,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn set(&mut self, measured_ms: i64) -> Change {
+        let wanted = if measured_ms.abs() <= TOLERATED_MS { 0 } else { measured_ms };
+        if wanted.abs_diff(self.correction_ms) <= TOLERATED_MS.unsigned_abs()
+            && (wanted == 0) == (self.correction_ms == 0)
+        {
+            return Change::None;
+        }
+        self.correction_ms = wanted;
+        if wanted == 0 { Change::Lifted } else { Change::Corrected(wanted) }
+    }
+}
+
+/// The moment that a `Date` header names, in milliseconds since the Unix epoch. The header has whole seconds, cut off, so that
+/// the middle of its second is the best guess.
+pub(super) fn parse_date(header: &str) -> Option<i64> {
+    let date = DateTimeParser::new().parse_timestamp(header).ok()?;
+    Some(date.as_millisecond() + 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: WallTime = WallTime(1_551_113_065_250);
+    const TRUE_MS: i64 = 1_551_113_065_500;
+
+    #[test]
+    fn dates_are_read_as_http_writes_them() {
+        assert_eq!(parse_date("Mon, 25 Feb 2019 16:44:25 GMT"), Some(TRUE_MS));
+        assert_eq!(parse_date("yesterday"), None);
+        assert_eq!(parse_date(""), None);
+    }
+
+    #[test]
+    fn a_skew_is_measured_but_not_acted_upon_until_the_cloud_objects() {
+        let skew = Skew::default();
+        assert_eq!(skew.measured_ms(), None);
+        assert_eq!(skew.observe(TRUE_MS + 600_000, NOW), Change::None);
+        assert_eq!(skew.measured_ms(), Some(600_250));
+        assert_eq!(skew.timestamp(NOW), 1_551_113_065);
+        assert_eq!(skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW), Change::Corrected(600_250));
+        assert_eq!(skew.timestamp(NOW), 1_551_113_665);
+    }
+
+    #[test]
+    fn a_refusal_of_a_right_time_stamp_changes_nothing() {
+        let skew = Skew::default();
+        assert_eq!(skew.refused(1_551_113_065, TRUE_MS, NOW), Change::None);
+        assert_eq!(skew.timestamp(NOW), 1_551_113_065);
+    }
+
+    #[test]
+    fn calls_that_were_refused_together_are_all_repeated() {
+        let skew = Skew::default();
+        let mut refused = || skew.refused(1_551_113_065, TRUE_MS - 600_000, NOW);
+        assert_eq!((refused(), refused()), (Change::Corrected(-599_750), Change::Known));
+    }
+
+    #[test]
+    fn a_correction_is_revised_when_the_clock_is_set() {
+        let skew = Skew::default();
+        skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW);
+        assert_eq!(skew.observe(TRUE_MS + 610_000, NOW), Change::None, "small drifts are tolerated");
+        assert_eq!(skew.observe(TRUE_MS + 700_000, NOW), Change::Corrected(700_250));
+        assert_eq!(skew.observe(TRUE_MS, NOW), Change::Lifted);
+        assert_eq!(skew.timestamp(NOW), 1_551_113_065);
+        assert_eq!(skew.observe(TRUE_MS, NOW), Change::None);
+    }
+
+    #[test]
+    fn a_correction_that_the_cloud_refuses_is_lifted_and_the_call_repeated() {
+        let skew = Skew::default();
+        skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW);
+        // The operator set the host's clock: the corrected time stamp is now ten minutes ahead.
+        assert_eq!(skew.refused(1_551_113_665, TRUE_MS, NOW), Change::Lifted);
+        assert_eq!(skew.timestamp(NOW), 1_551_113_065);
+    }
+}

@@ -1,0 +1,313 @@
+//! One request over HTTP/1.1 and TLS, and the body of its answer.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{StatusCode, redirect};
+use url::{Host, Url};
+
+use super::classify::{Action, CallError};
+use crate::clock::WallTime;
+use crate::outcome::CallFailure;
+
+const USER_AGENT: &str = concat!("vodrelay/", env!("CARGO_PKG_VERSION"));
+
+/// Connections are let go before the cloud's side does it: a request that meets a closing connection fails for nothing.
+const POOL_IDLE: Duration = Duration::from_secs(10);
+
+/// Idle connections kept. Calls come in bursts of a few.
+const POOL_SIZE: usize = 8;
+
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// No answer of this API comes near: 16 events of 1 MB are 16 MiB.
+const LARGEST_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// Makes ring the crypto provider of the process, if none is set yet. HTTPS needs one; calling this again does no harm.
+pub fn install_crypto_provider() {
+    // It fails when there is one already, which is what is wanted.
+    let _already_there = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Why there can be no client.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The endpoint cannot be used.
+    #[error("the endpoint {endpoint} cannot be used: {cause}")]
+    Endpoint {
+        /// The endpoint.
+        endpoint: Url,
+        /// What is wrong with it, and what to write instead.
+        cause: &'static str,
+    },
+    /// Another setting cannot be used.
+    #[error("{setting} cannot be used: {cause}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        cause: &'static str,
+    },
+    /// TLS cannot be set up.
+    #[error("no HTTPS client: {cause}; install the host's certificate store (package ca-certificates)")]
+    Tls {
+        /// The TLS library's words.
+        cause: String,
+    },
+}
+
+/// Whether a URL's host is this very machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// An endpoint that may be given signed requests: HTTPS, or plain HTTP to this very machine; nothing after the host, because
+/// the signature covers the path `/` and no other.
+pub(super) fn check_endpoint(endpoint: &Url) -> Result<(), SetupError> {
+    let refuse = |cause| Err(SetupError::Endpoint { endpoint: without_password(endpoint), cause });
+    match endpoint.scheme() {
+        "https" => {}
+        "http" if is_loopback(endpoint) => {}
+        "http" => return refuse("http:// is for loopback addresses only; write https://"),
+        _ => return refuse("write https://HOST"),
+    }
+    if !endpoint.username().is_empty() || endpoint.password().is_some() {
+        return refuse(
+            "credentials do not belong into it; set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY",
+        );
+    }
+    if endpoint.path() != "/" || endpoint.query().is_some() || endpoint.fragment().is_some() {
+        return refuse("nothing may follow the host; write https://HOST");
+    }
+    Ok(())
+}
+
+fn without_password(endpoint: &Url) -> Url {
+    let mut shown = endpoint.clone();
+    let _kept = shown.set_username("");
+    let _kept = shown.set_password(None);
+    shown
+}
+
+/// The value of `Host`, with the port if it is not the scheme's own, as it is sent and signed.
+pub(super) fn host_header(endpoint: &Url) -> String {
+    let host = endpoint.host_str().unwrap_or_default();
+    match endpoint.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(connect_timeout)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .http1_only()
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(POOL_SIZE)
+        .tcp_keepalive(TCP_KEEPALIVE)
+}
+
+/// A client for the endpoint.
+pub(super) fn client(endpoint: &Url, connect_timeout: Duration) -> Result<reqwest::Client, SetupError> {
+    let built = if endpoint.scheme() == "https" {
+        install_crypto_provider();
+        let builder = builder(connect_timeout).https_only(true);
+        // A proxy cannot reach this machine's own addresses.
+        if is_loopback(endpoint) { builder.no_proxy().build() } else { builder.build() }
+    } else {
+        plain_client(connect_timeout)
+    };
+    built.map_err(|error| SetupError::Tls { cause: chain(&error) })
+}
+
+/// A client for plain HTTP without a proxy. It trusts no certificate, so that it does not need the host's.
+pub(super) fn plain_client(connect_timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    install_crypto_provider();
+    let tls = rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    builder(connect_timeout).no_proxy().tls_backend_preconfigured(tls).build()
+}
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("the answer broke off: {0}")]
+    BrokeOff(String),
+}
+
+/// Reads a body, up to `limit` bytes.
+pub(super) async fn read_body(answer: &mut reqwest::Response, limit: u64) -> Result<Bytes, BodyError> {
+    let announced = answer.content_length().unwrap_or(0);
+    if announced > limit {
+        return Err(BodyError::TooLarge { limit });
+    }
+    let mut body = BytesMut::with_capacity(usize::try_from(announced.min(1 << 20)).unwrap_or(0));
+    while let Some(chunk) = answer.chunk().await.map_err(|error| BodyError::BrokeOff(chain(&error)))? {
+        if (body.len() + chunk.len()) as u64 > limit {
+            return Err(BodyError::TooLarge { limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// What came back over HTTP.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    /// The header `Date`.
+    pub(super) date: Option<String>,
+    /// When the headers arrived. A poll that was held is dated at its end, so that the middle of the request would be
+    /// seconds off.
+    pub(super) arrived: WallTime,
+    pub(super) body: Result<Bytes, CallError>,
+}
+
+/// Sends a request and reads the whole answer.
+pub(super) async fn exchange(action: Action, request: reqwest::RequestBuilder) -> Result<Reply, CallError> {
+    let mut answer = request.send().await.map_err(|error| send_error(action, &error))?;
+    let arrived = WallTime::now();
+    let status = answer.status();
+    let date = answer.headers().get(reqwest::header::DATE).and_then(|value| value.to_str().ok());
+    let date = date.map(str::to_owned);
+    let body = read_body(&mut answer, LARGEST_ANSWER).await.map_err(|error| {
+        let code = match error {
+            BodyError::TooLarge { .. } => "too_large",
+            BodyError::BrokeOff(_) => "connection_lost",
+        };
+        CallError::own(action, CallFailure::Transient, code, format!("HTTP {status}: {error}"))
+    });
+    Ok(Reply { status, date, arrived, body })
+}
+
+/// An answer that is not the API's, by its HTTP status.
+pub(super) fn status_error(action: Action, status: StatusCode) -> CallError {
+    let failure =
+        if status == StatusCode::TOO_MANY_REQUESTS { CallFailure::Throttled } else { CallFailure::Transient };
+    let code = format!("http_{}", status.as_u16());
+    CallError::own(action, failure, &code, format!("HTTP {status} without an answer of the API"))
+}
+
+/// A call without any answer.
+fn send_error(action: Action, error: &reqwest::Error) -> CallError {
+    let own = |failure, code| CallError::own(action, failure, code, chain(error));
+    if let Some(tls) = tls_error(error) {
+        // A certificate that is not trusted does not mend itself; whatever else happens in a handshake may.
+        let failure = match tls {
+            rustls::Error::InvalidCertificate(_) => CallFailure::Configuration,
+            _ => CallFailure::Transient,
+        };
+        return own(failure, "tls").not_acted();
+    }
+    if error.is_connect() {
+        return own(CallFailure::Transient, "connect").not_acted();
+    }
+    if error.is_builder() {
+        return own(CallFailure::Configuration, "bad_request").not_acted();
+    }
+    own(CallFailure::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
+}
+
+/// The TLS library's error in the chain of causes. An I/O error hides what it was made of from `source`.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        if let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+            && let Some(tls) = tls_error(inner)
+        {
+            return Some(tls);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+/// An error and its causes on one line; a cause that the text before it has already told is left out.
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The endpoint's client and what every request to it says alike.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) client: reqwest::Client,
+    pub(super) url: Url,
+    pub(super) host: Arc<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_only() {
+        for good in [
+            "https://vod.tencentcloudapi.com",
+            "https://vod.intl.tencentcloudapi.com/",
+            "http://127.0.0.1:8900",
+            "http://127.8.9.10",
+            "http://[::1]:8900",
+            "http://localhost:8900",
+            "https://127.0.0.1:8900",
+        ] {
+            assert!(check_endpoint(&url(good)).is_ok(), "{good}");
+        }
+        for (bad, words) in [
+            ("http://vod.tencentcloudapi.com", "loopback"),
+            ("http://10.0.0.1", "loopback"),
+            ("http://127.0.0.1.example.com", "loopback"),
+            ("http://localhost.example.com", "loopback"),
+            ("http://[::ffff:10.0.0.1]", "loopback"),
+            ("ftp://127.0.0.1", "https://HOST"),
+            ("https://id:key@vod.tencentcloudapi.com", "credentials"),
+            ("https://vod.tencentcloudapi.com/v2", "nothing may follow"),
+            ("https://vod.tencentcloudapi.com/?a=b", "nothing may follow"),
+        ] {
+            let error = check_endpoint(&url(bad)).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+            assert!(!error.contains("key@"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_signed_with_its_port_unless_that_is_the_usual_one() {
+        for (endpoint, host) in [
+            ("https://vod.tencentcloudapi.com", "vod.tencentcloudapi.com"),
+            ("https://VOD.tencentcloudapi.com:443/", "vod.tencentcloudapi.com"),
+            ("http://127.0.0.1:8900", "127.0.0.1:8900"),
+            ("http://127.0.0.1:443", "127.0.0.1:443"),
+            ("http://[::1]:8900", "[::1]:8900"),
+        ] {
+            assert_eq!(host_header(&url(endpoint)), host);
+        }
+    }
+}
