@@ -1,1 +1,331 @@
-//! (to be written)
+//! The journal: the durable record of every event and every handle, and how far each got. One SQLite file, one writer.
+//!
+//! - `files`: the folder, the modes, the lock that keeps a second relay out.
+//! - `schema`: tables, views for people, migrations.
+//! - `store`: the SQL of each request.
+//! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
+//! - [`query`]: read-only access for the commands that show the journal.
+
+mod files;
+pub mod query;
+mod request;
+mod schema;
+mod store;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::{Moment, WallTime};
+use crate::event::{Event, EventHandle, SubAppId};
+use crate::identity::{DeliveryId, EventId, Recorded};
+use crate::lease::Lease;
+use crate::outcome::JournalState;
+use request::{Request, Slot};
+pub use writer::{WriteError, Writer};
+
+/// Requests that wait for the writer; more than that, and callers wait before they are queued.
+const QUEUED_REQUESTS: usize = 512;
+
+/// Where the journal is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The SQLite file; made when missing, with its folder.
+    pub path: PathBuf,
+}
+
+/// Why the journal cannot be opened, by what can be done about it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "the journal {path} is in use by another relay (process {pid}): stop that one, or give this one a journal.path of its own"
+    )]
+    InUse {
+        /// The journal.
+        path: PathBuf,
+        /// The process that holds the lock, as it wrote itself down.
+        pid: String,
+    },
+    /// The path cannot hold a journal; an operator has to change the path, its owner or its modes.
+    #[error("the journal {path} cannot be used: {problem}")]
+    Unusable {
+        /// The journal.
+        path: PathBuf,
+        /// What is wrong, and the next step.
+        problem: String,
+    },
+    /// A newer version of the program wrote it.
+    #[error(
+        "the journal {path} has schema version {found}, and this vodrelay knows {known} at most: run the vodrelay that wrote it, or give this one another journal.path"
+    )]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// SQLite says that the file is damaged, or no database.
+    #[error(
+        "the journal {path} is damaged ({source}): stop whatever writes to it, move it aside with its -wal and -shm files, restore a copy or start with a new one"
+    )]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// Something that may pass: a full disk, an I/O error, a lock that another program holds.
+    #[error("the journal {path} cannot be opened now ({source}): {next_step}")]
+    Failed {
+        /// The journal.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+        /// What to look at.
+        next_step: &'static str,
+    },
+}
+
+impl OpenError {
+    fn unusable(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Unusable { path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+/// The writer is gone: it met damage, or gave up at the end. Nothing that was answered with this is known to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal's writer has ended")]
+pub struct Closed;
+
+/// What one pull brought.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The sub-application that was asked.
+    pub sub_app: SubAppId,
+    /// The cloud's id of the answer.
+    pub request_id: Arc<str>,
+    /// The lease of every handle in it.
+    pub lease: Lease,
+    /// When the answer arrived.
+    pub received_at: Moment,
+    /// When the answer arrived, for people and headers.
+    pub pulled_at: WallTime,
+    /// The lease's cutoff on the wall clock, for people, and for a relay after a reboot.
+    pub lease_until: WallTime,
+    /// The events, in the answer's order.
+    pub events: Vec<Arc<Event>>,
+    /// Whether new events are published right after the commit: that first attempt is counted in the same commit.
+    pub publish_now: bool,
+}
+
+/// One more publish of an event is about to be tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The event.
+    pub event: EventId,
+    /// Whether an earlier publish may have reached the broker although no ack came.
+    pub uncertain: bool,
+    /// How the earlier publish ended.
+    pub reason: Arc<str>,
+}
+
+/// How a handle ended when it was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandleOutcome {
+    /// The cloud rejected the confirm.
+    Refused,
+    /// The confirm was sent and its answer lost.
+    Lost,
+}
+
+/// An event that is handed out again to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The event.
+    pub event: EventId,
+    /// The how-manieth event of its fingerprint, from 1.
+    pub occurrence: u32,
+    /// How many publishes of it may have left the relay, the one that it is handed out for included.
+    pub attempts: u32,
+    /// Whether the cloud handed it over more than once.
+    pub redelivered: bool,
+    /// When its newest delivery arrived.
+    pub pulled_at: WallTime,
+    /// The cloud's id of the answer that brought its newest delivery.
+    pub request_id: Arc<str>,
+    /// The event as its first delivery brought it, with the handle of its newest one.
+    pub content: Event,
+    /// Whether the cloud has forgotten it already.
+    pub confirmed: bool,
+    /// Its newest delivery, when that can still be confirmed.
+    pub live: Option<(DeliveryId, EventHandle, Lease)>,
+}
+
+/// The journal in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events that wait for their ack.
+    pub received: u64,
+    /// Events that the broker has and the cloud still holds.
+    pub published: u64,
+    /// Events that are done.
+    pub confirmed: u64,
+    /// Events that wait for an operator.
+    pub parked: u64,
+    /// Events of any state that the cloud still holds, as far as the journal knows.
+    pub unconfirmed: u64,
+    /// When the oldest of those arrived.
+    pub oldest_unconfirmed: Option<WallTime>,
+}
+
+/// The way to the writer; clones share it.
+///
+/// Every method returns after the commit. A call that is dropped while it waits may still be committed. While the journal
+/// is down, calls wait.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    requests: mpsc::Sender<Request>,
+    state: watch::Receiver<JournalState>,
+    commits: Arc<AtomicU64>,
+}
+
+impl Journal {
+    /// Opens or makes the journal, takes its lock, migrates it, and starts the writer thread. Blocks on the disk.
+    ///
+    /// The writer ends when the last clone of the journal is dropped and all that was queued is committed.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], by what can be done about it.
+    pub fn open(options: &Options) -> Result<(Self, Writer), OpenError> {
+        let (lock, path) = files::prepare(&options.path)?;
+        let store = store::Store::open(&path)?;
+        let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
+        let commits = Arc::new(AtomicU64::new(0));
+        let (writer, state) = Writer::start(store, lock, path, queue, commits.clone())?;
+        Ok((Self { requests, state, commits }, writer))
+    }
+
+    /// Whether the last commit succeeded.
+    pub fn state(&self) -> watch::Receiver<JournalState> {
+        self.state.clone()
+    }
+
+    /// How many transactions were committed since the journal was opened.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Judges and records the events of one answer; one result per event, in the same order.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn record(&self, answer: Answer) -> Result<Vec<Recorded>, Closed> {
+        self.ask(|slot| Request::Record(answer, slot)).await
+    }
+
+    /// Counts further attempts to publish; to be awaited before they leave the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn attempts(&self, attempts: Vec<Attempt>) -> Result<(), Closed> {
+        self.ask(|slot| Request::Attempts(attempts, slot)).await
+    }
+
+    /// The broker acked these events, at these times.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn published(&self, events: Vec<(EventId, WallTime)>) -> Result<(), Closed> {
+        self.ask(|slot| Request::Published(events, slot)).await
+    }
+
+    /// The relay gives these events up, for these reasons.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn parked(&self, events: Vec<(EventId, String)>) -> Result<(), Closed> {
+        self.ask(|slot| Request::Parked(events, slot)).await
+    }
+
+    /// The cloud confirmed these deliveries; their events count as confirmed from the first time on.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn confirmed(&self, deliveries: Vec<DeliveryId>, at: WallTime) -> Result<(), Closed> {
+        self.ask(|slot| Request::Confirmed(deliveries, at, slot)).await
+    }
+
+    /// These deliveries ended without a confirm.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn handle_outcome(
+        &self,
+        deliveries: Vec<DeliveryId>,
+        outcome: HandleOutcome,
+    ) -> Result<(), Closed> {
+        self.ask(|slot| Request::HandleOutcome(deliveries, outcome, slot)).await
+    }
+
+    /// The cloud proved that it holds nothing of `sub_app` that was delivered before `received_before`: what is published
+    /// or parked and was not handed over since counts as confirmed. Returns how many events that settled.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn settle(
+        &self,
+        sub_app: SubAppId,
+        received_before: Moment,
+        at: WallTime,
+    ) -> Result<u64, Closed> {
+        self.ask(|slot| Request::Settle { sub_app, received_before, at, slot }).await
+    }
+
+    /// Hands out up to `limit` received events with ids above `after`, ascending, to be published. The attempt is counted
+    /// in the same commit.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn load(&self, after: EventId, limit: u32) -> Result<Vec<Loaded>, Closed> {
+        self.ask(|slot| Request::Load { after, limit, slot }).await
+    }
+
+    /// Makes a parked event a received one, with all its attempts before it. False when it is not parked.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn release(&self, event: EventId) -> Result<bool, Closed> {
+        self.ask(|slot| Request::Release(event, slot)).await
+    }
+
+    /// The journal in figures; reads counters, not events.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn summary(&self) -> Result<Summary, Closed> {
+        self.ask(Request::Summary).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Slot<T>) -> Request) -> Result<T, Closed> {
+        let (slot, answer) = Slot::new();
+        self.requests.send(request(slot)).await.map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
+    }
+}

@@ -1,0 +1,152 @@
+//! Tables, views for people, and the way from one version to the next.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// `vodr`: marks the file as ours, so that nobody's other database is taken for a journal.
+pub(super) const APPLICATION_ID: i64 = 0x766f_6472;
+
+/// Version 1. The comments inside stay in the file, for those who read it with `.schema`.
+///
+/// The body has a table of its own: SQLite writes a whole row anew when one column changes, and an event's row changes
+/// several times while its body never does.
+const VERSION_1: &str = "
+CREATE TABLE boot (
+    id   INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE event (
+    id               INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, not even after a row was pruned
+    fingerprint_head INTEGER NOT NULL,                  -- the first 8 bytes, big-endian: a small key to search by
+    fingerprint      BLOB    NOT NULL,
+    occurrence       INTEGER NOT NULL,
+    sub_app_id       INTEGER NOT NULL,
+    event_type       TEXT,
+    file_id          TEXT,
+    task_id          TEXT,
+    received_at      INTEGER NOT NULL,                  -- times are milliseconds since 1970, UTC
+    published_at     INTEGER,
+    confirmed_at     INTEGER,
+    parked           INTEGER NOT NULL DEFAULT 0,
+    attempts         INTEGER NOT NULL DEFAULT 0,        -- publishes that may have left the relay
+    redeliveries     INTEGER NOT NULL DEFAULT 0,
+    uncertain        INTEGER NOT NULL DEFAULT 0,        -- a publish may have reached the broker without an ack
+    reason           TEXT,                              -- how the last publish failed, or why it is parked
+    state            TEXT    NOT NULL GENERATED ALWAYS AS (
+        CASE WHEN parked THEN 'parked'
+             WHEN published_at IS NULL THEN 'received'
+             WHEN confirmed_at IS NULL THEN 'published'
+             ELSE 'confirmed' END) VIRTUAL
+) STRICT;
+CREATE INDEX event_by_fingerprint      ON event (fingerprint_head, occurrence);
+CREATE INDEX event_open_by_fingerprint ON event (fingerprint_head) WHERE confirmed_at IS NULL;
+CREATE INDEX event_open_by_sub_app     ON event (sub_app_id, received_at) WHERE confirmed_at IS NULL;
+CREATE INDEX event_under_way           ON event (state) WHERE state <> 'confirmed';
+CREATE INDEX event_by_received         ON event (received_at);
+CREATE INDEX event_by_file             ON event (file_id) WHERE file_id IS NOT NULL;
+CREATE INDEX event_by_task             ON event (task_id) WHERE task_id IS NOT NULL;
+
+CREATE TABLE content (
+    event INTEGER PRIMARY KEY REFERENCES event (id) ON DELETE CASCADE,
+    body  TEXT NOT NULL                                 -- byte for byte as the cloud sent it first
+) STRICT;
+
+CREATE TABLE delivery (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    event        INTEGER NOT NULL REFERENCES event (id) ON DELETE CASCADE,
+    handle       TEXT,
+    request_id   TEXT    NOT NULL,
+    boot         INTEGER NOT NULL REFERENCES boot (id),
+    sent_at      INTEGER NOT NULL,                      -- milliseconds on the boot clock of `boot`
+    cutoff       INTEGER NOT NULL,
+    received_at  INTEGER NOT NULL,
+    pulled_at    INTEGER NOT NULL,                      -- milliseconds since 1970, UTC
+    lease_until  INTEGER NOT NULL,
+    outcome      TEXT CHECK (outcome IN ('confirmed', 'refused', 'lost', 'settled')),
+    confirmed_at INTEGER
+) STRICT;
+CREATE INDEX delivery_by_event ON delivery (event);
+
+-- How many events are in each state, so that nobody has to count them.
+CREATE TABLE tally (
+    state  TEXT    PRIMARY KEY,
+    events INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO tally VALUES ('received', 0), ('published', 0), ('confirmed', 0), ('parked', 0);
+CREATE TRIGGER event_came AFTER INSERT ON event BEGIN
+    UPDATE tally SET events = events + 1 WHERE state = NEW.state;
+END;
+CREATE TRIGGER event_moved AFTER UPDATE OF published_at, confirmed_at, parked ON event WHEN OLD.state <> NEW.state BEGIN
+    UPDATE tally SET events = events - 1 WHERE state = OLD.state;
+    UPDATE tally SET events = events + 1 WHERE state = NEW.state;
+END;
+CREATE TRIGGER event_went AFTER DELETE ON event BEGIN
+    UPDATE tally SET events = events - 1 WHERE state = OLD.state;
+END;
+
+CREATE VIEW event_log AS
+SELECT id,
+       lower(hex(substr(fingerprint, 1, 16))) || CASE WHEN occurrence > 1 THEN '-' || occurrence ELSE '' END AS message_id,
+       sub_app_id, event_type, file_id, task_id, state, occurrence, redeliveries, attempts, reason,
+       strftime('%Y-%m-%dT%H:%M:%S', received_at / 1000, 'unixepoch') || printf('.%03dZ', received_at % 1000) AS received_at,
+       strftime('%Y-%m-%dT%H:%M:%S', published_at / 1000, 'unixepoch') || printf('.%03dZ', published_at % 1000) AS published_at,
+       strftime('%Y-%m-%dT%H:%M:%S', confirmed_at / 1000, 'unixepoch') || printf('.%03dZ', confirmed_at % 1000) AS confirmed_at,
+       body
+FROM event JOIN content ON content.event = event.id;
+
+CREATE VIEW handle_log AS
+SELECT handle, event AS event_id,
+       strftime('%Y-%m-%dT%H:%M:%S', pulled_at / 1000, 'unixepoch') || printf('.%03dZ', pulled_at % 1000) AS pulled_at,
+       strftime('%Y-%m-%dT%H:%M:%S', lease_until / 1000, 'unixepoch') || printf('.%03dZ', lease_until % 1000) AS lease_until,
+       coalesce(outcome, CASE WHEN lease_until <= 1000 * CAST(strftime('%s', 'now') AS INTEGER) THEN 'lapsed' ELSE 'open' END) AS outcome,
+       strftime('%Y-%m-%dT%H:%M:%S', confirmed_at / 1000, 'unixepoch') || printf('.%03dZ', confirmed_at % 1000) AS confirmed_at
+FROM delivery;
+";
+
+/// Each entry leads from its index to the next version. Forward only; an entry never changes once it was released.
+const MIGRATIONS: [&str; 1] = [VERSION_1];
+
+/// The newest version that this program knows.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// What a file turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A journal of a version up to [`VERSION`]; 0 is an empty file.
+    Version(i64),
+    /// A journal of a later version.
+    Newer(i64),
+    /// Another program's database.
+    Foreign,
+}
+
+/// Looks at what the file is, without changing it.
+pub(super) fn examine(conn: &Connection) -> rusqlite::Result<Found> {
+    let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 && application == 0 {
+        let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        return Ok(if tables == 0 { Found::Version(0) } else { Found::Foreign });
+    }
+    Ok(if application != APPLICATION_ID || version < 1 {
+        Found::Foreign
+    } else if version > VERSION {
+        Found::Newer(version)
+    } else {
+        Found::Version(version)
+    })
+}
+
+/// Brings a journal of version `from` to [`VERSION`], in one transaction.
+pub(super) fn migrate(conn: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    if from == VERSION {
+        return Ok(());
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", VERSION)?;
+    tx.commit()
+}

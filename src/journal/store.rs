@@ -1,0 +1,485 @@
+//! The SQL of each request. Every method runs inside the transaction that the writer opened.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, named_params, params,
+};
+
+use super::schema::{self, Found};
+use super::{Answer, Attempt, HandleOutcome, Loaded, OpenError, Summary};
+use crate::clock::{Moment, WallTime, boot_id};
+use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
+use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
+use crate::lease::Lease;
+
+/// Long enough for an operator's small transaction, short against a lease.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a checkpoint leaves of a WAL that a slow reader made long.
+const WAL_BYTES_KEPT: i64 = 64 << 20;
+/// All statements of this file stay prepared.
+const STATEMENTS: usize = 64;
+/// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
+const NEWEST_OCCURRENCES: u32 = 16;
+/// Leases lapse in the order of their deliveries: the newest tell whether all have lapsed.
+const NEWEST_DELIVERIES: u32 = 64;
+
+/// The connection of the writer thread.
+#[derive(Debug)]
+pub(super) struct Store {
+    conn: Connection,
+    /// This boot's row in `boot`: moments of other boots are not comparable.
+    boot: i64,
+}
+
+/// What the judgement of a delivery needs of one occurrence.
+struct Occurrence {
+    event: EventId,
+    occurrence: u32,
+    progress: Progress,
+    attempts: u32,
+}
+
+impl Store {
+    /// Opens the file, brings it to the newest version, and marks what an earlier process left in doubt.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                OpenError::Damaged { path: path.to_owned(), source }
+            }
+            code => OpenError::Failed { path: path.to_owned(), source, next_step: next_step(code) },
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+        conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        match schema::examine(&conn).map_err(failed)? {
+            Found::Version(version) => {
+                configure(&conn, version == 0).map_err(failed)?;
+                schema::migrate(&mut conn, version).map_err(failed)?;
+            }
+            Found::Newer(found) => {
+                return Err(OpenError::Newer { path: path.to_owned(), found, known: schema::VERSION });
+            }
+            Found::Foreign => {
+                let problem = "it is another program's database: set journal.path to a file of its own";
+                return Err(OpenError::unusable(path, problem));
+            }
+        }
+        let boot = begin_process(&mut conn).map_err(failed)?;
+        Ok(Self { conn, boot })
+    }
+
+    /// Opens the transaction that the other methods run in.
+    pub(super) fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        // Immediate: a transaction that reads first and writes later can fail with BUSY whatever the time-out is.
+        Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)
+    }
+
+    pub(super) fn record(&self, answer: &Answer) -> rusqlite::Result<Vec<Recorded>> {
+        let mut taken = HashSet::new();
+        let mut recorded = Vec::with_capacity(answer.events.len());
+        for event in &answer.events {
+            let one = self.record_one(answer, event, &taken)?;
+            taken.insert(one.event);
+            recorded.push(one);
+        }
+        Ok(recorded)
+    }
+
+    fn record_one(
+        &self,
+        answer: &Answer,
+        event: &Event,
+        taken: &HashSet<EventId>,
+    ) -> rusqlite::Result<Recorded> {
+        let occurrences = self.occurrences(&event.fingerprint)?;
+        let known = occurrences
+            .iter()
+            .map(|o| {
+                Ok(Known {
+                    occurrence: o.occurrence,
+                    confirmed: o.progress.confirmed,
+                    taken: taken.contains(&o.event),
+                    leases: self.leases(o.event, answer)?,
+                })
+            })
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let verdict = classify(&known, event.handle.as_ref());
+        let redelivered = match verdict {
+            Verdict::New { .. } => None,
+            Verdict::Redelivery { occurrence } => occurrences.iter().find(|o| o.occurrence == occurrence),
+        };
+        if let Some(known) = redelivered {
+            self.conn
+                .prepare_cached("UPDATE event SET redeliveries = redeliveries + 1 WHERE id = ?1")?
+                .execute([known.event.0])?;
+            return Ok(Recorded {
+                event: known.event,
+                delivery: self.insert_delivery(answer, event, known.event)?,
+                occurrence: known.occurrence,
+                redelivered: true,
+                progress: known.progress,
+                attempts: known.attempts,
+            });
+        }
+        let (Verdict::New { occurrence } | Verdict::Redelivery { occurrence }) = verdict;
+        let attempts = u32::from(answer.publish_now);
+        let id = self.insert_event(answer, event, occurrence, attempts)?;
+        Ok(Recorded {
+            event: id,
+            delivery: self.insert_delivery(answer, event, id)?,
+            occurrence,
+            redelivered: false,
+            progress: Progress::default(),
+            attempts,
+        })
+    }
+
+    /// The occurrences that a delivery with this fingerprint can be, in their order.
+    ///
+    /// That is every unconfirmed one and the newest few: when the cloud forgets that it confirmed an answer with several
+    /// equal events, each of them comes again under its handle.
+    fn occurrences(&self, fingerprint: &Fingerprint) -> rusqlite::Result<Vec<Occurrence>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts FROM event
+             WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL
+             UNION
+             SELECT * FROM (
+                 SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts FROM event
+                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3)
+             ORDER BY occurrence",
+        )?;
+        let rows =
+            statement.query_map(params![head(fingerprint), fingerprint.0, NEWEST_OCCURRENCES], |row| {
+                Ok(Occurrence {
+                    event: EventId(row.get(0)?),
+                    occurrence: row.get(1)?,
+                    progress: Progress {
+                        published: row.get(2)?,
+                        parked: row.get(3)?,
+                        confirmed: row.get(4)?,
+                    },
+                    attempts: row.get(5)?,
+                })
+            })?;
+        rows.collect()
+    }
+
+    fn leases(&self, event: EventId, answer: &Answer) -> rusqlite::Result<Vec<KnownLease>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT handle, boot, cutoff, lease_until FROM delivery WHERE event = ?1 ORDER BY id DESC LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
+            let lapsed = if row.get::<_, i64>(1)? == self.boot {
+                moment(row.get(2)?) <= answer.received_at
+            } else {
+                // The boot clock began anew; the wall clock is all that both boots share.
+                WallTime(row.get(3)?) <= answer.pulled_at
+            };
+            Ok(KnownLease { handle: row.get::<_, Option<_>>(0)?.map(EventHandle), lapsed })
+        })?;
+        rows.collect()
+    }
+
+    fn insert_event(
+        &self,
+        answer: &Answer,
+        event: &Event,
+        occurrence: u32,
+        attempts: u32,
+    ) -> rusqlite::Result<EventId> {
+        let id = self
+            .conn
+            .prepare_cached(
+                "INSERT INTO event (fingerprint_head, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
+                                    received_at, attempts)
+                 VALUES (:head, :fingerprint, :occurrence, :sub_app, :event_type, :file, :task, :received_at, :attempts)",
+            )?
+            .insert(named_params! {
+                ":head": head(&event.fingerprint),
+                ":fingerprint": event.fingerprint.0,
+                ":occurrence": occurrence,
+                ":sub_app": event.sub_app.0.cast_signed(),
+                ":event_type": event.event_type,
+                ":file": event.file_id,
+                ":task": event.task_id,
+                ":received_at": answer.pulled_at.0,
+                ":attempts": attempts,
+            })?;
+        self.conn
+            .prepare_cached("INSERT INTO content (event, body) VALUES (?1, ?2)")?
+            .execute(params![id, Text(&event.body)])?;
+        Ok(EventId(id))
+    }
+
+    fn insert_delivery(&self, answer: &Answer, event: &Event, id: EventId) -> rusqlite::Result<DeliveryId> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO delivery (event, handle, request_id, boot, sent_at, cutoff, received_at, pulled_at, lease_until)
+                 VALUES (:event, :handle, :request, :boot, :sent_at, :cutoff, :received_at, :pulled_at, :lease_until)",
+            )?
+            .insert(named_params! {
+                ":event": id.0,
+                ":handle": event.handle.as_ref().map(|h| &h.0),
+                ":request": answer.request_id,
+                ":boot": self.boot,
+                ":sent_at": answer.lease.sent_at.0.cast_signed(),
+                ":cutoff": answer.lease.cutoff.0.cast_signed(),
+                ":received_at": answer.received_at.0.cast_signed(),
+                ":pulled_at": answer.pulled_at.0,
+                ":lease_until": answer.lease_until.0,
+            })
+            .map(DeliveryId)
+    }
+
+    pub(super) fn attempts(&self, attempts: &[Attempt]) -> rusqlite::Result<()> {
+        let mut statement = self.conn.prepare_cached(
+            "UPDATE event SET attempts = attempts + 1, uncertain = max(uncertain, ?2), reason = ?3 WHERE id = ?1",
+        )?;
+        for attempt in attempts {
+            statement.execute(params![attempt.event.0, attempt.uncertain, attempt.reason])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn published(&self, events: &[(EventId, WallTime)]) -> rusqlite::Result<()> {
+        let mut statement = self
+            .conn
+            .prepare_cached("UPDATE event SET published_at = ?2 WHERE id = ?1 AND published_at IS NULL")?;
+        for (event, at) in events {
+            statement.execute(params![event.0, at.0])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn parked(&self, events: &[(EventId, String)]) -> rusqlite::Result<()> {
+        // An ack that was committed wins: what the broker has is not given up.
+        let mut statement = self.conn.prepare_cached(
+            "UPDATE event SET parked = 1, reason = ?2 WHERE id = ?1 AND published_at IS NULL",
+        )?;
+        for (event, reason) in events {
+            statement.execute(params![event.0, reason])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn confirmed(&self, deliveries: &[DeliveryId], at: WallTime) -> rusqlite::Result<()> {
+        let mut delivery = self.conn.prepare_cached(
+            "UPDATE delivery SET outcome = 'confirmed', confirmed_at = ?2 WHERE id = ?1 AND outcome IS NOT 'confirmed'",
+        )?;
+        let mut event = self.conn.prepare_cached(
+            "UPDATE event SET confirmed_at = ?2
+             WHERE id = (SELECT event FROM delivery WHERE id = ?1) AND confirmed_at IS NULL",
+        )?;
+        for id in deliveries {
+            delivery.execute(params![id.0, at.0])?;
+            event.execute(params![id.0, at.0])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_outcome(
+        &self,
+        deliveries: &[DeliveryId],
+        outcome: HandleOutcome,
+    ) -> rusqlite::Result<()> {
+        let outcome = match outcome {
+            HandleOutcome::Refused => "refused",
+            HandleOutcome::Lost => "lost",
+        };
+        // A lost answer can be followed by a clear one; what is known for certain stays.
+        let mut statement = self.conn.prepare_cached(
+            "UPDATE delivery SET outcome = ?2 WHERE id = ?1 AND (outcome IS NULL OR outcome = 'lost')",
+        )?;
+        for id in deliveries {
+            statement.execute(params![id.0, outcome])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle(
+        &self,
+        sub_app: SubAppId,
+        received_before: Moment,
+        at: WallTime,
+    ) -> rusqlite::Result<u64> {
+        let events = self
+            .conn
+            .prepare_cached(
+                "SELECT id FROM event
+                 WHERE sub_app_id = ?1 AND confirmed_at IS NULL AND (published_at IS NOT NULL OR parked)
+                   AND EXISTS (SELECT 1 FROM delivery
+                               WHERE delivery.id = (SELECT max(id) FROM delivery WHERE event = event.id)
+                                 AND (boot <> ?2 OR delivery.received_at < ?3))",
+            )?
+            .query_map(params![sub_app.0.cast_signed(), self.boot, received_before.0.cast_signed()], |row| {
+                row.get(0)
+            })?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        let mut event = self.conn.prepare_cached("UPDATE event SET confirmed_at = ?2 WHERE id = ?1")?;
+        let mut delivery = self
+            .conn
+            .prepare_cached("UPDATE delivery SET outcome = 'settled' WHERE event = ?1 AND outcome IS NULL")?;
+        for id in &events {
+            event.execute(params![id, at.0])?;
+            delivery.execute([id])?;
+        }
+        Ok(events.len() as u64)
+    }
+
+    pub(super) fn load(&self, after: EventId, limit: u32, now: Moment) -> rusqlite::Result<Vec<Loaded>> {
+        // The second condition on the state lets SQLite use the partial index.
+        let loaded = self
+            .conn
+            .prepare_cached(
+                "SELECT e.id AS event, e.occurrence, e.attempts + 1 AS attempts, e.redeliveries > 0 AS redelivered,
+                        e.confirmed_at IS NOT NULL AS confirmed, e.sub_app_id, e.event_type, e.file_id, e.task_id,
+                        e.fingerprint, c.body, d.id AS delivery, d.handle, d.request_id, d.pulled_at, d.sent_at, d.cutoff,
+                        d.boot = ?3 AND d.outcome IS NULL AS open
+                 FROM event AS e JOIN content AS c ON c.event = e.id
+                      JOIN delivery AS d ON d.id = (SELECT max(id) FROM delivery WHERE event = e.id)
+                 WHERE e.state = 'received' AND e.state <> 'confirmed' AND e.id > ?1 ORDER BY e.id LIMIT ?2",
+            )?
+            .query_map(params![after.0, limit, self.boot], |row| loaded(row, now))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut attempt =
+            self.conn.prepare_cached("UPDATE event SET attempts = attempts + 1 WHERE id = ?1")?;
+        for one in &loaded {
+            attempt.execute([one.event.0])?;
+        }
+        Ok(loaded)
+    }
+
+    pub(super) fn release(&self, event: EventId) -> rusqlite::Result<bool> {
+        let released = self
+            .conn
+            .prepare_cached(
+                "UPDATE event SET parked = 0, attempts = 0, reason = NULL WHERE id = ?1 AND parked",
+            )?
+            .execute([event.0])?;
+        Ok(released > 0)
+    }
+
+    pub(super) fn summary(&self) -> rusqlite::Result<Summary> {
+        let mut summary = Summary::default();
+        let mut tally = self.conn.prepare_cached("SELECT state, events FROM tally")?;
+        let mut rows = tally.query([])?;
+        while let Some(row) = rows.next()? {
+            let events = row.get::<_, i64>(1)?.try_into().unwrap_or(0);
+            match row.get_ref(0)?.as_str()? {
+                "received" => summary.received = events,
+                "published" => summary.published = events,
+                "confirmed" => summary.confirmed = events,
+                "parked" => summary.parked = events,
+                _ => {}
+            }
+        }
+        let (unconfirmed, oldest): (i64, Option<i64>) = self
+            .conn
+            .prepare_cached("SELECT count(*), min(received_at) FROM event WHERE confirmed_at IS NULL")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        summary.unconfirmed = unconfirmed.try_into().unwrap_or(0);
+        summary.oldest_unconfirmed = oldest.map(WallTime);
+        Ok(summary)
+    }
+
+    #[cfg(test)]
+    pub(super) fn sql(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.execute_batch(sql)
+    }
+}
+
+/// What an operator can do about a failure that may pass.
+pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
+    match code {
+        Some(ErrorCode::DiskFull) => "free space on the journal's file system",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "check the owner and the mode of the journal and of its folder, and that the file system is mounted for writing"
+        }
+        Some(ErrorCode::SystemIoFailure) => "check the disk, its free space, and the kernel's log",
+        Some(ErrorCode::OutOfMemory) => "give the relay more memory",
+        _ => "report this with the message above",
+    }
+}
+
+fn configure(conn: &Connection, new: bool) -> rusqlite::Result<()> {
+    if new {
+        // Only possible before the first page is written: pruned pages can go back to the file system later.
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    // FULL: a commit is on the disk when it returns, also after a power cut.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+/// Returns this boot's row. What an earlier process may have published without learning of its ack is marked.
+fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let name = boot_id();
+    tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&name])?;
+    let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&name], |row| row.get(0))?;
+    tx.execute(
+        "UPDATE event SET uncertain = 1
+         WHERE state = 'received' AND state <> 'confirmed' AND attempts > 0 AND uncertain = 0",
+        [],
+    )?;
+    tx.commit()?;
+    Ok(boot)
+}
+
+fn loaded(row: &Row<'_>, now: Moment) -> rusqlite::Result<Loaded> {
+    let handle = row.get::<_, Option<_>>("handle")?.map(EventHandle);
+    let lease = Lease { sent_at: moment(row.get("sent_at")?), cutoff: moment(row.get("cutoff")?) };
+    let confirmed: bool = row.get("confirmed")?;
+    let open = row.get::<_, bool>("open")? && !confirmed && !lease.lapsed(now);
+    let delivery = DeliveryId(row.get("delivery")?);
+    Ok(Loaded {
+        event: EventId(row.get("event")?),
+        occurrence: row.get("occurrence")?,
+        attempts: row.get("attempts")?,
+        redelivered: row.get("redelivered")?,
+        pulled_at: WallTime(row.get("pulled_at")?),
+        request_id: row.get("request_id")?,
+        confirmed,
+        live: handle.clone().filter(|_| open).map(|handle| (delivery, handle, lease)),
+        content: Event {
+            sub_app: SubAppId(row.get::<_, i64>("sub_app_id")?.cast_unsigned()),
+            body: Bytes::copy_from_slice(row.get_ref("body")?.as_bytes()?),
+            handle,
+            event_type: row.get("event_type")?,
+            file_id: row.get("file_id")?,
+            task_id: row.get("task_id")?,
+            fingerprint: Fingerprint(row.get("fingerprint")?),
+        },
+    })
+}
+
+/// The small key of a fingerprint.
+pub(super) fn head(fingerprint: &Fingerprint) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = fingerprint.0;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn moment(stored: i64) -> Moment {
+    Moment(stored.cast_unsigned())
+}
+
+/// Bytes that are stored as text, as they are.
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}

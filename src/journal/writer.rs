@@ -1,0 +1,229 @@
+//! The one thread that writes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rusqlite::ErrorCode;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info};
+
+use super::OpenError;
+use super::files::Lock;
+use super::request::Request;
+use super::store::{Store, next_step};
+use crate::outcome::JournalState;
+
+/// Requests that share one commit at most.
+const BATCH: usize = 256;
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often a waiting writer looks whether anybody still needs it.
+const LOOK_UP: Duration = Duration::from_millis(100);
+/// How long a failing commit is still tried after the last caller has left.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+
+/// Why the writer ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Waiting cannot mend this.
+    #[error(
+        "the journal {path} failed for good ({source}): stop the relay, keep a copy of the file with its -wal, and look at it with `PRAGMA integrity_check`"
+    )]
+    Fatal {
+        /// The journal.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// The commit still failed when everybody had gone.
+    #[error(
+        "the last work of the relay could not be committed to the journal {path} ({source}): {next_step}, then start the relay again; the cloud hands over what is missing"
+    )]
+    GaveUp {
+        /// The journal.
+        path: PathBuf,
+        /// SQLite's words.
+        source: rusqlite::Error,
+        /// What to look at.
+        next_step: &'static str,
+    },
+}
+
+/// The writer thread, to be joined at the end.
+#[derive(Debug)]
+#[must_use = "a writer that nobody joins can be cut off in the middle of a commit"]
+pub struct Writer {
+    thread: JoinHandle<Result<(), WriteError>>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        store: Store,
+        lock: Lock,
+        path: PathBuf,
+        requests: mpsc::Receiver<Request>,
+        commits: Arc<AtomicU64>,
+    ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
+        let (state, watched) = watch::channel(JournalState::Up);
+        let unusable = path.clone();
+        let work = Work { store, path, requests, state, commits };
+        let thread = thread::Builder::new()
+            .name("journal-writer".into())
+            .spawn(move || {
+                let ended = work.run();
+                // Not before the database is closed.
+                drop(lock);
+                ended
+            })
+            .map_err(|e| {
+                OpenError::unusable(&unusable, format!("its writer thread cannot be started ({e})"))
+            })?;
+        Ok((Self { thread }, watched))
+    }
+
+    /// Waits until the writer has ended, which it does after the last [`super::Journal`] is dropped. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`] when it ended early or left work undone.
+    pub fn join(self) -> Result<(), WriteError> {
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Whether the writer has ended; while a journal is still held, only a failure does that.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+struct Work {
+    store: Store,
+    path: PathBuf,
+    requests: mpsc::Receiver<Request>,
+    state: watch::Sender<JournalState>,
+    commits: Arc<AtomicU64>,
+}
+
+impl Work {
+    fn run(mut self) -> Result<(), WriteError> {
+        let mut batch = Vec::with_capacity(BATCH);
+        // The order is the promise: take what is queued, run all of it in one transaction, commit with fsync, and only
+        // then reply. A caller that has its reply can let the consequence leave the process.
+        while let Some(first) = self.requests.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH {
+                match self.requests.try_recv() {
+                    Ok(next) => batch.push(next),
+                    Err(_) => break,
+                }
+            }
+            self.commit_at_last(&mut batch)?;
+            for request in batch.drain(..) {
+                request.reply();
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits the batch, however long the trouble lasts.
+    fn commit_at_last(&self, batch: &mut [Request]) -> Result<(), WriteError> {
+        let mut pause = RETRY_MIN;
+        let mut alone_since = None;
+        loop {
+            let source = match self.commit(batch) {
+                Ok(()) => {
+                    self.up();
+                    return Ok(());
+                }
+                Err(source) => source,
+            };
+            let code = source.sqlite_error_code();
+            if !may_pass(code) {
+                self.state.send_replace(JournalState::Down(format!("failed for good: {source}").into()));
+                error!(path = %self.path.display(), error = %source, "journal failed for good");
+                return Err(WriteError::Fatal { path: self.path.clone(), source });
+            }
+            self.down(format!("{source}: {}", next_step(code)).into());
+            if self.wait(pause / 2 + pause.mul_f64(fastrand::f64() / 2.0), &mut alone_since) {
+                return Err(WriteError::GaveUp {
+                    path: self.path.clone(),
+                    source,
+                    next_step: next_step(code),
+                });
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// One try. Dropping the transaction on the way out rolls it back.
+    fn commit(&self, batch: &mut [Request]) -> rusqlite::Result<()> {
+        let transaction = self.store.begin()?;
+        for request in batch {
+            request.run(&self.store)?;
+        }
+        transaction.commit()?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits out the back-off. True when all callers have been gone for so long that the work is given up.
+    fn wait(&self, pause: Duration, alone_since: &mut Option<Instant>) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            if self.requests.is_closed()
+                && alone_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE_AT_THE_END
+            {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            thread::sleep(left.min(LOOK_UP));
+        }
+    }
+
+    fn up(&self) {
+        let recovered = self.state.send_if_modified(|state| {
+            let was_down = *state != JournalState::Up;
+            *state = JournalState::Up;
+            was_down
+        });
+        if recovered {
+            info!(path = %self.path.display(), "journal commits again");
+        }
+    }
+
+    fn down(&self, reason: Arc<str>) {
+        let state = JournalState::Down(reason.clone());
+        let changed = self.state.send_if_modified(|was| {
+            let changed = *was != state;
+            *was = state;
+            changed
+        });
+        if changed {
+            error!(path = %self.path.display(), %reason, "journal cannot commit; its work is kept and tried again");
+        }
+    }
+}
+
+/// Whether time or an operator can mend it while the relay runs. Everything else is damage or a bug.
+fn may_pass(code: Option<ErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::OutOfMemory
+                | ErrorCode::FileLockingProtocolFailed
+        )
+    )
+}
