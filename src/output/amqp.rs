@@ -1,0 +1,309 @@
+//! The task that owns the connection to RabbitMQ.
+//!
+//! A connection is an epoch: it is made, proven, published over by its lanes, and dropped as a whole at the first doubt.
+//! What was in flight then has the outcome `Unknown`; what waited has `Unsent`. lapin's own recovery stays off, because
+//! with it pending confirms hang until a new connection exists (measured with 4.12.3).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use lapin::Channel;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::lanes::{Epoch, Lane};
+use super::link::{self, Link};
+pub use super::message::{Format, RoutingKeyTemplate};
+pub use super::probe::{Step, probe};
+pub use super::tls::TlsFiles;
+use super::{Error, Job, Output, channel, refuse_the_rest};
+use crate::outcome::{OutputState, PublishOutcome};
+use crate::secret::Secret;
+
+/// Where one broker listens, and who we are there. It prints without the password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Whether to speak TLS (`amqps://`).
+    pub tls: bool,
+    /// Host name or IP address, an IPv6 address without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The virtual host, decoded: `/` is RabbitMQ's default.
+    pub vhost: String,
+    /// The URL's user name; [`Options::username`] goes before it.
+    pub username: Option<String>,
+    /// The URL's password; [`Options::password`] goes before it.
+    pub password: Option<Secret>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "amqps" } else { "amqp" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{} (virtual host {})", self.host, self.port, self.vhost)
+    }
+}
+
+/// Who makes the exchange and the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Topology {
+    /// The relay: a durable topic exchange, and a durable quorum queue bound with `vod.#`.
+    #[default]
+    Declare,
+    /// An operator; the relay sees that they exist.
+    Verify,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the host name to channels that are ready to publish.
+    pub connect: Duration,
+    /// From a batch's first publish to its last answer. Two heartbeats (10 s) are what the library needs to notice a dead
+    /// peer, and a lease lasts 30 s.
+    pub publish: Duration,
+    /// The least ceiling of the wait between two rounds of attempts.
+    pub backoff_min: Duration,
+    /// The greatest ceiling of it.
+    pub backoff_max: Duration,
+    /// The heartbeat to ask for, in seconds. A peer counts as dead after two of them (measured).
+    pub heartbeat_seconds: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            publish: Duration::from_secs(8),
+            backoff_min: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(10),
+            heartbeat_seconds: 5,
+        }
+    }
+}
+
+/// What the output needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The brokers, tried in turn. At least one.
+    pub urls: Vec<Address>,
+    /// The user name at every broker, before the URL's own.
+    pub username: Option<String>,
+    /// The password at every broker, before the URL's own.
+    pub password: Option<Secret>,
+    /// The exchange to publish to.
+    pub exchange: String,
+    /// The queue to declare or to verify; empty: neither.
+    pub queue: String,
+    /// How routing keys are made.
+    pub routing_key: RoutingKeyTemplate,
+    /// Who makes the exchange and the queue.
+    pub topology: Topology,
+    /// What bodies hold.
+    pub format: Format,
+    /// Files for `amqps://`.
+    pub tls: TlsFiles,
+    /// How many channels publish at once.
+    pub lanes: usize,
+    /// How long things may take.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// Options for these brokers, with every default.
+    pub fn new(urls: Vec<Address>) -> Self {
+        Self {
+            urls,
+            username: None,
+            password: None,
+            exchange: "vod.events".to_owned(),
+            queue: "vod.events".to_owned(),
+            routing_key: RoutingKeyTemplate::default(),
+            topology: Topology::default(),
+            format: Format::default(),
+            tls: TlsFiles::default(),
+            lanes: 4,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Starts the output. The task ends when `shutdown` is cancelled and the batches in flight are answered, in bounded time.
+///
+/// Must be called within the tokio runtime.
+pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
+    let (output, jobs, state) = channel(OutputState::Down("not connected yet".into()));
+    let owner = Owner { options: Arc::new(options), jobs, state, shutdown };
+    let task = tokio::spawn(async move {
+        owner.run().await;
+        Ok(())
+    });
+    (output, task)
+}
+
+struct Owner {
+    options: Arc<Options>,
+    jobs: async_channel::Receiver<Job>,
+    state: watch::Sender<OutputState>,
+    shutdown: CancellationToken,
+}
+
+impl Owner {
+    async fn run(self) {
+        // A connection that lived shorter than this does not prove that the trouble is over.
+        const STEADY: Duration = Duration::from_secs(10);
+        let limits = self.options.limits;
+        let mut backoff = Backoff::new(limits.backoff_min, limits.backoff_max);
+        let mut turn = 0;
+        loop {
+            let attempt = tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                () = refuse(&self.jobs) => break,
+                attempt = self.connect(&mut turn) => attempt,
+            };
+            match attempt {
+                Ok((link, channels)) => {
+                    let began = Instant::now();
+                    if let Some(reason) = self.epoch(link, channels).await {
+                        self.say(OutputState::Down(reason.into()));
+                    } else {
+                        break;
+                    }
+                    if began.elapsed() >= STEADY {
+                        backoff.reset();
+                    }
+                }
+                Err(reason) => self.say(OutputState::Down(reason.into())),
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                () = refuse(&self.jobs) => break,
+                () = tokio::time::sleep(backoff.next()) => {}
+            }
+        }
+        refuse_the_rest(&self.jobs);
+        self.say(OutputState::Down("stopped".into()));
+    }
+
+    /// One round over the brokers, from the one after the last that was tried.
+    async fn connect(&self, turn: &mut usize) -> Result<(Link, Vec<Channel>), String> {
+        let mut reasons: Vec<String> = Vec::new();
+        for _ in &self.options.urls {
+            let address = &self.options.urls[*turn % self.options.urls.len()];
+            *turn += 1;
+            match link::establish(address, &self.options).await {
+                Ok(established) => return Ok(established),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        // In the order of the configuration, so that the same trouble has the same text in every round.
+        reasons.sort();
+        Err(if reasons.is_empty() {
+            "no URL is configured; name at least one".to_owned()
+        } else {
+            reasons.join("; ")
+        })
+    }
+
+    /// Publishes over one connection until it is lost, and says why; or until the process stops (`None`).
+    async fn epoch(&self, mut link: Link, channels: Vec<Channel>) -> Option<String> {
+        let (blocked_sender, blocked) = watch::channel(false);
+        let (trouble, mut troubles) = mpsc::channel(channels.len().max(1));
+        let dead = CancellationToken::new();
+        let epoch = Epoch {
+            options: self.options.clone(),
+            connection: link.connection.clone(),
+            jobs: self.jobs.clone(),
+            blocked,
+            dead: dead.clone(),
+            stop: self.shutdown.clone(),
+            trouble,
+        };
+        let mut lanes = JoinSet::new();
+        for channel in channels {
+            lanes.spawn(Lane::new(epoch.clone(), channel).run());
+        }
+        drop(epoch);
+        tracing::info!(broker = %link.address, "connected to RabbitMQ");
+        self.say(OutputState::Up);
+
+        // Events tell at once; this look at the status catches what they might not tell.
+        let mut look = tokio::time::interval(Duration::from_secs(1));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let lost = loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => break None,
+                Some(reason) = troubles.recv() => break Some(reason),
+                event = link.events.next() => match event {
+                    Some(lapin::Event::ConnectionBlocked(reason)) => {
+                        let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
+                        blocked_sender.send_replace(true);
+                        self.say(OutputState::Blocked(format!("RabbitMQ refuses publishes for now: {reason}").into()));
+                    }
+                    Some(lapin::Event::ConnectionUnblocked) => {
+                        blocked_sender.send_replace(false);
+                        self.say(OutputState::Up);
+                    }
+                    // A channel's error comes this way too; its lane deals with it.
+                    Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
+                        break Some(format!("the connection to {} was lost: {error}", link.address));
+                    }
+                    Some(_) => {}
+                    None => break Some(format!("the connection to {} was lost", link.address)),
+                },
+                _ = look.tick() => {
+                    if !link.connection.status().connected() {
+                        break Some(format!("the connection to {} was lost", link.address));
+                    }
+                }
+            }
+        };
+        if lost.is_some() {
+            // Down before the answers: who is answered `Unknown` shall find the reason in the state.
+            self.say(OutputState::Down(lost.as_deref().unwrap_or_default().into()));
+            dead.cancel();
+        }
+        // At shutdown the lanes finish their batches, or give up after the time limit of a publish; `troubles` has room
+        // for a word of each.
+        while let Some(ended) = lanes.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        if lost.is_none() {
+            link.close(Duration::from_secs(2)).await;
+        }
+        lost
+    }
+
+    /// Shows the state, and logs it when it is another one.
+    fn say(&self, state: OutputState) {
+        let changed = self.state.send_if_modified(|current| {
+            let changed = *current != state;
+            current.clone_from(&state);
+            changed
+        });
+        if !changed {
+            return;
+        }
+        match &state {
+            OutputState::Up => tracing::info!("the output takes events"),
+            OutputState::Blocked(reason) => tracing::warn!(%reason, "the output is blocked"),
+            OutputState::Down(reason) => tracing::warn!(%reason, "the output is down"),
+        }
+    }
+}
+
+/// Answers every job with `Unsent` until the queue closes: nobody waits for a connection that may never come.
+async fn refuse(jobs: &async_channel::Receiver<Job>) {
+    while let Ok(job) = jobs.recv().await {
+        job.answer(PublishOutcome::Unsent);
+    }
+}

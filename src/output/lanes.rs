@@ -1,0 +1,310 @@
+//! A lane: one channel, one task, one batch in flight.
+//!
+//! One batch at a time is what makes returned messages attributable (see [`super::returns`]), and one owner is what keeps
+//! delivery tags and frames in step. More lanes give more throughput.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::BasicPublishOptions;
+use lapin::protocol::{AMQPError, AMQPErrorKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::amqp::Options;
+use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
+use super::returns::{Answer, Returned, settle};
+use super::{Job, link, topology, unknown};
+use crate::outcome::PublishOutcome;
+
+/// As many as one pull brings.
+const BATCH_MAX: usize = 16;
+
+/// What all lanes of one connection share. A new connection makes a new one: nothing of the old is waited for.
+#[derive(Clone)]
+pub(super) struct Epoch {
+    pub(super) options: Arc<Options>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) jobs: async_channel::Receiver<Job>,
+    /// Whether the broker reports `connection.blocked`.
+    pub(super) blocked: watch::Receiver<bool>,
+    /// The connection is gone: no answer comes any more.
+    pub(super) dead: CancellationToken,
+    /// The process stops: finish the batch in flight, take no other.
+    pub(super) stop: CancellationToken,
+    /// Tells the owner of the connection why it must be dropped.
+    pub(super) trouble: mpsc::Sender<String>,
+}
+
+pub(super) struct Lane {
+    epoch: Epoch,
+    channel: Channel,
+    /// A job that was taken from the queue but has to go into the next batch.
+    held: Option<Job>,
+}
+
+/// What a batch leaves behind.
+enum After {
+    Ready,
+    ChannelGone,
+    Lost(String),
+}
+
+/// Why a batch is not waited for any longer.
+enum Ending {
+    Resolved,
+    Overdue,
+    Dead,
+    Stopped,
+}
+
+impl Lane {
+    pub(super) fn new(epoch: Epoch, channel: Channel) -> Self {
+        Self { epoch, channel, held: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some(first) = self.next().await {
+            // A channel can also end between batches; then nothing of this batch has been handed to it.
+            if !self.channel.status().connected() && !self.reopen().await {
+                first.answer(PublishOutcome::Unsent);
+                break;
+            }
+            let batch = self.collect(first);
+            match self.publish(batch).await {
+                After::Ready => {}
+                After::ChannelGone => {
+                    if !self.reopen().await {
+                        break;
+                    }
+                }
+                After::Lost(reason) => {
+                    self.give_up(reason).await;
+                    break;
+                }
+            }
+        }
+        if let Some(job) = self.held {
+            job.answer(PublishOutcome::Unsent);
+        }
+    }
+
+    /// The first job of the next batch, or `None` when this lane is done.
+    async fn next(&mut self) -> Option<Job> {
+        let epoch = &mut self.epoch;
+        loop {
+            let blocked = *epoch.blocked.borrow_and_update();
+            if !blocked && !epoch.dead.is_cancelled() && !epoch.stop.is_cancelled() && self.held.is_some() {
+                return self.held.take();
+            }
+            tokio::select! {
+                biased;
+                () = epoch.dead.cancelled() => return None,
+                () = epoch.stop.cancelled() => return None,
+                changed = epoch.blocked.changed() => changed.ok()?,
+                job = epoch.jobs.recv(), if !blocked => return job.ok(),
+            }
+        }
+    }
+
+    /// `first` and what else is queued. Message ids within a batch are distinct, and a job that wants to be alone is.
+    fn collect(&mut self, first: Job) -> Vec<Job> {
+        let mut batch = vec![first];
+        while !batch[0].alone && batch.len() < BATCH_MAX && self.held.is_none() {
+            let Ok(job) = self.epoch.jobs.try_recv() else { break };
+            if job.alone || batch.iter().any(|other| other.message.message_id == job.message.message_id) {
+                self.held = Some(job);
+            } else {
+                batch.push(job);
+            }
+        }
+        batch
+    }
+
+    async fn publish(&self, batch: Vec<Job>) -> After {
+        let options = &self.epoch.options;
+        let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
+        let mut pending = FuturesUnordered::new();
+        for (index, job) in batch.iter().enumerate() {
+            let message = &job.message;
+            let key = options.routing_key.key(&message.event);
+            let properties = properties(message, options.format, longest_header);
+            let body = options.format.body(message);
+            let publish = publish_one(&self.channel, &options.exchange, key, properties, body);
+            pending.push(async move { (index, publish.await) });
+        }
+
+        let limit = options.limits.publish;
+        let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
+        let mut errors = Vec::new();
+        let ending = {
+            let overdue = overdue(self.epoch.blocked.clone(), limit);
+            let stopped = async {
+                self.epoch.stop.cancelled().await;
+                sleep(limit).await;
+            };
+            tokio::pin!(overdue, stopped);
+            loop {
+                tokio::select! {
+                    // Answers first: what has arrived counts, whatever else has happened.
+                    biased;
+                    next = pending.next() => match next {
+                        None => break Ending::Resolved,
+                        Some((index, Ok(confirmation))) => answers[index] = answer(confirmation),
+                        Some((_, Err(error))) => errors.push(error),
+                    },
+                    () = self.epoch.dead.cancelled() => break Ending::Dead,
+                    () = &mut overdue => break Ending::Overdue,
+                    () = &mut stopped => break Ending::Stopped,
+                }
+            }
+        };
+        drop(pending);
+
+        let (unresolved, after) = self.verdict(ending, &errors, batch.len(), limit);
+        let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
+        for (job, outcome) in batch.into_iter().zip(settle(&ids, &answers, &unresolved)) {
+            job.answer(outcome);
+        }
+        after
+    }
+
+    /// What became of the messages whose confirms did not resolve, and what is left to work with.
+    fn verdict(
+        &self,
+        ending: Ending,
+        errors: &[lapin::Error],
+        batch: usize,
+        limit: Duration,
+    ) -> (PublishOutcome, After) {
+        match ending {
+            Ending::Resolved => {}
+            Ending::Dead => {
+                let reason = "the connection to RabbitMQ was lost before it answered";
+                return (unknown(reason), After::Lost(reason.to_owned()));
+            }
+            Ending::Overdue => {
+                let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
+                return (unknown(reason.as_str()), After::Lost(reason));
+            }
+            Ending::Stopped => {
+                let reason = "the relay stopped before RabbitMQ answered";
+                return (unknown(reason), After::Lost(reason.to_owned()));
+            }
+        }
+        let Some(error) = errors.iter().find(|error| error.is_amqp_error()).or(errors.first()) else {
+            // No error and no answer: only `NotRequested` does that.
+            return (unknown("the channel was not in confirm mode"), After::Ready);
+        };
+        match channel_exception(error) {
+            Some(refusal) if self.epoch.connection.status().connected() => {
+                let (code, text) = (refusal.get_id(), refusal.get_message().to_string());
+                let outcome = if batch == 1 {
+                    PublishOutcome::ChannelError { code, text: text.into() }
+                } else {
+                    let reason =
+                        format!("RabbitMQ refused a message of the batch and closed the channel: {text}");
+                    PublishOutcome::Unknown { reason: reason.into(), suspect: true }
+                };
+                (outcome, After::ChannelGone)
+            }
+            _ => {
+                let reason = format!("the connection to RabbitMQ was lost: {error}");
+                (unknown(reason.as_str()), After::Lost(reason))
+            }
+        }
+    }
+
+    /// Proves the topology again and opens a new channel: the exchange may be what is missing.
+    async fn reopen(&mut self) -> bool {
+        let epoch = &self.epoch;
+        let fresh = async {
+            topology::prove(&epoch.connection, &epoch.options).await.map_err(|error| error.to_string())?;
+            link::publishing_channel(&epoch.connection).await.map_err(|error| error.to_string())
+        };
+        let result = tokio::select! {
+            () = epoch.dead.cancelled() => return false,
+            () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => {
+                Err("RabbitMQ did not open another channel in time".to_owned())
+            }
+            result = fresh => result,
+        };
+        match result {
+            Ok(channel) => {
+                self.channel = channel;
+                true
+            }
+            Err(reason) => {
+                self.give_up(reason).await;
+                false
+            }
+        }
+    }
+
+    async fn give_up(&self, reason: String) {
+        // Nobody listens when another lane has said it already.
+        let _ = self.epoch.trouble.send(reason).await;
+    }
+}
+
+async fn publish_one(
+    channel: &Channel,
+    exchange: &str,
+    routing_key: String,
+    properties: BasicProperties,
+    body: Bytes,
+) -> lapin::Result<Confirmation> {
+    // Mandatory: RabbitMQ acks what it could not route, and only the return tells.
+    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    channel.basic_publish(short(exchange), short(&routing_key), mandatory, &body, properties).await?.await
+}
+
+fn answer(confirmation: Confirmation) -> Option<Answer> {
+    let returned = |message: lapin::message::BasicReturnMessage| Returned {
+        message_id: message.delivery.properties.message_id().as_ref().map(ToString::to_string),
+        code: message.reply_code,
+        text: message.reply_text.as_str().into(),
+    };
+    match confirmation {
+        Confirmation::Ack(message) => Some(Answer::Ack(message.map(returned))),
+        Confirmation::Nack(message) => Some(Answer::Nack(message.map(returned))),
+        Confirmation::NotRequested => {
+            tracing::error!("published on a channel that is not in confirm mode: this is a bug");
+            None
+        }
+    }
+}
+
+fn channel_exception(error: &lapin::Error) -> Option<&AMQPError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) if matches!(refusal.kind(), AMQPErrorKind::Soft(_)) => {
+            Some(refusal)
+        }
+        _ => None,
+    }
+}
+
+/// The properties of a message go in one frame, and four of its headers have lengths that nobody bounds.
+fn longest_header(frame_max: u32) -> usize {
+    const OTHER_PROPERTIES: usize = 2048;
+    let frame_max = usize::try_from(frame_max).unwrap_or(usize::MAX);
+    (frame_max.saturating_sub(OTHER_PROPERTIES) / 4).min(HEADER_VALUE_MAX_BYTES)
+}
+
+/// Resolves when `limit` has passed without the broker being blocked; every end of a block starts the clock again.
+async fn overdue(mut blocked: watch::Receiver<bool>, limit: Duration) {
+    loop {
+        if *blocked.borrow_and_update() {
+            if blocked.changed().await.is_err() {
+                return;
+            }
+        } else if !matches!(timeout(limit, blocked.changed()).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What an event looks like on the wire: routing key, properties, headers and body.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use serde::Serialize;
+
+use super::Message;
+use crate::event::Event;
+
+/// AMQP 0-9-1 counts a short string's length in one byte; routing keys and most properties are short strings.
+const SHORT_STRING_MAX_BYTES: usize = 255;
+
+/// Longer header values are left out: a property frame cannot be split, and a cut id would be a wrong id.
+pub(super) const HEADER_VALUE_MAX_BYTES: usize = 4096;
+
+/// What the queue that the relay declares is bound with.
+pub const BINDING_KEY: &str = "vod.#";
+
+/// What a message's body holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The cloud's bytes and nothing else.
+    #[default]
+    Event,
+    /// A CloudEvents 1.0 envelope in JSON around the cloud's bytes.
+    CloudEvents,
+}
+
+impl Format {
+    /// The media type of such a body.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Event => "application/json",
+            Self::CloudEvents => "application/cloudevents+json",
+        }
+    }
+
+    /// The body of `message`.
+    pub fn body(self, message: &Message) -> Bytes {
+        match self {
+            Self::Event => message.event.body.clone(),
+            Self::CloudEvents => cloud_event(message),
+        }
+    }
+}
+
+/// Why a routing key template is not one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// Nothing to make a key of.
+    #[error("the routing key is empty; the default is \"vod.{{sub_app_id}}.{{event_type}}\"")]
+    Empty,
+    /// A placeholder that nobody knows.
+    #[error(
+        "unknown placeholder {{{0}}} in the routing key; known are {{sub_app_id}}, {{event_type}}, {{file_id}} and {{task_id}}"
+    )]
+    UnknownPlaceholder(String),
+    /// A brace without its partner.
+    #[error("the routing key has a single brace at byte {0}; write a placeholder like {{event_type}}")]
+    LoneBrace(usize),
+    /// What no routing key can hold.
+    #[error("the routing key holds a control character at byte {0}; remove it")]
+    ControlCharacter(usize),
+    /// No room for the data.
+    #[error("the fixed text of the routing key has {0} bytes; a whole key has 255 at most, so shorten it")]
+    TooLong(usize),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    SubAppId,
+    EventType,
+    FileId,
+    TaskId,
+}
+
+/// How an event's routing key is made, such as `vod.{sub_app_id}.{event_type}`.
+///
+/// Every part that comes from data is confined: whatever is not a letter, a digit, `_` or `-` of ASCII becomes `_`, so that
+/// data can add no level to the key. A missing type is `unknown`, another missing part is `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingKeyTemplate {
+    pieces: Vec<Piece>,
+}
+
+impl Default for RoutingKeyTemplate {
+    fn default() -> Self {
+        let text = |text: &str| Piece::Text(text.to_owned());
+        Self { pieces: vec![text("vod."), Piece::SubAppId, text("."), Piece::EventType] }
+    }
+}
+
+impl FromStr for RoutingKeyTemplate {
+    type Err = TemplateError;
+
+    fn from_str(template: &str) -> Result<Self, TemplateError> {
+        if template.is_empty() {
+            return Err(TemplateError::Empty);
+        }
+        if let Some(at) = template.find(char::is_control) {
+            return Err(TemplateError::ControlCharacter(at));
+        }
+        let mut pieces = Vec::new();
+        let mut rest = template;
+        while !rest.is_empty() {
+            let at = template.len() - rest.len();
+            let Some(brace) = rest.find(['{', '}']) else {
+                pieces.push(Piece::Text(rest.to_owned()));
+                break;
+            };
+            if brace > 0 {
+                pieces.push(Piece::Text(rest[..brace].to_owned()));
+            }
+            let (name, after) = rest[brace..]
+                .strip_prefix('{')
+                .and_then(|inner| inner.split_once('}'))
+                .filter(|(name, _)| !name.contains('{'))
+                .ok_or(TemplateError::LoneBrace(at + brace))?;
+            pieces.push(match name {
+                "sub_app_id" => Piece::SubAppId,
+                "event_type" => Piece::EventType,
+                "file_id" => Piece::FileId,
+                "task_id" => Piece::TaskId,
+                other => return Err(TemplateError::UnknownPlaceholder(other.to_owned())),
+            });
+            rest = after;
+        }
+        let template = Self { pieces };
+        let fixed: usize = template.texts().map(str::len).sum();
+        if fixed > SHORT_STRING_MAX_BYTES { Err(TemplateError::TooLong(fixed)) } else { Ok(template) }
+    }
+}
+
+impl fmt::Display for RoutingKeyTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in &self.pieces {
+            f.write_str(match piece {
+                Piece::Text(text) => text,
+                Piece::SubAppId => "{sub_app_id}",
+                Piece::EventType => "{event_type}",
+                Piece::FileId => "{file_id}",
+                Piece::TaskId => "{task_id}",
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl RoutingKeyTemplate {
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether [`BINDING_KEY`] matches every key of this template. If not, the queue that the relay declares would get nothing.
+    pub fn reaches_the_declared_queue(&self) -> bool {
+        match self.pieces.as_slice() {
+            [Piece::Text(only)] => only == "vod" || only.starts_with("vod."),
+            [Piece::Text(first), ..] => first.starts_with("vod."),
+            _ => false,
+        }
+    }
+
+    /// The routing key of `event`, of 255 bytes at most.
+    pub fn key(&self, event: &Event) -> String {
+        let mut key = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => key.push_str(text),
+                Piece::SubAppId => key.push_str(&event.sub_app.to_string()),
+                Piece::EventType => key.push_str(&confined(event.event_type.as_deref(), "unknown")),
+                Piece::FileId => key.push_str(&confined(event.file_id.as_deref(), "none")),
+                Piece::TaskId => key.push_str(&confined(event.task_id.as_deref(), "none")),
+            }
+        }
+        key.truncate(key.floor_char_boundary(SHORT_STRING_MAX_BYTES));
+        key
+    }
+}
+
+fn confined<'a>(part: Option<&'a str>, missing: &'a str) -> Cow<'a, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match part {
+        None | Some("") => Cow::Borrowed(missing),
+        Some(part) if part.chars().all(plain) => Cow::Borrowed(part),
+        Some(part) => part.chars().map(|c| if plain(c) { c } else { '_' }).collect(),
+    }
+}
+
+/// A header's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Header {
+    Text(String),
+    Number(i64),
+    Flag(bool),
+}
+
+/// The headers of `message`, in the order in which people read them. Values longer than `longest` bytes are left out.
+pub(super) fn headers(message: &Message, longest: usize) -> Vec<(&'static str, Header)> {
+    let event = &message.event;
+    let text =
+        |text: &str| (!text.is_empty() && text.len() <= longest).then(|| Header::Text(text.to_owned()));
+    let sub_app = match i64::try_from(event.sub_app.0) {
+        Ok(id) => Header::Number(id),
+        Err(_) => Header::Text(event.sub_app.to_string()),
+    };
+    [
+        ("x-vod-sub-app-id", Some(sub_app)),
+        ("x-vod-event-handle", event.handle.as_ref().and_then(|handle| text(&handle.0))),
+        ("x-vod-fingerprint", Some(Header::Text(event.fingerprint.to_string()))),
+        ("x-vod-occurrence", Some(Header::Number(message.occurrence.into()))),
+        ("x-vod-redelivered", Some(Header::Flag(message.redelivered))),
+        ("x-vod-pulled-at", Some(Header::Number(message.pulled_at.0))),
+        ("x-vod-request-id", text(&message.request_id)),
+        ("x-vod-file-id", event.file_id.as_deref().and_then(text)),
+        ("x-vod-task-id", event.task_id.as_deref().and_then(text)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+/// The AMQP properties of `message`: persistent, and the same for every publish of it but for the delivery's own headers.
+pub(super) fn properties(message: &Message, format: Format, longest_header: usize) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, value) in headers(message, longest_header) {
+        let value = match value {
+            Header::Text(text) => AMQPValue::LongString(text.into()),
+            Header::Number(number) => AMQPValue::LongLongInt(number),
+            Header::Flag(flag) => AMQPValue::Boolean(flag),
+        };
+        table.insert(name.into(), value);
+    }
+    const PERSISTENT: u8 = 2;
+    let properties = BasicProperties::default()
+        .with_message_id(short(message.message_id.as_str()))
+        .with_app_id("vodrelay".into())
+        .with_content_type(format.content_type().into())
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(u64::try_from(message.pulled_at.0.div_euclid(1000)).unwrap_or(0))
+        .with_headers(table);
+    match message.event.event_type.as_deref() {
+        Some(event_type) => properties.with_type(short(event_type)),
+        None => properties,
+    }
+}
+
+/// `text` as a short string: cut where it is too long for one, because the library panics there.
+pub(super) fn short(text: &str) -> ShortString {
+    ShortString::from(&text[..text.floor_char_boundary(SHORT_STRING_MAX_BYTES)])
+}
+
+/// The attributes of a CloudEvents 1.0 envelope; `data` comes after them.
+#[derive(Serialize)]
+struct Attributes<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: String,
+    r#type: String,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    datacontenttype: &'static str,
+}
+
+/// Structured mode of CloudEvents 1.0 ("JSON Event Format for CloudEvents", version 1.0.2). The specification asks for a
+/// type that begins with a reversed domain name. The event's bytes are put in as they are, never read and written again.
+fn cloud_event(message: &Message) -> Bytes {
+    let event = &message.event;
+    let attributes = Attributes {
+        specversion: "1.0",
+        id: message.message_id.as_str(),
+        source: format!("//vod.tencentcloudapi.com/sub-applications/{}", event.sub_app),
+        r#type: format!("com.tencentcloud.vod.{}", event.event_type.as_deref().unwrap_or("unknown")),
+        time: message.pulled_at.to_string(),
+        subject: event.file_id.as_deref(),
+        datacontenttype: "application/json",
+    };
+    let mut envelope = serde_json::to_vec(&attributes).expect("a struct of strings is always JSON");
+    envelope.pop();
+    envelope.reserve(event.body.len() + 9);
+    envelope.extend_from_slice(b",\"data\":");
+    envelope.extend_from_slice(&event.body);
+    envelope.push(b'}');
+    envelope.into()
+}

@@ -1,0 +1,179 @@
+//! Events as JSON lines: `{"message_id","routing_key","headers","event"}`, one line an event.
+//!
+//! An event counts as published when its line is flushed. A reader that is slow for long shows as
+//! [`OutputState::Blocked`], like a broker that blocks; a reader that is gone ends the task.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::ser::SerializeMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, RoutingKeyTemplate, headers};
+use super::{Error, Job, Message, Output, channel, refuse_the_rest, unknown};
+use crate::outcome::{OutputState, PublishOutcome};
+
+/// What the output needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How routing keys are made.
+    pub routing_key: RoutingKeyTemplate,
+    /// What the member `event` holds.
+    pub format: Format,
+}
+
+/// Starts the output on the process's standard output; see [`spawn_to`].
+pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
+    spawn_to(options, io::stdout(), shutdown)
+}
+
+/// Starts the output on `writer`. The task ends when `shutdown` is cancelled, or with an error when a write fails.
+///
+/// Must be called within the tokio runtime. Writes happen on a thread of their own, because a pipe can make them wait.
+pub fn spawn_to(
+    options: Options,
+    writer: impl Write + Send + 'static,
+    shutdown: CancellationToken,
+) -> (Output, JoinHandle<Result<(), Error>>) {
+    let (output, jobs, state) = channel(OutputState::Up);
+    let task = tokio::spawn(async move {
+        let result = run(&options, writer, &jobs, &state, &shutdown).await;
+        refuse_the_rest(&jobs);
+        let reason = match &result {
+            Ok(()) => "stopped".to_owned(),
+            Err(error) => with_source(error),
+        };
+        state.send_replace(OutputState::Down(reason.into()));
+        result
+    });
+    (output, task)
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+/// One write to be done, and whom to tell.
+type Chunk = (Vec<u8>, oneshot::Sender<io::Result<()>>);
+
+async fn run(
+    options: &Options,
+    mut writer: impl Write + Send + 'static,
+    jobs: &async_channel::Receiver<Job>,
+    state: &tokio::sync::watch::Sender<OutputState>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    /// From here on the reader is not merely slow.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let (chunks, mut to_write) = mpsc::channel::<Chunk>(1);
+    let spawned = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+        while let Some((bytes, done)) = to_write.blocking_recv() {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(writer.write_all(&bytes).and_then(|()| writer.flush()));
+        }
+    });
+    spawned.map_err(Error::StandardOutput)?;
+
+    loop {
+        let first = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            job = jobs.recv() => match job {
+                Ok(job) => job,
+                Err(_) => return Ok(()),
+            },
+        };
+        let batch = drain(first, jobs);
+        let mut bytes = Vec::new();
+        for job in &batch {
+            write_line(&mut bytes, options, &job.message);
+        }
+        let (done, mut written) = oneshot::channel();
+        // The thread ends only after `chunks` is dropped, or by a panic, which `written` tells.
+        let _ = chunks.send((bytes, done)).await;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut written => break result.unwrap_or_else(|_| Err(io::Error::other("the writer is gone"))),
+                () = async { shutdown.cancelled().await; tokio::time::sleep(PATIENCE).await } => {
+                    answer_all(batch, &unknown("the relay stopped while standard output was not read"));
+                    return Ok(());
+                }
+                () = tokio::time::sleep(PATIENCE), if *state.borrow() == OutputState::Up => {
+                    tracing::warn!("the output is blocked: nobody reads standard output");
+                    state.send_replace(OutputState::Blocked("nobody reads standard output".into()));
+                }
+            }
+        };
+        match result {
+            Ok(()) => {
+                answer_all(batch, &PublishOutcome::Acked);
+                if *state.borrow() != OutputState::Up {
+                    tracing::info!("the output takes events");
+                    state.send_replace(OutputState::Up);
+                }
+            }
+            Err(error) => {
+                answer_all(batch, &unknown(format!("cannot write to standard output: {error}")));
+                return Err(Error::StandardOutput(error));
+            }
+        }
+    }
+}
+
+/// `first` and what else is queued: one flush serves them all.
+fn drain(first: Job, jobs: &async_channel::Receiver<Job>) -> Vec<Job> {
+    const BATCH_MAX: usize = 256;
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MAX
+        && let Ok(job) = jobs.try_recv()
+    {
+        batch.push(job);
+    }
+    batch
+}
+
+fn answer_all(batch: Vec<Job>, outcome: &PublishOutcome) {
+    for job in batch {
+        job.answer(outcome.clone());
+    }
+}
+
+struct Headers(Vec<(&'static str, Header)>);
+
+impl Serialize for Headers {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// What precedes the event in its line.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    message_id: &'a str,
+    routing_key: String,
+    headers: Headers,
+}
+
+fn write_line(line: &mut Vec<u8>, options: &Options, message: &Message) {
+    let envelope = Envelope {
+        message_id: message.message_id.as_str(),
+        routing_key: options.routing_key.key(&message.event),
+        headers: Headers(headers(message, HEADER_VALUE_MAX_BYTES)),
+    };
+    serde_json::to_writer(&mut *line, &envelope).expect("a struct of strings and numbers is always JSON");
+    line.pop();
+    line.extend_from_slice(b",\"event\":");
+    // JSON escapes line breaks within strings, so that a raw one is insignificant white space between tokens: a space
+    // means the same and keeps the line one line. Every other byte stays.
+    let body = options.format.body(message);
+    line.extend(body.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+    line.extend_from_slice(b"}\n");
+}

@@ -1,0 +1,127 @@
+//! The exchange and the queue: declared, or proven to be there.
+
+use std::fmt;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+
+use super::amqp::{Options, Topology};
+use super::message::{BINDING_KEY, short};
+
+/// A thing that the broker keeps for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Thing {
+    Exchange(String),
+    Queue(String),
+    Binding(String),
+}
+
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange(name) => write!(f, "the exchange \"{name}\""),
+            Self::Queue(name) => write!(f, "the queue \"{name}\""),
+            Self::Binding(name) => write!(f, "the binding of the queue \"{name}\""),
+        }
+    }
+}
+
+/// Why the topology is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TopologyError {
+    #[error("{thing} does not exist; create it, or set topology = \"declare\"")]
+    Missing { thing: Thing },
+    #[error(
+        "{thing} exists with other properties ({text}); delete it, name another one, or create what you want yourself and set topology = \"verify\""
+    )]
+    Different { thing: Thing, text: String },
+    #[error(
+        "the user may not use {thing} ({text}); grant the permission, or create it yourself and set topology = \"verify\""
+    )]
+    Forbidden { thing: Thing, text: String },
+    #[error("cannot prove {thing}: {text}")]
+    Unanswered { thing: Thing, text: String },
+    #[error("cannot open a channel: {0}")]
+    NoChannel(lapin::Error),
+}
+
+fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
+    move |error| match error.kind() {
+        ErrorKind::ProtocolError(refusal) => {
+            let text = refusal.get_message().to_string();
+            match refusal.get_id() {
+                404 => TopologyError::Missing { thing },
+                405 | 406 => TopologyError::Different { thing, text },
+                403 => TopologyError::Forbidden { thing, text },
+                _ => TopologyError::Unanswered { thing, text },
+            }
+        }
+        _ => TopologyError::Unanswered { thing, text: error.to_string() },
+    }
+}
+
+/// Declares or verifies everything, on a channel of its own: a refusal closes the channel that asked.
+pub(super) async fn prove(connection: &Connection, options: &Options) -> Result<(), TopologyError> {
+    let channel = channel(connection).await?;
+    match options.topology {
+        Topology::Verify => {
+            exchange_exists(&channel, options).await?;
+            if !options.queue.is_empty() {
+                queue_exists(&channel, options).await?;
+            }
+        }
+        Topology::Declare => {
+            declare_exchange(&channel, options).await?;
+            if !options.queue.is_empty() {
+                declare_queue(&channel, options).await?;
+                let binding = Thing::Binding(options.queue.clone());
+                let (queue, exchange) = (short(&options.queue), short(&options.exchange));
+                let bind = channel.queue_bind(
+                    queue,
+                    exchange,
+                    BINDING_KEY.into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                );
+                bind.await.map_err(refused(binding))?;
+            }
+        }
+    }
+    channel.close(200, "proven".into()).await.map_err(TopologyError::NoChannel)
+}
+
+pub(super) async fn channel(connection: &Connection) -> Result<Channel, TopologyError> {
+    connection.create_channel().await.map_err(TopologyError::NoChannel)
+}
+
+pub(super) async fn exchange_exists(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
+    // A passive declare looks at nothing but the name.
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let name = short(&options.exchange);
+    let answer = channel.exchange_declare(name, ExchangeKind::Topic, passive, FieldTable::default()).await;
+    answer.map_err(refused(Thing::Exchange(options.exchange.clone())))
+}
+
+/// Returns how many messages wait in it.
+pub(super) async fn queue_exists(channel: &Channel, options: &Options) -> Result<u32, TopologyError> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let answer = channel.queue_declare(short(&options.queue), passive, FieldTable::default()).await;
+    Ok(answer.map_err(refused(Thing::Queue(options.queue.clone())))?.message_count())
+}
+
+pub(super) async fn declare_exchange(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let name = short(&options.exchange);
+    let answer = channel.exchange_declare(name, ExchangeKind::Topic, durable, FieldTable::default()).await;
+    answer.map_err(refused(Thing::Exchange(options.exchange.clone())))
+}
+
+pub(super) async fn declare_queue(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    // A quorum queue acks a publish when a majority of its nodes has it on disk.
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let answer = channel.queue_declare(short(&options.queue), durable, arguments).await;
+    answer.map(|_| ()).map_err(refused(Thing::Queue(options.queue.clone())))
+}
