@@ -1,0 +1,288 @@
+//! What the file may say, and what the program may rely on.
+//!
+//! [`Config`] holds checked values only. `keys` is the one list of keys: the file, the environment, the messages and the
+//! tests all read it, so that a new key is a field, a default, a line there and a line in `config.example.toml`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::event::SubAppId;
+use crate::secret::Secret;
+
+/// Where the configuration is looked for when nobody names a file.
+pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The cloud's API.
+    pub vod: Vod,
+    /// How events are carried.
+    pub relay: Relay,
+    /// Where events go.
+    pub output: Output,
+    /// RabbitMQ.
+    pub amqp: Amqp,
+    /// The durable record.
+    pub journal: Journal,
+    /// What the program says about itself.
+    pub log: Log,
+}
+
+/// `[vod]`: the cloud's API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vod {
+    /// The API's address: `https`, or `http` on a loopback host.
+    pub endpoint: Url,
+    /// `X-TC-Region`, if it is to be sent.
+    pub region: Option<String>,
+    /// The sub-applications to pull for, as configured; see [`Vod::sub_apps`].
+    pub sub_app_ids: Vec<SubAppId>,
+    /// Where the credentials come from.
+    pub credentials: CredentialSource,
+    /// How long the cloud lets a handle be confirmed.
+    pub window: Duration,
+    /// The account's limit, for each API.
+    pub requests_per_second: u32,
+}
+
+impl Vod {
+    /// The sub-applications to pull for: the default application when none is configured.
+    pub fn sub_apps(&self) -> Vec<SubAppId> {
+        if self.sub_app_ids.is_empty() { vec![SubAppId(0)] } else { self.sub_app_ids.clone() }
+    }
+}
+
+impl Default for Vod {
+    fn default() -> Self {
+        Self {
+            endpoint: Url::parse("https://vod.tencentcloudapi.com").expect("a constant URL parses"),
+            region: None,
+            sub_app_ids: Vec::new(),
+            credentials: CredentialSource::Auto,
+            window: Duration::from_secs(30),
+            requests_per_second: 100,
+        }
+    }
+}
+
+/// Where the cloud's credentials come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// The first of the other sources that has some, in the order of the vendor's SDKs.
+    #[default]
+    Auto,
+    /// `TENCENTCLOUD_SECRET_ID` and its siblings.
+    Env,
+    /// `~/.tencentcloud/credentials`.
+    File,
+    /// The role of the instance that this runs on.
+    CvmRole,
+    /// `$CREDENTIALS_DIRECTORY/{secret_id,secret_key}`.
+    Systemd,
+}
+
+/// `[relay]`: how events are carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// What must be safe before an event is confirmed.
+    pub confirm_after: ConfirmAfter,
+    /// The end of the window that no confirm may use.
+    pub lease_margin: Duration,
+    /// How many events may be under way at once.
+    pub max_in_flight: usize,
+    /// The first wait after an idle answer.
+    pub idle_backoff_min: Duration,
+    /// The longest wait between idle answers.
+    pub idle_backoff_max: Duration,
+    /// How many publishes an unroutable or refused event gets before it is parked.
+    pub publish_attempts: u32,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            confirm_after: ConfirmAfter::Publish,
+            lease_margin: Duration::from_secs(3),
+            max_in_flight: 1024,
+            idle_backoff_min: Duration::from_millis(200),
+            idle_backoff_max: Duration::from_secs(5),
+            publish_attempts: 5,
+        }
+    }
+}
+
+/// What must be safe before an event is confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConfirmAfter {
+    /// The broker acked it.
+    #[default]
+    Publish,
+    /// The journal committed it.
+    Journal,
+}
+
+/// `[output]`: where events go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The kind of output.
+    pub kind: OutputKind,
+}
+
+/// The kinds of output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputKind {
+    /// RabbitMQ.
+    #[default]
+    Amqp,
+    /// One JSON line an event on standard output.
+    Stdout,
+}
+
+/// `[amqp]`: RabbitMQ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amqp {
+    /// The brokers, tried in turn; never empty.
+    pub urls: Vec<AmqpUrl>,
+    /// The user, in place of the one in the URLs.
+    pub username: Option<String>,
+    /// The password, in place of the one in the URLs; never from the file.
+    pub password: Option<Secret>,
+    /// The topic exchange to publish to.
+    pub exchange: String,
+    /// The quorum queue to declare and bind; none when empty.
+    pub queue: String,
+    /// The routing key, with its placeholders.
+    pub routing_key: String,
+    /// Whether exchange and queue are made, or only looked at.
+    pub topology: Topology,
+    /// What a message's body is.
+    pub format: Format,
+    /// Certificates (PEM) to trust in place of the host's.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate (PEM).
+    pub client_cert_file: Option<PathBuf>,
+    /// The client's key (PEM).
+    pub client_key_file: Option<PathBuf>,
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        let url = Url::parse("amqp://guest:guest@127.0.0.1:5672/%2f").expect("a constant URL parses");
+        Self {
+            urls: vec![AmqpUrl(url)],
+            username: None,
+            password: None,
+            exchange: "vod.events".to_owned(),
+            queue: "vod.events".to_owned(),
+            routing_key: "vod.{sub_app_id}.{event_type}".to_owned(),
+            topology: Topology::Declare,
+            format: Format::Event,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+        }
+    }
+}
+
+/// A broker's address. It prints without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AmqpUrl(Url);
+
+impl AmqpUrl {
+    /// The address with its password, for the one place that logs in.
+    pub fn expose(&self) -> &Url {
+        &self.0
+    }
+
+    /// Whether the connection is to be encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.scheme() == "amqps"
+    }
+}
+
+impl fmt::Display for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
+            return f.write_str("amqp URL");
+        }
+        f.write_str(shown.as_str())
+    }
+}
+
+impl fmt::Debug for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether exchange and queue are made, or only looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Topology {
+    /// Made when they are missing.
+    #[default]
+    Declare,
+    /// Looked at; missing ones are an error.
+    Verify,
+}
+
+/// What a message's body is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The event's JSON as the cloud sent it.
+    #[default]
+    Event,
+    /// CloudEvents 1.0 in structured JSON, with the event's JSON as its data.
+    CloudEvents,
+}
+
+/// `[journal]`: the durable record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// The database file.
+    pub path: PathBuf,
+    /// How long confirmed events are kept.
+    pub retention: Duration,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("/var/lib/vodrelay/journal.db"),
+            retention: Duration::from_secs(30 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// `[log]`: what the program says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A level, or directives such as `info,vodrelay::vod=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, journald under systemd, JSON anywhere else.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+    /// systemd's journal, with its fields.
+    Journald,
+}
