@@ -1,1 +1,63 @@
-//! (to be written)
+//! The commands: one file each. Standard output is data, standard error is talk.
+
+mod check;
+mod completions;
+pub mod exit;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+
+/// Carry Tencent Cloud VOD's reliable-callback events into RabbitMQ, and lose none of them
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit::HELP, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration file [default: /etc/vodrelay/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "VODRELAY_CONFIG")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+// In the order of `--help`: what is used most comes first.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Does what the command line asks for.
+    ///
+    /// # Errors
+    ///
+    /// What kept the command from it, with the exit code.
+    pub fn run(self) -> Result<Exit, Failure> {
+        let config = self.config.as_deref();
+        match self.command {
+            Command::Check(args) => check::run(&args, config),
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_the_default_file() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains(crate::config::DEFAULT_PATH));
+    }
+}

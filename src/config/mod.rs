@@ -3,6 +3,10 @@
 //! [`Config`] holds checked values only. `keys` is the one list of keys: the file, the environment, the messages and the
 //! tests all read it, so that a new key is a field, a default, a line there and a line in `config.example.toml`.
 
+mod keys;
+mod load;
+mod value;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +15,8 @@ use url::Url;
 
 use crate::event::SubAppId;
 use crate::secret::Secret;
+
+pub use load::{ConfigError, ConfigErrors, environment};
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";

@@ -1,1 +1,3 @@
-//! x
+//! Real parts over real sockets.
+
+mod config;

@@ -1,0 +1,186 @@
+//! How the program ends: the codes that `--help` documents, and the one place where an error is printed.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::ConfigErrors;
+
+/// The exit codes. Those above 2 are the ones of sysexits(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything asked for was done.
+    Done = 0,
+    /// Something failed that no other code names.
+    Failure = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The program itself is wrong.
+    Bug = 70,
+    /// Something outside failed that may be well later: the network, the broker, the cloud.
+    Temporary = 75,
+    /// The configuration, the account or the topology is wrong; starting again will not help.
+    Configuration = 78,
+}
+
+/// The exit codes as `--help` shows them.
+pub const HELP: &str = "\
+Exit codes:
+   0  done
+   1  failure
+   2  usage: the command line is wrong
+  70  bug: please report it
+  75  temporary failure: trying again may help
+  78  configuration: it must be changed first";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command ended without having done what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    error: Box<dyn Error + Send + Sync>,
+    next: Option<String>,
+}
+
+impl Failure {
+    /// An error, and the code that it ends the program with.
+    pub fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { exit, error: error.into(), next: None }
+    }
+
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn next(mut self, step: impl Into<String>) -> Self {
+        self.next = Some(step.into());
+        self
+    }
+
+    /// Standard output took no more. A reader that has seen enough, such as `head`, is no failure.
+    pub fn stdout(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(Exit::Done, error),
+            _ => Self::new(Exit::Failure, format!("standard output cannot be written: {error}")),
+        }
+    }
+
+    /// The code that the program ends with.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Prints the error, its causes, and the next step.
+    ///
+    /// # Errors
+    ///
+    /// When `out` cannot be written.
+    pub fn report(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.exit == Exit::Done {
+            return Ok(());
+        }
+        let mut shown = self.error.to_string();
+        for line in shown.lines() {
+            writeln!(out, "vodrelay: {line}")?;
+        }
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some libraries repeat the cause in their own message.
+            if !shown.contains(&text) {
+                writeln!(out, "  caused by: {text}")?;
+                shown = text;
+            }
+            cause = error.source();
+        }
+        match &self.next {
+            Some(step) => writeln!(out, "  next: {step}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::new(Exit::Configuration, errors)
+    }
+}
+
+/// Ends the process with [`Exit::Bug`] on any panic, in whichever task or thread: half a relay is none, and the journal is
+/// the way back in.
+pub fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let mut err = io::stderr().lock();
+        // There is nobody left to tell when standard error is gone too.
+        let _ = report_panic(&mut err, &panic.to_string(), &backtrace);
+        std::process::exit(Exit::Bug as i32);
+    }));
+}
+
+fn report_panic(
+    out: &mut impl Write,
+    panic: &str,
+    backtrace: &std::backtrace::Backtrace,
+) -> io::Result<()> {
+    writeln!(out, "vodrelay: bug: {}", panic.replace('\n', " "))?;
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        writeln!(out, "{backtrace}")?;
+    }
+    writeln!(
+        out,
+        "  next: please report this with the lines above and the version, {}; the journal keeps what was under way for the next start",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the journal cannot be opened")]
+    struct Outer(#[source] io::Error);
+
+    fn printed(failure: &Failure) -> String {
+        let mut out = Vec::new();
+        failure.report(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_failure_is_printed_with_its_causes_and_the_next_step() {
+        let failure = Failure::new(Exit::Temporary, Outer(io::Error::other("disk on fire")))
+            .next("put out the fire, and start again");
+        assert_eq!(
+            printed(&failure),
+            "vodrelay: the journal cannot be opened\n  caused by: disk on fire\n  next: put out the fire, and start again\n"
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let failure = Failure::stdout(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit(), printed(&failure).as_str()), (Exit::Done, ""));
+        assert_eq!(Failure::stdout(io::Error::other("full")).exit(), Exit::Failure);
+    }
+
+    #[test]
+    fn a_panic_is_one_line_and_the_next_step() {
+        let mut out = Vec::new();
+        report_panic(&mut out, "at src/x.rs:1:2:\nindex out of bounds", &std::backtrace::Backtrace::disabled()).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("vodrelay: bug: at src/x.rs:1:2: index out of bounds\n  next: please report this"), "{text}");
+    }
+
+    #[test]
+    fn help_names_every_code() {
+        use Exit::{Bug, Configuration, Done, Failure, Temporary, Usage};
+        for exit in [Done, Failure, Usage, Bug, Temporary, Configuration] {
+            assert!(HELP.contains(&format!("\n  {:>2}  ", exit as u8)), "{exit:?}");
+        }
+    }
+}

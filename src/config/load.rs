@@ -1,0 +1,344 @@
+//! Reads the file, then the environment over it, then weighs the values against each other. Every error is kept.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{self, Key};
+use super::value::{Value, nearest, shown, unknown};
+use super::{AmqpUrl, Config, DEFAULT_PATH};
+use crate::secret::Secret;
+
+/// One thing that is wrong, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where: `file:line`, an environment variable, or a file.
+    pub place: String,
+    /// What, in one line that ends with the next step.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// Everything that is wrong with a configuration; never empty. It prints one line an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The errors: the file's in its order, then the environment's.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for ConfigErrors {}
+
+impl Config {
+    /// Reads the file at `path`, and the environment over it.
+    ///
+    /// Without a path the default file is read; when that is missing, the defaults and the environment are all there is.
+    ///
+    /// # Errors
+    ///
+    /// Every error of both, not only the first.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::default();
+        match (path, fs::read(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            (_, read) => reader.file(path.unwrap_or(Path::new(DEFAULT_PATH)), read),
+        }
+        reader.finish(env)
+    }
+}
+
+/// This process's environment, as far as the configuration looks at it.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
+}
+
+/// What became of a key.
+enum Origin {
+    /// It was read from here.
+    Read(Place),
+    /// It has an error of its own already.
+    Wrong,
+}
+
+/// Where something stands. The file's lines come before the environment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Line(usize),
+    Variable(String),
+    File(PathBuf),
+}
+
+#[derive(Default)]
+struct Reader {
+    file: PathBuf,
+    config: Config,
+    origins: HashMap<(&'static str, &'static str), Origin>,
+    errors: Vec<(Place, String)>,
+    /// The lines that are not even TOML.
+    damaged: Vec<usize>,
+}
+
+impl Reader {
+    fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.errors.push((place, message.into()));
+    }
+
+    fn file(&mut self, path: &Path, read: io::Result<Vec<u8>>) {
+        self.file = path.to_owned();
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let message =
+                    format!("cannot be read: {error}; name a file that can be with --config or VODRELAY_CONFIG");
+                return self.error(Place::File(path.to_owned()), message);
+            }
+        };
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+                return self.error(Place::Line(line), "is not UTF-8; save the file as UTF-8");
+            }
+        };
+        let line = |offset: usize| 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
+        let (document, syntax) = DeTable::parse_recoverable(&text);
+        for error in &syntax {
+            // An error at the very end of the text, such as a bracket that never closes, is shown on the last line.
+            let offset = error.span().map_or(0, |span| span.start).min(text.trim_end().len());
+            let at = line(offset);
+            // What follows the first error of a line is mostly its echo.
+            if !self.damaged.contains(&at) {
+                self.damaged.push(at);
+                let message = if lacks_quotes(text.lines().nth(at - 1).unwrap_or_default()) {
+                    "not TOML: text and durations must stand in quotes".to_owned()
+                } else {
+                    format!("not TOML: {}", error.message().replace('\n', "; "))
+                };
+                self.error(Place::Line(at), message);
+            }
+        }
+        for (section, content) in document.get_ref() {
+            let at = line(section.span().start);
+            match content.get_ref() {
+                DeValue::Table(table) => self.section(section.get_ref(), at, table, &line),
+                // A heading that is not TOML leaves its keys out in the open, which is no mistake of its own.
+                _ if !self.damaged.is_empty() => {}
+                _ => self.outside(section.get_ref(), Place::Line(at)),
+            }
+        }
+    }
+
+    /// A value that stands before the first section.
+    fn outside(&mut self, name: &str, at: Place) {
+        let sections = keys::sections();
+        let message = if sections.contains(&name) {
+            format!("{name:?} is a section; write [{name}] on a line of its own and its keys below")
+        } else if let Some(home) = keys::home(name) {
+            format!("{name:?} stands in no section; put it under [{home}]")
+        } else {
+            unknown(&format!("unknown key {name:?} in no section"), name, &sections, |name| format!("[{name}]"))
+        };
+        self.error(at, message);
+    }
+
+    fn section(&mut self, section: &str, at: usize, table: &DeTable<'_>, line: &impl Fn(usize) -> usize) {
+        let sections = keys::sections();
+        if !sections.contains(&section) {
+            let message =
+                unknown(&format!("unknown section [{section}]"), section, &sections, |name| format!("[{name}]"));
+            return self.error(Place::Line(at), message);
+        }
+        for (name, value) in table {
+            let (first, last) = (line(name.span().start), line(value.span().end));
+            // The parser goes on with what it makes up for a damaged line: that says nothing about what was meant.
+            if self.damaged.iter().any(|damaged| (first..=last).contains(damaged)) {
+                continue;
+            }
+            let at = Place::Line(first);
+            let name = name.get_ref();
+            match keys::find(section, name) {
+                Some(Key { not_in_file: Some(instead), .. }) => {
+                    self.error(at, format!("{section}.{name} must not stand in the file; {instead}"));
+                }
+                Some(key) => self.read(key, at, &Value::Toml(value.get_ref())),
+                None => {
+                    let what = format!("unknown key {name:?} in [{section}]");
+                    let message = match keys::home(name) {
+                        Some(home) => format!("{what}; it belongs under [{home}]"),
+                        None => unknown(&what, name, &keys::names(section), |name| format!("{name:?}")),
+                    };
+                    self.error(at, message);
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, key: &'static Key, at: Place, value: &Value<'_>) {
+        let origin = match (key.read)(&mut self.config, value) {
+            Ok(()) => Origin::Read(at),
+            Err(message) => {
+                self.error(at, format!("{}.{} {message}", key.section, key.name));
+                Origin::Wrong
+            }
+        };
+        self.origins.insert((key.section, key.name), origin);
+    }
+
+    fn environment(&mut self, env: impl Iterator<Item = (String, String)>) {
+        let mut variables: Vec<(String, String)> = env.collect();
+        variables.sort();
+        for (name, value) in &variables {
+            if !name.starts_with(keys::PREFIX) || keys::OTHER_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            let at = Place::Variable(name.clone());
+            if let Some(key) = keys::KEYS.iter().find(|key| key.variable() == *name) {
+                self.read(key, at, &Value::Env(value));
+                continue;
+            }
+            let known: Vec<String> = keys::KEYS.iter().map(Key::variable).collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).chain(keys::OTHER_VARIABLES).collect();
+            let message = match nearest(name, known.into_iter()) {
+                Some(nearest) => format!("unknown variable; did you mean {nearest}?"),
+                None => "unknown variable; a key is overridden by VODRELAY_SECTION__KEY".to_owned(),
+            };
+            self.error(at, message);
+        }
+        let directory = variables.into_iter().find(|(name, _)| name == "CREDENTIALS_DIRECTORY");
+        if let (Some((_, directory)), None) = (directory, &self.config.amqp.password) {
+            self.credential(&Path::new(&directory).join("amqp_password"));
+        }
+    }
+
+    /// The broker's password, if the service manager was given one.
+    fn credential(&mut self, file: &Path) {
+        match fs::read_to_string(file) {
+            Ok(text) => self.config.amqp.password = Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let message = format!("cannot be read: {error}; see LoadCredential= in the unit");
+                self.error(Place::File(file.to_owned()), message);
+            }
+        }
+    }
+
+    fn finish(mut self, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+        self.environment(env);
+        self.weigh();
+        if self.errors.is_empty() {
+            return Ok(self.config);
+        }
+        let mut errors = self.errors;
+        errors.sort();
+        let file = self.file;
+        let place = |place| match place {
+            Place::Line(line) => format!("{}:{line}", file.display()),
+            Place::Variable(name) => name,
+            Place::File(path) => path.display().to_string(),
+        };
+        let errors = errors.into_iter().map(|(at, message)| ConfigError { place: place(at), message });
+        Err(ConfigErrors(errors.collect()))
+    }
+
+    /// What single values cannot show.
+    fn weigh(&mut self) {
+        if !self.damaged.is_empty() {
+            // A value that could not be read would be weighed by its default.
+            return;
+        }
+        let Config { vod, relay, amqp, .. } = self.config.clone();
+        self.refuse(relay.lease_margin >= vod.window, &[("relay", "lease_margin"), ("vod", "window")], || {
+            format!(
+                "relay.lease_margin ({}) leaves nothing of vod.window ({}); make the margin smaller",
+                shown(relay.lease_margin),
+                shown(vod.window)
+            )
+        });
+        self.refuse(
+            relay.idle_backoff_min > relay.idle_backoff_max,
+            &[("relay", "idle_backoff_min"), ("relay", "idle_backoff_max")],
+            || {
+                format!(
+                    "relay.idle_backoff_min ({}) is more than relay.idle_backoff_max ({}); make it smaller",
+                    shown(relay.idle_backoff_min),
+                    shown(relay.idle_backoff_max)
+                )
+            },
+        );
+        self.refuse(
+            amqp.client_cert_file.is_some() != amqp.client_key_file.is_some(),
+            &[("amqp", "client_cert_file"), ("amqp", "client_key_file")],
+            || "amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither".to_owned(),
+        );
+        let certificates = amqp.ca_file.is_some() || amqp.client_cert_file.is_some();
+        self.refuse(
+            certificates && !amqp.urls.iter().any(AmqpUrl::is_tls),
+            &[("amqp", "ca_file"), ("amqp", "client_cert_file"), ("amqp", "urls")],
+            || {
+                "amqp.ca_file and amqp.client_cert_file protect nothing: no URL in amqp.urls begins with amqps://; write amqps://"
+                    .to_owned()
+            },
+        );
+        self.refuse(
+            amqp.username.is_some() && amqp.password.is_none(),
+            &[("amqp", "username"), ("amqp", "password")],
+            || {
+                "amqp.username has no password; set VODRELAY_AMQP__PASSWORD, or give the service manager's credential amqp_password"
+                    .to_owned()
+            },
+        );
+    }
+
+    /// Adds an error at the first of `keys` that was set, unless one of them has an error already.
+    fn refuse(&mut self, wrong: bool, keys: &[(&'static str, &'static str)], message: impl Fn() -> String) {
+        let origins: Vec<&Origin> = keys.iter().filter_map(|key| self.origins.get(key)).collect();
+        if !wrong || origins.iter().any(|origin| matches!(origin, Origin::Wrong)) {
+            return;
+        }
+        let set = origins.iter().find_map(|origin| match origin {
+            Origin::Read(place) => Some(place.clone()),
+            Origin::Wrong => None,
+        });
+        let place = set.unwrap_or_else(|| Place::File(self.file.clone()));
+        self.error(place, message());
+    }
+}
+
+/// Whether a line looks like `level = info` or `window = 30s`: what the parser says of those leads astray.
+fn lacks_quotes(line: &str) -> bool {
+    let Some((_, value)) = line.split_once('=') else { return false };
+    let value = value.split('#').next().unwrap_or_default().trim();
+    value.contains(|c: char| c.is_alphabetic()) && !value.contains(['"', '\'', '[', ']', '{', '}', '='])
+}

@@ -1,0 +1,308 @@
+//! One value, from the file or from the environment, and the parsers that make something of it.
+//!
+//! A parser's error says what is wrong and what would be right. It never repeats the value of a key that may hold a secret.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+use url::{Host, Url};
+
+use super::AmqpUrl;
+use crate::event::SubAppId;
+
+/// A value as it was given.
+pub(super) enum Value<'a> {
+    /// TOML, typed by its syntax.
+    Toml(&'a DeValue<'a>),
+    /// An environment variable: bare text that stands for any type.
+    Env(&'a str),
+}
+
+type Parsed<T> = Result<T, String>;
+
+impl Value<'_> {
+    /// Text, which may be empty.
+    pub(super) fn text(&self) -> Parsed<String> {
+        match self {
+            Self::Env(text) => Ok((*text).to_owned()),
+            Self::Toml(DeValue::String(text)) => Ok(text.clone().into_owned()),
+            Self::Toml(other) => Err(format!("must be text in quotes, not {}", with_article(other))),
+        }
+    }
+
+    /// Text that says something.
+    pub(super) fn name(&self) -> Parsed<String> {
+        let text = self.text()?;
+        if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
+    }
+
+    /// Text, where none is the same as nothing.
+    pub(super) fn optional(&self) -> Parsed<Option<String>> {
+        self.text().map(|text| Some(text).filter(|text| !text.is_empty()))
+    }
+
+    /// The name of an exchange or a queue; AMQP 0-9-1 has 255 bytes for it.
+    pub(super) fn amqp_name(&self) -> Parsed<String> {
+        let text = self.text()?;
+        if text.len() > 255 {
+            return Err(format!("has {} bytes; AMQP allows 255", text.len()));
+        }
+        Ok(text)
+    }
+
+    /// A file's path.
+    pub(super) fn path(&self) -> Parsed<PathBuf> {
+        self.name().map(PathBuf::from)
+    }
+
+    /// A file's path, or nothing.
+    pub(super) fn optional_path(&self) -> Parsed<Option<PathBuf>> {
+        self.optional().map(|path| path.map(PathBuf::from))
+    }
+
+    /// A whole number, `least` or more.
+    pub(super) fn number<T: TryFrom<u64>>(&self, least: u64) -> Parsed<T> {
+        let number = self.integer()?;
+        if number < least {
+            return Err(format!("is {number}, and must be {least} or more"));
+        }
+        T::try_from(number).map_err(|_| format!("is {number}, which is too large"))
+    }
+
+    fn integer(&self) -> Parsed<u64> {
+        let (digits, radix) = match self {
+            Self::Env(text) => (text.trim(), 10),
+            Self::Toml(DeValue::Integer(integer)) => (integer.as_str(), integer.radix()),
+            Self::Toml(other) => return Err(format!("must be a whole number, not {}", with_article(other))),
+        };
+        u64::from_str_radix(digits, radix)
+            .map_err(|_| format!("must be a whole number from 0 to {}, not {digits}", u64::MAX))
+    }
+
+    /// A time with its unit, `least` or more.
+    pub(super) fn duration(&self, least: Duration) -> Parsed<Duration> {
+        const NO_UNIT: &str = "has no unit; a duration needs a unit, for example \"30s\"";
+        let text = match self {
+            Self::Toml(DeValue::Integer(_) | DeValue::Float(_)) => return Err(NO_UNIT.to_owned()),
+            _ => self.text()?,
+        };
+        let text = text.trim();
+        if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.') {
+            return Err(NO_UNIT.to_owned());
+        }
+        let duration = humantime::parse_duration(text)
+            .map_err(|_| format!("cannot be {text:?}; a duration reads like \"30s\", \"200ms\" or \"30d\""))?;
+        if duration < least {
+            return Err(format!("is {}, and must be {} or more", shown(duration), shown(least)));
+        }
+        Ok(duration)
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Parsed<T> {
+        let text = self.text()?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let words = || words.iter().map(|(word, _)| *word);
+            match nearest(&text, words()) {
+                Some(word) => format!("cannot be {text:?}; did you mean {word:?}?"),
+                None => format!("cannot be {text:?}; it is one of {}", quoted(words())),
+            }
+        })
+    }
+
+    /// The API's address.
+    pub(super) fn endpoint(&self) -> Parsed<Url> {
+        let url = self.url()?;
+        let loopback = match url.host() {
+            None => return Err("has no host; write it like \"https://vod.tencentcloudapi.com\"".to_owned()),
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => IpAddr::from(ip).is_loopback(),
+            Some(Host::Ipv6(ip)) => IpAddr::from(ip).is_loopback(),
+        };
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback => {}
+            "http" => {
+                return Err(
+                    "must begin with https://: http:// is for loopback hosts only, because it shows every event to the network"
+                        .to_owned(),
+                );
+            }
+            other => return Err(format!("must begin with https://, not {other}://")),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(
+                "must not hold a user or a password; credentials have sources of their own, see vod.credentials".to_owned()
+            );
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err("must end with the host or its port: the API has no path and no query".to_owned());
+        }
+        Ok(url)
+    }
+
+    /// The brokers' addresses, at least one.
+    pub(super) fn amqp_urls(&self) -> Parsed<Vec<AmqpUrl>> {
+        let urls = self.list("URL", |item| {
+            let url = item.url()?;
+            if url.scheme() != "amqp" && url.scheme() != "amqps" {
+                return Err(format!("must begin with amqp:// or amqps://, not {}://", url.scheme()));
+            }
+            if url.host_str().is_none_or(str::is_empty) {
+                return Err("has no host; write it like \"amqp://127.0.0.1:5672/%2f\"".to_owned());
+            }
+            if let Some((name, _)) = url.query_pairs().next() {
+                return Err(format!("has the parameter {name:?}; none is known, leave it out"));
+            }
+            if url.fragment().is_some() {
+                return Err("has a fragment; write # in a user, a password or a virtual host as %23".to_owned());
+            }
+            if url.path().matches('/').count() > 1 {
+                return Err("has a path of several parts; write / in a virtual host's name as %2f".to_owned());
+            }
+            Ok(AmqpUrl(url))
+        })?;
+        if urls.is_empty() { Err("must name at least one broker".to_owned()) } else { Ok(urls) }
+    }
+
+    /// An URL, whose text an error does not repeat: it may hold a password.
+    fn url(&self) -> Parsed<Url> {
+        let text = self.name()?;
+        let no_host = || "has no host; an URL reads scheme://host:port/".to_owned();
+        Url::parse(&text).map_err(|error| match error {
+            url::ParseError::EmptyHost => no_host(),
+            url::ParseError::RelativeUrlWithoutBase => {
+                "has no scheme; an URL reads scheme://host:port/".to_owned()
+            }
+            error => format!("is not an URL: {error}; special characters in a user or a password are written like %2f"),
+        })
+    }
+
+    /// Sub-applications, none twice.
+    pub(super) fn sub_app_ids(&self) -> Parsed<Vec<SubAppId>> {
+        let ids = self.list("id", |item| item.integer().map(SubAppId))?;
+        let twice = ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id));
+        match twice {
+            Some((_, id)) => Err(format!("names {id} twice; name every sub-application once")),
+            None => Ok(ids),
+        }
+    }
+
+    /// A list; in the environment, values between commas or a TOML array.
+    fn list<T>(&self, what: &str, parse: impl Fn(&Value<'_>) -> Parsed<T>) -> Parsed<Vec<T>> {
+        let parse_all = |items: &mut dyn Iterator<Item = Value<'_>>| {
+            let parsed = items.enumerate().map(|(at, item)| {
+                parse(&item).map_err(|message| format!("{what} {} {message}", at + 1))
+            });
+            parsed.collect()
+        };
+        match self {
+            Self::Toml(DeValue::Array(items)) => {
+                parse_all(&mut items.iter().map(|item| Value::Toml(item.get_ref())))
+            }
+            Self::Toml(other) => Err(format!("must be a list in brackets, not {}", with_article(other))),
+            Self::Env(text) if text.trim_start().starts_with('[') => {
+                let document = format!("list = {}", text.trim());
+                let table = DeTable::parse(&document)
+                    .map_err(|error| format!("is not a list: {}; write values between commas", error.message()))?;
+                match table.get_ref().get("list").map(|list| list.get_ref()) {
+                    Some(DeValue::Array(items)) => {
+                        parse_all(&mut items.iter().map(|item| Value::Toml(item.get_ref())))
+                    }
+                    _ => Err("is not a list; write values between commas".to_owned()),
+                }
+            }
+            Self::Env(text) if text.trim().is_empty() => Ok(Vec::new()),
+            Self::Env(text) => parse_all(&mut text.split(',').map(|item| Value::Env(item.trim()))),
+        }
+    }
+
+    /// A routing key with placeholders that are known.
+    pub(super) fn routing_key(&self) -> Parsed<String> {
+        const KNOWN: [&str; 4] = ["sub_app_id", "event_type", "file_id", "task_id"];
+        let text = self.name()?;
+        if text.len() > 255 {
+            return Err(format!("has {} bytes; AMQP allows 255", text.len()));
+        }
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find(['{', '}']) {
+            let inside = &rest[at + 1..];
+            let end = inside.find(['{', '}']).filter(|end| inside[*end..].starts_with('}'));
+            let Some(end) = end.filter(|_| rest[at..].starts_with('{')) else {
+                return Err("has a brace without its partner; placeholders read like {event_type}".to_owned());
+            };
+            let name = &inside[..end];
+            if !KNOWN.contains(&name) {
+                return Err(unknown(&format!("has the unknown placeholder {{{name}}}"), name, &KNOWN, |name| {
+                    format!("{{{name}}}")
+                }));
+            }
+            rest = &inside[end + 1..];
+        }
+        Ok(text)
+    }
+
+    /// A level, or directives that begin to look like ones: `tracing` itself takes a mistyped level for a target's name.
+    pub(super) fn log_level(&self) -> Parsed<String> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let text = self.name()?;
+        // Commas inside a span's fields do not part directives; whoever writes those is left to the filter's own parser.
+        for directive in text.split(',').map(str::trim).filter(|_| !text.contains('[')) {
+            let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+            if !LEVELS.contains(&level) {
+                let message = format!("has the unknown level {level:?}");
+                return Err(unknown(&message, level, &LEVELS, |level| format!("{level:?}")));
+            }
+        }
+        match text.parse::<tracing_subscriber::filter::EnvFilter>() {
+            Ok(_) => Ok(text),
+            Err(error) => {
+                Err(format!("is not a filter ({error}); write it like \"info\" or \"info,vodrelay::vod=debug\""))
+            }
+        }
+    }
+}
+
+/// Words of a list that are `given` but for a slip of the fingers.
+pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_lowercase();
+    let distance = |word: &str| strsim::damerau_levenshtein(&given, &word.to_lowercase());
+    let (distance, word) = known.map(|word| (distance(word), word)).min()?;
+    // A third of the letters wrong is another word, not a slip.
+    (distance <= word.len().div_ceil(3)).then_some(word)
+}
+
+/// `what`, and then the nearest known word, or all of them.
+pub(super) fn unknown(what: &str, given: &str, known: &[&str], show: impl Fn(&str) -> String) -> String {
+    match nearest(given, known.iter().copied()) {
+        Some(word) => format!("{what}; did you mean {}?", show(word)),
+        None => {
+            let all: Vec<String> = known.iter().map(|word| show(word)).collect();
+            format!("{what}; known are {}", all.join(", "))
+        }
+    }
+}
+
+fn quoted<T: Display>(words: impl Iterator<Item = T>) -> String {
+    words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// A duration as the file writes it; `humantime` would say "4days".
+pub(super) fn shown(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds >= DAY && seconds % DAY == 0 => format!("{}d", seconds / DAY),
+        _ => humantime::format_duration(duration).to_string(),
+    }
+}
+
+fn with_article(value: &DeValue<'_>) -> String {
+    match value.type_str() {
+        kind @ ("integer" | "array") => format!("an {kind}"),
+        kind => format!("a {kind}"),
+    }
+}

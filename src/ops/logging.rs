@@ -1,0 +1,211 @@
+//! Where log lines go, and how they look.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+use crate::clock::WallTime;
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Pretty on a terminal, journald where standard error leads there, JSON anywhere else.
+    Auto,
+    /// One short line for a person, on standard error.
+    Pretty,
+    /// One JSON object a line, on standard error.
+    Json,
+    /// systemd's journal, with its fields.
+    Journald,
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The level is not a filter.
+    #[error("log.level {level:?} is not a filter; write it like \"info\" or \"info,vodrelay::vod=debug\"")]
+    Level {
+        /// What was given.
+        level: String,
+        /// What the filter's parser says.
+        source: ParseError,
+    },
+    /// systemd's journal cannot be reached.
+    #[error("systemd's journal cannot be reached; set log.format to \"json\" where there is none")]
+    Journald(#[source] io::Error),
+    /// Another part of the process logs elsewhere already.
+    #[error("another logger is at work in this process")]
+    Taken,
+}
+
+/// The log of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    format: Format,
+}
+
+impl Handle {
+    /// The format in use: never [`Format::Auto`].
+    pub fn format(&self) -> Format {
+        self.format
+    }
+}
+
+/// Libraries that speak of what this program tells in its own words.
+const NOISE: [&str; 7] =
+    ["lapin", "amq_protocol_tcp", "async_rs", "hyper", "hyper_util", "reqwest", "tcp_stream"];
+
+static HANDLE: OnceLock<Handle> = OnceLock::new();
+
+/// Starts the log of this process. A process has one: later calls return the first one's handle and change nothing.
+///
+/// `level` is a level or a list of directives, in `tracing`'s syntax.
+///
+/// # Errors
+///
+/// See [`LoggingError`]; nothing is logged then.
+pub fn init(format: Format, level: &str) -> Result<Handle, LoggingError> {
+    if let Some(handle) = HANDLE.get() {
+        return Ok(*handle);
+    }
+    let stderr = Stderr::of_this_process();
+    let format = stderr.resolve(format);
+    let filter = filter(level).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
+    let layer = layer(format, stderr.colours()).map_err(LoggingError::Journald)?;
+    match Registry::default().with(layer.with_filter(filter)).try_init() {
+        Ok(()) => Ok(*HANDLE.get_or_init(|| Handle { format })),
+        // Two threads may have come this far; the loser uses the winner's log.
+        Err(_) => HANDLE.get().copied().ok_or(LoggingError::Taken),
+    }
+}
+
+/// What standard error is.
+struct Stderr {
+    terminal: bool,
+    journal: bool,
+}
+
+impl Stderr {
+    fn of_this_process() -> Self {
+        Self { terminal: io::stderr().is_terminal(), journal: leads_to_journal() }
+    }
+
+    fn resolve(&self, format: Format) -> Format {
+        match format {
+            Format::Auto if self.terminal => Format::Pretty,
+            Format::Auto if self.journal => Format::Journald,
+            Format::Auto => Format::Json,
+            chosen => chosen,
+        }
+    }
+
+    fn colours(&self) -> bool {
+        self.terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+}
+
+/// Whether standard error is the very stream that the service manager connected to its journal (systemd.exec(5),
+/// `$JOURNAL_STREAM`): the variable alone is inherited by children whose standard error leads elsewhere.
+fn leads_to_journal() -> bool {
+    let (Ok(stream), Ok(stat)) = (std::env::var("JOURNAL_STREAM"), rustix::fs::fstat(io::stderr())) else {
+        return false;
+    };
+    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
+}
+
+fn layer(format: Format, colours: bool) -> io::Result<Box<dyn Layer<Registry> + Send + Sync>> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    Ok(match format {
+        Format::Journald => tracing_journald::layer()?
+            .with_syslog_identifier("vodrelay".to_owned())
+            .with_field_prefix(Some("VODRELAY".to_owned()))
+            // One step lower would make every line at info a notice, which journalctl sets in bold.
+            .with_priority_mappings(PriorityMappings {
+                info: Priority::Informational,
+                debug: Priority::Debug,
+                ..PriorityMappings::new()
+            })
+            .boxed(),
+        Format::Json => lines.json().flatten_event(true).with_timer(UtcTime).boxed(),
+        Format::Pretty | Format::Auto => {
+            lines.compact().with_ansi(colours).with_target(false).with_timer(LocalTime).boxed()
+        }
+    })
+}
+
+/// The operator's directives over our own for [`NOISE`]. The operator's win when they name the same library.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    let everything = level.split(',').map(str::trim).rfind(|directive| !directive.contains(['=', '[']));
+    let noise = match everything {
+        // Not louder than the program itself.
+        Some(quiet @ ("off" | "error")) => quiet,
+        _ => "warn",
+    };
+    let ours = NOISE.map(|library| format!("{library}={noise}")).join(",");
+    EnvFilter::builder().parse(format!("{ours},{level}"))
+}
+
+/// RFC 3339 in UTC with milliseconds, for machines.
+struct UtcTime;
+
+impl FormatTime for UtcTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", WallTime::now())
+    }
+}
+
+/// The time of day where the reader is, with milliseconds.
+struct LocalTime;
+
+impl FormatTime for LocalTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let now = jiff::Zoned::now();
+        write!(writer, "{:02}:{:02}:{:02}.{:03}", now.hour(), now.minute(), now.second(), now.millisecond())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: Stderr = Stderr { terminal: false, journal: false };
+    const TERMINAL: Stderr = Stderr { terminal: true, journal: false };
+    const JOURNAL: Stderr = Stderr { terminal: false, journal: true };
+
+    #[test]
+    fn auto_follows_standard_error_and_a_choice_is_a_choice() {
+        assert_eq!(TERMINAL.resolve(Format::Auto), Format::Pretty);
+        assert_eq!(JOURNAL.resolve(Format::Auto), Format::Journald);
+        assert_eq!(FILE.resolve(Format::Auto), Format::Json);
+        assert_eq!(TERMINAL.resolve(Format::Json), Format::Json);
+        assert_eq!(JOURNAL.resolve(Format::Pretty), Format::Pretty);
+        assert!(!FILE.colours());
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_the_operator_names_them() {
+        let shown = |level: &str| filter(level).unwrap().to_string();
+        assert!(shown("debug").contains("lapin=warn"));
+        assert!(shown("debug").contains("debug"));
+        let named = shown("info,lapin=debug");
+        assert!(named.contains("lapin=debug") && !named.contains("lapin=warn"), "{named}");
+        assert!(shown("error").contains("lapin=error"));
+        assert!(shown("off,vodrelay=info").contains("hyper=off"));
+        assert!(filter("info,vodrelay=loud").is_err());
+    }
+
+    #[test]
+    fn a_process_has_one_log() {
+        let first = init(Format::Json, "warn").unwrap();
+        assert_eq!(init(Format::Pretty, "not even = a filter").unwrap(), first);
+        assert_eq!(first.format(), Format::Json);
+    }
+}

@@ -1,0 +1,107 @@
+//! What the service manager is told: that we are ready, that we stop, and how things stand in one line.
+//!
+//! Without `NOTIFY_SOCKET` nobody listens, and nothing is sent.
+
+use std::io;
+
+use sd_notify::NotifyState;
+use tracing::warn;
+
+/// The line to the service manager. One owner: it remembers what was said last.
+#[derive(Debug, Default)]
+pub struct ServiceManager {
+    status: String,
+    failed: bool,
+}
+
+impl ServiceManager {
+    /// The line, with nothing said yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The program has begun its work.
+    pub fn ready(&mut self) {
+        self.send(NotifyState::Ready);
+    }
+
+    /// The program finishes what is in flight, and then ends.
+    pub fn stopping(&mut self) {
+        self.send(NotifyState::Stopping);
+    }
+
+    /// How things stand, in one line. Said only when it differs from what was said last.
+    pub fn status(&mut self, status: &str) {
+        // The protocol is made of lines: a line feed would begin another assignment.
+        let status = status.replace(['\n', '\r'], " ");
+        if status != self.status {
+            self.send(NotifyState::Status(&status));
+            self.status = status;
+        }
+    }
+
+    fn send(&mut self, state: NotifyState<'_>) {
+        let sent: io::Result<()> = sd_notify::notify(&[state]);
+        match sent {
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
+                warn!(%error, "the service manager cannot be told how things stand");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SPEAKER: &str = "VODRELAY_TEST_SPEAKER";
+
+    /// The variable is the process's, so that the speaker is a process of its own: this test again, told so.
+    #[test]
+    fn the_service_manager_hears_each_thing_once() {
+        if std::env::var_os(SPEAKER).is_some() {
+            let mut manager = ServiceManager::new();
+            manager.ready();
+            manager.status("carrying");
+            manager.status("carrying");
+            manager.status("two\nlines");
+            manager.stopping();
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut speaker = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "ops::service_manager::tests::the_service_manager_hears_each_thing_once",
+            ])
+            .env(SPEAKER, "1")
+            .env("NOTIFY_SOCKET", directory.path().join("notify"))
+            .spawn()
+            .unwrap();
+        for expected in ["READY=1\n", "STATUS=carrying\n", "STATUS=two lines\n", "STOPPING=1\n"] {
+            let mut buffer = [0; 256];
+            let length = socket.recv(&mut buffer).unwrap();
+            assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), expected);
+        }
+        assert!(speaker.wait().unwrap().success());
+        socket.set_nonblocking(true).unwrap();
+        assert!(socket.recv(&mut [0; 256]).is_err(), "nothing more is said");
+    }
+
+    #[test]
+    fn without_a_service_manager_nothing_is_sent() {
+        let mut manager = ServiceManager::new();
+        manager.status("unheard");
+        manager.stopping();
+        assert!(!manager.failed);
+    }
+}

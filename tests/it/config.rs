@@ -1,0 +1,409 @@
+//! What a wrong configuration is told, and what the program's exit code is then.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use vodrelay::config::{Config, ConfirmAfter, CredentialSource, OutputKind};
+use vodrelay::event::SubAppId;
+
+/// Loads text as `config.toml`, and gives its errors without the folder that it lay in.
+fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let loaded = Config::load(Some(&path), env);
+    loaded.map_err(|errors| errors.to_string().replace(&format!("{}/", folder.path().display()), ""))
+}
+
+fn errors(text: &str) -> Vec<String> {
+    load(text, &[]).expect_err(text).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
+    let table = [
+        (
+            "[journal]\nretenton = \"30d\"",
+            "config.toml:2: unknown key \"retenton\" in [journal]; did you mean \"retention\"?",
+        ),
+        (
+            "[vod]\nmargin = \"3s\"",
+            "config.toml:2: unknown key \"margin\" in [vod]; known are \"endpoint\", \"region\", \"sub_app_ids\", \
+             \"credentials\", \"window\", \"requests_per_second\"",
+        ),
+        ("[vod]\n\nretention = \"30d\"", "config.toml:3: unknown key \"retention\" in [vod]; it belongs under [journal]"),
+        ("[jurnal]", "config.toml:1: unknown section [jurnal]; did you mean [journal]?"),
+        (
+            "[database]",
+            "config.toml:1: unknown section [database]; known are [vod], [relay], [output], [amqp], [journal], [log]",
+        ),
+        ("window = \"30s\"", "config.toml:1: \"window\" stands in no section; put it under [vod]"),
+        ("log = \"info\"", "config.toml:1: \"log\" is a section; write [log] on a line of its own and its keys below"),
+        ("[[log]]", "config.toml:1: \"log\" is a section; write [log] on a line of its own and its keys below"),
+        ("[relay]\nlease_margin = 3", "config.toml:2: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\""),
+        ("[relay]\nlease_margin = \"3\"", "config.toml:2: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\""),
+        (
+            "[relay]\nlease_margin = \"3 parsecs\"",
+            "config.toml:2: relay.lease_margin cannot be \"3 parsecs\"; a duration reads like \"30s\", \"200ms\" or \"30d\"",
+        ),
+        (
+            "[vod]\nendpoint = \"https://\"",
+            "config.toml:2: vod.endpoint has no host; an URL reads scheme://host:port/",
+        ),
+        (
+            "[vod]\nendpoint = \"vod.tencentcloudapi.com\"",
+            "config.toml:2: vod.endpoint has no scheme; an URL reads scheme://host:port/",
+        ),
+        (
+            "[vod]\nendpoint = \"http://vod.tencentcloudapi.com\"",
+            "config.toml:2: vod.endpoint must begin with https://: http:// is for loopback hosts only, because it shows \
+             every event to the network",
+        ),
+        ("[vod]\nendpoint = \"ftp://127.0.0.1\"", "config.toml:2: vod.endpoint must begin with https://, not ftp://"),
+        (
+            "[vod]\nendpoint = \"https://a:b@host\"",
+            "config.toml:2: vod.endpoint must not hold a user or a password; credentials have sources of their own, see \
+             vod.credentials",
+        ),
+        (
+            "[vod]\nendpoint = \"https://host/v3?x\"",
+            "config.toml:2: vod.endpoint must end with the host or its port: the API has no path and no query",
+        ),
+        (
+            "[vod]\nsub_app_ids = [1, 2, 1]",
+            "config.toml:2: vod.sub_app_ids names 1 twice; name every sub-application once",
+        ),
+        (
+            "[vod]\nsub_app_ids = [1, \"2\"]",
+            "config.toml:2: vod.sub_app_ids id 2 must be a whole number, not a string",
+        ),
+        ("[vod]\nsub_app_ids = 7", "config.toml:2: vod.sub_app_ids must be a list in brackets, not an integer"),
+        (
+            "[vod]\nsub_app_ids = [-1]",
+            "config.toml:2: vod.sub_app_ids id 1 must be a whole number from 0 to 18446744073709551615, not -1",
+        ),
+        ("[vod]\nrequests_per_second = 0", "config.toml:2: vod.requests_per_second is 0, and must be 1 or more"),
+        (
+            "[vod]\nrequests_per_second = 5000000000",
+            "config.toml:2: vod.requests_per_second is 5000000000, which is too large",
+        ),
+        ("[relay]\nmax_in_flight = 15", "config.toml:2: relay.max_in_flight is 15, and must be 16 or more"),
+        ("[relay]\npublish_attempts = 0", "config.toml:2: relay.publish_attempts is 0, and must be 1 or more"),
+        (
+            "[relay]\nmax_in_flight = \"many\"",
+            "config.toml:2: relay.max_in_flight must be a whole number, not a string",
+        ),
+        (
+            "[relay]\nlease_margin = \"30s\"",
+            "config.toml:2: relay.lease_margin (30s) leaves nothing of vod.window (30s); make the margin smaller",
+        ),
+        (
+            "[vod]\nwindow = \"2s\"",
+            "config.toml:2: relay.lease_margin (3s) leaves nothing of vod.window (2s); make the margin smaller",
+        ),
+        (
+            "[relay]\nidle_backoff_min = \"6s\"",
+            "config.toml:2: relay.idle_backoff_min (6s) is more than relay.idle_backoff_max (5s); make it smaller",
+        ),
+        ("[relay]\nidle_backoff_min = \"0s\"", "config.toml:2: relay.idle_backoff_min is 0s, and must be 10ms or more"),
+        ("[journal]\nretention = \"3d\"", "config.toml:2: journal.retention is 3d, and must be 4d or more"),
+        ("[journal]\npath = \"\"", "config.toml:2: journal.path must not be empty"),
+        (
+            "[relay]\nconfirm_after = \"jornal\"",
+            "config.toml:2: relay.confirm_after cannot be \"jornal\"; did you mean \"journal\"?",
+        ),
+        (
+            "[output]\nkind = \"kafka\"",
+            "config.toml:2: output.kind cannot be \"kafka\"; it is one of \"amqp\", \"stdout\"",
+        ),
+        ("[output]\nkind = true", "config.toml:2: output.kind must be text in quotes, not a boolean"),
+        ("[amqp]\nurls = []", "config.toml:2: amqp.urls must name at least one broker"),
+        (
+            "[amqp]\nurls = [\"amqp://a\", \"amqp://\"]",
+            "config.toml:2: amqp.urls URL 2 has no host; write it like \"amqp://127.0.0.1:5672/%2f\"",
+        ),
+        (
+            "[amqp]\nurls = [\"rabbit://a\"]",
+            "config.toml:2: amqp.urls URL 1 must begin with amqp:// or amqps://, not rabbit://",
+        ),
+        (
+            "[amqp]\nurls = [\"amqp://a/%2f?heartbeat=5\"]",
+            "config.toml:2: amqp.urls URL 1 has the parameter \"heartbeat\"; none is known, leave it out",
+        ),
+        (
+            "[amqp]\nurls = [\"amqp://a/b/c\"]",
+            "config.toml:2: amqp.urls URL 1 has a path of several parts; write / in a virtual host's name as %2f",
+        ),
+        (
+            "[amqp]\nrouting_key = \"vod.{event_typ}\"",
+            "config.toml:2: amqp.routing_key has the unknown placeholder {event_typ}; did you mean {event_type}?",
+        ),
+        (
+            "[amqp]\nrouting_key = \"vod.{event_type\"",
+            "config.toml:2: amqp.routing_key has a brace without its partner; placeholders read like {event_type}",
+        ),
+        (
+            "[amqp]\npassword = \"hunter2\"",
+            "config.toml:2: amqp.password must not stand in the file; set VODRELAY_AMQP__PASSWORD, or give the service \
+             manager's credential amqp_password",
+        ),
+        (
+            "[amqp]\nusername = \"relay\"",
+            "config.toml:2: amqp.username has no password; set VODRELAY_AMQP__PASSWORD, or give the service manager's \
+             credential amqp_password",
+        ),
+        (
+            "[amqp]\nurls = [\"amqps://a\"]\nclient_cert_file = \"a.pem\"",
+            "config.toml:3: amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither",
+        ),
+        (
+            "[amqp]\nca_file = \"ca.pem\"",
+            "config.toml:2: amqp.ca_file and amqp.client_cert_file protect nothing: no URL in amqp.urls begins with \
+             amqps://; write amqps://",
+        ),
+        ("[log]\nlevel = \"debg\"", "config.toml:2: log.level has the unknown level \"debg\"; did you mean \"debug\"?"),
+        ("[log]\nlevel = info", "config.toml:2: not TOML: text and durations must stand in quotes"),
+        ("[vod]\nwindow = 30s # why", "config.toml:2: not TOML: text and durations must stand in quotes"),
+        ("[log]\nlevel = \"info", "config.toml:2: not TOML: invalid basic string, expected `\"`"),
+        ("[vod]\nwindow", "config.toml:2: not TOML: key with no value, expected `=`"),
+        ("[vod]\nregion = \"a\"\nregion = \"b\"", "config.toml:3: not TOML: duplicate key"),
+    ];
+    for (text, expected) in table {
+        assert_eq!(errors(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let text = "[log]\nlevle = \"info\"\n[vod]\nwindow = 30\n\n[relay]\nlease_margin = \"1h\"\n[amqp]\nexchange = \"\"\n";
+    let told = load(text, &[("VODRELAY_LOG__FORMAT", "xml")]).unwrap_err();
+    let places: Vec<&str> = told.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    // The margin is not weighed against a window that nobody could read.
+    assert_eq!(places, ["config.toml:2", "config.toml:4", "config.toml:9", "VODRELAY_LOG__FORMAT"], "{told}");
+}
+
+#[test]
+fn a_line_that_is_not_toml_hides_no_other_mistake() {
+    let told = errors("[vod]\nregion = here\nwindw = \"30s\"\n[relay\nmax_in_flight = 1\n");
+    let places: Vec<&str> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["config.toml:2", "config.toml:3", "config.toml:4", "config.toml:5"], "{told:?}");
+    // One line, one error, however many the parser finds in it.
+    let told = errors("[amqp]\nurls = [\n\"amqp://a\"\nqueue = \"vod\"\n[log]\n");
+    assert!(told.len() == 2 && told[0].starts_with("config.toml:4: not TOML: "), "{told:?}");
+    assert_eq!(load("", &[]), Ok(Config::default()));
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_is_read_as_strictly() {
+    let text = "[vod]\nsub_app_ids = [1]\nwindow = 30\n[relay]\nlease_margin = \"2s\"";
+    let env = [
+        ("VODRELAY_VOD__SUB_APP_IDS", "7, 8,18446744073709551615"),
+        ("VODRELAY_VOD__ENDPOINT", "http://127.0.0.1:8900"),
+        ("VODRELAY_VOD__CREDENTIALS", "cvm-role"),
+        ("VODRELAY_RELAY__CONFIRM_AFTER", "journal"),
+        ("VODRELAY_RELAY__MAX_IN_FLIGHT", "64"),
+        ("VODRELAY_OUTPUT__KIND", "stdout"),
+        ("VODRELAY_AMQP__URLS", "[\"amqp://a:b,c@one\", \"amqps://two\"]"),
+        ("VODRELAY_CONFIG", "ignored here: the command line reads it"),
+        ("PATH", "/bin"),
+    ];
+    // A value that the environment replaces is read all the same: it would be wrong again on the day that it counts.
+    assert_eq!(
+        load(text, &env).unwrap_err(),
+        "config.toml:3: vod.window has no unit; a duration needs a unit, for example \"30s\""
+    );
+    let config = load(&text.replace("30\n", "\"30s\"\n"), &env).unwrap();
+    assert_eq!(config.vod.sub_apps(), [SubAppId(7), SubAppId(8), SubAppId(u64::MAX)]);
+    assert_eq!(config.vod.endpoint.as_str(), "http://127.0.0.1:8900/");
+    assert_eq!(config.vod.credentials, CredentialSource::CvmRole);
+    assert_eq!(config.relay.confirm_after, ConfirmAfter::Journal);
+    assert_eq!((config.relay.max_in_flight, config.relay.lease_margin), (64, Duration::from_secs(2)));
+    assert_eq!(config.output.kind, OutputKind::Stdout);
+    assert_eq!(config.amqp.urls.len(), 2);
+    assert!(config.amqp.urls[1].is_tls() && !config.amqp.urls[0].is_tls());
+
+    for (name, value, expected) in [
+        (
+            "VODRELAY_RELAY__LEASE_MARGIN",
+            "3",
+            "VODRELAY_RELAY__LEASE_MARGIN: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\"",
+        ),
+        (
+            "VODRELAY_RELAY__LEASE_MARGIN",
+            "1h",
+            "VODRELAY_RELAY__LEASE_MARGIN: relay.lease_margin (1h) leaves nothing of vod.window (30s); make the margin smaller",
+        ),
+        (
+            "VODRELAY_JOURNAL__RETENTON",
+            "30d",
+            "VODRELAY_JOURNAL__RETENTON: unknown variable; did you mean VODRELAY_JOURNAL__RETENTION?",
+        ),
+        (
+            "VODRELAY_X",
+            "",
+            "VODRELAY_X: unknown variable; a key is overridden by VODRELAY_SECTION__KEY",
+        ),
+        (
+            "VODRELAY_VOD__SUB_APP_IDS",
+            "1,x",
+            "VODRELAY_VOD__SUB_APP_IDS: vod.sub_app_ids id 2 must be a whole number from 0 to 18446744073709551615, not x",
+        ),
+    ] {
+        assert_eq!(load("", &[(name, value)]).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn no_sub_application_means_the_default_one() {
+    let config = load("[vod]\nsub_app_ids = []", &[("VODRELAY_VOD__SUB_APP_IDS", "")]).unwrap();
+    assert!(config.vod.sub_app_ids.is_empty());
+    assert_eq!(config.vod.sub_apps(), [SubAppId(0)]);
+}
+
+#[test]
+fn loopback_hosts_may_be_spoken_to_without_tls() {
+    for host in ["127.0.0.1:1", "127.9.9.9", "[::1]:80", "localhost"] {
+        assert!(load(&format!("[vod]\nendpoint = \"http://{host}\""), &[]).is_ok(), "{host}");
+    }
+    for host in ["128.0.0.1", "[::2]", "localhost.example.com", "0.0.0.0"] {
+        assert!(load(&format!("[vod]\nendpoint = \"http://{host}\""), &[]).is_err(), "{host}");
+    }
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let config = load(
+        "[amqp]\nurls = [\"amqp://relay:hunter2@broker:5672/prod\"]\nusername = \"relay\"",
+        &[("VODRELAY_AMQP__PASSWORD", "hunter3")],
+    )
+    .unwrap();
+    assert_eq!(config.amqp.urls[0].to_string(), "amqp://relay:***@broker:5672/prod");
+    assert_eq!(config.amqp.urls[0].expose().password(), Some("hunter2"));
+    assert_eq!(config.amqp.password.as_ref().unwrap().expose(), "hunter3");
+    let shown = format!("{config:?} {:#?}", config);
+    assert!(!shown.contains("hunter"), "{shown}");
+    // Nor in an error, whichever part of the URL is wrong.
+    for url in ["amqp:relay:hunter2@b", "http://relay:hunter2@b", "amqp://relay:hunter2@b:port", "relay:hunter2@b", "amqp://r:hunter2@b/?x"] {
+        let told = load(&format!("[amqp]\nurls = [\"{url}\"]"), &[]).unwrap_err();
+        assert!(!told.contains("hunter"), "{told}");
+        let told = load("", &[("VODRELAY_AMQP__URLS", url)]).unwrap_err();
+        assert!(!told.contains("hunter"), "{told}");
+    }
+    // The parser quotes no line of a file either.
+    assert!(!errors("[amqp]\nurls = [\"amqp://r:hunter2@b\"\nx").concat().contains("hunter"));
+}
+
+#[test]
+fn the_broker_s_password_comes_from_the_environment_or_else_from_the_service_manager() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let password = |env: &[(&str, &str)]| load("", env).unwrap().amqp.password.map(|p| p.expose().to_owned());
+    assert_eq!(password(&[("CREDENTIALS_DIRECTORY", directory)]), None);
+    std::fs::write(folder.path().join("amqp_password"), "from-a-file\n").unwrap();
+    assert_eq!(password(&[("CREDENTIALS_DIRECTORY", directory)]).as_deref(), Some("from-a-file"));
+    let both = [("CREDENTIALS_DIRECTORY", directory), ("VODRELAY_AMQP__PASSWORD", "from-a-variable")];
+    assert_eq!(password(&both).as_deref(), Some("from-a-variable"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_and_says_why() {
+    let told = Config::load(Some(Path::new("/nowhere/config.toml")), std::iter::empty()).unwrap_err();
+    assert_eq!(
+        told.to_string(),
+        "/nowhere/config.toml: cannot be read: No such file or directory (os error 2); name a file that can be with \
+         --config or VODRELAY_CONFIG"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, b"[log]\nlevel = \"inf\xff\"").unwrap();
+    let told = Config::load(Some(&path), std::iter::empty()).unwrap_err();
+    assert!(told.to_string().ends_with("config.toml:2: is not UTF-8; save the file as UTF-8"), "{told}");
+}
+
+#[test]
+fn the_example_says_what_holds_without_it() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
+    assert_eq!(Config::load(Some(&example), std::iter::empty()), Ok(Config::default()));
+}
+
+/// Runs the program with an environment of its own.
+fn vodrelay(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vodrelay"));
+    command.args(args).env_clear().envs(env.iter().copied()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_exit_code_tells_what_kind_of_ending_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.toml");
+    std::fs::write(&good, "[log]\nlevel = \"warn\"\n").unwrap();
+    let bad = folder.path().join("bad.toml");
+    std::fs::write(&bad, "[log]\nlevle = \"warn\"\nformat = 1\n").unwrap();
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+
+    let table: [(&[&str], i32); 9] = [
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["completions", "bash"], 0),
+        (&["check", "--offline", "--config", good], 0),
+        (&["check", "--offline", "--config", bad], 78),
+        (&["check", "--offline", "--config", "/nowhere/config.toml"], 78),
+        (&[], 2),
+        (&["frobnicate"], 2),
+        (&["completions", "tcsh"], 2),
+    ];
+    for (args, code) in table {
+        let output = vodrelay(args, &[]);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+    assert_eq!(vodrelay(&["check", "--offline"], &[("VODRELAY_CONFIG", bad)]).status.code(), Some(78));
+    assert_eq!(vodrelay(&["check", "--offline"], &[("VODRELAY_LOG__LEVEL", "loud")]).status.code(), Some(78));
+}
+
+#[test]
+fn help_documents_the_exit_codes() {
+    let output = vodrelay(&["--help"], &[]);
+    let help = text(&output.stdout);
+    for line in ["   0  done", "   1  failure", "   2  usage", "  70  bug", "  75  temporary failure", "  78  configuration"] {
+        assert!(help.contains(line), "{help}");
+    }
+}
+
+#[test]
+fn check_prints_a_line_for_each_error_or_that_all_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, "[log]\nlevle = \"warn\"\nformat = 1\n").unwrap();
+    let told = vodrelay(&["check", "--offline", "--config", path], &[]);
+    assert_eq!(
+        text(&told.stdout),
+        format!(
+            "{path}:2: unknown key \"levle\" in [log]; did you mean \"level\"?\n\
+             {path}:3: log.format must be text in quotes, not an integer\n"
+        )
+    );
+    let told = vodrelay(&["check", "--offline", "--json", "--config", path], &[]);
+    let json: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["errors"][0]["place"], format!("{path}:2"));
+
+    std::fs::write(path, "").unwrap();
+    let told = vodrelay(&["check", "--offline", "--config", path], &[]);
+    assert_eq!(text(&told.stdout), format!("config ok: {path}\n"));
+}
+
+#[test]
+fn completions_are_scripts_that_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = vodrelay(&["completions", shell], &[]);
+        assert!(text(&output.stdout).contains("completions"), "{shell}");
+        assert!(output.stderr.is_empty(), "{shell}");
+    }
+}
