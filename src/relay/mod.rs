@@ -25,7 +25,7 @@ use crate::clock::{Moment, WallTime};
 use crate::event::MessageId;
 use crate::journal::Journal;
 use crate::output::{Message, Output};
-use crate::vod;
+use crate::vod::{self, Action};
 use journaling::Work;
 use report::{CallEnded, Report};
 pub use stats::{Snapshot, Stats};
@@ -174,7 +174,7 @@ impl Shell {
                         Err(error) => (Err(error.failure), Some(error)),
                     };
                     let input = Input::Pulled { pull, sent_at, received_at, pulled_at, result };
-                    let call = Some(CallEnded { sub_app, action: "PullEvents", error });
+                    let call = Some(CallEnded { sub_app, action: Action::PullEvents, error });
                     send(&inputs, Arrived { input, call });
                     Ok(())
                 });
@@ -200,7 +200,7 @@ impl Shell {
                 self.tasks.spawn(async move {
                     let error = client.confirm_events(sub_app, &handles, cutoff).await.err();
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
-                    let ended = CallEnded { sub_app, action: "ConfirmEvents", error };
+                    let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(&inputs, Arrived { input: Input::Confirmed { call, result }, call: Some(ended) });
                     Ok(())
                 });

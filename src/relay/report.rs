@@ -11,13 +11,13 @@ use super::stats::Stats;
 use crate::clock::Moment;
 use crate::event::SubAppId;
 use crate::lease::Window;
-use crate::vod::CallError;
+use crate::vod::{Action, CallError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
 #[derive(Debug)]
 pub(super) struct CallEnded {
     pub(super) sub_app: SubAppId,
-    pub(super) action: &'static str,
+    pub(super) action: Action,
     pub(super) error: Option<CallError>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Report {
     window: Window,
     answers: HashMap<PullId, (SubAppId, Arc<str>)>,
     /// Why calls fail now, by whose and which they are.
-    failing: HashMap<(SubAppId, &'static str), Option<String>>,
+    failing: HashMap<(SubAppId, Action), String>,
 }
 
 impl Report {
@@ -42,14 +42,15 @@ impl Report {
         match error {
             None => {
                 if self.failing.remove(&key).is_some() {
-                    info!(%sub_app, action, "calls succeed again");
+                    info!(%sub_app, action = action.name(), "calls succeed again");
                 }
             }
             Some(error) => {
-                let reason = error.code.as_ref().map(ToString::to_string);
-                if self.failing.get(&key) != Some(&reason) {
-                    warn!(%sub_app, action, failure = %error.failure, error = %error, "calls fail, and are tried again");
-                    self.failing.insert(key, reason);
+                let said = self.failing.insert(key, error.code.clone());
+                if said.as_deref() != Some(error.code.as_str()) {
+                    let next_step = error.next_step();
+                    let action = action.name();
+                    warn!(%sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
                 }
             }
         }
