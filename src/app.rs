@@ -1,1 +1,309 @@
-//! (to be written)
+//! Builds the parts from the configuration, owns their tasks, and turns signals into a drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{self, Config};
+use crate::journal::{self, Journal};
+use crate::lease::Window;
+use crate::outcome::{JournalState, OutputState};
+use crate::output::{self, Output};
+use crate::relay::core::{ConfirmAfter, Settings};
+use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
+use crate::vod;
+
+/// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
+const DRAIN_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long the output may take to close after the drain.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the relay cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// There are no usable credentials.
+    #[error(transparent)]
+    Credentials(vod::CredentialsError),
+    /// The client cannot work with its settings.
+    #[error(transparent)]
+    Client(vod::SetupError),
+    /// The routing key's template is wrong.
+    #[error("amqp.routing_key: {0}")]
+    RoutingKey(output::message::TemplateError),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(journal::OpenError),
+    /// The journal failed for good, or its last work could not be committed.
+    #[error(transparent)]
+    Writer(journal::WriteError),
+    /// The output ended.
+    #[error(transparent)]
+    Output(output::Error),
+    /// The relay itself ended.
+    #[error("the relay ended before it was asked to")]
+    Relay(#[source] RelayError),
+}
+
+/// A relay at work.
+#[derive(Debug)]
+pub struct Running {
+    drain: CancellationToken,
+    stop_output: CancellationToken,
+    relay: JoinHandle<Result<(), RelayError>>,
+    output: JoinHandle<Result<(), output::Error>>,
+    writer: journal::Writer,
+    watch: Watch,
+}
+
+/// What can be seen of a relay at work.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    stats: Arc<Stats>,
+    journal: Journal,
+    output: Output,
+}
+
+impl Watch {
+    /// The figures of this run.
+    pub fn snapshot(&self) -> Snapshot {
+        self.stats.snapshot()
+    }
+
+    /// The relay's state in one line.
+    pub fn status(&self) -> String {
+        let snapshot = self.snapshot();
+        let load = snapshot.load;
+        let state = match (&*self.journal.state().borrow(), &*self.output.state().borrow()) {
+            (JournalState::Down(reason), _) => format!("journal down: {reason}"),
+            (_, OutputState::Down(reason)) => format!("output down: {reason}"),
+            (_, OutputState::Blocked(reason)) => format!("output blocked: {reason}"),
+            _ if load.events == 0 => "idle".to_owned(),
+            _ => format!("relaying; {} events in flight", load.events),
+        };
+        let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
+        let Snapshot { deliveries, confirmed, parked, .. } = snapshot;
+        format!("{state}; {deliveries} deliveries, {published} published, {confirmed} confirmed, {parked} parked")
+    }
+}
+
+impl Running {
+    /// Starts a relay. The credentials' places are given apart, because a demonstration brings its own.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`]; then nothing runs. A cloud or a broker that is away is no error: the relay waits for it.
+    pub async fn start(config: &Config, places: vod::Places) -> Result<Self, AppError> {
+        let mut options = vod::Options::new(config.vod.endpoint.clone(), places.source);
+        options.region.clone_from(&config.vod.region);
+        options.credentials = places;
+        let client = vod::Client::new(options).map_err(AppError::Client)?;
+        let credentials = client.refresh_credentials().await.map_err(AppError::Credentials)?;
+        info!(origin = %credentials.origin, secret_id = %credentials.masked_id(), "credentials read");
+        let output_options = output_options(config)?;
+        let journal_options = journal::Options { path: config.journal.path.clone() };
+        let opened = tokio::task::spawn_blocking(move || Journal::open(&journal_options)).await;
+        let (journal, writer) =
+            opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(AppError::Journal)?;
+        let (drain, stop_output) = (CancellationToken::new(), CancellationToken::new());
+        let (output, output_task) = match output_options {
+            OutputOptions::Amqp(options) => output::amqp::spawn(options, stop_output.clone()),
+            OutputOptions::Stdout(options) => output::stdout::spawn(options, stop_output.clone()),
+        };
+        let stats = Arc::new(Stats::new());
+        let watch = Watch { stats: Arc::clone(&stats), journal: journal.clone(), output: output.clone() };
+        let parts = Parts { settings: settings(config), client, journal, output, stats };
+        let relay = tokio::spawn(relay::run(parts, drain.clone()));
+        Ok(Self { drain, stop_output, relay, output: output_task, writer, watch })
+    }
+
+    /// For whoever looks on.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Cancelling it begins the drain: nothing more is pulled, what is in flight is finished.
+    pub fn drain(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// Waits until the relay has drained, or had to end, and closes its parts. A drain that takes too long is cut off;
+    /// nothing is lost by that, and the next start goes on from the journal.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`] when a part ended that the relay cannot do without.
+    pub async fn wait(mut self) -> Result<Snapshot, AppError> {
+        let drain = self.drain.clone();
+        let too_long = async {
+            drain.cancelled().await;
+            tokio::time::sleep(DRAIN_LIMIT).await;
+        };
+        let ended = tokio::select! {
+            ended = &mut self.relay => flatten(ended).map_err(AppError::Relay),
+            ended = &mut self.output => {
+                let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                // What is acked is still confirmed: the relay drains, and does not wait for an output that is gone.
+                self.drain.cancel();
+                let drained = tokio::time::timeout(DRAIN_LIMIT, &mut self.relay).await;
+                drop(drained);
+                return self.close(ended.map_err(AppError::Output)).await;
+            }
+            () = too_long => {
+                warn!(limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start goes on from the journal");
+                self.relay.abort();
+                Ok(())
+            }
+        };
+        self.stop_output.cancel();
+        let closed = tokio::time::timeout(CLOSE_LIMIT, &mut self.output).await;
+        let ended = match closed {
+            Ok(Ok(Err(error))) => ended.and(Err(AppError::Output(error))),
+            Ok(Ok(Ok(()))) | Err(_) => ended,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        self.close(ended).await
+    }
+
+    async fn close(self, ended: Result<(), AppError>) -> Result<Snapshot, AppError> {
+        let Self { relay, watch, writer, .. } = self;
+        relay.abort();
+        let snapshot = watch.snapshot();
+        // The writer ends when the last way to it is gone.
+        drop(watch);
+        let written = tokio::task::spawn_blocking(move || writer.join()).await;
+        let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        match (ended, written) {
+            // The writer's own words say more than that it is gone.
+            (Ok(()) | Err(AppError::Relay(RelayError::Journal)), Err(error)) => Err(AppError::Writer(error)),
+            (Ok(()), Ok(())) => Ok(snapshot),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+fn flatten(ended: Result<Result<(), RelayError>, tokio::task::JoinError>) -> Result<(), RelayError> {
+    ended.unwrap_or_else(|died| Err(RelayError::Task(died)))
+}
+
+/// What the core must know.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        sub_apps: config.vod.sub_apps(),
+        confirm_after: match config.relay.confirm_after {
+            config::ConfirmAfter::Publish => ConfirmAfter::Publish,
+            config::ConfirmAfter::Journal => ConfirmAfter::Journal,
+        },
+        window: Window { length: config.vod.window, margin: config.relay.lease_margin },
+        max_in_flight: config.relay.max_in_flight,
+        idle_backoff_min: config.relay.idle_backoff_min,
+        idle_backoff_max: config.relay.idle_backoff_max,
+        publish_attempts: config.relay.publish_attempts,
+        requests_per_second: config.vod.requests_per_second,
+        seed: fastrand::u64(..),
+    }
+}
+
+/// Where the configuration says that credentials are.
+pub fn places(config: &Config) -> vod::Places {
+    vod::Places::new(match config.vod.credentials {
+        config::CredentialSource::Auto => vod::CredentialSource::Auto,
+        config::CredentialSource::Env => vod::CredentialSource::Env,
+        config::CredentialSource::File => vod::CredentialSource::File,
+        config::CredentialSource::CvmRole => vod::CredentialSource::CvmRole,
+        config::CredentialSource::Systemd => vod::CredentialSource::Systemd,
+    })
+}
+
+/// The output that the configuration asks for.
+#[derive(Clone, Debug)]
+pub enum OutputOptions {
+    /// RabbitMQ.
+    Amqp(output::amqp::Options),
+    /// Standard output.
+    Stdout(output::stdout::Options),
+}
+
+/// The output that the configuration asks for.
+///
+/// # Errors
+///
+/// [`AppError::RoutingKey`].
+pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
+    let routing_key: output::message::RoutingKeyTemplate =
+        config.amqp.routing_key.parse().map_err(AppError::RoutingKey)?;
+    let format = match config.amqp.format {
+        config::Format::Event => output::message::Format::Event,
+        config::Format::CloudEvents => output::message::Format::CloudEvents,
+    };
+    if config.output.kind == config::OutputKind::Stdout {
+        return Ok(OutputOptions::Stdout(output::stdout::Options { routing_key, format }));
+    }
+    let amqp = &config.amqp;
+    Ok(OutputOptions::Amqp(output::amqp::Options {
+        username: amqp.username.clone(),
+        password: amqp.password.clone(),
+        exchange: amqp.exchange.clone(),
+        queue: amqp.queue.clone(),
+        routing_key,
+        topology: match amqp.topology {
+            config::Topology::Declare => output::amqp::Topology::Declare,
+            config::Topology::Verify => output::amqp::Topology::Verify,
+        },
+        format,
+        tls: output::amqp::TlsFiles {
+            ca_file: amqp.ca_file.clone(),
+            certificate_file: amqp.client_cert_file.clone(),
+            key_file: amqp.client_key_file.clone(),
+        },
+        ..output::amqp::Options::new(amqp.urls.iter().map(address).collect())
+    }))
+}
+
+fn address(url: &config::AmqpUrl) -> output::amqp::Address {
+    let url = url.expose();
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let tls = url.scheme() == "amqps";
+    let host = url.host_str().unwrap_or_default();
+    let path = url.path().strip_prefix('/').unwrap_or_default();
+    output::amqp::Address {
+        tls,
+        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: url.port().unwrap_or(if tls { 5671 } else { 5672 }),
+        // No path at all means RabbitMQ's default virtual host (the AMQP URI specification leaves it to the client).
+        vhost: if path.is_empty() { "/".to_owned() } else { decoded(path) },
+        username: (!url.username().is_empty()).then(|| decoded(url.username())),
+        password: url.password().map(|password| crate::secret::Secret::new(decoded(password))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn addressed(url: &str) -> output::amqp::Address {
+        let config = Config::load(None, [("VODRELAY_AMQP__URLS".to_owned(), url.to_owned())]).unwrap();
+        address(&config.amqp.urls[0])
+    }
+
+    #[test]
+    fn a_brokers_url_is_taken_apart_and_decoded() {
+        let address = addressed("amqps://us%65r:p%40ss@mq.example:5999/a%2fb");
+        assert_eq!((address.tls, address.host.as_str(), address.port), (true, "mq.example", 5999));
+        assert_eq!((address.vhost.as_str(), address.username.as_deref()), ("a/b", Some("user")));
+        assert_eq!(address.password.unwrap().expose(), "p@ss");
+    }
+
+    #[test]
+    fn a_brokers_url_has_the_usual_defaults() {
+        let address = addressed("amqp://[::1]");
+        assert_eq!((address.host.as_str(), address.port, address.vhost.as_str()), ("::1", 5672, "/"));
+        assert_eq!((address.username, address.password), (None, None));
+        assert_eq!(addressed("amqps://h/%2f").vhost, "/");
+        assert_eq!(addressed("amqps://h/%2f").port, 5671);
+    }
+}

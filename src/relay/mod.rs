@@ -14,7 +14,7 @@ mod report;
 mod stats;
 
 use std::sync::Arc;
-use std::time::Duration;
+
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -221,5 +221,3 @@ fn send(inputs: &mpsc::UnboundedSender<Arrived>, arrived: Arrived) {
     let _ = inputs.send(arrived);
 }
 
-/// How long a drain can take at the most: a poll in flight, a publish, a confirm.
-pub const DRAIN_LIMIT: Duration = Duration::from_secs(35);
