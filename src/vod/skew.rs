@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn calls_that_were_refused_together_are_all_repeated() {
         let skew = Skew::default();
-        let mut refused = || skew.refused(1_551_113_065, TRUE_MS - 600_000, NOW);
+        let refused = || skew.refused(1_551_113_065, TRUE_MS - 600_000, NOW);
         assert_eq!((refused(), refused()), (Change::Corrected(-599_750), Change::Known));
     }
 

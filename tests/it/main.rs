@@ -1,3 +1,4 @@
-//! Real parts over real sockets.
+//! Real parts against each other, over real sockets on the loopback address.
 
 mod config;
+mod vod;
