@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+pub mod events;
 pub mod exit;
 
 use std::path::PathBuf;

@@ -466,7 +466,7 @@ fn loaded(row: &Row<'_>, now: Moment) -> rusqlite::Result<Loaded> {
 }
 
 /// The small key of a fingerprint.
-pub(super) fn head(fingerprint: &Fingerprint) -> i64 {
+fn head(fingerprint: &Fingerprint) -> i64 {
     let [a, b, c, d, e, f, g, h, ..] = fingerprint.0;
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }

@@ -227,3 +227,83 @@ fn may_pass(code: Option<ErrorCode>) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Moment, WallTime};
+    use crate::event::{Event, SubAppId};
+    use crate::journal::request::Slot;
+    use crate::journal::{Answer, Closed, Journal, Options};
+    use crate::lease::Window;
+
+    const BOUND: Duration = Duration::from_secs(30);
+
+    impl Journal {
+        async fn sql(&self, sql: &'static str) -> Result<(), Closed> {
+            let (slot, answer) = Slot::new();
+            self.requests.send(Request::Sql(sql, slot)).await.map_err(|_| Closed)?;
+            answer.await.map_err(|_| Closed)
+        }
+    }
+
+    fn answer(n: usize) -> Answer {
+        let body = format!(r#"{{"EventHandle":"h{n}","n":{n},"x":"{}"}}"#, "x".repeat(10_000));
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        Answer {
+            sub_app: SubAppId(0),
+            request_id: "r".into(),
+            lease: window.lease(Moment(0)),
+            received_at: Moment(1),
+            pulled_at: WallTime(0),
+            lease_until: WallTime(27_000),
+            events: vec![Arc::new(Event::parse(SubAppId(0), body.into()).unwrap())],
+            publish_now: true,
+        }
+    }
+
+    /// SQLite's own limit on the size of the file gives the very error of a full disk, without a disk to fill.
+    #[tokio::test]
+    async fn a_full_disk_takes_the_journal_down_until_there_is_space_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let (journal, writer) = Journal::open(&Options { path: path.clone() }).unwrap();
+        let mut state = journal.state();
+        let operator = rusqlite::Connection::open(&path).unwrap();
+        operator
+            .execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob(1000000))")
+            .unwrap();
+        // No limit is below what the file has already.
+        journal.sql("PRAGMA max_page_count = 1").await.unwrap();
+        let calls: Vec<_> = (0..10)
+            .map(|n| {
+                let journal = journal.clone();
+                tokio::spawn(async move { journal.record(answer(n)).await })
+            })
+            .collect();
+        let is_down = |s: &JournalState| matches!(s, JournalState::Down(_));
+        let down = tokio::time::timeout(BOUND, state.wait_for(is_down)).await.unwrap().unwrap().clone();
+        let JournalState::Down(reason) = down else { unreachable!() };
+        assert!(reason.contains("full") && reason.contains("free space"), "{reason}");
+        operator.execute_batch("DROP TABLE ballast").unwrap();
+        for call in calls {
+            let recorded = tokio::time::timeout(BOUND, call).await.unwrap().unwrap().unwrap();
+            assert!(!recorded[0].redelivered, "no try before counts");
+        }
+        assert_eq!(*state.borrow(), JournalState::Up);
+        let events: i64 = operator.query_row("SELECT count(*) FROM event_log", [], |row| row.get(0)).unwrap();
+        assert_eq!(events, 10);
+        drop(journal);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn damage_and_bugs_are_not_waited_out() {
+        assert!(may_pass(Some(ErrorCode::DiskFull)));
+        for code in
+            [None, Some(ErrorCode::DatabaseCorrupt), Some(ErrorCode::NotADatabase), Some(ErrorCode::Unknown)]
+        {
+            assert!(!may_pass(code), "{code:?}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Real parts against each other, over real sockets on the loopback address.
 
 mod config;
+mod journal;
 mod vod;

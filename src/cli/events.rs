@@ -1,0 +1,373 @@
+//! `events list` and `events show`: what the journal knows, whether or not a relay is running.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::clock::WallTime;
+use crate::event::SubAppId;
+use crate::journal::query::{DeliveryRow, EventRow, Filter, QueryError, Reader, Shown, State};
+
+/// Events that are read, and laid out in columns, together.
+const PAGE: u32 = 200;
+/// Levels of indent; deeper ones look like the last.
+const DEEPEST_INDENT: usize = 40;
+
+/// What `events list` is asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only events in this state
+    #[arg(long, value_parser = states())]
+    pub state: Option<State>,
+    /// Only events of this EventType
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Only events of this sub-application; 0 is the default application
+    #[arg(long, value_name = "ID")]
+    pub sub_app: Option<u64>,
+    /// Only events about this file
+    #[arg(long, value_name = "ID")]
+    pub file_id: Option<String>,
+    /// Only events about this task
+    #[arg(long, value_name = "ID")]
+    pub task_id: Option<String>,
+    /// Only events that may be in the queue more than once
+    #[arg(long)]
+    pub maybe_duplicate: bool,
+    /// Only events received since then: a time (2026-01-31T08:00:00Z) or an age (90s, 2h, 3d)
+    #[arg(long, value_name = "TIME|AGE", value_parser = since)]
+    pub since: Option<WallTime>,
+    /// At most this many events, the newest ones
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: u64,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `events show` is asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ShowArgs {
+    /// The event's number, its message id, or the beginning of that
+    #[arg(value_name = "ID|MESSAGE_ID")]
+    pub id: String,
+    /// Print one JSON object, with the body as the cloud sent it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why nothing, or not everything, was printed.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// The journal cannot answer.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Standard output is gone.
+    #[error("the output cannot be written")]
+    Output(#[from] io::Error),
+}
+
+/// How much of what was asked for was printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a person should be told when there is more"]
+pub struct Listed {
+    /// Events printed.
+    pub events: u64,
+    /// Whether the limit kept further ones back.
+    pub more: bool,
+}
+
+/// Prints the events that match, newest first.
+///
+/// # Errors
+///
+/// [`EventsError`].
+pub fn list(journal_path: &Path, args: &ListArgs, out: &mut impl Write) -> Result<Listed, EventsError> {
+    let reader = Reader::open(journal_path)?;
+    let filter = Filter {
+        state: args.state,
+        event_type: args.event_type.clone(),
+        sub_app: args.sub_app.map(SubAppId),
+        file_id: args.file_id.clone(),
+        task_id: args.task_id.clone(),
+        maybe_duplicate: args.maybe_duplicate,
+        since: args.since,
+    };
+    let mut listed = Listed { events: 0, more: false };
+    let mut columns = Columns::default();
+    let mut before = None;
+    loop {
+        let left = args.limit - listed.events;
+        let wanted = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
+        // One more than is wanted tells whether there is more.
+        let mut page = reader.list(&filter, before, wanted + 1)?;
+        listed.more = page.len() > wanted as usize;
+        page.truncate(wanted as usize);
+        if args.json {
+            for event in &page {
+                write_json(out, event)?;
+            }
+        } else {
+            columns.write(out, &page)?;
+        }
+        listed.events += page.len() as u64;
+        before = page.last().map(EventRow::cursor);
+        if !listed.more || listed.events >= args.limit {
+            out.flush()?;
+            return Ok(listed);
+        }
+    }
+}
+
+/// Prints one event with its deliveries and its body.
+///
+/// # Errors
+///
+/// [`EventsError`].
+pub fn show(journal_path: &Path, args: &ShowArgs, out: &mut impl Write) -> Result<(), EventsError> {
+    let shown = Reader::open(journal_path)?.show(&args.id)?;
+    if args.json {
+        show_json(&shown, out)?
+    } else {
+        show_people(&shown, out)?
+    }
+    Ok(out.flush()?)
+}
+
+fn show_json(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Object<'a> {
+        #[serde(flatten)]
+        event: &'a EventRow,
+        fingerprint: &'a str,
+        deliveries: &'a [DeliveryRow],
+        body: &'a RawValue,
+    }
+    // Raw: a parsed body would lose digits, order and repeated keys.
+    let body = serde_json::from_slice(&shown.body)?;
+    write_json(
+        out,
+        &Object { event: &shown.event, fingerprint: &shown.fingerprint, deliveries: &shown.deliveries, body },
+    )
+}
+
+fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+fn show_people(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
+    let event = &shown.event;
+    let text = |value: &Option<String>| value.as_deref().map_or_else(|| "-".into(), printable);
+    let time = |value: Option<WallTime>| value.map_or_else(|| "-".into(), |t| t.to_string());
+    let duplicate = if event.maybe_duplicate {
+        "yes: a publish may have reached the broker without an ack"
+    } else {
+        "no"
+    };
+    let facts = [
+        ("event", event.id.to_string()),
+        ("message id", event.message_id.clone()),
+        ("fingerprint", shown.fingerprint.clone()),
+        ("occurrence", event.occurrence.to_string()),
+        ("sub-application", event.sub_app_id.to_string()),
+        ("type", text(&event.event_type)),
+        ("file", text(&event.file_id)),
+        ("task", text(&event.task_id)),
+        ("state", event.state.to_string()),
+        ("reason", text(&event.reason)),
+        ("attempts", event.attempts.to_string()),
+        ("redeliveries", event.redeliveries.to_string()),
+        ("maybe duplicate", duplicate.to_owned()),
+        ("received", event.received_at.to_string()),
+        ("published", time(event.published_at)),
+        ("confirmed", time(event.confirmed_at)),
+    ];
+    for (name, value) in facts {
+        writeln!(out, "{name:<17}{value}")?;
+    }
+    writeln!(out, "\ndeliveries")?;
+    for delivery in &shown.deliveries {
+        writeln!(
+            out,
+            "  {}  until {}  {:<9}  {}  request {}",
+            delivery.pulled_at,
+            delivery.lease_until,
+            delivery.outcome,
+            text(&delivery.handle),
+            printable(&delivery.request_id),
+        )?;
+    }
+    writeln!(out, "\nbody\n{}", printable_lines(&indented(&String::from_utf8_lossy(&shown.body))))
+}
+
+/// The table of `events list`. Later pages keep at least the widths of the first.
+#[derive(Default)]
+struct Columns {
+    widths: [usize; 9],
+    begun: bool,
+}
+
+impl Columns {
+    const TITLES: [&str; 9] =
+        ["ID", "STATE", "TYPE", "SUB-APP", "FILE", "TASK", "ATTEMPTS", "RECEIVED", "MESSAGE ID"];
+
+    fn write(&mut self, out: &mut impl Write, page: &[EventRow]) -> io::Result<()> {
+        let mut lines = Vec::with_capacity(page.len() + 1);
+        if !self.begun && !page.is_empty() {
+            lines.push((Self::TITLES.map(str::to_owned), String::new()));
+            self.begun = true;
+        }
+        lines.extend(page.iter().map(|event| {
+            let text = |value: &Option<String>| value.as_deref().map_or_else(|| "-".into(), printable);
+            let mut notes = String::new();
+            if event.maybe_duplicate {
+                notes += "  (maybe duplicate)";
+            }
+            if let Some(reason) = &event.reason {
+                notes += "  ";
+                notes += &printable(reason);
+            }
+            let cells = [
+                event.id.to_string(),
+                event.state.to_string(),
+                text(&event.event_type),
+                event.sub_app_id.to_string(),
+                text(&event.file_id),
+                text(&event.task_id),
+                event.attempts.to_string(),
+                event.received_at.to_string(),
+                event.message_id.clone(),
+            ];
+            (cells, notes)
+        }));
+        for (cells, _) in &lines {
+            for (width, cell) in self.widths.iter_mut().zip(cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for (cells, notes) in &lines {
+            let mut line = String::new();
+            for (width, cell) in self.widths.iter().zip(cells) {
+                // Writing to a string cannot fail.
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            line.truncate(line.trim_end().len());
+            writeln!(out, "{line}{notes}")?;
+        }
+        Ok(())
+    }
+}
+
+/// JSON with line breaks and indents, and every token as it was.
+fn indented(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let mut depth = 0_usize;
+    let mut tokens = json.chars().peekable();
+    let new_line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        // Text can nest as deep as it is long; an indent that follows it would be quadratic.
+        out.extend(std::iter::repeat_n("  ", depth.min(DEEPEST_INDENT)));
+    };
+    while let Some(c) = tokens.next() {
+        match c {
+            '"' => {
+                out.push(c);
+                while let Some(c) = tokens.next() {
+                    out.push(c);
+                    match c {
+                        '\\' => out.extend(tokens.next()),
+                        '"' => break,
+                        _ => {}
+                    }
+                }
+            }
+            ' ' | '\t' | '\r' | '\n' => {}
+            '{' | '[' => {
+                out.push(c);
+                while tokens.next_if(char::is_ascii_whitespace).is_some() {}
+                if let Some(end) = tokens.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    new_line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                new_line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                new_line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text that came from outside, without anything that a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() })
+        .collect()
+}
+
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+fn states() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(State::ALL.map(State::name)).try_map(|name| name.parse::<State>())
+}
+
+fn since(text: &str) -> Result<WallTime, String> {
+    if let Ok(age) = text.parse::<humantime::Duration>() {
+        let age = i64::try_from(Duration::from(age).as_millis()).unwrap_or(i64::MAX);
+        return Ok(WallTime(WallTime::now().0.saturating_sub(age)));
+    }
+    text.parse::<jiff::Timestamp>().map(|time| WallTime(time.as_millisecond())).map_err(|_| {
+        "neither a time with its zone, such as 2026-01-31T08:00:00Z, nor an age with its unit, such as 2h"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indenting_changes_white_space_only() {
+        let raw = r#"{"a":[1.0,{"b":"x, \"y\": {"}],"e":{ },"n":12345678901234567890123, "f":[]}"#;
+        let expected = "{\n  \"a\": [\n    1.0,\n    {\n      \"b\": \"x, \\\"y\\\": {\"\n    }\n  ],\n  \"e\": {},\n  \"n\": 12345678901234567890123,\n  \"f\": []\n}";
+        assert_eq!(indented(raw), expected);
+        for odd in ["null", "]", "{", "\"\\", "", "[[[["] {
+            indented(odd);
+        }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}\nc é"), "a\\u{1b}[31mb\\u{9b}\\u{a}c é");
+        assert_eq!(printable_lines("a\nb\u{7f}"), "a\nb\\u{7f}");
+    }
+
+    #[test]
+    fn since_takes_a_time_or_an_age() {
+        assert_eq!(since("2019-02-25T16:44:25.007Z"), Ok(WallTime(1_551_113_065_007)));
+        assert_eq!(since("2019-02-26T00:44:25+08:00"), Ok(WallTime(1_551_113_065_000)));
+        let ago = WallTime::now().0 - since("2h").unwrap().0;
+        assert!((7_199_000..7_201_000).contains(&ago), "{ago}");
+        for wrong in ["", "yesterday", "17", "2019-02-25", "2019-02-25T16:44:25"] {
+            assert!(since(wrong).is_err(), "{wrong}");
+        }
+    }
+}

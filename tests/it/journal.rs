@@ -1,0 +1,974 @@
+//! The journal on a real disk: what it decides, what it keeps, and how it behaves in trouble.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use vodrelay::cli::events::{self, ListArgs, ShowArgs};
+use vodrelay::clock::{Moment, WallTime, boot_id};
+use vodrelay::event::{Event, EventHandle, SubAppId};
+use vodrelay::identity::{DeliveryId, EventId, Progress, Recorded};
+use vodrelay::journal::query::{Filter, QueryError, Reader, State};
+use vodrelay::journal::{
+    Answer, Attempt, HandleOutcome, Journal, OpenError, Options, Summary, WriteError, Writer,
+};
+use vodrelay::lease::Window;
+use vodrelay::outcome::JournalState;
+
+/// Nothing here takes this long unless it hangs.
+const BOUND: Duration = Duration::from_secs(30);
+const APP: SubAppId = SubAppId(7);
+/// 2023-11-14T22:13:20Z: what the boot clock's zero is on the wall clock of these tests.
+const EPOCH: i64 = 1_700_000_000_000;
+const WINDOW: Window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+/// How long a lease is in these tests, in milliseconds.
+const LEASE: u64 = 27_000;
+
+struct Desk {
+    folder: TempDir,
+    open: Option<(Journal, Writer)>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let mut desk = Self { folder: tempfile::tempdir().unwrap(), open: None };
+        desk.start();
+        desk
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("journal.db")
+    }
+
+    fn start(&mut self) {
+        self.open = Some(Journal::open(&Options { path: self.path() }).unwrap());
+    }
+
+    /// As at the end of a process: the writer commits what is queued and closes the file.
+    fn stop(&mut self) {
+        let (journal, writer) = self.open.take().unwrap();
+        drop(journal);
+        writer.join().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.open.as_ref().unwrap().0
+    }
+
+    /// An operator's own connection.
+    fn sql(&self) -> Connection {
+        Connection::open(self.path()).unwrap()
+    }
+
+    async fn record(&self, answer: Answer) -> Vec<Recorded> {
+        self.journal().record(answer).await.unwrap()
+    }
+
+    /// Records one delivery and says what it was taken for: its occurrence, and whether it is a redelivery.
+    async fn pull(&self, at: u64, handle: &str, says: &str) -> (u32, bool) {
+        let recorded = self.record(answer(at, &[(handle, says)])).await;
+        (recorded[0].occurrence, recorded[0].redelivered)
+    }
+
+    async fn publish(&self, event: EventId) {
+        self.journal().published(vec![(event, WallTime(EPOCH + 500))]).await.unwrap();
+    }
+
+    async fn confirm(&self, delivery: DeliveryId) {
+        self.journal().confirmed(vec![delivery], WallTime(EPOCH + 1_007)).await.unwrap();
+    }
+
+    fn event_states(&self) -> Vec<String> {
+        texts(&self.sql(), "SELECT state FROM event_log ORDER BY id")
+    }
+
+    fn outcomes(&self) -> Vec<String> {
+        texts(&self.sql(), "SELECT outcome FROM handle_log")
+    }
+}
+
+const NEW_1: (u32, bool) = (1, false);
+const NEW_2: (u32, bool) = (2, false);
+const AGAIN_1: (u32, bool) = (1, true);
+const AGAIN_2: (u32, bool) = (2, true);
+
+fn event(handle: &str, says: &str) -> Arc<Event> {
+    let handle = if handle.is_empty() { "null".into() } else { format!("{handle:?}") };
+    let json = format!(
+        r#"{{"EventHandle":{handle},"EventType":"PullComplete","PullCompleteEvent":{{"TaskId":"t-{says}","FileId":"f-{says}"}}}}"#
+    );
+    Arc::new(Event::parse(APP, Bytes::from(json)).unwrap())
+}
+
+/// An answer whose pull was sent at `at` on the boot clock, and arrived 100 ms later.
+fn answer(at: u64, events: &[(&str, &str)]) -> Answer {
+    let lease = WINDOW.lease(Moment(at));
+    Answer {
+        sub_app: APP,
+        request_id: "r-1".into(),
+        lease,
+        received_at: Moment(at + 100),
+        pulled_at: wall(at + 100),
+        lease_until: wall(lease.cutoff.0),
+        events: events.iter().map(|(handle, says)| event(handle, says)).collect(),
+        publish_now: true,
+    }
+}
+
+fn wall(moment: u64) -> WallTime {
+    WallTime(EPOCH + i64::try_from(moment).unwrap())
+}
+
+fn texts(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = conn.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+fn number(conn: &Connection, sql: &str) -> i64 {
+    conn.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+async fn until(
+    state: &mut watch::Receiver<JournalState>,
+    wanted: impl FnMut(&JournalState) -> bool,
+) -> JournalState {
+    tokio::time::timeout(BOUND, state.wait_for(wanted)).await.expect("in time").unwrap().clone()
+}
+
+fn is_down(state: &JournalState) -> bool {
+    matches!(state, JournalState::Down(_))
+}
+
+// --- what two deliveries are: one test per row of the table in identity.rs, through the file ---
+
+#[tokio::test]
+async fn row_1_an_event_that_is_not_known_is_new() {
+    let desk = Desk::new();
+    let recorded = desk.record(answer(1_000, &[("h1", "a"), ("h2", "b")])).await;
+    let new = |event, delivery| Recorded {
+        event: EventId(event),
+        delivery: DeliveryId(delivery),
+        occurrence: 1,
+        redelivered: false,
+        progress: Progress::default(),
+        attempts: 1,
+    };
+    assert_eq!(recorded, [new(1, 1), new(2, 2)]);
+}
+
+#[tokio::test]
+async fn row_2_an_unconfirmed_event_under_its_handle_comes_again() {
+    let desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    assert_eq!(desk.pull(5_000, "h1", "a").await, AGAIN_1, "while its lease lives");
+    assert_eq!(desk.pull(90_000, "h1", "a").await, AGAIN_1, "after its lease");
+}
+
+#[tokio::test]
+async fn row_3_an_unconfirmed_event_whose_leases_lapsed_comes_again() {
+    let desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    assert_eq!(desk.pull(LEASE - 100, "h2", "a").await, AGAIN_1, "the answer arrives just at the cutoff");
+    assert_eq!(desk.pull(LEASE + 90_000, "", "a").await, AGAIN_1, "no handle says nothing else");
+}
+
+#[tokio::test]
+async fn row_4_a_live_lease_under_another_handle_is_a_second_equal_event() {
+    let desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    assert_eq!(desk.pull(LEASE - 101, "h2", "a").await, NEW_2, "the answer arrives just before the cutoff");
+}
+
+#[tokio::test]
+async fn row_5_a_confirmed_event_under_another_handle_happened_again() {
+    let desk = Desk::new();
+    let first = desk.record(answer(0, &[("h1", "a")])).await[0];
+    desk.confirm(first.delivery).await;
+    assert_eq!(desk.pull(500, "h2", "a").await, NEW_2);
+    assert_eq!(desk.pull(90_000, "h3", "a").await, AGAIN_2, "and that one is unconfirmed");
+}
+
+#[tokio::test]
+async fn row_6_a_confirmed_event_under_its_handle_was_forgotten_by_the_cloud() {
+    let desk = Desk::new();
+    let first = desk.record(answer(0, &[("h1", "a")])).await[0];
+    desk.publish(first.event).await;
+    desk.confirm(first.delivery).await;
+    let again = desk.record(answer(90_000, &[("h1", "a")])).await[0];
+    assert_eq!((again.occurrence, again.redelivered), AGAIN_1);
+    assert_eq!(again.event, first.event);
+    assert_ne!(again.delivery, first.delivery);
+    assert_eq!(again.progress, Progress { published: true, parked: false, confirmed: true });
+}
+
+#[tokio::test]
+async fn row_6_holds_for_each_of_several_equal_events_under_one_handle() {
+    let desk = Desk::new();
+    let first = desk.record(answer(0, &[("h", "a"), ("h", "a")])).await;
+    desk.journal().confirmed(first.iter().map(|r| r.delivery).collect(), wall(500)).await.unwrap();
+    let again = desk.record(answer(90_000, &[("h", "a"), ("h", "a")])).await;
+    let mut occurrences: Vec<_> = again.iter().map(|r| (r.occurrence, r.redelivered)).collect();
+    occurrences.sort_unstable();
+    assert_eq!(occurrences, [AGAIN_1, AGAIN_2]);
+}
+
+#[tokio::test]
+async fn row_7_a_lost_confirm_is_a_redelivery_until_it_is_settled() {
+    let desk = Desk::new();
+    for (says, settled, expected) in [("a", false, AGAIN_1), ("b", true, NEW_2)] {
+        let first = desk.record(answer(0, &[("h1", says)])).await[0];
+        desk.publish(first.event).await;
+        desk.journal().handle_outcome(vec![first.delivery], HandleOutcome::Lost).await.unwrap();
+        if settled {
+            assert_eq!(desk.journal().settle(APP, Moment(60_000), wall(65_000)).await, Ok(1));
+        }
+        assert_eq!(desk.pull(90_000, "h2", says).await, expected);
+        desk.journal().settle(APP, Moment(u64::MAX >> 1), wall(99_000)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_handle_on_two_different_events_merges_nothing() {
+    let desk = Desk::new();
+    let recorded = desk.record(answer(0, &[("h", "a"), ("h", "b")])).await;
+    assert_ne!(recorded[0].event, recorded[1].event);
+    assert!(recorded.iter().all(|r| !r.redelivered));
+    assert_eq!(number(&desk.sql(), "SELECT count(*) FROM handle_log WHERE handle = 'h'"), 2);
+}
+
+#[tokio::test]
+async fn two_equal_events_in_one_answer_are_two_and_both_are_known_again() {
+    let desk = Desk::new();
+    for (at, handles) in [(0, ["h1", "h2"]), (90_000, ["h3", "h4"]), (180_000, ["h5", "h5"])] {
+        let recorded = desk.record(answer(at, &[(handles[0], "a"), (handles[1], "a")])).await;
+        let taken: Vec<_> = recorded.iter().map(|r| (r.occurrence, r.redelivered)).collect();
+        assert_eq!(taken, [(1, at > 0), (2, at > 0)], "at {at}");
+    }
+}
+
+#[tokio::test]
+async fn a_redelivery_is_known_after_a_restart_within_one_boot() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    desk.restart();
+    assert_eq!(desk.pull(1_000, "h2", "a").await, NEW_2, "the first lease still lives");
+    desk.restart();
+    assert_eq!(desk.pull(90_000, "h3", "a").await, AGAIN_1);
+    assert_eq!(desk.pull(90_001, "h4", "a").await, AGAIN_2);
+}
+
+#[tokio::test]
+async fn after_a_reboot_the_wall_clock_judges_the_leases() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    assert_eq!(desk.pull(0, "h1", "b").await, NEW_1);
+    desk.stop();
+    desk.sql().execute("UPDATE boot SET name = 'an earlier one' WHERE name = ?1", [boot_id()]).unwrap();
+    desk.start();
+    // The boot clock began anew and says nothing about the lease.
+    let mut live = answer(0, &[("h2", "a")]);
+    live.pulled_at = wall(LEASE - 1);
+    let mut lapsed = answer(0, &[("h2", "b")]);
+    lapsed.pulled_at = wall(LEASE);
+    assert!(!desk.record(live).await[0].redelivered);
+    assert!(desk.record(lapsed).await[0].redelivered);
+}
+
+// --- how far an event got ---
+
+#[tokio::test]
+async fn the_views_have_exactly_these_columns_and_values() {
+    let desk = Desk::new();
+    let one = desk.record(answer(7, &[("h1", "a"), ("h2", "b"), ("", "c"), ("h4", "d")])).await;
+    desk.record(answer(57, &[("h1", "a"), ("h5", "b")])).await;
+    desk.publish(one[0].event).await;
+    desk.confirm(one[0].delivery).await;
+    desk.publish(one[1].event).await;
+    desk.journal().handle_outcome(vec![one[1].delivery], HandleOutcome::Lost).await.unwrap();
+    desk.journal().parked(vec![(one[3].event, "312 NO_ROUTE".into())]).await.unwrap();
+    desk.journal().handle_outcome(vec![one[3].delivery], HandleOutcome::Refused).await.unwrap();
+    let sql = desk.sql();
+    sql.execute("UPDATE delivery SET lease_until = ?1 WHERE event = 5", [WallTime::now().0 + 60_000])
+        .unwrap();
+
+    let columns =
+        |view: &str| texts(&sql, &format!("SELECT name FROM pragma_table_info('{view}')")).join(" ");
+    assert_eq!(
+        columns("event_log"),
+        "id message_id sub_app_id event_type file_id task_id state occurrence redeliveries attempts reason received_at published_at confirmed_at body"
+    );
+    assert_eq!(columns("handle_log"), "handle event_id pulled_at lease_until outcome confirmed_at");
+
+    let events = texts(
+        &sql,
+        "SELECT concat_ws(' ', id, sub_app_id, event_type, file_id, task_id, state, occurrence, redeliveries, attempts,
+                coalesce(reason, '-'), received_at, coalesce(published_at, '-'), coalesce(confirmed_at, '-'))
+         FROM event_log ORDER BY id",
+    );
+    assert_eq!(
+        events,
+        [
+            "1 7 PullComplete f-a t-a confirmed 1 1 1 - 2023-11-14T22:13:20.107Z 2023-11-14T22:13:20.500Z 2023-11-14T22:13:21.007Z",
+            "2 7 PullComplete f-b t-b published 1 0 1 - 2023-11-14T22:13:20.107Z 2023-11-14T22:13:20.500Z -",
+            "3 7 PullComplete f-c t-c received 1 0 1 - 2023-11-14T22:13:20.107Z - -",
+            "4 7 PullComplete f-d t-d parked 1 0 1 312 NO_ROUTE 2023-11-14T22:13:20.107Z - -",
+            "5 7 PullComplete f-b t-b received 2 0 1 - 2023-11-14T22:13:20.157Z - -",
+        ]
+    );
+    let digest = event("h2", "b").fingerprint.to_string()[..32].to_owned();
+    assert_eq!(
+        texts(&sql, "SELECT message_id FROM event_log WHERE id IN (2, 5) ORDER BY id"),
+        [digest.clone(), format!("{digest}-2")]
+    );
+    let body = String::from_utf8(event("h1", "a").body.to_vec()).unwrap();
+    assert_eq!(texts(&sql, "SELECT body FROM event_log WHERE id = 1"), [body]);
+    assert_eq!(texts(&sql, "SELECT DISTINCT typeof(body) FROM event_log"), ["text"]);
+
+    let handles = texts(
+        &sql,
+        "SELECT concat_ws(' ', coalesce(handle, '-'), event_id, pulled_at,
+                          CASE event_id WHEN 5 THEN '*' ELSE lease_until END, outcome, coalesce(confirmed_at, '-'))
+         FROM handle_log",
+    );
+    assert_eq!(
+        handles,
+        [
+            "h1 1 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z confirmed 2023-11-14T22:13:21.007Z",
+            "h2 2 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z lost -",
+            "- 3 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z lapsed -",
+            "h4 4 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z refused -",
+            "h1 1 2023-11-14T22:13:20.157Z 2023-11-14T22:13:47.057Z lapsed -",
+            "h5 5 2023-11-14T22:13:20.157Z * open -",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_views_show_every_millisecond_exactly() {
+    let desk = Desk::new();
+    let recorded = desk.record(answer(0, &[("h", "a")])).await[0];
+    let sql = desk.sql();
+    for ms in (0..1_000).chain([EPOCH + 999, 1_551_113_065_007, 4_102_444_799_999]) {
+        sql.execute("UPDATE event SET received_at = ?1 WHERE id = ?2", (ms, recorded.event.0)).unwrap();
+        assert_eq!(texts(&sql, "SELECT received_at FROM event_log"), [WallTime(ms).to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn the_body_is_kept_byte_for_byte() {
+    let desk = Desk::new();
+    let long = format!(r#"{{"EventHandle":"h3","x":"{}"}}"#, "長".repeat(400_000));
+    let bodies = [
+        r#"{ "EventHandle" : "h1",	"n": 12345678901234567890.10, "z": null, "é": "\u0000" }"#,
+        r#"{"a":1,"a":2}"#,
+        "17",
+        &long,
+    ];
+    let mut answer = answer(0, &[]);
+    answer.events = bodies
+        .iter()
+        .map(|b| Arc::new(Event::parse(APP, Bytes::copy_from_slice(b.as_bytes())).unwrap()))
+        .collect();
+    answer.publish_now = false;
+    let events = answer.events.clone();
+    desk.record(answer).await;
+    assert_eq!(texts(&desk.sql(), "SELECT body FROM event_log ORDER BY id"), bodies);
+    let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
+    let contents: Vec<_> = loaded.into_iter().map(|l| l.content).collect();
+    assert_eq!(contents, events.iter().map(|e| (**e).clone()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn attempts_are_counted_before_they_leave_and_doubt_stays() {
+    let desk = Desk::new();
+    let one = desk.record(answer(0, &[("h", "a")])).await[0];
+    let attempt = |uncertain, reason: &str| Attempt { event: one.event, uncertain, reason: reason.into() };
+    desk.journal().attempts(vec![attempt(true, "no answer")]).await.unwrap();
+    desk.journal().attempts(vec![attempt(false, "nacked")]).await.unwrap();
+    let row = "SELECT attempts || ' ' || uncertain || ' ' || reason FROM event";
+    assert_eq!(texts(&desk.sql(), row), ["3 1 nacked"]);
+    assert_eq!(desk.record(answer(50, &[("h", "a")])).await[0].attempts, 3);
+}
+
+#[tokio::test]
+async fn what_a_process_left_unacked_is_in_doubt_for_the_next_one() {
+    let mut desk = Desk::new();
+    let sent = desk.record(answer(0, &[("h1", "acked"), ("h2", "unacked"), ("h3", "parked")])).await;
+    let mut kept = answer(0, &[("h4", "never sent")]);
+    kept.publish_now = false;
+    desk.record(kept).await;
+    desk.publish(sent[0].event).await;
+    desk.journal().parked(vec![(sent[2].event, "unroutable".into())]).await.unwrap();
+    desk.restart();
+    assert_eq!(texts(&desk.sql(), "SELECT task_id FROM event WHERE uncertain"), ["t-unacked"]);
+}
+
+#[tokio::test]
+async fn a_time_of_confirm_or_ack_is_that_of_the_first() {
+    let desk = Desk::new();
+    let first = desk.record(answer(0, &[("h1", "a")])).await[0];
+    let second = desk.record(answer(90_000, &[("h1", "a")])).await[0];
+    for (delivery, at) in [(first.delivery, 1), (second.delivery, 2), (first.delivery, 3)] {
+        desk.journal().confirmed(vec![delivery], wall(at)).await.unwrap();
+        desk.journal().published(vec![(first.event, wall(at))]).await.unwrap();
+    }
+    let sql = desk.sql();
+    let since = |column: &str, table: &str| {
+        format!("SELECT {column} - {EPOCH} FROM {table} ORDER BY id DESC LIMIT 1")
+    };
+    assert_eq!(number(&sql, &since("confirmed_at", "event")), 1);
+    assert_eq!(number(&sql, &since("published_at", "event")), 1);
+    assert_eq!(number(&sql, &since("confirmed_at", "delivery")), 2);
+}
+
+#[tokio::test]
+async fn confirmed_before_it_is_published_is_still_received() {
+    let desk = Desk::new();
+    let one = desk.record(answer(0, &[("h1", "a")])).await[0];
+    desk.confirm(one.delivery).await;
+    assert_eq!(desk.event_states(), ["received"]);
+    let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
+    assert_eq!((loaded[0].confirmed, loaded[0].live.clone()), (true, None));
+    desk.publish(one.event).await;
+    assert_eq!(desk.event_states(), ["confirmed"]);
+}
+
+#[tokio::test]
+async fn what_is_known_for_certain_of_a_handle_stays() {
+    let desk = Desk::new();
+    let one = desk.record(answer(0, &[("h1", "a")])).await[0];
+    let say = |outcome| desk.journal().handle_outcome(vec![one.delivery], outcome);
+    say(HandleOutcome::Lost).await.unwrap();
+    say(HandleOutcome::Refused).await.unwrap();
+    assert_eq!(desk.outcomes(), ["refused"]);
+    desk.confirm(one.delivery).await;
+    say(HandleOutcome::Lost).await.unwrap();
+    assert_eq!(desk.outcomes(), ["confirmed"]);
+}
+
+#[tokio::test]
+async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
+    let desk = Desk::new();
+    let both = desk.record(answer(0, &[("h1", "a"), ("h2", "b")])).await;
+    desk.publish(both[1].event).await;
+    let why = |r: &Recorded| (r.event, "unroutable".to_owned());
+    desk.journal().parked(both.iter().map(why).collect()).await.unwrap();
+    assert_eq!(desk.event_states(), ["parked", "published"]);
+    assert_eq!(desk.journal().release(both[0].event).await, Ok(true));
+    assert_eq!(desk.journal().release(both[0].event).await, Ok(false));
+    assert_eq!(desk.journal().release(both[1].event).await, Ok(false));
+    assert_eq!(desk.journal().release(EventId(99)).await, Ok(false));
+    assert_eq!(
+        texts(&desk.sql(), "SELECT state || attempts || ifnull(reason, '-') FROM event WHERE id = 1"),
+        ["received0-"]
+    );
+}
+
+#[tokio::test]
+async fn settling_takes_what_is_safe_here_and_was_not_handed_over_since() {
+    let mut desk = Desk::new();
+    let old = desk
+        .record(answer(0, &[("h1", "published"), ("h2", "parked"), ("h3", "received"), ("h4", "again")]))
+        .await;
+    desk.record(answer(50_000, &[("h5", "again")])).await;
+    for one in [old[0], old[3]] {
+        desk.publish(one.event).await;
+    }
+    desk.journal().parked(vec![(old[1].event, "unroutable".into())]).await.unwrap();
+    let elsewhere = SubAppId(8);
+    assert_eq!(desk.journal().settle(elsewhere, Moment(50_000), wall(60_000)).await, Ok(0));
+    assert_eq!(
+        desk.journal().settle(APP, Moment(100), wall(60_000)).await,
+        Ok(0),
+        "received at that very moment"
+    );
+    assert_eq!(desk.journal().settle(APP, Moment(50_000), wall(60_000)).await, Ok(2));
+    assert_eq!(desk.journal().settle(APP, Moment(50_000), wall(70_000)).await, Ok(0));
+    assert_eq!(desk.event_states(), ["confirmed", "parked", "received", "published"]);
+    assert_eq!(desk.outcomes(), ["settled", "settled", "lapsed", "lapsed", "lapsed"]);
+    assert_eq!(
+        texts(&desk.sql(), "SELECT task_id FROM event WHERE confirmed_at IS NOT NULL"),
+        ["t-published", "t-parked"]
+    );
+    // Another boot's deliveries are old, whatever their moments say.
+    desk.stop();
+    desk.sql().execute("UPDATE boot SET name = 'an earlier one'", []).unwrap();
+    desk.start();
+    assert_eq!(desk.journal().settle(APP, Moment(1), wall(80_000)).await, Ok(1));
+    assert_eq!(desk.event_states(), ["confirmed", "parked", "received", "confirmed"]);
+}
+
+#[tokio::test]
+async fn loading_pages_through_what_is_received_and_counts_the_attempt() {
+    let desk = Desk::new();
+    let mut kept = answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d"), ("h5", "e")]);
+    kept.publish_now = false;
+    let all = desk.record(kept).await;
+    assert!(all.iter().all(|r| r.attempts == 0));
+    desk.publish(all[1].event).await;
+    desk.journal().parked(vec![(all[3].event, "unroutable".into())]).await.unwrap();
+    let page = |after: i64| desk.journal().load(EventId(after), 2);
+    let ids = |loaded: &[vodrelay::journal::Loaded]| {
+        loaded.iter().map(|l| (l.event.0, l.attempts)).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&page(0).await.unwrap()), [(1, 1), (3, 1)]);
+    assert_eq!(ids(&page(3).await.unwrap()), [(5, 1)]);
+    assert_eq!(ids(&page(5).await.unwrap()), []);
+    assert_eq!(ids(&page(0).await.unwrap()), [(1, 2), (3, 2)]);
+    assert_eq!(number(&desk.sql(), "SELECT sum(attempts) FROM event"), 5);
+}
+
+#[tokio::test]
+async fn a_loaded_event_carries_its_newest_delivery_while_that_lives() {
+    let mut desk = Desk::new();
+    // `load` reads the clock itself, so that these leases are real ones.
+    let now = Moment::now();
+    let pulled = |sent: Moment, events: &[(&str, &str)]| {
+        let mut answer = answer(0, events);
+        answer.lease = WINDOW.lease(sent);
+        answer.received_at = sent;
+        answer.request_id = "r-2".into();
+        answer
+    };
+    desk.record(pulled(now - WINDOW.length, &[("h0", "a"), ("h0", "lapsed"), ("", "bare")])).await;
+    let live = desk.record(pulled(now, &[("h1", "a"), ("h2", "refused")])).await;
+    desk.journal().handle_outcome(vec![live[1].delivery], HandleOutcome::Refused).await.unwrap();
+    desk.restart();
+    let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
+    assert_eq!(loaded[0].live, Some((live[0].delivery, EventHandle("h1".into()), WINDOW.lease(now))));
+    assert_eq!(loaded[0].content.handle, Some(EventHandle("h1".into())));
+    assert_eq!(loaded[0].content.body, event("h0", "a").body, "as it came first");
+    assert_eq!((loaded[0].redelivered, &*loaded[0].request_id, loaded[0].occurrence), (true, "r-2", 1));
+    for dead in &loaded[1..] {
+        assert_eq!((dead.redelivered, &dead.live), (false, &None), "{:?}", dead.content.task_id);
+    }
+    desk.stop();
+    desk.sql().execute("UPDATE boot SET name = 'an earlier one'", []).unwrap();
+    desk.start();
+    let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
+    assert!(loaded.iter().all(|l| l.live.is_none()), "no lease outlives its boot");
+}
+
+#[tokio::test]
+async fn the_summary_agrees_with_the_rows() {
+    let desk = Desk::new();
+    assert_eq!(desk.journal().summary().await, Ok(Summary::default()));
+    let all = desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d")])).await;
+    desk.record(answer(5_000, &[("h5", "e")])).await;
+    for one in &all[..2] {
+        desk.publish(one.event).await;
+    }
+    desk.confirm(all[0].delivery).await;
+    desk.journal().parked(vec![(all[2].event, "unroutable".into())]).await.unwrap();
+    let summary = Summary {
+        received: 2,
+        published: 1,
+        confirmed: 1,
+        parked: 1,
+        unconfirmed: 4,
+        oldest_unconfirmed: Some(wall(100)),
+    };
+    assert_eq!(desk.journal().summary().await, Ok(summary));
+    let sql = desk.sql();
+    sql.execute("DELETE FROM event WHERE id = 1", []).unwrap();
+    assert_eq!(desk.journal().summary().await, Ok(Summary { confirmed: 0, ..summary }));
+    let counted = "SELECT count(*) FROM event_log NATURAL FULL JOIN (SELECT state, count(*) AS n FROM event_log GROUP BY state) AS c
+                   JOIN tally ON tally.state = c.state AND tally.events <> c.n";
+    assert_eq!(number(&sql, counted), 0);
+}
+
+// --- one writer, many callers ---
+
+#[tokio::test]
+async fn concurrent_requests_share_their_commits() {
+    let desk = Desk::new();
+    let operator = desk.sql();
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let before = desk.journal().commits();
+    let tasks: Vec<_> = (0..100)
+        .map(|n| {
+            let journal = desk.journal().clone();
+            tokio::spawn(async move { journal.record(answer(0, &[("h", &n.to_string())])).await })
+        })
+        .collect();
+    // Every task runs up to its wait for the reply before this one runs again.
+    tokio::task::yield_now().await;
+    operator.execute_batch("COMMIT").unwrap();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().len(), 1);
+    }
+    let commits = desk.journal().commits() - before;
+    assert!((1..=3).contains(&commits), "{commits} commits");
+    assert_eq!(number(&desk.sql(), "SELECT count(*) FROM event_log"), 100);
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_for_every_other_connection() {
+    let desk = Desk::new();
+    let other = desk.sql();
+    for n in 0..50_i64 {
+        desk.record(answer(0, &[("h", &n.to_string())])).await;
+        assert_eq!(number(&other, "SELECT count(*) FROM event_log"), n + 1);
+    }
+    assert_eq!(texts(&other, "PRAGMA journal_mode"), ["wal"]);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_is_still_committed() {
+    let mut desk = Desk::new();
+    let mut call = Box::pin(desk.journal().record(answer(0, &[("h", "a")])));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    drop(call);
+    desk.restart();
+    assert_eq!(desk.event_states(), ["received"]);
+}
+
+#[tokio::test]
+async fn a_reader_with_an_open_transaction_holds_nobody_up() {
+    let desk = Desk::new();
+    desk.record(answer(0, &[("h", "a")])).await;
+    let reader = desk.sql();
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(number(&reader, "SELECT count(*) FROM event_log"), 1);
+    for n in 0..100 {
+        desk.record(answer(0, &[("h", &n.to_string())])).await;
+    }
+    assert_eq!(number(&reader, "SELECT count(*) FROM event_log"), 1, "one moment of the journal");
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(number(&reader, "SELECT count(*) FROM event_log"), 101);
+    assert_eq!(*desk.journal().state().borrow(), JournalState::Up);
+}
+
+// --- trouble ---
+
+#[tokio::test]
+async fn an_operators_long_transaction_takes_the_journal_down_and_nothing_is_lost() {
+    let desk = Desk::new();
+    let mut state = desk.journal().state();
+    let operator = desk.sql();
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let journal = desk.journal().clone();
+            tokio::spawn(async move { journal.record(answer(0, &[("h", &n.to_string())])).await })
+        })
+        .collect();
+    let JournalState::Down(reason) = until(&mut state, is_down).await else { unreachable!() };
+    assert!(reason.contains("locked") && reason.contains("end its transaction"), "{reason}");
+    assert!(tasks.iter().all(|task| !task.is_finished()), "nobody is answered before the commit");
+    operator.execute_batch("ROLLBACK").unwrap();
+    until(&mut state, |s| *s == JournalState::Up).await;
+    for task in tasks {
+        assert!(!task.await.unwrap().unwrap()[0].redelivered, "no try before counts");
+    }
+    assert_eq!(number(&desk.sql(), "SELECT count(*) FROM event_log"), 20);
+}
+
+#[tokio::test]
+async fn a_writer_that_nobody_needs_any_more_gives_up_after_a_while() {
+    let mut desk = Desk::new();
+    let operator = desk.sql();
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (journal, writer) = desk.open.take().unwrap();
+    let mut state = journal.state();
+    let call = tokio::spawn(async move { journal.record(answer(0, &[("h", "a")])).await });
+    until(&mut state, is_down).await;
+    call.abort();
+    let ended = tokio::task::spawn_blocking(|| writer.join());
+    let ended = tokio::time::timeout(BOUND, ended).await.expect("in time").unwrap();
+    assert!(matches!(ended, Err(WriteError::GaveUp { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn what_waiting_cannot_mend_ends_the_writer() {
+    let mut desk = Desk::new();
+    desk.sql().execute_batch("DROP VIEW event_log; DROP TABLE content").unwrap();
+    let (journal, writer) = desk.open.take().unwrap();
+    assert!(journal.record(answer(0, &[("h", "a")])).await.is_err());
+    assert!(is_down(&journal.state().borrow()));
+    let ended = writer.join();
+    assert!(matches!(ended, Err(WriteError::Fatal { .. })), "{ended:?}");
+    assert!(journal.summary().await.is_err(), "and later calls do not hang");
+}
+
+#[test]
+fn a_second_relay_on_the_same_journal_is_refused_at_once() {
+    let mut desk = Desk::new();
+    let link = desk.folder.path().join("link.db");
+    std::os::unix::fs::symlink(desk.path(), &link).unwrap();
+    for path in [desk.path(), link] {
+        let error = Journal::open(&Options { path }).unwrap_err();
+        assert!(matches!(&error, OpenError::InUse { pid, .. } if *pid == std::process::id().to_string()));
+        assert!(error.to_string().contains("journal.db is in use by another relay (process "), "{error}");
+    }
+    desk.restart();
+}
+
+#[test]
+fn files_and_folders_are_made_for_owner_and_group_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state/vodrelay/journal.db");
+    let (journal, writer) = Journal::open(&Options { path: path.clone() }).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for name in ["journal.db", "journal.db-wal", "journal.db-shm", "journal.db.lock"] {
+        let mode = mode(&path.with_file_name(name));
+        assert_eq!((mode & 0o600, mode & 0o137), (0o600, 0), "{name}: {mode:o}");
+    }
+    for folder in [path.parent().unwrap(), path.parent().unwrap().parent().unwrap()] {
+        let mode = mode(folder);
+        assert_eq!((mode & 0o700, mode & 0o027), (0o700, 0), "{}: {mode:o}", folder.display());
+    }
+    drop(journal);
+    writer.join().unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let (_journal, _writer) = Journal::open(&Options { path: path.clone() }).unwrap();
+    assert_eq!(mode(&path), 0o640, "a copy that came with a wider mode");
+}
+
+#[test]
+fn a_path_that_cannot_hold_a_journal_is_refused_with_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    for (path, words) in [
+        (folder.path().to_owned(), "it is a folder: set journal.path to a file in it"),
+        (file.join("journal.db"), "its folder cannot be made"),
+        (PathBuf::from("/proc/vodrelay/journal.db"), "its folder cannot be made"),
+        (PathBuf::from("/proc/version"), "it cannot be written"),
+    ] {
+        let error = Journal::open(&Options { path }).unwrap_err();
+        assert!(matches!(error, OpenError::Unusable { .. }), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn files_that_are_no_journal_of_ours_are_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| Journal::open(&Options { path: folder.path().join(name) }).unwrap_err();
+
+    fs::write(
+        folder.path().join("text"),
+        "not a database, and long enough to be looked at as one".repeat(20),
+    )
+    .unwrap();
+    assert!(matches!(open("text"), OpenError::Damaged { .. }));
+
+    let foreign = Connection::open(folder.path().join("foreign")).unwrap();
+    foreign.execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 1").unwrap();
+    assert!(open("foreign").to_string().contains("another program's database"));
+    assert_eq!(texts(&foreign, "SELECT name FROM sqlite_schema"), ["theirs"]);
+
+    let path = folder.path().join("newer");
+    let (journal, writer) = Journal::open(&Options { path: path.clone() }).unwrap();
+    drop(journal);
+    writer.join().unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = open("newer");
+    assert!(matches!(error, OpenError::Newer { found: 99, known: 1, .. }), "{error:?}");
+}
+
+#[test]
+fn an_empty_file_becomes_a_journal_and_an_old_one_stays_as_it_is() {
+    let mut desk = Desk::new();
+    let settings = |conn: &Connection| {
+        (
+            number(conn, "PRAGMA user_version"),
+            number(conn, "PRAGMA application_id"),
+            number(conn, "PRAGMA auto_vacuum"),
+        )
+    };
+    assert_eq!(settings(&desk.sql()), (1, 0x766f_6472, 2));
+    desk.stop();
+    assert!(!desk.folder.path().join("journal.db-wal").exists(), "folded back at the end");
+    let bytes = fs::read(desk.path()).unwrap();
+    desk.start();
+    desk.stop();
+    assert_eq!(fs::read(desk.path()).unwrap().len(), bytes.len());
+    fs::write(desk.path(), "").unwrap();
+    desk.start();
+    assert_eq!(settings(&desk.sql()), (1, 0x766f_6472, 2));
+}
+
+// --- the commands that show it ---
+
+fn list_args() -> ListArgs {
+    ListArgs {
+        state: None,
+        event_type: None,
+        sub_app: None,
+        file_id: None,
+        task_id: None,
+        maybe_duplicate: false,
+        since: None,
+        limit: 50,
+        json: true,
+    }
+}
+
+fn listed(path: &Path, args: &ListArgs) -> (String, events::Listed) {
+    let mut out = Vec::new();
+    let listed = events::list(path, args, &mut out).unwrap();
+    (String::from_utf8(out).unwrap(), listed)
+}
+
+fn listed_ids(path: &Path, args: &ListArgs) -> Vec<i64> {
+    let (text, _) = listed(path, args);
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_i64().unwrap();
+    text.lines().map(id).collect()
+}
+
+#[tokio::test]
+async fn listing_filters_and_pages_while_the_relay_runs_and_when_it_does_not() {
+    let mut desk = Desk::new();
+    let all = desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c")])).await;
+    desk.record(answer(10_000, &[("h4", "d")])).await;
+    desk.publish(all[0].event).await;
+    desk.confirm(all[0].delivery).await;
+    desk.publish(all[1].event).await;
+    let doubt = Attempt { event: all[2].event, uncertain: true, reason: "no answer".into() };
+    desk.journal().attempts(vec![doubt]).await.unwrap();
+    let text = |s: &str| Some(s.to_owned());
+    for running in [true, false] {
+        let path = desk.path();
+        assert_eq!(listed_ids(&path, &list_args()), [4, 3, 2, 1]);
+        for (args, expected) in [
+            (ListArgs { state: Some(State::Confirmed), ..list_args() }, vec![1]),
+            (ListArgs { state: Some(State::Received), ..list_args() }, vec![4, 3]),
+            (ListArgs { state: Some(State::Parked), ..list_args() }, vec![]),
+            (ListArgs { file_id: text("f-b"), ..list_args() }, vec![2]),
+            (ListArgs { task_id: text("t-c"), state: Some(State::Received), ..list_args() }, vec![3]),
+            (ListArgs { event_type: text("PullComplete"), limit: 2, ..list_args() }, vec![4, 3]),
+            (ListArgs { event_type: text("NewFileUpload"), ..list_args() }, vec![]),
+            (ListArgs { sub_app: Some(7), since: Some(wall(5_000)), ..list_args() }, vec![4]),
+            (ListArgs { sub_app: Some(0), ..list_args() }, vec![]),
+            (ListArgs { maybe_duplicate: true, ..list_args() }, vec![3]),
+            (ListArgs { limit: 0, ..list_args() }, vec![]),
+        ] {
+            assert_eq!(listed_ids(&path, &args), expected, "running: {running}, {args:?}");
+        }
+        let counts = Reader::open(&path).unwrap().count_by_state().unwrap();
+        assert_eq!(
+            counts,
+            [(State::Received, 2), (State::Published, 1), (State::Confirmed, 1), (State::Parked, 0)]
+        );
+        if running {
+            desk.stop();
+        }
+    }
+    desk.start();
+}
+
+#[tokio::test]
+async fn listing_goes_over_many_pages_without_a_gap() {
+    let desk = Desk::new();
+    // Equal times, so that the page ends fall between events of one millisecond.
+    for _ in 0..5 {
+        let names: Vec<_> =
+            (0..100).map(|n| (format!("h{n}-{}", fastrand::u64(..)), n.to_string())).collect();
+        let mut answer = answer(0, &names.iter().map(|(h, n)| (h.as_str(), n.as_str())).collect::<Vec<_>>());
+        answer.publish_now = false;
+        desk.record(answer).await;
+    }
+    let args = ListArgs { limit: 450, ..list_args() };
+    assert_eq!(listed_ids(&desk.path(), &args), (51..=500).rev().collect::<Vec<_>>());
+    assert_eq!(listed(&desk.path(), &args).1, events::Listed { events: 450, more: true });
+    let all = ListArgs { limit: 500, ..list_args() };
+    assert_eq!(listed(&desk.path(), &all).1, events::Listed { events: 500, more: false });
+    let reader = Reader::open(&desk.path()).unwrap();
+    let first = reader.list(&Filter::default(), None, 3).unwrap();
+    let second = reader.list(&Filter::default(), first.last().map(|e| e.cursor()), 2).unwrap();
+    assert_eq!(second.iter().map(|e| e.id).collect::<Vec<_>>(), [497, 496]);
+}
+
+#[tokio::test]
+async fn a_list_for_people_has_aligned_columns() {
+    let desk = Desk::new();
+    let all = desk.record(answer(0, &[("h1", "a"), ("h2", "a-long-name")])).await;
+    desk.journal().parked(vec![(all[1].event, "312\u{1b}NO_ROUTE".into())]).await.unwrap();
+    let (text, _) = listed(&desk.path(), &ListArgs { json: false, ..list_args() });
+    let id = |says| event("", says).fingerprint.to_string()[..32].to_owned();
+    let expected = format!(
+        "\
+ID  STATE     TYPE          SUB-APP  FILE           TASK           ATTEMPTS  RECEIVED                  MESSAGE ID
+2   parked    PullComplete  7        f-a-long-name  t-a-long-name  1         2023-11-14T22:13:20.100Z  {}  312\\u{{1b}}NO_ROUTE
+1   received  PullComplete  7        f-a            t-a            1         2023-11-14T22:13:20.100Z  {}
+",
+        id("a-long-name"),
+        id("a")
+    );
+    assert_eq!(text, expected);
+}
+
+fn shown(path: &Path, id: &str, json: bool) -> String {
+    let mut out = Vec::new();
+    events::show(path, &ShowArgs { id: id.into(), json }, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[tokio::test]
+async fn one_event_is_shown_with_everything() {
+    let desk = Desk::new();
+    let mut odd = answer(0, &[]);
+    let body = r#"{"EventHandle":"h1", "EventType":"Odd","n":1.0,"big":12345678901234567890123,"n":2}"#;
+    odd.events = vec![Arc::new(Event::parse(APP, Bytes::from(body)).unwrap())];
+    let one = desk.record(odd).await[0];
+    desk.publish(one.event).await;
+    desk.confirm(one.delivery).await;
+    let fingerprint = texts(&desk.sql(), "SELECT lower(hex(fingerprint)) FROM event").remove(0);
+    let message_id = &fingerprint[..32];
+    let json = shown(&desk.path(), "1", true);
+    assert_eq!(
+        json,
+        format!(
+            r#"{{"id":1,"message_id":"{message_id}","sub_app_id":7,"event_type":"Odd","file_id":null,"task_id":null,"state":"confirmed","occurrence":1,"redeliveries":0,"attempts":1,"maybe_duplicate":false,"reason":null,"received_at":"2023-11-14T22:13:20.100Z","published_at":"2023-11-14T22:13:20.500Z","confirmed_at":"2023-11-14T22:13:21.007Z","fingerprint":"{fingerprint}","deliveries":[{{"handle":"h1","request_id":"r-1","pulled_at":"2023-11-14T22:13:20.100Z","lease_until":"2023-11-14T22:13:47.000Z","outcome":"confirmed","confirmed_at":"2023-11-14T22:13:21.007Z"}}],"body":{body}}}
+"#
+        )
+    );
+    for id in [message_id, &message_id[..9], &message_id.to_uppercase()] {
+        assert_eq!(shown(&desk.path(), id, true), json, "{id}");
+    }
+    let people = shown(&desk.path(), "1", false);
+    for part in [
+        "state            confirmed\n",
+        "  confirmed  h1  request r-1\n",
+        "  \"big\": 12345678901234567890123,\n  \"n\": 2\n}\n",
+    ] {
+        assert!(people.contains(part), "{part:?} in {people}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_shown_is_explained() {
+    let desk = Desk::new();
+    desk.record(answer(0, &[("h1", "a"), ("h2", "a")])).await;
+    let message_id = event("", "a").fingerprint.to_string()[..32].to_owned();
+    let reader = Reader::open(&desk.path()).unwrap();
+    assert_eq!(reader.show(&message_id).unwrap().event.id, 1);
+    assert_eq!(reader.show(&format!("{message_id}-2")).unwrap().event.id, 2);
+    let ambiguous = reader.show(&message_id[..20]).unwrap_err();
+    assert!(matches!(&ambiguous, QueryError::Ambiguous { candidates, .. } if candidates.len() == 2));
+    assert!(ambiguous.to_string().contains(&format!("({message_id}, {message_id}-2)")), "{ambiguous}");
+    for what in ["99", "-1", "", "zz", "0000000000000000", &format!("{message_id}-3")] {
+        assert!(matches!(reader.show(what), Err(QueryError::NotFound { .. })), "{what}");
+    }
+    let nowhere = desk.folder.path().join("none.db");
+    let error = Reader::open(&nowhere).unwrap_err();
+    assert!(error.to_string().ends_with("start `vodrelay run` once, which makes it"), "{error}");
+    assert!(!nowhere.exists(), "looking makes nothing");
+    let error = Reader::open(desk.folder.path()).unwrap_err();
+    assert!(error.to_string().contains("it is a folder"), "{error}");
+    fs::write(&nowhere, "").unwrap();
+    assert!(Reader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
+}
