@@ -1,5 +1,7 @@
 //! Real parts against each other, over real sockets on the loopback address.
 
+mod broker;
 mod config;
 mod journal;
+mod output;
 mod vod;

@@ -1,0 +1,406 @@
+//! A private RabbitMQ node for tests: its own folder, ports, cookie and port mapper, on loopback only.
+//!
+//! Most tests share one node ([`shared`]) and keep apart by names ([`unique`]); those that kill, freeze or block a node
+//! start their own. A node takes about five seconds to start and 150 MB.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+/// How long a node may take to answer on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// How long anything else may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// The node that tests share; it ends with the test process. Do not kill, freeze or block it.
+pub(crate) async fn shared() -> &'static Broker {
+    static SHARED: OnceCell<Broker> = OnceCell::const_new();
+    SHARED.get_or_init(Broker::start).await
+}
+
+/// A name that no other test uses.
+pub(crate) fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A message as a consumer that is not the relay gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) routing_key: String,
+    pub(crate) redelivered: bool,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Received {
+    pub(crate) fn message_id(&self) -> String {
+        self.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&lapin::types::AMQPValue> {
+        self.properties.headers().as_ref()?.inner().get(name)
+    }
+}
+
+/// Files for a TLS listener, in PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsListener {
+    pub(crate) ca_file: PathBuf,
+    pub(crate) certificate_file: PathBuf,
+    pub(crate) key_file: PathBuf,
+    /// Whether a client must show a certificate of that authority.
+    pub(crate) client_certificate: bool,
+}
+
+/// What a node is started with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setup {
+    /// More lines for `rabbitmq.conf`.
+    pub(crate) config: String,
+    pub(crate) tls: Option<TlsListener>,
+}
+
+/// One RabbitMQ node. Dropping it ends it and removes its folder.
+pub(crate) struct Broker {
+    // Dropped in this order: the node before the port mapper, and the folder last.
+    node: Mutex<Option<Guarded>>,
+    _port_mapper: Guarded,
+    name: String,
+    port: u16,
+    tls_port: Option<u16>,
+    environment: Vec<(String, String)>,
+    folder: PathBuf,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("name", &self.name).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Starts a node and waits until it speaks AMQP.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Setup::default()).await
+    }
+
+    /// As [`Broker::start`], with more configuration.
+    pub(crate) async fn start_with(setup: Setup) -> Self {
+        let broker = tokio::task::spawn_blocking(move || Self::launch(&setup)).await.unwrap();
+        broker.wait_until_it_answers().await;
+        broker
+    }
+
+    fn launch(setup: &Setup) -> Self {
+        let folder = tempfile::Builder::new().prefix("vodrelay-rabbitmq-").tempdir().unwrap().keep();
+        let [port, tls_port, dist_port, mapper_port] = free_ports();
+        for name in ["home", "mnesia", "log"] {
+            std::fs::create_dir(folder.join(name)).unwrap();
+        }
+        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let cookie = folder.join("home/.erlang.cookie");
+        std::fs::write(&cookie, format!("vodrelay{port}")).unwrap();
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+        std::fs::set_permissions(&cookie, owner_only).unwrap();
+        std::fs::write(folder.join("plugins"), "[].\n").unwrap();
+        std::fs::write(folder.join("rabbitmq.conf"), config(setup, port, tls_port)).unwrap();
+
+        let name = format!("vodrelay{port}@localhost");
+        let environment: Vec<(String, String)> = [
+            ("HOME", path("home")),
+            ("RABBITMQ_NODENAME", name.clone()),
+            ("RABBITMQ_MNESIA_BASE", path("mnesia")),
+            ("RABBITMQ_LOG_BASE", path("log")),
+            ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins")),
+            ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
+            ("RABBITMQ_DIST_PORT", dist_port.to_string()),
+            // The start script then becomes the node, so that one pid is the node's from beginning to end.
+            ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
+            (
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-noinput -kernel inet_dist_use_interface {127,0,0,1} +S 2:2".to_owned(),
+            ),
+            ("ERL_EPMD_PORT", mapper_port.to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        let mapper = ["-port", &mapper_port.to_string(), "-address", "127.0.0.1"].map(str::to_owned);
+        let port_mapper = Guarded::start("epmd", &mapper, &environment, &folder, true);
+        let mut broker = Self {
+            node: Mutex::new(None),
+            _port_mapper: port_mapper,
+            name,
+            port,
+            tls_port: setup.tls.as_ref().map(|_| tls_port),
+            environment,
+            folder,
+        };
+        *broker.node.get_mut().unwrap() = Some(broker.start_node());
+        broker
+    }
+
+    fn start_node(&self) -> Guarded {
+        Guarded::start(&tool("rabbitmq-server"), &[], &self.environment, &self.folder, false)
+    }
+
+    async fn wait_until_it_answers(&self) {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Ok(Ok(connection)) =
+                timeout(Duration::from_secs(5), Connection::connect(&self.url(), properties())).await
+            {
+                let _ = timeout(Duration::from_secs(5), connection.close(200, "it answers".into())).await;
+                return;
+            }
+            let log = || std::fs::read_to_string(self.folder.join("output.log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "RabbitMQ did not answer within {START_LIMIT:?}:\n{}", log());
+            let alive = self.node.lock().unwrap().as_ref().is_some_and(Guarded::alive);
+            assert!(alive, "RabbitMQ ended before it answered:\n{}", log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port of the TLS listener, if [`Setup::tls`] asked for one.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port.expect("this broker was started without TLS")
+    }
+
+    /// As `guest`, on the default virtual host.
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    fn pid(&self) -> Pid {
+        self.node.lock().unwrap().as_ref().expect("the node is not running").pid
+    }
+
+    /// Kills the node like a power cut: SIGKILL. Clients see the connection end.
+    pub(crate) async fn kill(&self) {
+        let node = self.node.lock().unwrap().take().expect("the node is not running");
+        // Its guardian kills it; a frozen node dies too.
+        tokio::task::spawn_blocking(move || drop(node)).await.unwrap();
+    }
+
+    /// Starts the node again after [`Broker::kill`], with the same data and ports, and waits until it answers.
+    pub(crate) async fn start_again(&self) {
+        {
+            let mut node = self.node.lock().unwrap();
+            assert!(node.is_none(), "the node is running");
+            *node = Some(self.start_node());
+        }
+        self.wait_until_it_answers().await;
+    }
+
+    /// Stops the node's process: its sockets stay open and nothing answers.
+    pub(crate) fn freeze(&self) {
+        kill(self.pid(), Signal::SIGSTOP).unwrap();
+    }
+
+    /// Lets a frozen node go on.
+    pub(crate) fn thaw(&self) {
+        kill(self.pid(), Signal::SIGCONT).unwrap();
+    }
+
+    /// Runs `rabbitmqctl` against the node and returns what it printed. It must succeed.
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(tool("rabbitmqctl"));
+        command.arg("--quiet").args(["--node", &self.name]).args(["--timeout", "30"]).args(arguments);
+        command
+            .envs(self.environment.iter().cloned())
+            .env_remove("RABBITMQ_ALLOW_INPUT")
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {printed}{complaint}");
+        printed
+    }
+
+    /// Raises the memory alarm: whoever publishes from now on gets `connection.blocked`.
+    pub(crate) async fn raise_memory_alarm(&self) {
+        self.ctl(&["set_vm_memory_high_watermark", "0"]).await;
+    }
+
+    /// Clears the memory alarm.
+    pub(crate) async fn clear_memory_alarm(&self) {
+        self.ctl(&["set_vm_memory_high_watermark", "0.8"]).await;
+    }
+
+    /// A connection and a channel of a client that is not the relay.
+    pub(crate) async fn channel(&self) -> (Connection, Channel) {
+        let connect = async {
+            let connection = Connection::connect(&self.url(), properties()).await.unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            (connection, channel)
+        };
+        timeout(LIMIT, connect).await.expect("the broker did not answer")
+    }
+
+    /// How many messages are ready in a queue.
+    pub(crate) async fn queue_len(&self, queue: &str) -> u32 {
+        let (connection, channel) = self.channel().await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
+        let _ = timeout(LIMIT, connection.close(200, "counted".into())).await;
+        queue.message_count()
+    }
+
+    /// Waits until `count` messages have come, takes whatever else is there, and returns and acks them all.
+    pub(crate) async fn drain(&self, queue: &str, count: usize) -> Vec<Received> {
+        let (connection, channel) = self.channel().await;
+        let mut received = Vec::new();
+        let everything = async {
+            loop {
+                match channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap() {
+                    Some(message) => {
+                        message.acker.ack(BasicAckOptions::default()).await.unwrap();
+                        let delivery = message.delivery;
+                        received.push(Received {
+                            routing_key: delivery.routing_key.to_string(),
+                            redelivered: delivery.redelivered,
+                            properties: delivery.properties,
+                            body: delivery.data,
+                        });
+                    }
+                    None if received.len() >= count => break,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let in_time = timeout(LIMIT, everything).await.is_ok();
+        assert!(in_time, "{} of {count} messages came to {queue}", received.len());
+        let _ = timeout(LIMIT, connection.close(200, "drained".into())).await;
+        received
+    }
+
+    /// Waits until a quorum queue that was just declared would survive a kill: RabbitMQ 3.10.8 writes the names of its
+    /// queues' logs to disk a moment after the declaration, and without the name the queue comes back empty (measured).
+    pub(crate) async fn settle(&self) {
+        // A process that tells nobody writes them every half second; a sync of its table is that write, now.
+        let sync =
+            "ok = dets:sync(maps:get(directory_rev, maps:get(names, ra_system:fetch(quorum_queues)))).";
+        self.ctl(&["eval", sync]).await;
+    }
+}
+
+fn properties() -> ConnectionProperties {
+    ConnectionProperties::default().with_connection_name("test".into())
+}
+
+fn config(setup: &Setup, port: u16, tls_port: u16) -> String {
+    let mut lines = format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
+    if let Some(tls) = &setup.tls {
+        let show = |path: &Path| path.to_str().unwrap().to_owned();
+        lines += &format!(
+            "listeners.ssl.1 = 127.0.0.1:{tls_port}\n\
+             ssl_options.cacertfile = {}\n\
+             ssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\n\
+             ssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = {}\n",
+            show(&tls.ca_file),
+            show(&tls.certificate_file),
+            show(&tls.key_file),
+            tls.client_certificate,
+        );
+    }
+    lines + &setup.config
+}
+
+/// Four ports that were free a moment ago, and differ.
+fn free_ports() -> [u16; 4] {
+    let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// RabbitMQ's own scripts; Debian's wrappers in `/usr/sbin` insist on being a certain user.
+fn tool(name: &str) -> String {
+    let folders = ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin"];
+    let found = folders.iter().map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).exists());
+    found.unwrap_or_else(|| panic!("{name} is not in {folders:?}: apt-get install rabbitmq-server"))
+}
+
+/// A process that cannot outlive this one.
+///
+/// Its parent is a shell that waits for the end of its standard input, a pipe that this process holds: however this process
+/// ends, the pipe closes, and the shell kills its child. The child stays unreaped until then, so that its pid is its own.
+struct Guarded {
+    guardian: Child,
+    pid: Pid,
+}
+
+impl Guarded {
+    fn start(
+        program: &str,
+        arguments: &[String],
+        env: &[(String, String)],
+        folder: &Path,
+        remove: bool,
+    ) -> Self {
+        // The folder goes in a second try too, because the node may be writing its last words.
+        const GUARDIAN: &str = r#"
+            folder=$1; remove=$2; shift 2
+            "$@" </dev/null >>"$folder/output.log" 2>&1 &
+            echo $!
+            read -r _
+            kill -9 $! 2>/dev/null
+            wait $! 2>/dev/null
+            if [ "$remove" = true ]; then rm -rf "$folder"; sleep 0.2; rm -rf "$folder"; fi"#;
+        let mut guardian = Command::new("sh")
+            .args(["-c", GUARDIAN, "guardian"])
+            .arg(folder)
+            .args([if remove { "true" } else { "false" }, program])
+            .args(arguments)
+            .envs(env.iter().cloned())
+            .env_remove("NOTIFY_SOCKET")
+            .current_dir("/")
+            // Out of reach of a Ctrl-C, which would end the guardian before its duty.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(guardian.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = Pid::from_raw(line.trim().parse().expect("the guardian prints the pid of its child"));
+        Self { guardian, pid }
+    }
+
+    fn alive(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // "pid (name) state ...": a zombie has ended.
+        status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        drop(self.guardian.stdin.take());
+        let _ = self.guardian.wait();
+    }
+}
