@@ -129,3 +129,37 @@ pub(super) fn home(name: &str) -> Option<&'static str> {
     // `format` is at home in two sections: no advice is better than wrong advice.
     homes.next().filter(|_| homes.next().is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_every_key_in_this_order() {
+        let mut lines = include_str!("../../config.example.toml").lines();
+        let mut section = "";
+        for key in KEYS {
+            if key.section != section {
+                section = key.section;
+                assert!(lines.any(|line| line == format!("[{section}]")), "[{section}]");
+            }
+            // A key that must not stand in the file is at least spoken of.
+            let shown = |line: &str| match key.not_in_file {
+                None => line.starts_with(&format!("{} = ", key.name)),
+                Some(_) => line.contains(&key.variable()),
+            };
+            assert!(lines.any(shown), "{section}.{}", key.name);
+        }
+    }
+
+    #[test]
+    fn every_variable_stands_for_one_key() {
+        let mut variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        assert!(variables.contains(&"VODRELAY_VOD__SUB_APP_IDS".to_owned()));
+        variables.extend(OTHER_VARIABLES.map(str::to_owned));
+        let all = variables.len();
+        variables.sort();
+        variables.dedup();
+        assert_eq!(variables.len(), all);
+    }
+}

@@ -151,10 +151,11 @@ impl Reader {
         }
         for (section, content) in document.get_ref() {
             let at = line(section.span().start);
+            let heading = text.lines().nth(at - 1).is_some_and(|line| line.trim_start().starts_with('['));
             match content.get_ref() {
+                // A heading that is not TOML leaves its keys out in the open, which is no mistake of theirs.
+                _ if !heading && !self.damaged.is_empty() => {}
                 DeValue::Table(table) => self.section(section.get_ref(), at, table, &line),
-                // A heading that is not TOML leaves its keys out in the open, which is no mistake of its own.
-                _ if !self.damaged.is_empty() => {}
                 _ => self.outside(section.get_ref(), Place::Line(at)),
             }
         }

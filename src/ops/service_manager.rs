@@ -56,7 +56,7 @@ impl ServiceManager {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use super::*;
@@ -85,6 +85,7 @@ mod tests {
             ])
             .env(SPEAKER, "1")
             .env("NOTIFY_SOCKET", directory.path().join("notify"))
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
         for expected in ["READY=1\n", "STATUS=carrying\n", "STATUS=two lines\n", "STOPPING=1\n"] {

@@ -2,6 +2,7 @@
 
 mod broker;
 mod config;
+mod house;
 mod journal;
 mod output;
 mod vod;

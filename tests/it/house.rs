@@ -1,0 +1,256 @@
+//! The rules of the house that no compiler knows: which way imports flow, and what no file holds.
+
+use std::path::{Path, PathBuf};
+
+/// The words that all rooms share.
+const WORDS: [&str; 5] = ["event", "clock", "lease", "outcome", "secret"];
+const IDENTITY: [&str; 1] = ["identity"];
+const ADAPTERS: [&str; 3] = ["vod", "journal", "output"];
+const SHELLS: [&str; 4] = ["relay", "ops", "emulator", "config"];
+const TOP: [&str; 2] = ["app", "cli"];
+
+/// The files that decide: values in, values out.
+const PURE: [&str; 3] = ["relay/core.rs", "relay/pacing.rs", "relay/backoff.rs"];
+
+/// What a deciding file must not contain, and why.
+const IMPURE: [(&str, &str); 8] = [
+    ("tokio", "it has no runtime"),
+    ("std::time::Instant", "time comes in as a value"),
+    ("SystemTime", "time comes in as a value"),
+    ("Moment::now", "time comes in as a value"),
+    ("WallTime::now", "time comes in as a value"),
+    (".await", "it waits for nothing"),
+    ("async fn", "it waits for nothing"),
+    ("std::fs", "it does no I/O"),
+];
+
+/// The rooms and parts of rooms that a file may use, besides its own room.
+fn may_use(path: &str) -> Vec<&'static str> {
+    let room = room_of(path);
+    let groups: &[&[&str]] = match room {
+        "event" | "clock" | "lease" | "outcome" | "secret" | "identity" | "config" => &[&WORDS],
+        "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
+        "relay" if PURE.contains(&path) => &[&WORDS, &IDENTITY],
+        "relay" | "ops" => &[&WORDS, &IDENTITY, &ADAPTERS],
+        // A local VOD with its own reading of the API: a mistake in the client must not be repeated here.
+        "emulator" => &[&["clock", "secret", "vod::sign"]],
+        "app" => &[&WORDS, &IDENTITY, &ADAPTERS, &SHELLS],
+        "cli" => &[&WORDS, &IDENTITY, &ADAPTERS, &SHELLS, &["app"]],
+        // The root names its rooms, and uses none.
+        "lib" | "main" => &[],
+        unknown => panic!("src/{path} is in the room {unknown:?}, whose arrows are not drawn yet: draw them here"),
+    };
+    groups.concat()
+}
+
+fn room_of(path: &str) -> &str {
+    path.split('/').next().unwrap_or(path).trim_end_matches(".rs")
+}
+
+fn rooms() -> Vec<&'static str> {
+    [&WORDS[..], &IDENTITY, &ADAPTERS, &SHELLS, &TOP].concat()
+}
+
+/// What is wrong with a file of `src`, by its path in there and its text.
+fn violations(path: &str, source: &str) -> Vec<String> {
+    let code = without_comments(source);
+    let room = room_of(path);
+    let allowed = may_use(path);
+    let mut found = Vec::new();
+    for used in paths_from_the_root(path, &code) {
+        let other = used.split("::").next().unwrap_or_default();
+        let own = other == room;
+        let known = allowed.iter().any(|allowed| used == *allowed || used.starts_with(&format!("{allowed}::")));
+        if rooms().contains(&other) && !own && !known {
+            found.push(format!("src/{path} uses crate::{used}: {room} does not know {other}"));
+        }
+    }
+    if PURE.contains(&path) {
+        for (word, reason) in IMPURE {
+            if code.contains(word) {
+                found.push(format!("src/{path} has {word:?}: {reason}"));
+            }
+        }
+    }
+    found
+}
+
+/// The text without what follows `//`; the slashes of an URL stay.
+fn without_comments(source: &str) -> String {
+    let mut code = String::new();
+    for line in source.lines() {
+        let end = line.match_indices("//").map(|(at, _)| at).find(|at| !line[..*at].ends_with(':'));
+        code.push_str(&line[..end.unwrap_or(line.len())]);
+        code.push('\n');
+    }
+    code
+}
+
+/// Every path that begins at the crate's root, wherever it stands: `use` with and without braces, and paths in the code.
+/// `super::` counts where it climbs up to the root.
+fn paths_from_the_root(path: &str, code: &str) -> Vec<String> {
+    let depth = path.trim_end_matches("/mod.rs").split('/').count();
+    let climb = "super::".repeat(depth);
+    let mut paths = Vec::new();
+    for root in ["crate::", climb.as_str()] {
+        for (at, _) in code.match_indices(root) {
+            let begins = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$' || c == ':');
+            if begins {
+                expand("", &code[at + root.len()..], &mut paths);
+            }
+        }
+    }
+    paths
+}
+
+/// Reads one path, or one tree of paths in braces, and returns what is left of the text.
+fn expand<'a>(prefix: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = rest.trim_start().trim_start_matches(',').trim_start();
+            if let Some(after) = rest.strip_prefix('}') {
+                return after;
+            }
+            let before = rest.len();
+            rest = expand(prefix, rest, paths);
+            if let Some(renamed) = rest.trim_start().strip_prefix("as ") {
+                rest = renamed.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            }
+            if rest.len() == before {
+                return rest;
+            }
+        }
+    }
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}::{name}") };
+    match rest.strip_prefix("::") {
+        Some(deeper) => expand(&name, deeper, paths),
+        None => {
+            paths.push(name.trim_end_matches("::").to_owned());
+            rest.strip_prefix('*').unwrap_or(rest)
+        }
+    }
+}
+
+/// Every Rust file below a folder of the repository, with its path from there.
+fn rust_files(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                files.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn imports_flow_one_way() {
+    let files = rust_files("src");
+    assert!(files.iter().any(|(path, _)| path == PURE[0]), "the core is not where this test looks for it");
+    let found: Vec<String> = files.iter().flat_map(|(path, source)| violations(path, source)).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_map_of_the_house_and_its_rooms_are_the_same() {
+    let mut declared: Vec<String> = rust_files("src")
+        .into_iter()
+        .filter(|(path, _)| path == "lib.rs")
+        .flat_map(|(_, source)| {
+            let rooms = source.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+            rooms.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    declared.sort();
+    let mut drawn = rooms();
+    drawn.sort_unstable();
+    assert_eq!(declared, drawn);
+}
+
+#[test]
+fn an_arrow_that_points_up_is_seen_however_it_is_written() {
+    let wrong = [
+        ("vod/wire.rs", "use crate::journal::Store;"),
+        ("vod/mod.rs", "use crate::{event::Event, output};"),
+        ("vod/mod.rs", "use crate::{\n    event::{Event, EventHandle as H},\n    config::Config,\n};"),
+        ("vod/mod.rs", "fn f() -> crate::relay::Core { todo() }"),
+        ("vod/mod.rs", "use super::journal::Store;"),
+        ("vod/wire.rs", "use super::super::journal::Store;"),
+        ("event/mod.rs", "pub use crate::identity::Verdict;"),
+        ("lease.rs", "use super::vod;"),
+        ("config/mod.rs", "use crate::vod::Options;"),
+        ("relay/mod.rs", "use crate::config::Config;"),
+        ("relay/core.rs", "use crate::journal::Recorded;"),
+        ("relay/core.rs", "use tokio::time::sleep;"),
+        ("relay/pacing.rs", "let now = std::time::Instant::now();"),
+        ("relay/backoff.rs", "rest().await;"),
+        ("emulator/http.rs", "use crate::vod::wire::Pull;"),
+        ("emulator/http.rs", "use crate::vod::{sign, wire};"),
+        ("emulator/http.rs", "use crate::vod::signature;"),
+        ("ops/http.rs", "use crate::app::App;"),
+        ("app.rs", "use crate::cli::Cli;"),
+    ];
+    for (path, source) in wrong {
+        assert_eq!(violations(path, source).len(), 1, "{path}: {source}");
+    }
+    let right = [
+        ("vod/wire.rs", "use crate::{clock::Moment, event::*, vod::sign};"),
+        ("vod/wire.rs", "use super::sign;"),
+        ("vod/mod.rs", "mod tests { use super::*; }"),
+        ("event/mod.rs", "/// See [`crate::identity`].\nconst URL: &str = \"https://x\"; // crate::relay"),
+        ("emulator/http.rs", "use crate::vod::sign::{self, Key};\nuse crate::clock::Moment;"),
+        ("relay/mod.rs", "use crate::{journal, output, vod};\nuse tokio::time::sleep;"),
+        ("relay/core.rs", "use crate::identity::{Progress, Recorded};"),
+        ("relay/core.rs", "pub(crate) fn f(at: Moment) {}"),
+        ("cli/mod.rs", "use crate::{app, config::Config, relay::core};"),
+    ];
+    for (path, source) in right {
+        assert_eq!(violations(path, source), [""; 0], "{path}: {source}");
+    }
+}
+
+/// What no file of this repository holds, written so that this one does not hold it either.
+const BANNED: [(&str, &str); 4] = [
+    (concat!("#[", "ignore"), "a test that does not run proves nothing"),
+    (concat!("todo", "!("), "unfinished work is not committed"),
+    (concat!("unimplemented", "!("), "unfinished work is not committed"),
+    (concat!("#[", "allow("), "an expectation with its reason tells when it is no longer needed"),
+];
+
+/// About as much as one can keep in mind.
+const MOST_LINES: usize = 1_000;
+
+fn untidy(path: &str, source: &str) -> Vec<String> {
+    let banned = BANNED.iter().filter(|(word, _)| source.contains(word));
+    let mut found: Vec<String> =
+        banned.map(|(word, reason)| format!("{path} has {word:?}: {reason}")).collect();
+    let lines = source.lines().count();
+    if lines > MOST_LINES {
+        found.push(format!("{path} has {lines} lines, more than {MOST_LINES}: give its parts files of their own"));
+    }
+    found
+}
+
+#[test]
+fn the_tree_is_tidy() {
+    let mut found = Vec::new();
+    for folder in ["src", "tests"] {
+        for (path, source) in rust_files(folder) {
+            found.extend(untidy(&format!("{folder}/{path}"), &source));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let bad = format!("{} = \"slow\"]\n{}", BANNED[0].0, "\n".repeat(MOST_LINES));
+    assert_eq!(untidy("bad.rs", &bad).len(), 2);
+}
