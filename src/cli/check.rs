@@ -29,10 +29,8 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let errors: Vec<_> = loaded.as_ref().err().into_iter().flat_map(|errors| errors.iter()).collect();
     let mut out = io::stdout().lock();
     let written = if args.json {
-        let errors: Vec<_> = errors
-            .iter()
-            .map(|error| json!({ "place": error.place, "message": error.message }))
-            .collect();
+        let errors: Vec<_> =
+            errors.iter().map(|error| json!({ "place": error.place, "message": error.message })).collect();
         writeln!(out, "{}", json!({ "config": shown, "ok": loaded.is_ok(), "errors": errors }))
     } else if loaded.is_ok() {
         writeln!(out, "config ok: {shown}")

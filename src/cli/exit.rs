@@ -121,11 +121,7 @@ pub fn exit_on_panic() {
     }));
 }
 
-fn report_panic(
-    out: &mut impl Write,
-    panic: &str,
-    backtrace: &std::backtrace::Backtrace,
-) -> io::Result<()> {
+fn report_panic(out: &mut impl Write, panic: &str, backtrace: &std::backtrace::Backtrace) -> io::Result<()> {
     writeln!(out, "vodrelay: bug: {}", panic.replace('\n', " "))?;
     if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
         writeln!(out, "{backtrace}")?;
@@ -171,9 +167,19 @@ mod tests {
     #[test]
     fn a_panic_is_one_line_and_the_next_step() {
         let mut out = Vec::new();
-        report_panic(&mut out, "at src/x.rs:1:2:\nindex out of bounds", &std::backtrace::Backtrace::disabled()).unwrap();
+        report_panic(
+            &mut out,
+            "at src/x.rs:1:2:\nindex out of bounds",
+            &std::backtrace::Backtrace::disabled(),
+        )
+        .unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("vodrelay: bug: at src/x.rs:1:2: index out of bounds\n  next: please report this"), "{text}");
+        assert!(
+            text.starts_with(
+                "vodrelay: bug: at src/x.rs:1:2: index out of bounds\n  next: please report this"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

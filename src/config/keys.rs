@@ -68,11 +68,17 @@ pub(super) const KEYS: &[Key] = &[
     key("vod", "window", |c, v| v.duration(Duration::ZERO).map(|window| c.vod.window = window)),
     key("vod", "requests_per_second", |c, v| v.number(1).map(|rate| c.vod.requests_per_second = rate)),
     key("relay", "confirm_after", |c, v| v.one_of(CONFIRM_AFTER).map(|after| c.relay.confirm_after = after)),
-    key("relay", "lease_margin", |c, v| v.duration(Duration::ZERO).map(|margin| c.relay.lease_margin = margin)),
+    key("relay", "lease_margin", |c, v| {
+        v.duration(Duration::ZERO).map(|margin| c.relay.lease_margin = margin)
+    }),
     // One answer brings up to 16 events.
     key("relay", "max_in_flight", |c, v| v.number(16).map(|most| c.relay.max_in_flight = most)),
-    key("relay", "idle_backoff_min", |c, v| v.duration(BACKOFF_MIN).map(|min| c.relay.idle_backoff_min = min)),
-    key("relay", "idle_backoff_max", |c, v| v.duration(BACKOFF_MIN).map(|max| c.relay.idle_backoff_max = max)),
+    key("relay", "idle_backoff_min", |c, v| {
+        v.duration(BACKOFF_MIN).map(|min| c.relay.idle_backoff_min = min)
+    }),
+    key("relay", "idle_backoff_max", |c, v| {
+        v.duration(BACKOFF_MIN).map(|max| c.relay.idle_backoff_max = max)
+    }),
     key("relay", "publish_attempts", |c, v| v.number(1).map(|attempts| c.relay.publish_attempts = attempts)),
     key("output", "kind", |c, v| v.one_of(OUTPUT_KINDS).map(|kind| c.output.kind = kind)),
     key("amqp", "urls", |c, v| v.amqp_urls().map(|urls| c.amqp.urls = urls)),
@@ -80,7 +86,9 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         section: "amqp",
         name: "password",
-        not_in_file: Some("set VODRELAY_AMQP__PASSWORD, or give the service manager's credential amqp_password"),
+        not_in_file: Some(
+            "set VODRELAY_AMQP__PASSWORD, or give the service manager's credential amqp_password",
+        ),
         read: |c, v| v.name().map(|password| c.amqp.password = Some(Secret::new(password))),
     },
     key("amqp", "exchange", |c, v| {
@@ -120,7 +128,10 @@ pub(super) fn sections() -> Vec<&'static str> {
 
 /// The names that may stand in a section of the file.
 pub(super) fn names(section: &str) -> Vec<&'static str> {
-    KEYS.iter().filter(|key| key.section == section && key.not_in_file.is_none()).map(|key| key.name).collect()
+    KEYS.iter()
+        .filter(|key| key.section == section && key.not_in_file.is_none())
+        .map(|key| key.name)
+        .collect()
 }
 
 /// The section of a key by its name alone, when it stands elsewhere than it should.

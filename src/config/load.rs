@@ -119,8 +119,9 @@ impl Reader {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                let message =
-                    format!("cannot be read: {error}; name a file that can be with --config or VODRELAY_CONFIG");
+                let message = format!(
+                    "cannot be read: {error}; name a file that can be with --config or VODRELAY_CONFIG"
+                );
                 return self.error(Place::File(path.to_owned()), message);
             }
         };
@@ -132,7 +133,8 @@ impl Reader {
                 return self.error(Place::Line(line), "is not UTF-8; save the file as UTF-8");
             }
         };
-        let line = |offset: usize| 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
+        let line =
+            |offset: usize| 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
         let (document, syntax) = DeTable::parse_recoverable(&text);
         for error in &syntax {
             // An error at the very end of the text, such as a bracket that never closes, is shown on the last line.
@@ -169,7 +171,9 @@ impl Reader {
         } else if let Some(home) = keys::home(name) {
             format!("{name:?} stands in no section; put it under [{home}]")
         } else {
-            unknown(&format!("unknown key {name:?} in no section"), name, &sections, |name| format!("[{name}]"))
+            unknown(&format!("unknown key {name:?} in no section"), name, &sections, |name| {
+                format!("[{name}]")
+            })
         };
         self.error(at, message);
     }
@@ -177,8 +181,9 @@ impl Reader {
     fn section(&mut self, section: &str, at: usize, table: &DeTable<'_>, line: &impl Fn(usize) -> usize) {
         let sections = keys::sections();
         if !sections.contains(&section) {
-            let message =
-                unknown(&format!("unknown section [{section}]"), section, &sections, |name| format!("[{name}]"));
+            let message = unknown(&format!("unknown section [{section}]"), section, &sections, |name| {
+                format!("[{name}]")
+            });
             return self.error(Place::Line(at), message);
         }
         for (name, value) in table {
@@ -280,13 +285,17 @@ impl Reader {
             return;
         }
         let Config { vod, relay, amqp, .. } = self.config.clone();
-        self.refuse(relay.lease_margin >= vod.window, &[("relay", "lease_margin"), ("vod", "window")], || {
-            format!(
-                "relay.lease_margin ({}) leaves nothing of vod.window ({}); make the margin smaller",
-                shown(relay.lease_margin),
-                shown(vod.window)
-            )
-        });
+        self.refuse(
+            relay.lease_margin >= vod.window,
+            &[("relay", "lease_margin"), ("vod", "window")],
+            || {
+                format!(
+                    "relay.lease_margin ({}) leaves nothing of vod.window ({}); make the margin smaller",
+                    shown(relay.lease_margin),
+                    shown(vod.window)
+                )
+            },
+        );
         self.refuse(
             relay.idle_backoff_min > relay.idle_backoff_max,
             &[("relay", "idle_backoff_min"), ("relay", "idle_backoff_max")],
@@ -301,7 +310,10 @@ impl Reader {
         self.refuse(
             amqp.client_cert_file.is_some() != amqp.client_key_file.is_some(),
             &[("amqp", "client_cert_file"), ("amqp", "client_key_file")],
-            || "amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither".to_owned(),
+            || {
+                "amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither"
+                    .to_owned()
+            },
         );
         let certificates = amqp.ca_file.is_some() || amqp.client_cert_file.is_some();
         self.refuse(

@@ -93,8 +93,9 @@ impl Value<'_> {
         if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.') {
             return Err(NO_UNIT.to_owned());
         }
-        let duration = humantime::parse_duration(text)
-            .map_err(|_| format!("cannot be {text:?}; a duration reads like \"30s\", \"200ms\" or \"30d\""))?;
+        let duration = humantime::parse_duration(text).map_err(|_| {
+            format!("cannot be {text:?}; a duration reads like \"30s\", \"200ms\" or \"30d\"")
+        })?;
         if duration < least {
             return Err(format!("is {}, and must be {} or more", shown(duration), shown(least)));
         }
@@ -159,7 +160,9 @@ impl Value<'_> {
                 return Err(format!("has the parameter {name:?}; none is known, leave it out"));
             }
             if url.fragment().is_some() {
-                return Err("has a fragment; write # in a user, a password or a virtual host as %23".to_owned());
+                return Err(
+                    "has a fragment; write # in a user, a password or a virtual host as %23".to_owned()
+                );
             }
             if url.path().matches('/').count() > 1 {
                 return Err("has a path of several parts; write / in a virtual host's name as %2f".to_owned());
@@ -178,7 +181,9 @@ impl Value<'_> {
             url::ParseError::RelativeUrlWithoutBase => {
                 "has no scheme; an URL reads scheme://host:port/".to_owned()
             }
-            error => format!("is not an URL: {error}; special characters in a user or a password are written like %2f"),
+            error => format!(
+                "is not an URL: {error}; special characters in a user or a password are written like %2f"
+            ),
         })
     }
 
@@ -195,9 +200,9 @@ impl Value<'_> {
     /// A list; in the environment, values between commas or a TOML array.
     fn list<T>(&self, what: &str, parse: impl Fn(&Value<'_>) -> Parsed<T>) -> Parsed<Vec<T>> {
         let parse_all = |items: &mut dyn Iterator<Item = Value<'_>>| {
-            let parsed = items.enumerate().map(|(at, item)| {
-                parse(&item).map_err(|message| format!("{what} {} {message}", at + 1))
-            });
+            let parsed = items
+                .enumerate()
+                .map(|(at, item)| parse(&item).map_err(|message| format!("{what} {} {message}", at + 1)));
             parsed.collect()
         };
         match self {
@@ -207,8 +212,9 @@ impl Value<'_> {
             Self::Toml(other) => Err(format!("must be a list in brackets, not {}", with_article(other))),
             Self::Env(text) if text.trim_start().starts_with('[') => {
                 let document = format!("list = {}", text.trim());
-                let table = DeTable::parse(&document)
-                    .map_err(|error| format!("is not a list: {}; write values between commas", error.message()))?;
+                let table = DeTable::parse(&document).map_err(|error| {
+                    format!("is not a list: {}; write values between commas", error.message())
+                })?;
                 match table.get_ref().get("list").map(|list| list.get_ref()) {
                     Some(DeValue::Array(items)) => {
                         parse_all(&mut items.iter().map(|item| Value::Toml(item.get_ref())))
@@ -237,9 +243,12 @@ impl Value<'_> {
             };
             let name = &inside[..end];
             if !KNOWN.contains(&name) {
-                return Err(unknown(&format!("has the unknown placeholder {{{name}}}"), name, &KNOWN, |name| {
-                    format!("{{{name}}}")
-                }));
+                return Err(unknown(
+                    &format!("has the unknown placeholder {{{name}}}"),
+                    name,
+                    &KNOWN,
+                    |name| format!("{{{name}}}"),
+                ));
             }
             rest = &inside[end + 1..];
         }
@@ -260,9 +269,9 @@ impl Value<'_> {
         }
         match text.parse::<tracing_subscriber::filter::EnvFilter>() {
             Ok(_) => Ok(text),
-            Err(error) => {
-                Err(format!("is not a filter ({error}); write it like \"info\" or \"info,vodrelay::vod=debug\""))
-            }
+            Err(error) => Err(format!(
+                "is not a filter ({error}); write it like \"info\" or \"info,vodrelay::vod=debug\""
+            )),
         }
     }
 }

@@ -79,10 +79,7 @@ mod tests {
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut speaker = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "ops::service_manager::tests::the_service_manager_hears_each_thing_once",
-            ])
+            .args(["--exact", "ops::service_manager::tests::the_service_manager_hears_each_thing_once"])
             .env(SPEAKER, "1")
             .env("NOTIFY_SOCKET", directory.path().join("notify"))
             .stdout(Stdio::null())

@@ -33,17 +33,32 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
             "config.toml:2: unknown key \"margin\" in [vod]; known are \"endpoint\", \"region\", \"sub_app_ids\", \
              \"credentials\", \"window\", \"requests_per_second\"",
         ),
-        ("[vod]\n\nretention = \"30d\"", "config.toml:3: unknown key \"retention\" in [vod]; it belongs under [journal]"),
+        (
+            "[vod]\n\nretention = \"30d\"",
+            "config.toml:3: unknown key \"retention\" in [vod]; it belongs under [journal]",
+        ),
         ("[jurnal]", "config.toml:1: unknown section [jurnal]; did you mean [journal]?"),
         (
             "[database]",
             "config.toml:1: unknown section [database]; known are [vod], [relay], [output], [amqp], [journal], [log]",
         ),
         ("window = \"30s\"", "config.toml:1: \"window\" stands in no section; put it under [vod]"),
-        ("log = \"info\"", "config.toml:1: \"log\" is a section; write [log] on a line of its own and its keys below"),
-        ("[[log]]", "config.toml:1: \"log\" is a section; write [log] on a line of its own and its keys below"),
-        ("[relay]\nlease_margin = 3", "config.toml:2: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\""),
-        ("[relay]\nlease_margin = \"3\"", "config.toml:2: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\""),
+        (
+            "log = \"info\"",
+            "config.toml:1: \"log\" is a section; write [log] on a line of its own and its keys below",
+        ),
+        (
+            "[[log]]",
+            "config.toml:1: \"log\" is a section; write [log] on a line of its own and its keys below",
+        ),
+        (
+            "[relay]\nlease_margin = 3",
+            "config.toml:2: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\"",
+        ),
+        (
+            "[relay]\nlease_margin = \"3\"",
+            "config.toml:2: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\"",
+        ),
         (
             "[relay]\nlease_margin = \"3 parsecs\"",
             "config.toml:2: relay.lease_margin cannot be \"3 parsecs\"; a duration reads like \"30s\", \"200ms\" or \"30d\"",
@@ -61,7 +76,10 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
             "config.toml:2: vod.endpoint must begin with https://: http:// is for loopback hosts only, because it shows \
              every event to the network",
         ),
-        ("[vod]\nendpoint = \"ftp://127.0.0.1\"", "config.toml:2: vod.endpoint must begin with https://, not ftp://"),
+        (
+            "[vod]\nendpoint = \"ftp://127.0.0.1\"",
+            "config.toml:2: vod.endpoint must begin with https://, not ftp://",
+        ),
         (
             "[vod]\nendpoint = \"https://a:b@host\"",
             "config.toml:2: vod.endpoint must not hold a user or a password; credentials have sources of their own, see \
@@ -79,18 +97,27 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
             "[vod]\nsub_app_ids = [1, \"2\"]",
             "config.toml:2: vod.sub_app_ids id 2 must be a whole number, not a string",
         ),
-        ("[vod]\nsub_app_ids = 7", "config.toml:2: vod.sub_app_ids must be a list in brackets, not an integer"),
+        (
+            "[vod]\nsub_app_ids = 7",
+            "config.toml:2: vod.sub_app_ids must be a list in brackets, not an integer",
+        ),
         (
             "[vod]\nsub_app_ids = [-1]",
             "config.toml:2: vod.sub_app_ids id 1 must be a whole number from 0 to 18446744073709551615, not -1",
         ),
-        ("[vod]\nrequests_per_second = 0", "config.toml:2: vod.requests_per_second is 0, and must be 1 or more"),
+        (
+            "[vod]\nrequests_per_second = 0",
+            "config.toml:2: vod.requests_per_second is 0, and must be 1 or more",
+        ),
         (
             "[vod]\nrequests_per_second = 5000000000",
             "config.toml:2: vod.requests_per_second is 5000000000, which is too large",
         ),
         ("[relay]\nmax_in_flight = 15", "config.toml:2: relay.max_in_flight is 15, and must be 16 or more"),
-        ("[relay]\npublish_attempts = 0", "config.toml:2: relay.publish_attempts is 0, and must be 1 or more"),
+        (
+            "[relay]\npublish_attempts = 0",
+            "config.toml:2: relay.publish_attempts is 0, and must be 1 or more",
+        ),
         (
             "[relay]\nmax_in_flight = \"many\"",
             "config.toml:2: relay.max_in_flight must be a whole number, not a string",
@@ -107,7 +134,10 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
             "[relay]\nidle_backoff_min = \"6s\"",
             "config.toml:2: relay.idle_backoff_min (6s) is more than relay.idle_backoff_max (5s); make it smaller",
         ),
-        ("[relay]\nidle_backoff_min = \"0s\"", "config.toml:2: relay.idle_backoff_min is 0s, and must be 10ms or more"),
+        (
+            "[relay]\nidle_backoff_min = \"0s\"",
+            "config.toml:2: relay.idle_backoff_min is 0s, and must be 10ms or more",
+        ),
         ("[journal]\nretention = \"3d\"", "config.toml:2: journal.retention is 3d, and must be 4d or more"),
         ("[journal]\npath = \"\"", "config.toml:2: journal.path must not be empty"),
         (
@@ -163,7 +193,10 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
             "config.toml:2: amqp.ca_file and amqp.client_cert_file protect nothing: no URL in amqp.urls begins with \
              amqps://; write amqps://",
         ),
-        ("[log]\nlevel = \"debg\"", "config.toml:2: log.level has the unknown level \"debg\"; did you mean \"debug\"?"),
+        (
+            "[log]\nlevel = \"debg\"",
+            "config.toml:2: log.level has the unknown level \"debg\"; did you mean \"debug\"?",
+        ),
         ("[log]\nlevel = info", "config.toml:2: not TOML: text and durations must stand in quotes"),
         ("[vod]\nwindow = 30s # why", "config.toml:2: not TOML: text and durations must stand in quotes"),
         ("[log]\nlevel = \"info", "config.toml:2: not TOML: invalid basic string, expected `\"`"),
@@ -240,11 +273,7 @@ fn the_environment_overrides_the_file_and_is_read_as_strictly() {
             "30d",
             "VODRELAY_JOURNAL__RETENTON: unknown variable; did you mean VODRELAY_JOURNAL__RETENTION?",
         ),
-        (
-            "VODRELAY_X",
-            "",
-            "VODRELAY_X: unknown variable; a key is overridden by VODRELAY_SECTION__KEY",
-        ),
+        ("VODRELAY_X", "", "VODRELAY_X: unknown variable; a key is overridden by VODRELAY_SECTION__KEY"),
         (
             "VODRELAY_VOD__SUB_APP_IDS",
             "1,x",
@@ -285,7 +314,13 @@ fn no_secret_is_printed() {
     let shown = format!("{config:?} {:#?}", config);
     assert!(!shown.contains("hunter"), "{shown}");
     // Nor in an error, whichever part of the URL is wrong.
-    for url in ["amqp:relay:hunter2@b", "http://relay:hunter2@b", "amqp://relay:hunter2@b:port", "relay:hunter2@b", "amqp://r:hunter2@b/?x"] {
+    for url in [
+        "amqp:relay:hunter2@b",
+        "http://relay:hunter2@b",
+        "amqp://relay:hunter2@b:port",
+        "relay:hunter2@b",
+        "amqp://r:hunter2@b/?x",
+    ] {
         let told = load(&format!("[amqp]\nurls = [\"{url}\"]"), &[]).unwrap_err();
         assert!(!told.contains("hunter"), "{told}");
         let told = load("", &[("VODRELAY_AMQP__URLS", url)]).unwrap_err();
@@ -370,7 +405,14 @@ fn the_exit_code_tells_what_kind_of_ending_it_was() {
 fn help_documents_the_exit_codes() {
     let output = vodrelay(&["--help"], &[]);
     let help = text(&output.stdout);
-    for line in ["   0  done", "   1  failure", "   2  usage", "  70  bug", "  75  temporary failure", "  78  configuration"] {
+    for line in [
+        "   0  done",
+        "   1  failure",
+        "   2  usage",
+        "  70  bug",
+        "  75  temporary failure",
+        "  78  configuration",
+    ] {
         assert!(help.contains(line), "{help}");
     }
 }

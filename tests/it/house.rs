@@ -38,7 +38,9 @@ fn may_use(path: &str) -> Vec<&'static str> {
         "cli" => &[&WORDS, &IDENTITY, &ADAPTERS, &SHELLS, &["app"]],
         // The root names its rooms, and uses none.
         "lib" | "main" => &[],
-        unknown => panic!("src/{path} is in the room {unknown:?}, whose arrows are not drawn yet: draw them here"),
+        unknown => {
+            panic!("src/{path} is in the room {unknown:?}, whose arrows are not drawn yet: draw them here")
+        }
     };
     groups.concat()
 }
@@ -60,7 +62,8 @@ fn violations(path: &str, source: &str) -> Vec<String> {
     for used in paths_from_the_root(path, &code) {
         let other = used.split("::").next().unwrap_or_default();
         let own = other == room;
-        let known = allowed.iter().any(|allowed| used == *allowed || used.starts_with(&format!("{allowed}::")));
+        let known =
+            allowed.iter().any(|allowed| used == *allowed || used.starts_with(&format!("{allowed}::")));
         if rooms().contains(&other) && !own && !known {
             found.push(format!("src/{path} uses crate::{used}: {room} does not know {other}"));
         }
@@ -94,7 +97,8 @@ fn paths_from_the_root(path: &str, code: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for root in ["crate::", climb.as_str()] {
         for (at, _) in code.match_indices(root) {
-            let begins = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$' || c == ':');
+            let begins =
+                !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$' || c == ':');
             if begins {
                 expand("", &code[at + root.len()..], &mut paths);
             }
@@ -237,7 +241,9 @@ fn untidy(path: &str, source: &str) -> Vec<String> {
         banned.map(|(word, reason)| format!("{path} has {word:?}: {reason}")).collect();
     let lines = source.lines().count();
     if lines > MOST_LINES {
-        found.push(format!("{path} has {lines} lines, more than {MOST_LINES}: give its parts files of their own"));
+        found.push(format!(
+            "{path} has {lines} lines, more than {MOST_LINES}: give its parts files of their own"
+        ));
     }
     found
 }
