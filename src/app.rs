@@ -286,7 +286,7 @@ mod tests {
 
     #[track_caller]
     fn addressed(url: &str) -> output::amqp::Address {
-        let config = Config::load(None, [("VODRELAY_AMQP__URLS".to_owned(), url.to_owned())]).unwrap();
+        let config = Config::load(None, std::iter::once(("VODRELAY_AMQP__URLS".to_owned(), url.to_owned()))).unwrap();
         address(&config.amqp.urls[0])
     }
 

@@ -4,6 +4,7 @@ mod check;
 mod completions;
 pub mod events;
 pub mod exit;
+mod run;
 
 use std::path::PathBuf;
 
@@ -26,7 +27,11 @@ pub struct Cli {
 // In the order of `--help`: what is used most comes first.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Check(check::Args),
+    /// Look at the events in the journal
+    #[command(subcommand)]
+    Events(events::Command),
     Completions(completions::Args),
 }
 
@@ -39,10 +44,19 @@ impl Cli {
     pub fn run(self) -> Result<Exit, Failure> {
         let config = self.config.as_deref();
         match self.command {
+            Command::Run(args) => run::run(&args, config),
+            Command::Events(command) => events::run(&command, config),
             Command::Check(args) => check::run(&args, config),
             Command::Completions(args) => completions::run(&args),
         }
     }
+}
+
+/// The runtime of the commands that wait for something.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(Exit::Failure, error).next("see that the process may start threads and open files")
+    })
 }
 
 #[cfg(test)]
