@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
+use crate::ops::logging::LoggingError;
 
 /// The exit codes. Those above 2 are the ones of sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,16 @@ impl From<ConfigErrors> for Failure {
     }
 }
 
+impl From<LoggingError> for Failure {
+    fn from(error: LoggingError) -> Self {
+        let exit = match error {
+            LoggingError::Level { .. } | LoggingError::Journald(_) => Exit::Configuration,
+            LoggingError::Taken => Exit::Bug,
+        };
+        Self::new(exit, error)
+    }
+}
+
 /// Ends the process with [`Exit::Bug`] on any panic, in whichever task or thread: half a relay is none, and the journal is
 /// the way back in.
 pub fn exit_on_panic() {
@@ -180,6 +191,33 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    /// The hook is the process's, so that the one that panics is a process of its own: this test again, told so.
+    #[test]
+    fn a_panic_in_any_task_ends_the_process_as_a_bug() {
+        const PANIC: &str = "VODRELAY_TEST_PANIC";
+        if std::env::var_os(PANIC).is_some() {
+            exit_on_panic();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let task = async { panic!("on purpose") };
+            // A caught panic would leave the process alive, and this test would end well.
+            runtime.block_on(async { tokio::spawn(task).await }).unwrap_err();
+            return;
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "cli::exit::tests::a_panic_in_any_task_ends_the_process_as_a_bug",
+                "--nocapture",
+            ])
+            .env(PANIC, "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(70), "{told}");
+        assert!(told.contains("vodrelay: bug: panicked at src/cli/exit.rs"), "{told}");
+        assert!(told.contains("on purpose"), "{told}");
     }
 
     #[test]

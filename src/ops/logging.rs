@@ -144,11 +144,8 @@ fn layer(format: Format, colours: bool) -> io::Result<Box<dyn Layer<Registry> + 
 /// The operator's directives over our own for [`NOISE`]. The operator's win when they name the same library.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     let everything = level.split(',').map(str::trim).rfind(|directive| !directive.contains(['=', '[']));
-    let noise = match everything {
-        // Not louder than the program itself.
-        Some(quiet @ ("off" | "error")) => quiet,
-        _ => "warn",
-    };
+    // Not louder than the program itself.
+    let noise = everything.filter(|directive| ["off", "error"].contains(directive)).unwrap_or("warn");
     let ours = NOISE.map(|library| format!("{library}={noise}")).join(",");
     EnvFilter::builder().parse(format!("{ours},{level}"))
 }
@@ -200,6 +197,49 @@ mod tests {
         assert!(shown("error").contains("lapin=error"));
         assert!(shown("off,vodrelay=info").contains("hyper=off"));
         assert!(filter("info,vodrelay=loud").is_err());
+    }
+
+    /// The log is the process's, so that the one that logs is a process of its own: `speak`, told what to be.
+    fn lines(format: &str) -> Vec<String> {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ops::logging::tests::speak", "--nocapture"])
+            .env("VODRELAY_TEST_FORMAT", format)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn speak() {
+        let format = match std::env::var("VODRELAY_TEST_FORMAT").as_deref() {
+            Ok("pretty") => Format::Pretty,
+            Ok(_) => Format::Auto,
+            Err(_) => return,
+        };
+        init(format, "info").unwrap();
+        tracing::info!(events = 16, "pulled");
+        tracing::debug!("not shown");
+        tracing::info!(target: "lapin::channel", "not shown either");
+    }
+
+    #[test]
+    fn away_from_a_terminal_a_line_is_one_json_object() {
+        let [line] = lines("auto").try_into().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["message"], "pulled");
+        assert_eq!(json["events"], 16);
+        assert_eq!(json["level"], "INFO");
+        assert_eq!(json["target"], "vodrelay::ops::logging::tests");
+        assert!(json["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{line}");
+    }
+
+    #[test]
+    fn for_a_person_a_line_is_short_and_uncoloured_away_from_a_terminal() {
+        let [line] = lines("pretty").try_into().unwrap();
+        let (time, rest) = line.split_at("00:00:00.000".len());
+        assert_eq!(rest, "  INFO pulled events=16", "{line:?}");
+        assert_eq!(time.matches(':').count(), 2);
     }
 
     #[test]

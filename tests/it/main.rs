@@ -1,5 +1,7 @@
 //! Real parts against each other, over real sockets on the loopback address.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod broker;
 mod config;
 mod house;
