@@ -86,7 +86,9 @@ impl Watch {
         };
         let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
         let Snapshot { deliveries, confirmed, parked, .. } = snapshot;
-        format!("{state}; {deliveries} deliveries, {published} published, {confirmed} confirmed, {parked} parked")
+        format!(
+            "{state}; {deliveries} deliveries, {published} published, {confirmed} confirmed, {parked} parked"
+        )
     }
 }
 
@@ -106,8 +108,9 @@ impl Running {
         let output_options = output_options(config)?;
         let journal_options = journal::Options { path: config.journal.path.clone() };
         let opened = tokio::task::spawn_blocking(move || Journal::open(&journal_options)).await;
-        let (journal, writer) =
-            opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(AppError::Journal)?;
+        let (journal, writer) = opened
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            .map_err(AppError::Journal)?;
         let (drain, stop_output) = (CancellationToken::new(), CancellationToken::new());
         let (output, output_task) = match output_options {
             OutputOptions::Amqp(options) => output::amqp::spawn(options, stop_output.clone()),
@@ -286,7 +289,8 @@ mod tests {
 
     #[track_caller]
     fn addressed(url: &str) -> output::amqp::Address {
-        let config = Config::load(None, std::iter::once(("VODRELAY_AMQP__URLS".to_owned(), url.to_owned()))).unwrap();
+        let config =
+            Config::load(None, std::iter::once(("VODRELAY_AMQP__URLS".to_owned(), url.to_owned()))).unwrap();
         address(&config.amqp.urls[0])
     }
 

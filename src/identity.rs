@@ -114,7 +114,10 @@ mod tests {
     }
 
     fn occurrence(occurrence: u32, confirmed: bool, leases: &[(&str, bool)]) -> Known {
-        let leases = leases.iter().map(|(h, lapsed)| KnownLease { handle: Some(handle(h)), lapsed: *lapsed }).collect();
+        let leases = leases
+            .iter()
+            .map(|(h, lapsed)| KnownLease { handle: Some(handle(h)), lapsed: *lapsed })
+            .collect();
         Known { occurrence, confirmed, taken: false, leases }
     }
 
@@ -178,7 +181,8 @@ mod tests {
     fn two_equal_events_that_both_come_again_are_two_redeliveries() {
         let known = [occurrence(1, false, &[("h1", LAPSED)]), occurrence(2, false, &[("h2", LAPSED)])];
         check(&known, "h3", Verdict::Redelivery { occurrence: 1 });
-        let known = [occurrence(1, false, &[("h1", LAPSED), ("h3", LIVE)]), occurrence(2, false, &[("h2", LAPSED)])];
+        let known =
+            [occurrence(1, false, &[("h1", LAPSED), ("h3", LIVE)]), occurrence(2, false, &[("h2", LAPSED)])];
         check(&known, "h4", Verdict::Redelivery { occurrence: 2 });
     }
 

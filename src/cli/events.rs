@@ -9,7 +9,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::exit::{Exit, Failure};
 use crate::clock::WallTime;
+use crate::config::{Config, environment};
 use crate::event::SubAppId;
 use crate::journal::query::{DeliveryRow, EventRow, Filter, QueryError, Reader, Shown, State};
 
@@ -17,6 +19,31 @@ use crate::journal::query::{DeliveryRow, EventRow, Filter, QueryError, Reader, S
 const PAGE: u32 = 200;
 /// Levels of indent; deeper ones look like the last.
 const DEEPEST_INDENT: usize = 40;
+
+/// Look at the events in the journal
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List events, the newest first
+    List(ListArgs),
+    /// Show one event with its deliveries and its body
+    Show(ShowArgs),
+}
+
+pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Failure> {
+    let path = Config::load(config, environment())?.journal.path;
+    let mut out = io::stdout().lock();
+    match command {
+        Command::List(args) => {
+            let listed = list(&path, args, &mut out)?;
+            if listed.more && !args.json {
+                // There is nobody left to tell when standard error is gone.
+                let _ = writeln!(io::stderr(), "there are more; --limit shows more of them");
+            }
+        }
+        Command::Show(args) => show(&path, args, &mut out)?,
+    }
+    Ok(Exit::Done)
+}
 
 /// What `events list` is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,6 +97,15 @@ pub enum EventsError {
     /// Standard output is gone.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
+}
+
+impl From<EventsError> for Failure {
+    fn from(error: EventsError) -> Self {
+        match error {
+            EventsError::Query(error) => Self::new(Exit::Failure, error),
+            EventsError::Output(error) => Self::stdout(error),
+        }
+    }
 }
 
 /// How much of what was asked for was printed.

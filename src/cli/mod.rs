@@ -59,6 +59,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(Exit::Failure, error).next("see that the process may start threads and open files")
     })
+}
+
 impl From<LogFormat> for logging::Format {
     fn from(format: LogFormat) -> Self {
         match format {

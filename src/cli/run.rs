@@ -23,8 +23,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(path, environment())?;
-    logging::init(log_format(&config), &config.log.level)
-        .map_err(|error| Failure::new(Exit::Configuration, error).next("correct [log] in the configuration"))?;
+    logging::init(config.log.format.into(), &config.log.level)?;
     super::runtime()?.block_on(relay(&config))
 }
 
@@ -63,7 +62,12 @@ async fn relay(config: &Config) -> Result<Exit, Failure> {
     };
     let snapshot = ended?;
     let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
-    info!(deliveries = snapshot.deliveries, published, confirmed = snapshot.confirmed, "vodrelay has stopped");
+    info!(
+        deliveries = snapshot.deliveries,
+        published,
+        confirmed = snapshot.confirmed,
+        "vodrelay has stopped"
+    );
     Ok(Exit::Done)
 }
 
@@ -89,22 +93,15 @@ pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
     Ok(())
 }
 
-fn log_format(config: &Config) -> logging::Format {
-    match config.log.format {
-        crate::config::LogFormat::Auto => logging::Format::Auto,
-        crate::config::LogFormat::Pretty => logging::Format::Pretty,
-        crate::config::LogFormat::Json => logging::Format::Json,
-        crate::config::LogFormat::Journald => logging::Format::Journald,
-    }
-}
-
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match &error {
             AppError::Credentials(_) | AppError::Client(_) | AppError::RoutingKey(_) => Exit::Configuration,
             AppError::Journal(OpenError::InUse { .. } | OpenError::Failed { .. }) => Exit::Temporary,
             AppError::Journal(OpenError::Newer { .. } | OpenError::Unusable { .. }) => Exit::Configuration,
-            AppError::Journal(OpenError::Damaged { .. }) | AppError::Output(_) | AppError::Relay(_) => Exit::Failure,
+            AppError::Journal(OpenError::Damaged { .. }) | AppError::Output(_) | AppError::Relay(_) => {
+                Exit::Failure
+            }
             AppError::Writer(_) => Exit::Failure,
         };
         Self::new(exit, error)

@@ -88,7 +88,11 @@ impl<'a> Document<'a> {
             loop {
                 reader.skip_white_space();
                 let Some(container) = open.last() else {
-                    return if reader.at == text.len() { Ok(Self { nodes }) } else { Err(reader.malformed()) };
+                    return if reader.at == text.len() {
+                        Ok(Self { nodes })
+                    } else {
+                        Err(reader.malformed())
+                    };
                 };
                 let is_object = nodes[container.node as usize].kind == Kind::Object;
                 match reader.next() {
@@ -275,7 +279,9 @@ fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
                 };
                 match char::from_u32(point) {
                     Some(c) => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-                    None => text.extend([0xe0 | point >> 12, 0x80 | point >> 6 & 0x3f, 0x80 | point & 0x3f].map(low_byte)),
+                    None => text.extend(
+                        [0xe0 | point >> 12, 0x80 | point >> 6 & 0x3f, 0x80 | point & 0x3f].map(low_byte),
+                    ),
                 }
             }
             other => text.push(other),
@@ -419,7 +425,10 @@ mod tests {
             (r#"{"EventHandle":"h","a":{"EventHandle":"h"}}"#, r#"{"a":{"EventHandle":"h"}}"#),
             (r#"{"s":"\u0041\/\n\"\\"}"#, r#"{"s":"A/\u000a\"\\"}"#),
             (r#"{"k":1,"k":2}"#, r#"{"k":1,"k":2}"#),
-            (r#"{"z":{"b":[{"d":1,"c":2}],"a":true},"y":false}"#, r#"{"y":false,"z":{"a":true,"b":[{"c":2,"d":1}]}}"#),
+            (
+                r#"{"z":{"b":[{"d":1,"c":2}],"a":true},"y":false}"#,
+                r#"{"y":false,"z":{"a":true,"b":[{"c":2,"d":1}]}}"#,
+            ),
             ("\"\u{53e5}\u{67c4}\"", "\"\u{53e5}\u{67c4}\""),
         ] {
             assert_eq!(canonical(text).unwrap(), expected, "{text}");
@@ -429,8 +438,29 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused() {
         for text in [
-            "", "{", "}", "[", "]", "{]", "[}", "[1,]", "{\"a\":1,}", "{\"a\"}", "{\"a\":}", "{a:1}", "tru", "1 2", "\"",
-            "\"\\", "[1 2]", "{,}", "[,]", "{\"a\":1 \"b\":2}", "nul", "{1:2}", "\"\n\"",
+            "",
+            "{",
+            "}",
+            "[",
+            "]",
+            "{]",
+            "[}",
+            "[1,]",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "tru",
+            "1 2",
+            "\"",
+            "\"\\",
+            "[1 2]",
+            "{,}",
+            "[,]",
+            "{\"a\":1 \"b\":2}",
+            "nul",
+            "{1:2}",
+            "\"\n\"",
         ] {
             assert!(canonical(text).is_err(), "{text}");
         }
@@ -438,7 +468,8 @@ mod tests {
 
     #[test]
     fn strings_that_differ_stay_different_even_where_they_are_no_text() {
-        let strings = [r"\ud800", r"\\ud800", r"\ud801", r"\udc00\ud800", r"\ud83d\ude00", r"\ufffd", "?", ""];
+        let strings =
+            [r"\ud800", r"\\ud800", r"\ud801", r"\udc00\ud800", r"\ud83d\ude00", r"\ufffd", "?", ""];
         let forms: std::collections::BTreeSet<Vec<u8>> =
             strings.iter().map(|s| unescape(s.as_bytes()).into_owned()).collect();
         assert_eq!(forms.len(), strings.len());

@@ -175,7 +175,9 @@ mod tests {
     #[test]
     fn the_fingerprint_ignores_the_handle_order_white_space_and_nulls_and_nothing_else() {
         let first = event(r#"{"EventHandle":"h1","EventType":"T","A":{"x":1,"y":[1,2,null]},"B":null}"#);
-        let again = event(r#"{ "A" : {"y":[1, 2,null], "z": null, "\u0078":1}, "EventType":"T", "EventHandle":"h2" }"#);
+        let again = event(
+            r#"{ "A" : {"y":[1, 2,null], "z": null, "\u0078":1}, "EventType":"T", "EventHandle":"h2" }"#,
+        );
         assert_eq!(first.fingerprint, again.fingerprint);
         for other in [
             r#"{"EventType":"T","A":{"x":1.0,"y":[1,2,null]}}"#,

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 
-use super::{Arrived, RelayError};
 use super::core::{self, Effect, FailedAttempt, Input, LetGo, Loaded, Parcel, PullId};
+use super::{Arrived, RelayError};
 use crate::clock::{Moment, WallTime};
 use crate::event::SubAppId;
 use crate::identity::{DeliveryId, EventId};
@@ -36,8 +36,14 @@ pub(super) enum Work {
     Parked(Vec<(EventId, Arc<str>)>),
     Confirmed(Vec<DeliveryId>),
     LetGo(Vec<DeliveryId>, LetGo),
-    Settle { sub_app: SubAppId, received_before: Moment },
-    Load { after: EventId, limit: u32 },
+    Settle {
+        sub_app: SubAppId,
+        received_before: Moment,
+    },
+    Load {
+        after: EventId,
+        limit: u32,
+    },
 }
 
 impl Work {
@@ -56,7 +62,9 @@ impl Work {
             Effect::RecordLetGo(deliveries, why) => Self::LetGo(deliveries, why),
             Effect::Settle { sub_app, received_before } => Self::Settle { sub_app, received_before },
             Effect::Load { after, limit } => Self::Load { after, limit },
-            Effect::Pull { .. } | Effect::Publish { .. } | Effect::Confirm { .. } | Effect::Finished => return None,
+            Effect::Pull { .. } | Effect::Publish { .. } | Effect::Confirm { .. } | Effect::Finished => {
+                return None;
+            }
         })
     }
 }
@@ -97,7 +105,8 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
                 lease,
                 received_at,
                 pulled_at,
-                lease_until: pulled_at + window.length.saturating_sub(window.margin) - received_at.since(lease.sent_at),
+                lease_until: pulled_at + window.length.saturating_sub(window.margin)
+                    - received_at.since(lease.sent_at),
                 events: answer.events,
                 publish_now,
             };
@@ -118,7 +127,9 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
         }
         Work::Parked(events) => {
             let ids = events.iter().map(|(event, _)| *event).collect();
-            journal.parked(events.into_iter().map(|(event, reason)| (event, reason.to_string())).collect()).await?;
+            journal
+                .parked(events.into_iter().map(|(event, reason)| (event, reason.to_string())).collect())
+                .await?;
             Ok(Input::ParkRecorded(ids))
         }
         Work::Confirmed(deliveries) => {

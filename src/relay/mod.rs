@@ -15,7 +15,6 @@ mod stats;
 
 use std::sync::Arc;
 
-
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -168,9 +167,10 @@ impl Shell {
                     let answered = client.pull_events(sub_app).await;
                     let (received_at, pulled_at) = (Moment::now(), WallTime::now());
                     let (result, error) = match answered {
-                        Ok(vod::Pull { request_id, events }) => {
-                            (Ok(Answer { request_id, events: events.into_iter().map(Arc::new).collect() }), None)
-                        }
+                        Ok(vod::Pull { request_id, events }) => (
+                            Ok(Answer { request_id, events: events.into_iter().map(Arc::new).collect() }),
+                            None,
+                        ),
                         Err(error) => (Err(error.failure), Some(error)),
                     };
                     let input = Input::Pulled { pull, sent_at, received_at, pulled_at, result };
@@ -220,4 +220,3 @@ impl Shell {
 fn send(inputs: &mpsc::UnboundedSender<Arrived>, arrived: Arrived) {
     let _ = inputs.send(arrived);
 }
-

@@ -59,7 +59,8 @@ impl Stats {
     /// All zero.
     pub fn new() -> Self {
         // An hour is far beyond the window; what is longer counts as an hour.
-        let pull_to_confirm_ms = Histogram::new_with_max(3_600_000, 3).expect("the bounds are constants that fit");
+        let pull_to_confirm_ms =
+            Histogram::new_with_max(3_600_000, 3).expect("the bounds are constants that fit");
         Self { figures: Mutex::new(Figures { snapshot: Snapshot::default(), pull_to_confirm_ms }) }
     }
 
