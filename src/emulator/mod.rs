@@ -1,1 +1,5 @@
-//! (to be written)
+//! A local VOD.
+
+pub mod handles;
+pub mod ledger;
+pub mod queue;

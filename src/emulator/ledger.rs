@@ -1,0 +1,117 @@
+//! What a queue remembers, so that a test can compare both ends when all is over.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::queue::EventNo;
+
+/// What became of one handle of a confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It deleted its event.
+    Confirmed,
+    /// It had deleted its event already, and its window is not over: no harm done.
+    Repeated,
+    /// Nobody was ever given it, or its event is gone.
+    Unknown,
+    /// Its event was delivered again since, under another handle.
+    Superseded,
+    /// Its window is over.
+    Late,
+    /// A fault has made it one that fails every call it is part of.
+    Poisoned,
+    /// It was good, and refused with a bad one.
+    RefusedWithOthers,
+}
+
+/// One delivery of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveryRecord {
+    /// The handle; `None` when a fault left it out.
+    #[serde(serialize_with = "optional_text")]
+    pub handle: Option<Arc<str>>,
+    /// When, in milliseconds of the queue's clock.
+    pub at: u64,
+    /// From when on the handle is late, and the event visible again.
+    pub until: u64,
+}
+
+/// One event, from when it was put.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventRecord {
+    /// Its number within its queue.
+    pub number: EventNo,
+    /// Whose queue.
+    pub sub_app_id: u64,
+    /// Its JSON without a handle, as it was put.
+    #[serde(serialize_with = "text")]
+    pub json: Arc<str>,
+    /// When it was put.
+    pub put_at: u64,
+    /// Its deliveries, in order.
+    pub deliveries: Vec<DeliveryRecord>,
+    /// When it was confirmed.
+    pub confirmed_at: Option<u64>,
+    /// When it was cleared because its retention was over.
+    pub expired_at: Option<u64>,
+}
+
+/// One handle of one confirm, as it was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfirmRecord {
+    /// Whose queue.
+    pub sub_app_id: u64,
+    /// Which call of `ConfirmEvents` to this queue, from 1.
+    pub call: u64,
+    /// The handle.
+    #[serde(serialize_with = "text")]
+    pub handle: Arc<str>,
+    /// When.
+    pub at: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The events that it deleted.
+    pub events: Vec<EventNo>,
+}
+
+/// Everything that is remembered of one queue, or of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// By queue, in the order of their numbers.
+    pub events: Vec<EventRecord>,
+    /// By queue, in the order of their arrival.
+    pub confirms: Vec<ConfirmRecord>,
+}
+
+impl Ledger {
+    /// The events that nobody confirmed.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &EventRecord> {
+        self.events.iter().filter(|event| event.confirmed_at.is_none())
+    }
+
+    /// The handles that were received with this verdict.
+    pub fn with_verdict(&self, verdict: Verdict) -> impl Iterator<Item = &ConfirmRecord> {
+        self.confirms.iter().filter(move |confirm| confirm.verdict == verdict)
+    }
+
+    /// Calls of `ConfirmEvents` that held some handle twice, by sub-application and call.
+    pub fn calls_with_a_handle_twice(&self) -> Vec<(u64, u64)> {
+        let mut seen = HashSet::new();
+        let twice = self.confirms.iter().filter(|c| !seen.insert((c.sub_app_id, c.call, c.handle.clone())));
+        twice.map(|c| (c.sub_app_id, c.call)).collect()
+    }
+}
+
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+fn optional_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match text {
+        Some(text) => serializer.serialize_some(text.as_ref()),
+        None => serializer.serialize_none(),
+    }
+}
