@@ -27,6 +27,20 @@ pub enum Verdict {
     RefusedWithOthers,
 }
 
+impl Verdict {
+    /// Why, in words for an error message.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Confirmed | Self::Repeated => "it is confirmed",
+            Self::Unknown => "no event has this handle",
+            Self::Superseded => "the event was delivered again under another handle",
+            Self::Late => "its time to be confirmed is over",
+            Self::Poisoned => "a fault forbids it",
+            Self::RefusedWithOthers => "another handle of the call is bad",
+        }
+    }
+}
+
 /// One delivery of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeliveryRecord {

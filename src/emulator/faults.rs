@@ -1,0 +1,387 @@
+//! Everything that can go wrong between a client and the cloud, on request.
+
+use serde::{Deserialize, Serialize};
+
+use super::api::Action;
+use super::queue::{HandleStyle, Redelivery};
+
+/// How "nothing to pull now" is answered. Clients in the wild were written for each of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleShape {
+    /// The error `ResourceNotFound`, `no event`.
+    #[default]
+    Error,
+    /// `"EventSet":null`.
+    Null,
+    /// `"EventSet":[]`.
+    Empty,
+    /// No `EventSet` at all.
+    Absent,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FaultKind {
+    /// The request waits before it is looked at.
+    Delay {
+        /// For how long.
+        ms: u64,
+    },
+    /// The request takes effect, and its answer waits.
+    SlowAnswer {
+        /// For how long.
+        ms: u64,
+    },
+    /// `RequestLimitExceeded`; nothing happens.
+    Throttle,
+    /// Any error of the API; nothing happens.
+    Error {
+        /// The code, like `InternalError` or `AuthFailure.TokenFailure`.
+        code: String,
+    },
+    /// A page of HTML from a gateway; nothing happens.
+    Html {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Status 200 and a body that is not JSON; nothing happens.
+    Rubbish,
+    /// The connection is reset before the request is looked at.
+    Reset,
+    /// The request takes effect, and the connection is closed without an answer.
+    AnswerLost,
+    /// The request takes effect, and the connection is closed in the middle of the answer.
+    Truncated,
+    /// A pull is answered as idle, at once, whatever the queue holds.
+    Idle {
+        /// In which shape.
+        shape: IdleShape,
+    },
+    /// What a pull hands out is visible again at once.
+    Redelivered {
+        /// Under which handle it comes again.
+        under: Redelivery,
+    },
+    /// A handle fails every confirm that it is part of, from now on, and nothing of such a call is deleted.
+    BadHandle {
+        /// Which one; when it is not said, one of the next confirm's, by chance.
+        handle: Option<String>,
+    },
+    /// One handle for all events of a pull.
+    OneHandle,
+    /// Events without a handle.
+    NoHandle,
+    /// Handles as bare numbers.
+    NumericHandle,
+    /// The server's clock is off, in its `Date` header and in its check of time stamps.
+    ClockSkew {
+        /// By how much; positive when the server is ahead.
+        ms: i64,
+    },
+}
+
+/// When in the life of a request a fault strikes. A fault with a count is spent only where it takes effect: an idle poll
+/// does not use up a fault that concerns events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Arrival,
+    Delivery,
+    Confirm,
+    Answer,
+}
+
+impl FaultKind {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Delay { .. }
+            | Self::Throttle
+            | Self::Error { .. }
+            | Self::Html { .. }
+            | Self::Rubbish
+            | Self::Reset
+            | Self::Idle { .. }
+            | Self::ClockSkew { .. } => Stage::Arrival,
+            Self::Redelivered { .. } | Self::OneHandle | Self::NoHandle | Self::NumericHandle => {
+                Stage::Delivery
+            }
+            Self::BadHandle { .. } => Stage::Confirm,
+            Self::SlowAnswer { .. } | Self::AnswerLost | Self::Truncated => Stage::Answer,
+        }
+    }
+}
+
+/// A fault and when it strikes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// What goes wrong.
+    pub fault: FaultKind,
+    /// Only in calls of this action; in all when it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// How likely it strikes when it could, from 0 to 1; always when it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
+    /// How many times it strikes; until it is cleared when it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+impl Fault {
+    /// A fault that always strikes, in every action that it can concern.
+    pub fn always(fault: FaultKind) -> Self {
+        Self { fault, action: None, probability: None, count: None }
+    }
+
+    /// A fault that strikes once.
+    pub fn once(fault: FaultKind) -> Self {
+        Self::always(fault).times(1)
+    }
+
+    /// Only in calls of this action.
+    #[must_use]
+    pub fn on(mut self, action: Action) -> Self {
+        self.action = Some(action);
+        self
+    }
+
+    /// Only so many times.
+    #[must_use]
+    pub fn times(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// Only with this probability.
+    #[must_use]
+    pub fn with_probability(mut self, probability: f64) -> Self {
+        self.probability = Some(probability);
+        self
+    }
+}
+
+/// How a request ends before it is looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Early {
+    Reset,
+    Html(u16),
+    Rubbish,
+    Error(String),
+    Idle(IdleShape),
+}
+
+/// What strikes a request on its arrival.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Arrival {
+    pub(super) delay_ms: u64,
+    pub(super) skew_ms: i64,
+    pub(super) early: Option<Early>,
+}
+
+/// What strikes the events that a pull hands out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeliveryFaults {
+    pub(super) style: HandleStyle,
+    pub(super) redelivered: Option<Redelivery>,
+}
+
+/// What strikes an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AnswerFaults {
+    pub(super) delay_ms: u64,
+    pub(super) lost: bool,
+    pub(super) truncated: bool,
+}
+
+/// The faults that are switched on.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    active: Vec<Fault>,
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.active.push(fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.active.clear();
+    }
+
+    pub(super) fn active(&self) -> &[Fault] {
+        &self.active
+    }
+
+    /// Calls `strike` with every fault of this stage that strikes now; an answer of `false` means that it had no effect
+    /// and is not spent.
+    fn draw(
+        &mut self,
+        stage: Stage,
+        action: Action,
+        rng: &mut fastrand::Rng,
+        mut strike: impl FnMut(&FaultKind) -> bool,
+    ) {
+        self.active.retain_mut(|fault| {
+            let concerned = fault.fault.stage() == stage && fault.action.is_none_or(|only| only == action);
+            let struck = concerned && fault.probability.is_none_or(|p| rng.f64() < p) && strike(&fault.fault);
+            if struck && let Some(left) = &mut fault.count {
+                *left = left.saturating_sub(1);
+            }
+            fault.count != Some(0)
+        });
+    }
+
+    pub(super) fn arrival(&mut self, action: Action, rng: &mut fastrand::Rng) -> Arrival {
+        let mut arrival = Arrival::default();
+        self.draw(Stage::Arrival, action, rng, |fault| {
+            let early = match fault {
+                FaultKind::Delay { ms } => {
+                    arrival.delay_ms += ms;
+                    return true;
+                }
+                FaultKind::ClockSkew { ms } => {
+                    arrival.skew_ms += ms;
+                    return true;
+                }
+                FaultKind::Throttle => Early::Error("RequestLimitExceeded".to_owned()),
+                FaultKind::Error { code } => Early::Error(code.clone()),
+                FaultKind::Html { status } => Early::Html(*status),
+                FaultKind::Rubbish => Early::Rubbish,
+                FaultKind::Reset => Early::Reset,
+                FaultKind::Idle { shape } if action == Action::PullEvents => Early::Idle(*shape),
+                _ => return false,
+            };
+            // A request ends once.
+            let first = arrival.early.is_none();
+            if first {
+                arrival.early = Some(early);
+            }
+            first
+        });
+        arrival
+    }
+
+    pub(super) fn delivery(&mut self, rng: &mut fastrand::Rng) -> DeliveryFaults {
+        let mut faults = DeliveryFaults::default();
+        self.draw(Stage::Delivery, Action::PullEvents, rng, |fault| {
+            match fault {
+                FaultKind::OneHandle => faults.style = HandleStyle::OneForAll,
+                FaultKind::NoHandle => faults.style = HandleStyle::Missing,
+                FaultKind::NumericHandle => faults.style = HandleStyle::Number,
+                FaultKind::Redelivered { under } => faults.redelivered = Some(*under),
+                _ => return false,
+            }
+            true
+        });
+        faults
+    }
+
+    /// The handles of a confirm that go bad now.
+    pub(super) fn bad_handles(&mut self, handles: &[String], rng: &mut fastrand::Rng) -> Vec<String> {
+        let mut bad = Vec::new();
+        let mut by_chance = rng.fork();
+        self.draw(Stage::Confirm, Action::ConfirmEvents, rng, |fault| {
+            let FaultKind::BadHandle { handle } = fault else { return false };
+            let chosen = match handle {
+                Some(handle) => handles.iter().find(|h| *h == handle),
+                None => by_chance.choice(handles),
+            };
+            bad.extend(chosen.cloned());
+            chosen.is_some()
+        });
+        bad
+    }
+
+    pub(super) fn answer(&mut self, action: Action, rng: &mut fastrand::Rng) -> AnswerFaults {
+        let mut faults = AnswerFaults::default();
+        self.draw(Stage::Answer, action, rng, |fault| {
+            match fault {
+                FaultKind::SlowAnswer { ms } => faults.delay_ms += ms,
+                FaultKind::AnswerLost => faults.lost = true,
+                FaultKind::Truncated => faults.truncated = true,
+                _ => return false,
+            }
+            true
+        });
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(list: impl IntoIterator<Item = Fault>) -> Faults {
+        Faults { active: list.into_iter().collect() }
+    }
+
+    #[test]
+    fn a_fault_strikes_its_action_as_often_as_it_was_told() {
+        let mut faults = faults([Fault::always(FaultKind::Throttle).on(Action::ConfirmEvents).times(2)]);
+        let mut rng = fastrand::Rng::with_seed(1);
+        assert_eq!(faults.arrival(Action::PullEvents, &mut rng).early, None);
+        for _ in 0..2 {
+            let early = faults.arrival(Action::ConfirmEvents, &mut rng).early;
+            assert_eq!(early, Some(Early::Error("RequestLimitExceeded".to_owned())));
+        }
+        assert_eq!(faults.arrival(Action::ConfirmEvents, &mut rng).early, None);
+        assert!(faults.active().is_empty());
+    }
+
+    #[test]
+    fn a_request_ends_once_and_spends_one_fault() {
+        let mut faults = faults([Fault::once(FaultKind::Reset), Fault::once(FaultKind::Rubbish)]);
+        let mut rng = fastrand::Rng::with_seed(1);
+        assert_eq!(faults.arrival(Action::PullEvents, &mut rng).early, Some(Early::Reset));
+        assert_eq!(faults.arrival(Action::PullEvents, &mut rng).early, Some(Early::Rubbish));
+    }
+
+    #[test]
+    fn delays_and_skews_add_up() {
+        let mut faults = faults([
+            Fault::always(FaultKind::Delay { ms: 5 }),
+            Fault::always(FaultKind::Delay { ms: 7 }),
+            Fault::always(FaultKind::ClockSkew { ms: -400_000 }),
+        ]);
+        let arrival = faults.arrival(Action::DescribeEventsState, &mut fastrand::Rng::with_seed(1));
+        assert_eq!(arrival, Arrival { delay_ms: 12, skew_ms: -400_000, early: None });
+    }
+
+    #[test]
+    fn probability_is_kept_roughly() {
+        let mut faults = faults([Fault::always(FaultKind::Throttle).with_probability(0.25)]);
+        let mut rng = fastrand::Rng::with_seed(3);
+        let struck =
+            (0..4_000).filter(|_| faults.arrival(Action::PullEvents, &mut rng).early.is_some()).count();
+        assert!((800..1_200).contains(&struck), "{struck} of 4000");
+    }
+
+    #[test]
+    fn a_bad_handle_that_is_named_waits_for_its_confirm() {
+        let named = FaultKind::BadHandle { handle: Some("b".to_owned()) };
+        let mut faults = faults([Fault::once(named)]);
+        let mut rng = fastrand::Rng::with_seed(1);
+        assert!(faults.bad_handles(&["a".to_owned()], &mut rng).is_empty());
+        assert_eq!(faults.bad_handles(&["a".to_owned(), "b".to_owned()], &mut rng), ["b"]);
+        assert!(faults.active().is_empty());
+    }
+
+    #[test]
+    fn faults_are_read_from_json_and_typos_are_refused() {
+        let read = |json: &str| serde_json::from_str::<Fault>(json);
+        assert_eq!(
+            read(r#"{"fault":"throttle","count":3}"#).unwrap(),
+            Fault::always(FaultKind::Throttle).times(3)
+        );
+        assert_eq!(
+            read(r#"{"fault":{"delay":{"ms":5}},"action":"PullEvents","probability":0.5}"#).unwrap(),
+            Fault::always(FaultKind::Delay { ms: 5 }).on(Action::PullEvents).with_probability(0.5)
+        );
+        assert!(read(r#"{"fault":"throttle","prob":1}"#).is_err());
+        assert!(read(r#"{"fault":{"delay":{"msec":5}}}"#).is_err());
+        assert!(read(r#"{"fault":"trottle"}"#).is_err());
+        assert!(read(r#"{"fault":"throttle","action":"PullEvent"}"#).is_err());
+    }
+}
