@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::credentials::{Credentials, CredentialsError, Places};
+use super::credentials::{Credentials, CredentialsError};
+use super::places::Places;
 use crate::clock::Moment;
 
 /// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).

@@ -2,13 +2,15 @@
 //! 2018-07-17.
 //!
 //! In reading order: [`sign`] signs; `wire` is what requests and answers say; `classify` is what a failure means;
-//! `credentials` finds the key pair and `keeper` keeps it fresh; `skew` knows how wrong the host's clock is; `transport` is
+//! `places` and `role` find `credentials`, and `keeper` keeps them fresh; `skew` knows how wrong the host's clock is; `transport` is
 //! one exchange over HTTP. This file puts them together. There is no retry here but one, at once, for a reason that the
 //! client can mend itself: a time stamp to correct, or a key pair that has been replaced.
 
 mod classify;
 mod credentials;
 mod keeper;
+mod places;
+mod role;
 pub mod sign;
 mod skew;
 mod transport;
@@ -27,7 +29,8 @@ use tracing::{debug, info, warn};
 use url::Url;
 
 pub use classify::{Action, CallError, classify};
-pub use credentials::{CredentialSource, Credentials, CredentialsError, Environment, Places};
+pub use credentials::{Credentials, CredentialsError};
+pub use places::{CredentialSource, Environment, Places};
 pub use transport::{SetupError, install_crypto_provider};
 pub use wire::{EventConfig, Pull};
 
