@@ -353,3 +353,31 @@ async fn before<T>(deadline: Moment, future: impl Future<Output = T>) -> Option<
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_step_is_made_at_or_after_the_deadline() {
+        let deadline = Moment::now() + Duration::from_millis(30);
+        // It never rests, so that only the check before each step can stop it.
+        let restless = async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert_eq!(before::<()>(deadline, restless).await, None);
+        assert!(Moment::now() >= deadline);
+        assert_eq!(before(Moment(0), async { panic!("a step was made") }).await, None::<()>);
+        assert_eq!(before(Moment::now() + Duration::from_secs(60), async { 7 }).await, Some(7));
+    }
+
+    #[test]
+    fn a_pull_outlasts_the_hold_of_the_cloud() {
+        let options =
+            Options::new(Url::parse("https://vod.tencentcloudapi.com").unwrap(), CredentialSource::Auto);
+        assert!(options.pull_timeout >= Duration::from_secs(10));
+        assert!(options.confirm_timeout < options.pull_timeout);
+    }
+}

@@ -202,7 +202,10 @@ pub(super) fn status_error(action: Action, status: StatusCode) -> CallError {
 
 /// A call without any answer.
 fn send_error(action: Action, error: &reqwest::Error) -> CallError {
-    let own = |failure, code| CallError::own(action, failure, code, chain(error));
+    // The outer two layers say no more than that a request failed.
+    let cause = error.source().and_then(StdError::source).map_or_else(|| chain(error), chain);
+    let host = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+    let own = |failure, code| CallError::own(action, failure, code, format!("{host}: {cause}"));
     if let Some(tls) = tls_error(error) {
         // A certificate that is not trusted does not mend itself; whatever else happens in a handshake may.
         let failure = match tls {

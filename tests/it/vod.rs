@@ -375,9 +375,11 @@ async fn a_call_that_is_not_answered_ends_by_its_time_out() {
     (options.pull_timeout, options.confirm_timeout, options.describe_timeout) =
         (time_out, time_out, time_out);
     let client = Client::new(options).unwrap();
+    let started = Instant::now();
     let pull = client.pull_events(APP).await.unwrap_err();
     let confirm = client.confirm_events(APP, &handles(&["h"]), soon()).await.unwrap_err();
     let state = client.describe_events_state(APP).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     for error in [pull, confirm, state] {
         assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "timeout"));
         assert!(error.may_have_acted);
