@@ -72,21 +72,21 @@ pub enum OpenError {
     },
     /// SQLite says that the file is damaged, or no database.
     #[error(
-        "the journal {path} is damaged ({source}): stop whatever writes to it, move it aside with its -wal and -shm files, restore a copy or start with a new one"
+        "the journal {path} is damaged ({cause}): stop whatever writes to it, move it aside with its -wal and -shm files, restore a copy or start with a new one"
     )]
     Damaged {
         /// The journal.
         path: PathBuf,
         /// SQLite's words.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
     /// Something that may pass: a full disk, an I/O error, a lock that another program holds.
-    #[error("the journal {path} cannot be opened now ({source}): {next_step}")]
+    #[error("the journal {path} cannot be opened now ({cause}): {next_step}")]
     Failed {
         /// The journal.
         path: PathBuf,
         /// SQLite's words.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
         /// What to look at.
         next_step: &'static str,
     },

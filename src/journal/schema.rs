@@ -42,6 +42,7 @@ CREATE INDEX event_by_fingerprint      ON event (fingerprint_head, occurrence);
 CREATE INDEX event_open_by_fingerprint ON event (fingerprint_head) WHERE confirmed_at IS NULL;
 CREATE INDEX event_open_by_sub_app     ON event (sub_app_id, received_at) WHERE confirmed_at IS NULL;
 CREATE INDEX event_under_way           ON event (state) WHERE state <> 'confirmed';
+CREATE INDEX event_in_doubt            ON event (received_at) WHERE uncertain;
 CREATE INDEX event_by_received         ON event (received_at);
 CREATE INDEX event_by_file             ON event (file_id) WHERE file_id IS NOT NULL;
 CREATE INDEX event_by_task             ON event (task_id) WHERE task_id IS NOT NULL;

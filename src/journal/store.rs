@@ -47,18 +47,22 @@ struct Occurrence {
 impl Store {
     /// Opens the file, brings it to the newest version, and marks what an earlier process left in doubt.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+        let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                OpenError::Damaged { path: path.to_owned(), source }
+                OpenError::Damaged { path: path.to_owned(), cause }
             }
-            code => OpenError::Failed { path: path.to_owned(), source, next_step: next_step(code) },
+            code => OpenError::Failed { path: path.to_owned(), cause, next_step: next_step(code) },
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         match schema::examine(&conn).map_err(failed)? {
             Found::Version(version) => {
-                configure(&conn, version == 0).map_err(failed)?;
+                if !configure(&conn, version == 0).map_err(failed)? {
+                    let problem =
+                        "its file system has no shared memory for SQLite's WAL: move it to a local disk";
+                    return Err(OpenError::unusable(path, problem));
+                }
                 schema::migrate(&mut conn, version).map_err(failed)?;
             }
             Found::Newer(found) => {
@@ -108,35 +112,37 @@ impl Store {
                 })
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let verdict = classify(&known, event.handle.as_ref());
-        let redelivered = match verdict {
-            Verdict::New { .. } => None,
-            Verdict::Redelivery { occurrence } => occurrences.iter().find(|o| o.occurrence == occurrence),
-        };
-        if let Some(known) = redelivered {
-            self.conn
-                .prepare_cached("UPDATE event SET redeliveries = redeliveries + 1 WHERE id = ?1")?
-                .execute([known.event.0])?;
-            return Ok(Recorded {
-                event: known.event,
-                delivery: self.insert_delivery(answer, event, known.event)?,
-                occurrence: known.occurrence,
-                redelivered: true,
-                progress: known.progress,
-                attempts: known.attempts,
-            });
+        match classify(&known, event.handle.as_ref()) {
+            Verdict::New { occurrence } => {
+                let attempts = u32::from(answer.publish_now);
+                let id = self.insert_event(answer, event, occurrence, attempts)?;
+                Ok(Recorded {
+                    event: id,
+                    delivery: self.insert_delivery(answer, event, id)?,
+                    occurrence,
+                    redelivered: false,
+                    progress: Progress::default(),
+                    attempts,
+                })
+            }
+            Verdict::Redelivery { occurrence } => {
+                let again = occurrences
+                    .iter()
+                    .find(|o| o.occurrence == occurrence)
+                    .expect("a redelivery is one of the occurrences that it was compared with");
+                self.conn
+                    .prepare_cached("UPDATE event SET redeliveries = redeliveries + 1 WHERE id = ?1")?
+                    .execute([again.event.0])?;
+                Ok(Recorded {
+                    event: again.event,
+                    delivery: self.insert_delivery(answer, event, again.event)?,
+                    occurrence,
+                    redelivered: true,
+                    progress: again.progress,
+                    attempts: again.attempts,
+                })
+            }
         }
-        let (Verdict::New { occurrence } | Verdict::Redelivery { occurrence }) = verdict;
-        let attempts = u32::from(answer.publish_now);
-        let id = self.insert_event(answer, event, occurrence, attempts)?;
-        Ok(Recorded {
-            event: id,
-            delivery: self.insert_delivery(answer, event, id)?,
-            occurrence,
-            redelivered: false,
-            progress: Progress::default(),
-            attempts,
-        })
     }
 
     /// The occurrences that a delivery with this fingerprint can be, in their order.
@@ -145,7 +151,8 @@ impl Store {
     /// equal events, each of them comes again under its handle.
     fn occurrences(&self, fingerprint: &Fingerprint) -> rusqlite::Result<Vec<Occurrence>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts FROM event
+            "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+             FROM event INDEXED BY event_open_by_fingerprint
              WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL
              UNION
              SELECT * FROM (
@@ -380,7 +387,7 @@ impl Store {
         }
         let (unconfirmed, oldest): (i64, Option<i64>) = self
             .conn
-            .prepare_cached("SELECT count(*), min(received_at) FROM event WHERE confirmed_at IS NULL")?
+            .prepare_cached("SELECT count(*), min(received_at) FROM event INDEXED BY event_open_by_sub_app WHERE confirmed_at IS NULL")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         summary.unconfirmed = unconfirmed.try_into().unwrap_or(0);
         summary.oldest_unconfirmed = oldest.map(WallTime);
@@ -401,7 +408,7 @@ pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
             "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-            "check the owner and the mode of the journal and of its folder, and that the file system is mounted for writing"
+            "check that the journal is where it was, the owner and the mode of it and of its folder, and that the file system is mounted for writing"
         }
         Some(ErrorCode::SystemIoFailure) => "check the disk, its free space, and the kernel's log",
         Some(ErrorCode::OutOfMemory) => "give the relay more memory",
@@ -409,18 +416,19 @@ pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
     }
 }
 
-fn configure(conn: &Connection, new: bool) -> rusqlite::Result<()> {
+/// False when the file system cannot hold a WAL, which SQLite answers by keeping the mode it had.
+fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     if new {
         // Only possible before the first page is written: pruned pages can go back to the file system later.
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
-    conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     // FULL: a commit is on the disk when it returns, also after a power cut.
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    Ok(())
+    Ok(mode == "wal")
 }
 
 /// Returns this boot's row. What an earlier process may have published without learning of its ack is marked.

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use super::OpenError;
-use super::files::Lock;
+use super::files::{Identity, Lock};
 use super::request::Request;
 use super::store::{Store, next_step};
 use crate::outcome::JournalState;
@@ -30,23 +30,23 @@ const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 pub enum WriteError {
     /// Waiting cannot mend this.
     #[error(
-        "the journal {path} failed for good ({source}): stop the relay, keep a copy of the file with its -wal, and look at it with `PRAGMA integrity_check`"
+        "the journal {path} failed for good ({cause}): stop the relay, keep a copy of the file with its -wal, and look at it with `PRAGMA integrity_check`"
     )]
     Fatal {
         /// The journal.
         path: PathBuf,
         /// SQLite's words.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
     },
     /// The commit still failed when everybody had gone.
     #[error(
-        "the last work of the relay could not be committed to the journal {path} ({source}): {next_step}, then start the relay again; the cloud hands over what is missing"
+        "the last work of the relay could not be committed to the journal {path} ({cause}): {next_step}, then start the relay again; the cloud hands over what is missing"
     )]
     GaveUp {
         /// The journal.
         path: PathBuf,
         /// SQLite's words.
-        source: rusqlite::Error,
+        cause: rusqlite::Error,
         /// What to look at.
         next_step: &'static str,
     },
@@ -68,8 +68,10 @@ impl Writer {
         commits: Arc<AtomicU64>,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
+        let file = Identity::of(&path)
+            .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, requests, state, commits };
+        let work = Work { store, path, file, requests, state, commits };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -92,16 +94,12 @@ impl Writer {
     pub fn join(self) -> Result<(), WriteError> {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
-
-    /// Whether the writer has ended; while a journal is still held, only a failure does that.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
 }
 
 struct Work {
     store: Store,
     path: PathBuf,
+    file: Identity,
     requests: mpsc::Receiver<Request>,
     state: watch::Sender<JournalState>,
     commits: Arc<AtomicU64>,
@@ -133,24 +131,24 @@ impl Work {
         let mut pause = RETRY_MIN;
         let mut alone_since = None;
         loop {
-            let source = match self.commit(batch) {
+            let cause = match self.commit(batch) {
                 Ok(()) => {
                     self.up();
                     return Ok(());
                 }
-                Err(source) => source,
+                Err(cause) => cause,
             };
-            let code = source.sqlite_error_code();
+            let code = cause.sqlite_error_code();
             if !may_pass(code) {
-                self.state.send_replace(JournalState::Down(format!("failed for good: {source}").into()));
-                error!(path = %self.path.display(), error = %source, "journal failed for good");
-                return Err(WriteError::Fatal { path: self.path.clone(), source });
+                self.state.send_replace(JournalState::Down(format!("failed for good: {cause}").into()));
+                error!(path = %self.path.display(), error = %cause, "journal failed for good");
+                return Err(WriteError::Fatal { path: self.path.clone(), cause });
             }
-            self.down(format!("{source}: {}", next_step(code)).into());
+            self.down(format!("{cause}: {}", next_step(code)).into());
             if self.wait(pause / 2 + pause.mul_f64(fastrand::f64() / 2.0), &mut alone_since) {
                 return Err(WriteError::GaveUp {
                     path: self.path.clone(),
-                    source,
+                    cause,
                     next_step: next_step(code),
                 });
             }
@@ -160,6 +158,11 @@ impl Work {
 
     /// One try. Dropping the transaction on the way out rolls it back.
     fn commit(&self, batch: &mut [Request]) -> rusqlite::Result<()> {
+        // SQLite writes on to a file that was moved or removed, where the next process will not find it.
+        if Identity::of(&self.path).ok() != Some(self.file) {
+            let moved = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
+            return Err(rusqlite::Error::SqliteFailure(moved, Some("the file was moved or removed".into())));
+        }
         let transaction = self.store.begin()?;
         for request in batch {
             request.run(&self.store)?;
