@@ -1,0 +1,242 @@
+//! `emulate`: a local VOD, until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::emulator::{Credential, Emulator, IdleShape, Options, QueueSettings, Settings, StartError};
+use crate::secret::Secret;
+
+/// Run a local VOD that SDKs and vodrelay can talk to.
+///
+/// It accepts the key pair of TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY (and the token of TENCENTCLOUD_TOKEN, if
+/// there is one), or makes a throw-away pair and prints it as lines for a shell. Put events with `vodrelay trigger`; switch
+/// faults below /_emulator/faults.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EmulateArgs {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
+    pub listen: SocketAddr,
+    /// Allow an address that other machines can reach; the controls stay on loopback
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// How long a pull is held while there is nothing
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub hold: Duration,
+    /// How long a handle can be confirmed
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub window: Duration,
+    /// How "nothing to pull" is answered
+    #[arg(long, value_name = "SHAPE", value_enum, default_value = "error")]
+    pub idle: IdleArg,
+    /// Requests a second that each API takes; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub requests_per_second: u32,
+    /// A sub-application that exists, besides the default one; any does when none is named
+    #[arg(long = "sub-app", value_name = "ID")]
+    pub sub_apps: Vec<u64>,
+    /// Make the same handles and the same chances again
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print the address and the key pair as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Write the address to this file once connections are accepted
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+}
+
+/// The shapes of an idle answer.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum IdleArg {
+    /// The error ResourceNotFound
+    Error,
+    /// "EventSet": null
+    Null,
+    /// "EventSet": []
+    Empty,
+    /// No EventSet
+    Absent,
+}
+
+/// Why the emulator did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulateError {
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Only one half of a key pair is there.
+    #[error("{set} is set and {missing} is not; set both, or neither for a throw-away pair")]
+    HalfAPair {
+        /// The variable that is set.
+        set: &'static str,
+        /// The variable that is not.
+        missing: &'static str,
+    },
+    /// Its address or key pair could not be told, or signals not be heard.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl EmulateError {
+    /// The exit code that the help text promises for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start(StartError::NotLoopback(_)) => 2,
+            Self::HalfAPair { .. } => 78,
+            Self::Start(StartError::Listen { .. }) | Self::Io { .. } => 1,
+        }
+    }
+}
+
+/// Runs the emulator until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// When it cannot start, or cannot say where it listens.
+pub async fn run(args: EmulateArgs) -> Result<(), EmulateError> {
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source| EmulateError::Io { what, source }
+    };
+    // Before anything is printed: whoever reads the address may send a signal at once.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("cannot listen for SIGINT"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io("cannot listen for SIGTERM"))?;
+    let given = credential_from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let made = given.is_none();
+    let emulator = Emulator::start(options(&args, given)).await?;
+    announce(&emulator, made, args.json).map_err(io("cannot print the emulator's address"))?;
+    if let Some(file) = &args.address_file {
+        let what = format!("cannot write {}", file.display());
+        std::fs::write(file, format!("{}\n", emulator.addr())).map_err(io(&what))?;
+    }
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    let events = emulator.stats().events();
+    eprintln!(
+        "stopped; {} events were put, {} confirmed, {} redelivered, {} are left and gone with me",
+        events.put,
+        events.confirmed,
+        events.redeliveries,
+        events.unconfirmed()
+    );
+    emulator.shutdown().await;
+    Ok(())
+}
+
+fn options(args: &EmulateArgs, credential: Option<Credential>) -> Options {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let queue = QueueSettings { window_ms: ms(args.window), ..QueueSettings::default() };
+    let idle = match args.idle {
+        IdleArg::Error => IdleShape::Error,
+        IdleArg::Null => IdleShape::Null,
+        IdleArg::Empty => IdleShape::Empty,
+        IdleArg::Absent => IdleShape::Absent,
+    };
+    Options {
+        listen: args.listen,
+        allow_remote: args.allow_remote,
+        credentials: credential.into_iter().collect(),
+        seed: args.seed,
+        settings: Settings {
+            hold_ms: ms(args.hold),
+            idle,
+            requests_per_second: args.requests_per_second,
+            sub_app_ids: args.sub_apps.clone(),
+            queue,
+            ..Settings::default()
+        },
+    }
+}
+
+fn credential_from_env(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Credential>, EmulateError> {
+    const ID: &str = "TENCENTCLOUD_SECRET_ID";
+    const KEY: &str = "TENCENTCLOUD_SECRET_KEY";
+    let tokens = ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"];
+    match (variable(ID), variable(KEY)) {
+        (Some(id), Some(key)) => {
+            let token = tokens.iter().find_map(|name| variable(name)).map(Secret::new);
+            Ok(Some(Credential { token, ..Credential::new(id, key) }))
+        }
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(EmulateError::HalfAPair { set: ID, missing: KEY }),
+        (None, Some(_)) => Err(EmulateError::HalfAPair { set: KEY, missing: ID }),
+    }
+}
+
+/// Says where it listens. A pair that was given is not printed back: it may be a real one.
+fn announce(emulator: &Emulator, made: bool, json: bool) -> std::io::Result<()> {
+    use std::io::Write as _;
+
+    #[derive(Serialize)]
+    struct Announcement<'a> {
+        endpoint: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        secret_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        secret_key: Option<&'a str>,
+    }
+
+    let endpoint = emulator.endpoint();
+    let credential = emulator.credential();
+    let pair = made.then(|| (credential.secret_id.as_str(), credential.secret_key.expose()));
+    let mut out = std::io::stdout().lock();
+    if json {
+        let announcement = Announcement {
+            endpoint: &endpoint,
+            secret_id: pair.map(|(id, _)| id),
+            secret_key: pair.map(|(_, key)| key),
+        };
+        writeln!(out, "{}", serde_json::to_string(&announcement)?)?;
+    } else {
+        if let Some((id, key)) = pair {
+            writeln!(out, "export TENCENTCLOUD_SECRET_ID={id}")?;
+            writeln!(out, "export TENCENTCLOUD_SECRET_KEY={key}")?;
+        }
+        writeln!(out, "export VODRELAY_VOD__ENDPOINT={endpoint}")?;
+    }
+    out.flush()?;
+    let pair = if made { "the throw-away key pair above" } else { "the key pair of its environment" };
+    eprintln!("a local VOD listens on {endpoint} and accepts {pair}");
+    eprintln!("  put events:    vodrelay trigger upload --to {endpoint}");
+    eprintln!("  all types:     vodrelay trigger --list");
+    eprintln!("  what it has:   curl {endpoint}/_emulator/stats");
+    eprintln!("  stop it:       Ctrl-C");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Result<Option<Credential>, EmulateError> {
+        credential_from_env(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_environment_s_pair_is_taken_whole_or_not_at_all() {
+        let pair = [("TENCENTCLOUD_SECRET_ID", "id"), ("TENCENTCLOUD_SECRET_KEY", "key")];
+        assert_eq!(from(&pair).unwrap(), Some(Credential::new("id", "key")));
+        assert_eq!(from(&[]).unwrap(), None);
+        let half = from(&pair[..1]).unwrap_err();
+        assert_eq!(half.exit_code(), 78);
+        assert!(half.to_string().contains("TENCENTCLOUD_SECRET_KEY is not"));
+        let temporary = [pair[0], pair[1], ("TENCENTCLOUD_SESSION_TOKEN", "t")];
+        assert_eq!(from(&temporary).unwrap().unwrap().token, Some(Secret::new("t")));
+    }
+}
