@@ -61,7 +61,7 @@ impl Action {
             | Key::Upload
             | Key::Delete
             | Key::Persistence
-            | Key::SignKey => self == Self::ModifyEventConfig,
+            | Key::Signing => self == Self::ModifyEventConfig,
         }
     }
 }
@@ -100,7 +100,7 @@ enum Key {
     Upload,
     Delete,
     Persistence,
-    SignKey,
+    Signing,
 }
 
 impl Key {
@@ -114,7 +114,7 @@ impl Key {
             "UploadMediaCompleteEventSwitch" => Self::Upload,
             "DeleteMediaCompleteEventSwitch" => Self::Delete,
             "PersistenceCompleteEventSwitch" => Self::Persistence,
-            "SignKey" => Self::SignKey,
+            "SignKey" => Self::Signing,
             _ => return None,
         })
     }
@@ -177,7 +177,7 @@ impl Params {
             Key::Delete => self.delete = Some(value),
             Key::Persistence => self.persistence = Some(value),
             // ExtInfo is reserved, and what PUSH messages are signed with is nothing to an emulator of PULL.
-            Key::ExtInfo | Key::SignKey | Key::SubAppId | Key::EventHandles => {}
+            Key::ExtInfo | Key::Signing | Key::SubAppId | Key::EventHandles => {}
         }
     }
 

@@ -156,7 +156,7 @@ pub(super) const SAMPLES: &[Sample] = &[
                 "SourceMediaStartTime": 0, "Duration": 0}}]}],
             "Canvas": {"Color": "Black", "Width": 0, "Height": 0},
             "Output": {"FileName": "<name>", "Description": "", "ClassId": 0, "ExpireTime": "", "Container": "mp4",
-                "VideoStream": {"Codec": "H.264", "Fps": 25}, "AudioStream": {"Codec": "AAC", "SamplingRate": 44100},
+                "VideoStream": {"Codec": "H.264", "Fps": 25}, "AudioStream": {"Codec": "AAC", "SampleRate": 44100},
                 "RemoveVideo": 0, "RemoveAudio": 0}
         },
         "Output": {"FileType": "mp4", "FileId": <maybe_bare_file>, "FileUrl": "<url>/<short>.mp4",
@@ -288,7 +288,7 @@ pub(super) const SAMPLES: &[Sample] = &[
         "SubTaskSet": [{"TaskType": "AiAnalysis.DeLogo", "Status": "SUCCESS", "ErrCode": "", "Message": "SUCCESS",
             "Input": "{\"Definition\":25,\"ExtendedParameter\":\"{\\\"n\\\":<n>}\"}",
             "Output": {"OutputFiles": [{"FileType": "Video", "StorageMode": "Permanent", "FileId": "<file2>",
-                "Url": "<url>/<short>.mp4", "ExpireTime": "9999-12-31T23:59:59Z"}], "OutputText": ""}}]
+                "Url": "<url>/<short>.mp4", "Definition": "25", "ExpiredTime": 0}], "OutputText": ""}}]
     }"#,
     ),
     sample(

@@ -4,6 +4,7 @@
 
 mod broker;
 mod config;
+mod emulator;
 mod house;
 mod journal;
 mod output;
