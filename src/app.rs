@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -11,7 +12,7 @@ use crate::config::{self, Config};
 use crate::journal::{self, Journal};
 use crate::lease::Window;
 use crate::outcome::{JournalState, OutputState};
-use crate::output::{self, Output};
+use crate::output;
 use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
 use crate::vod;
@@ -63,8 +64,9 @@ pub struct Running {
 #[derive(Clone, Debug)]
 pub struct Watch {
     stats: Arc<Stats>,
-    journal: Journal,
-    output: Output,
+    // The states only: a way to the journal would keep its writer waiting for whoever looks on.
+    journal: watch::Receiver<JournalState>,
+    output: watch::Receiver<OutputState>,
 }
 
 impl Watch {
@@ -73,11 +75,16 @@ impl Watch {
         self.stats.snapshot()
     }
 
+    /// Whether the output takes events.
+    pub fn output_state(&self) -> watch::Receiver<OutputState> {
+        self.output.clone()
+    }
+
     /// The relay's state in one line.
     pub fn status(&self) -> String {
         let snapshot = self.snapshot();
         let load = snapshot.load;
-        let state = match (&*self.journal.state().borrow(), &*self.output.state().borrow()) {
+        let state = match (&*self.journal.borrow(), &*self.output.borrow()) {
             (JournalState::Down(reason), _) => format!("journal down: {reason}"),
             (_, OutputState::Down(reason)) => format!("output down: {reason}"),
             (_, OutputState::Blocked(reason)) => format!("output blocked: {reason}"),
@@ -117,7 +124,7 @@ impl Running {
             OutputOptions::Stdout(options) => output::stdout::spawn(options, stop_output.clone()),
         };
         let stats = Arc::new(Stats::new());
-        let watch = Watch { stats: Arc::clone(&stats), journal: journal.clone(), output: output.clone() };
+        let watch = Watch { stats: Arc::clone(&stats), journal: journal.state(), output: output.state() };
         let parts = Parts { settings: settings(config), client, journal, output, stats };
         let relay = tokio::spawn(relay::run(parts, drain.clone()));
         Ok(Self { drain, stop_output, relay, output: output_task, writer, watch })
@@ -173,10 +180,9 @@ impl Running {
 
     async fn close(self, ended: Result<(), AppError>) -> Result<Snapshot, AppError> {
         let Self { relay, watch, writer, .. } = self;
+        // The writer ends when the last way to it is gone: the relay's.
         relay.abort();
         let snapshot = watch.snapshot();
-        // The writer ends when the last way to it is gone.
-        drop(watch);
         let written = tokio::task::spawn_blocking(move || writer.join()).await;
         let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         match (ended, written) {

@@ -8,4 +8,6 @@ mod emulator;
 mod house;
 mod journal;
 mod output;
+mod relay;
 mod vod;
+mod world;

@@ -1,0 +1,177 @@
+//! A whole world for one test: an emulated VOD, a relay with its journal, and a queue at a real RabbitMQ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use vodrelay::app::Running;
+use vodrelay::config::Config;
+use vodrelay::emulator::{Emulator, Ledger, Options, State};
+use vodrelay::event::SubAppId;
+use vodrelay::relay::Snapshot;
+use vodrelay::vod::{CredentialSource, Environment, Places};
+
+use crate::broker::{Broker, LIMIT, Received, unique};
+
+/// The window of these tests: long enough for every step, short enough to wait for its end.
+pub(crate) const WINDOW: Duration = Duration::from_secs(4);
+
+pub(crate) struct World {
+    pub(crate) emulator: Emulator,
+    pub(crate) config: Config,
+    pub(crate) queue: String,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    /// An emulator that behaves, and a configuration that fits it. Nothing relays yet.
+    pub(crate) async fn new(url: &str, sub_apps: &[u64]) -> Self {
+        let mut options = Options::default();
+        options.settings.hold_ms = 300;
+        options.settings.requests_per_second = 0;
+        options.settings.queue.window_ms = u64::try_from(WINDOW.as_millis()).unwrap();
+        let emulator = Emulator::start(options).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let queue = unique("events");
+        let set = |key: &str, value: String| (format!("VODRELAY_{key}"), value);
+        let ids: Vec<String> = sub_apps.iter().map(ToString::to_string).collect();
+        let variables = [
+            set("VOD__ENDPOINT", emulator.endpoint()),
+            set("VOD__SUB_APP_IDS", ids.join(",")),
+            set("VOD__WINDOW", "4s".to_owned()),
+            set("VOD__REQUESTS_PER_SECOND", "1000".to_owned()),
+            set("RELAY__LEASE_MARGIN", "1s".to_owned()),
+            set("RELAY__IDLE_BACKOFF_MAX", "500ms".to_owned()),
+            set("AMQP__URLS", url.to_owned()),
+            set("AMQP__EXCHANGE", queue.clone()),
+            set("AMQP__QUEUE", queue.clone()),
+            set("JOURNAL__PATH", folder.path().join("journal.db").display().to_string()),
+        ];
+        let config = Config::load(None, variables.into_iter()).unwrap();
+        Self { emulator, config, queue, _folder: folder }
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        let credential = self.emulator.credential();
+        let environment = Environment::fixed([
+            ("TENCENTCLOUD_SECRET_ID", credential.secret_id.as_str()),
+            ("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose()),
+        ]);
+        Places { environment, ..Places::new(CredentialSource::Env) }
+    }
+
+    pub(crate) async fn start(&self) -> Running {
+        Running::start(&self.config, self.places()).await.unwrap()
+    }
+
+    pub(crate) fn journal_path(&self) -> PathBuf {
+        self.config.journal.path.clone()
+    }
+
+    /// Waits until something holds at the emulator, for up to `limit`.
+    pub(crate) async fn until_within(&self, limit: Duration, what: &str, holds: impl Fn(&State) -> bool) {
+        if let Err(error) = self.emulator.wait_until(holds, limit).await {
+            panic!("{what}: {error}\n{:#?}", self.emulator.stats());
+        }
+    }
+
+    /// As [`World::until_within`], with the usual limit.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
+        self.until_within(LIMIT, what, holds).await;
+    }
+
+    /// Waits until nothing is left unconfirmed.
+    pub(crate) async fn until_confirmed(&self) {
+        self.until_within(2 * LIMIT, "everything confirmed", |state| state.unconfirmed() == 0).await;
+    }
+
+    /// What the journal's view says: state by message id.
+    pub(crate) fn states(&self) -> BTreeMap<String, String> {
+        let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
+        let mut rows = journal.prepare("SELECT message_id, state FROM event_log").unwrap();
+        let states = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        states.map(Result::unwrap).collect()
+    }
+
+    /// One figure from the journal.
+    pub(crate) fn figure(&self, sql: &str) -> i64 {
+        let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
+        journal.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+/// Drains a relay, in bounded time.
+pub(crate) async fn drained(running: Running) -> Snapshot {
+    running.drain().cancel();
+    timeout(2 * LIMIT, running.wait()).await.expect("the drain ends").unwrap()
+}
+
+/// The body of an event as it was delivered under this handle: the emulator puts the handle first.
+pub(crate) fn delivered(json: &str, handle: &str) -> String {
+    format!("{{\"EventHandle\":\"{handle}\",{}", json.strip_prefix('{').unwrap())
+}
+
+/// How often each event (by sub-application and content) was put.
+pub(crate) fn put(ledger: &Ledger) -> BTreeMap<(u64, Arc<str>), usize> {
+    let mut count = BTreeMap::new();
+    for event in &ledger.events {
+        *count.entry((event.sub_app_id, event.json.clone())).or_default() += 1;
+    }
+    count
+}
+
+/// How often each event is in the queue, after checking that each body is byte for byte one that was delivered, and that no
+/// message id is there twice.
+pub(crate) fn carried(ledger: &Ledger, messages: &[Received]) -> BTreeMap<(u64, Arc<str>), usize> {
+    let mut bodies = BTreeMap::new();
+    for event in &ledger.events {
+        for delivery in &event.deliveries {
+            let body = match &delivery.handle {
+                Some(handle) => delivered(&event.json, handle),
+                None => event.json.to_string(),
+            };
+            bodies.insert((event.sub_app_id, body.into_bytes()), event.json.clone());
+        }
+    }
+    let ids: BTreeSet<String> = messages.iter().map(Received::message_id).collect();
+    assert_eq!(ids.len(), messages.len(), "each message id once");
+    let mut count = BTreeMap::new();
+    for message in messages {
+        let sub_app = sub_app(message).0;
+        let json = bodies.get(&(sub_app, message.body.clone())).unwrap_or_else(|| {
+            panic!("no delivery had this body: {}", String::from_utf8_lossy(&message.body));
+        });
+        *count.entry((sub_app, json.clone())).or_default() += 1;
+    }
+    count
+}
+
+fn sub_app(message: &Received) -> SubAppId {
+    let header = message.header("x-vod-sub-app-id").expect("the header is there");
+    let text = format!("{header:?}");
+    SubAppId(text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap())
+}
+
+/// A broker of one's own, with its queue settled before anything is killed.
+pub(crate) async fn settled(broker: &Broker, world: &World) -> Running {
+    let running = world.start().await;
+    let declared = async {
+        loop {
+            let passive =
+                lapin::options::QueueDeclareOptions { passive: true, ..lapin::options::QueueDeclareOptions::default() };
+            let (connection, channel) = broker.channel().await;
+            let found = channel.queue_declare(world.queue.as_str().into(), passive, lapin::types::FieldTable::default());
+            let found = found.await.is_ok();
+            let _ = timeout(LIMIT, connection.close(200, "looked".into())).await;
+            if found {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, declared).await.expect("the relay declares its queue");
+    broker.settle().await;
+    running
+}
