@@ -296,7 +296,8 @@ mod tests {
     #[track_caller]
     fn addressed(url: &str) -> output::amqp::Address {
         let config =
-            Config::load(None, std::iter::once(("VODRELAY_AMQP__URLS".to_owned(), url.to_owned()))).unwrap();
+            Config::from_variables(std::iter::once(("VODRELAY_AMQP__URLS".to_owned(), url.to_owned())))
+                .unwrap();
         address(&config.amqp.urls[0])
     }
 

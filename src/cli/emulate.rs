@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::exit::{Exit, Failure};
 use crate::emulator::{Credential, Emulator, IdleShape, Options, QueueSettings, Settings, StartError};
 use crate::secret::Secret;
 
@@ -87,14 +88,14 @@ pub enum EmulateError {
     },
 }
 
-impl EmulateError {
-    /// The exit code that the help text promises for it.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Start(StartError::NotLoopback(_)) => 2,
-            Self::HalfAPair { .. } => 78,
-            Self::Start(StartError::Listen { .. }) | Self::Io { .. } => 1,
-        }
+impl From<EmulateError> for Failure {
+    fn from(error: EmulateError) -> Self {
+        let exit = match &error {
+            EmulateError::Start(StartError::NotLoopback(_)) => Exit::Usage,
+            EmulateError::HalfAPair { .. } => Exit::Configuration,
+            EmulateError::Start(StartError::Listen { .. }) | EmulateError::Io { .. } => Exit::Failure,
+        };
+        Self::new(exit, error)
     }
 }
 
@@ -234,8 +235,8 @@ mod tests {
         assert_eq!(from(&pair).unwrap(), Some(Credential::new("id", "key")));
         assert_eq!(from(&[]).unwrap(), None);
         let half = from(&pair[..1]).unwrap_err();
-        assert_eq!(half.exit_code(), 78);
         assert!(half.to_string().contains("TENCENTCLOUD_SECRET_KEY is not"));
+        assert_eq!(Failure::from(half).exit(), Exit::Configuration);
         let temporary = [pair[0], pair[1], ("TENCENTCLOUD_SESSION_TOKEN", "t")];
         assert_eq!(from(&temporary).unwrap().unwrap().token, Some(Secret::new("t")));
     }

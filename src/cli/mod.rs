@@ -2,9 +2,12 @@
 
 mod check;
 mod completions;
+mod demo;
+mod emulate;
 pub mod events;
 pub mod exit;
 mod run;
+pub mod trigger;
 
 use std::path::PathBuf;
 
@@ -30,7 +33,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Demo(demo::Args),
     Check(check::Args),
+    /// Be a local VOD that the vendor's SDKs, and the relay, can talk to
+    Emulate(emulate::EmulateArgs),
+    /// Put events into an emulator's queue
+    Trigger(trigger::TriggerArgs),
     /// Look at the events in the journal
     #[command(subcommand)]
     Events(events::Command),
@@ -47,6 +55,9 @@ impl Cli {
         let config = self.config.as_deref();
         match self.command {
             Command::Run(args) => run::run(&args, config),
+            Command::Demo(args) => demo::run(&args),
+            Command::Emulate(args) => Ok(runtime()?.block_on(emulate::run(args)).map(|()| Exit::Done)?),
+            Command::Trigger(args) => Ok(runtime()?.block_on(trigger::run(args)).map(|()| Exit::Done)?),
             Command::Events(command) => events::run(&command, config),
             Command::Check(args) => check::run(&args, config),
             Command::Completions(args) => completions::run(&args),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::exit::{Exit, Failure};
 use crate::clock::WallTime;
 use crate::emulator::control::{Accepted, NewEvents};
 use crate::emulator::events;
@@ -124,14 +125,17 @@ pub enum TriggerError {
     Print(#[from] std::io::Error),
 }
 
-impl TriggerError {
-    /// The exit code that the help text promises for it.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::UnknownType { .. } | Self::Set { .. } | Self::NotLoopback(_) => 2,
-            Self::NoAnswer { .. } => 75,
-            Self::Raw { .. } | Self::Refused { .. } | Self::Print(_) => 1,
-        }
+impl From<TriggerError> for Failure {
+    fn from(error: TriggerError) -> Self {
+        let exit = match error {
+            TriggerError::UnknownType { .. } | TriggerError::Set { .. } | TriggerError::NotLoopback(_) => {
+                Exit::Usage
+            }
+            TriggerError::NoAnswer { .. } => Exit::Temporary,
+            TriggerError::Print(error) => return Self::stdout(error),
+            TriggerError::Raw { .. } | TriggerError::Refused { .. } => Exit::Failure,
+        };
+        Self::new(exit, error)
     }
 }
 
@@ -310,7 +314,7 @@ mod tests {
     fn an_unknown_type_is_refused_with_near_names_or_forced() {
         let error = made(&["FileDelete"]).unwrap_err();
         assert!(error.to_string().contains("did you mean FileDeleted"), "{error}");
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(Failure::from(error).exit(), Exit::Usage);
         assert_eq!(
             made(&["Brand\"New", "--force"]).unwrap(),
             [r#"{"EventType":"Brand\"New","Body":{"TaskId":"5"}}"#]

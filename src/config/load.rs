@@ -73,6 +73,15 @@ impl Config {
         }
         reader.finish(env)
     }
+
+    /// The defaults with these variables over them; no file is read.
+    ///
+    /// # Errors
+    ///
+    /// Every error of the variables, not only the first.
+    pub fn from_variables(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
+        Reader::default().finish(variables)
+    }
 }
 
 /// This process's environment, as far as the configuration looks at it.

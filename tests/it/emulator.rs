@@ -649,6 +649,7 @@ async fn waiting_in_vain_says_how_far_things_got() {
 #[tokio::test]
 async fn trigger_puts_events_into_a_running_emulator() {
     use clap::Parser;
+    use vodrelay::cli::exit::{Exit, Failure};
     use vodrelay::cli::trigger::{self, TriggerArgs, TriggerError};
 
     #[derive(Parser)]
@@ -676,5 +677,5 @@ async fn trigger_puts_events_into_a_running_emulator() {
     emulator.shutdown().await;
     let error = trigger::run(args(&["upload"])).await.unwrap_err();
     assert!(matches!(error, TriggerError::NoAnswer { .. }), "{error}");
-    assert_eq!(error.exit_code(), 75);
+    assert_eq!(Failure::from(error).exit(), Exit::Temporary);
 }

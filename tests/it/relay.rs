@@ -68,9 +68,14 @@ async fn five_thousand_events_of_every_type_through_everything_that_the_cloud_ca
     assert_eq!(states.keys().cloned().collect::<BTreeSet<_>>(), message_ids(&messages));
     assert!(states.values().all(|state| state == "confirmed"), "{states:?}");
     let deliveries: usize = ledger.events.iter().map(|event| event.deliveries.len()).sum();
-    let lost_with_their_answers = i64::try_from(deliveries).unwrap() - world.figure("SELECT count(*) FROM handle_log");
+    let lost_with_their_answers =
+        i64::try_from(deliveries).unwrap() - world.figure("SELECT count(*) FROM handle_log");
     assert!((0..500).contains(&lost_with_their_answers), "{lost_with_their_answers}");
-    assert_eq!(world.figure("SELECT count(*) FROM event_log WHERE attempts <> 1"), 0, "each was published once");
+    assert_eq!(
+        world.figure("SELECT count(*) FROM event_log WHERE attempts <> 1"),
+        0,
+        "each was published once"
+    );
     assert_eq!(world.figure("SELECT count(*) FROM handle_log WHERE outcome = 'open'"), 0);
 }
 
@@ -120,8 +125,13 @@ async fn odd_events_are_carried_byte_for_byte() {
     let ledger = world.emulator.ledger(None);
     assert_eq!(carried(&ledger, &messages), put(&ledger));
     let keys: BTreeSet<&str> = messages.iter().map(|message| message.routing_key.as_str()).collect();
-    let expected =
-        ["vod.0.Big", "vod.0.NoHandle", "vod.0.NobodyKnowsThis", "vod.0.With_Dots_and___wild___cards", "vod.0.unknown"];
+    let expected = [
+        "vod.0.Big",
+        "vod.0.NoHandle",
+        "vod.0.NobodyKnowsThis",
+        "vod.0.With_Dots_and___wild___cards",
+        "vod.0.unknown",
+    ];
     assert_eq!(keys, expected.into());
 }
 
@@ -132,9 +142,7 @@ async fn every_shape_of_idle_is_nothing_and_an_event_still_gets_through() {
         let world = World::new(&broker.url(), &[0]).await;
         world.emulator.change_settings(|settings| settings.idle = shape);
         let running = world.start().await;
-        world
-            .until("idle answers", |state| state.stats().idle >= 3)
-            .await;
+        world.until("idle answers", |state| state.stats().idle >= 3).await;
         world.emulator.put(0, event(1));
         world.until_confirmed().await;
         let snapshot = drained(running).await;
@@ -197,8 +205,14 @@ async fn unroutable_events_are_parked_among_routable_ones_that_go_through() {
     let snapshot = drained(running).await;
     assert_eq!((snapshot.publishes["acked"], snapshot.publishes["returned"], snapshot.parked), (10, 20, 10));
     assert_eq!(broker.drain(&world.queue, 10).await.len(), 10);
-    assert_eq!(world.figure("SELECT count(*) FROM event_log WHERE state = 'parked' AND confirmed_at IS NOT NULL"), 10);
-    assert_eq!(world.figure("SELECT count(*) FROM event_log WHERE state = 'parked' AND reason LIKE 'unroutable%'"), 10);
+    assert_eq!(
+        world.figure("SELECT count(*) FROM event_log WHERE state = 'parked' AND confirmed_at IS NOT NULL"),
+        10
+    );
+    assert_eq!(
+        world.figure("SELECT count(*) FROM event_log WHERE state = 'parked' AND reason LIKE 'unroutable%'"),
+        10
+    );
     drop((connection, channel));
 }
 

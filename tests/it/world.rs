@@ -49,7 +49,7 @@ impl World {
             set("AMQP__QUEUE", queue.clone()),
             set("JOURNAL__PATH", folder.path().join("journal.db").display().to_string()),
         ];
-        let config = Config::load(None, variables.into_iter()).unwrap();
+        let config = Config::from_variables(variables.into_iter()).unwrap();
         Self { emulator, config, queue, _folder: folder }
     }
 
@@ -159,10 +159,16 @@ pub(crate) async fn settled(broker: &Broker, world: &World) -> Running {
     let running = world.start().await;
     let declared = async {
         loop {
-            let passive =
-                lapin::options::QueueDeclareOptions { passive: true, ..lapin::options::QueueDeclareOptions::default() };
+            let passive = lapin::options::QueueDeclareOptions {
+                passive: true,
+                ..lapin::options::QueueDeclareOptions::default()
+            };
             let (connection, channel) = broker.channel().await;
-            let found = channel.queue_declare(world.queue.as_str().into(), passive, lapin::types::FieldTable::default());
+            let found = channel.queue_declare(
+                world.queue.as_str().into(),
+                passive,
+                lapin::types::FieldTable::default(),
+            );
             let found = found.await.is_ok();
             let _ = timeout(LIMIT, connection.close(200, "looked".into())).await;
             if found {
