@@ -11,12 +11,27 @@ use super::exit::{Exit, Failure};
 use crate::emulator::{Credential, Emulator, IdleShape, Options, QueueSettings, Settings, StartError};
 use crate::secret::Secret;
 
+const CONTROLS: &str = "\
+Controls, from this machine only, in JSON (curl wants -H 'content-type: application/json'):
+  POST   /_emulator/faults   {\"fault\":\"throttle\",\"count\":3}
+                             {\"fault\":{\"delay\":{\"ms\":500}},\"action\":\"ConfirmEvents\",\"probability\":0.1}
+  GET    /_emulator/faults   those that are on
+  DELETE /_emulator/faults   switches all off
+  POST   /_emulator/config   {\"window_ms\":5000,\"idle\":\"null\"}; GET shows all keys
+  POST   /_emulator/events   {\"sub_app_id\":0,\"events\":[{\"EventType\":\"FileDeleted\"}]}
+  GET    /_emulator/stats, /_emulator/ledger?sub_app_id=0
+
+Faults: delay {ms}, slow_answer {ms}, throttle, error {code}, html {status}, rubbish, reset, answer_lost, truncated,
+  idle {shape: error|null|empty|absent}, redelivered {under: new_handle|same_handle}, bad_handle {handle: text|null},
+  one_handle, no_handle, numeric_handle, clock_skew {ms}";
+
 /// Run a local VOD that SDKs and vodrelay can talk to.
 ///
 /// It accepts the key pair of TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY (and the token of TENCENTCLOUD_TOKEN, if
 /// there is one), or makes a throw-away pair and prints it as lines for a shell. Put events with `vodrelay trigger`; switch
 /// faults below /_emulator/faults.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = CONTROLS)]
 pub struct EmulateArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
@@ -40,8 +55,8 @@ pub struct EmulateArgs {
     #[arg(long = "sub-app", value_name = "ID")]
     pub sub_apps: Vec<u64>,
     /// Make the same handles and the same chances again
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Print the address and the key pair as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -149,7 +164,8 @@ fn options(args: &EmulateArgs, credential: Option<Credential>) -> Options {
         listen: args.listen,
         allow_remote: args.allow_remote,
         credentials: credential.into_iter().collect(),
-        seed: args.seed,
+        // Handles of an earlier run must not come again by default: no cloud would do that.
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
         settings: Settings {
             hold_ms: ms(args.hold),
             idle,
@@ -221,7 +237,27 @@ fn announce(emulator: &Emulator, made: bool, json: bool) -> std::io::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, Parser};
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Wrapped {
+        #[command(flatten)]
+        args: EmulateArgs,
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_figures() {
+        Wrapped::command().debug_assert();
+        let args = Wrapped::try_parse_from(["emulate", "--idle", "null", "--sub-app", "5"]).unwrap().args;
+        let settings = options(&args, None).settings;
+        assert_eq!(
+            (settings.hold_ms, settings.queue.window_ms, settings.requests_per_second),
+            (5_000, 30_000, 100)
+        );
+        assert_eq!((settings.idle, settings.sub_app_ids), (IdleShape::Null, vec![5]));
+    }
 
     fn from(variables: &[(&str, &str)]) -> Result<Option<Credential>, EmulateError> {
         credential_from_env(|name| {

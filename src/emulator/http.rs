@@ -40,8 +40,8 @@ pub(super) async fn api(
         let arrival = known.map(|action| state.faults.arrival(action, &mut state.rng)).unwrap_or_default();
         (arrival, state.settings.latency_ms)
     };
-    cloud.changed.notify_waiters();
     let _pull = (known == Some(Action::PullEvents)).then(|| PullUnderWay::begin(&cloud));
+    cloud.changed.notify_waiters();
     wait_ms(arrival.delay_ms + latency_ms).await;
 
     let skew_ms = arrival.skew_ms;
@@ -264,7 +264,10 @@ fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<A
         }
         Action::ModifyEventConfig => {
             let mut state = cloud.lock();
-            let config = &mut state.app(params.sub_app_id).config;
+            let app = state.app(params.sub_app_id);
+            // A pull that is held may find something under the new mode.
+            app.wake.notify_waiters();
+            let config = &mut app.config;
             let changes = [
                 (&mut config.mode, params.mode),
                 (&mut config.notification_url, params.notification_url),

@@ -783,4 +783,85 @@ mod tests {
         assert_ne!(handles(0, 1), handles(1, 1));
         assert_ne!(handles(0, 1), handles(0, 2));
     }
+
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        #[derive(Clone, Debug)]
+        enum Op {
+            Put,
+            Pull {
+                max: usize,
+                style: HandleStyle,
+            },
+            /// Confirms handles out of all that were ever seen.
+            Confirm(Vec<prop::sample::Index>),
+            Redeliver(prop::sample::Index, Redelivery),
+            Wait(u64),
+        }
+
+        fn op() -> impl Strategy<Value = Op> {
+            use HandleStyle::{Each, Missing, Number, OneForAll};
+            let style = prop::sample::select(vec![Each, Each, Each, OneForAll, Missing, Number]);
+            let under = prop::sample::select(vec![Redelivery::NewHandle, Redelivery::SameHandle]);
+            prop_oneof![
+                3 => Just(Op::Put),
+                3 => (0..20_usize, style).prop_map(|(max, style)| Op::Pull { max, style }),
+                3 => prop::collection::vec(any::<prop::sample::Index>(), 1..5).prop_map(Op::Confirm),
+                1 => (any::<prop::sample::Index>(), under).prop_map(|(which, under)| Op::Redeliver(which, under)),
+                1 => (0..40_000_u64).prop_map(Op::Wait),
+            ]
+        }
+
+        proptest! {
+            #[test]
+            fn nothing_is_lost_and_nothing_confirmed_late(ops in prop::collection::vec(op(), 1..80)) {
+                let mut queue = queue_with(|s| s.retention_ms = 300_000);
+                let (mut now, mut handles, mut delivered) = (0, vec!["nobody's".to_owned()], vec![EventNo(99)]);
+                for op in ops {
+                    match op {
+                        Op::Put => {
+                            queue.put(now, "{}");
+                        }
+                        Op::Pull { max, style } => {
+                            for event in queue.pull(now, max, style) {
+                                handles.extend(event.handle.as_deref().map(str::to_owned));
+                                delivered.push(event.number);
+                            }
+                        }
+                        Op::Confirm(which) => {
+                            let chosen: Vec<&String> = which.iter().map(|index| index.get(&handles)).collect();
+                            queue.confirm(now, &chosen);
+                        }
+                        Op::Redeliver(which, under) => {
+                            queue.force_redeliver(*which.get(&delivered), under);
+                        }
+                        Op::Wait(ms) => now += ms,
+                    }
+                    let counts = queue.counts();
+                    prop_assert_eq!(counts.put, counts.unconfirmed() + counts.confirmed + counts.expired);
+                    prop_assert_eq!(counts.hidden, queue.hidden().count() as u64);
+                }
+                for event in &queue.ledger().events {
+                    if let Some(at) = event.confirmed_at {
+                        let last = event.deliveries.last().expect("nothing is confirmed undelivered");
+                        prop_assert!(last.handle.is_some() && last.at <= at && at < last.until);
+                    }
+                }
+                // Whatever is left can still be had and confirmed.
+                now += WINDOW;
+                queue.advance(now);
+                let mut left = queue.counts().unconfirmed();
+                while left > 0 {
+                    let taken = queue.pull(now, MAX_BATCH, HandleStyle::Each);
+                    let handles: Vec<String> = taken.iter().map(handle_of).collect();
+                    prop_assert!(queue.confirm(now, &handles).is_ok());
+                    prop_assert!(queue.counts().unconfirmed() < left);
+                    left = queue.counts().unconfirmed();
+                }
+            }
+        }
+    }
 }
