@@ -247,11 +247,12 @@ impl Owner {
                     }
                     Some(lapin::Event::ConnectionUnblocked) => {
                         blocked_sender.send_replace(false);
+                        tracing::info!(broker = %link.address, "RabbitMQ takes publishes again");
                         self.say(OutputState::Up);
                     }
                     // A channel's error comes this way too; its lane deals with it.
                     Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
-                        break Some(format!("the connection to {} was lost: {error}", link.address));
+                        break Some(format!("the connection to {} was lost: {}", link.address, link::words(&error)));
                     }
                     Some(_) => {}
                     None => break Some(format!("the connection to {} was lost", link.address)),
@@ -294,7 +295,8 @@ impl Owner {
             return;
         }
         match &state {
-            OutputState::Up => tracing::info!("the output takes events"),
+            // Said already, with the broker's name.
+            OutputState::Up => {}
             OutputState::Blocked(reason) => tracing::warn!(%reason, "the output is blocked"),
             OutputState::Down(reason) => tracing::warn!(%reason, "the output is down"),
         }

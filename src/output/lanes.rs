@@ -203,7 +203,7 @@ impl Lane {
         };
         match channel_exception(error) {
             Some(refusal) if self.epoch.connection.status().connected() => {
-                let (code, text) = (refusal.get_id(), refusal.get_message().to_string());
+                let (code, text) = (refusal.get_id(), link::words(error));
                 let outcome = if batch == 1 {
                     PublishOutcome::ChannelError { code, text: text.into() }
                 } else {
@@ -214,7 +214,7 @@ impl Lane {
                 (outcome, After::ChannelGone)
             }
             _ => {
-                let reason = format!("the connection to RabbitMQ was lost: {error}");
+                let reason = format!("the connection to RabbitMQ was lost: {}", link::words(error));
                 (unknown(reason.as_str()), After::Lost(reason))
             }
         }

@@ -166,12 +166,20 @@ fn uri(address: &Address, options: &Options) -> AMQPUri {
     }
 }
 
+/// The broker's own words, without the library's names for them.
+pub(super) fn words(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => refusal.get_message().as_str().trim_end_matches('.').to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// What the broker, or the network, said instead of "welcome".
 fn lost(address: &Address, error: &lapin::Error) -> LinkError {
     let address = address.clone();
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => {
-            let text = refusal.get_message().to_string();
+            let text = words(error);
             match refusal.get_id() {
                 403 => LinkError::Login { address, text },
                 402 | 530 => LinkError::VirtualHost { address, text },
@@ -182,7 +190,7 @@ fn lost(address: &Address, error: &lapin::Error) -> LinkError {
         ErrorKind::IOError(source) if address.tls && source.to_string().contains("alert") => {
             no_tls(&address, &source.to_string())
         }
-        _ => LinkError::Handshake { address, reason: error.to_string() },
+        _ => LinkError::Handshake { address, reason: words(error) },
     }
 }
 

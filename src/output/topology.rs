@@ -7,6 +7,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use super::amqp::{Options, Topology};
+use super::link::words;
 use super::message::{BINDING_KEY, short};
 
 /// A thing that the broker keeps for us.
@@ -49,7 +50,7 @@ pub(super) enum TopologyError {
 fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
     move |error| match error.kind() {
         ErrorKind::ProtocolError(refusal) => {
-            let text = refusal.get_message().to_string();
+            let text = words(&error);
             match refusal.get_id() {
                 404 => TopologyError::Missing { thing },
                 405 | 406 => TopologyError::Different { thing, text },

@@ -43,7 +43,6 @@ pub(crate) fn unique(prefix: &str) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     pub(crate) routing_key: String,
-    pub(crate) redelivered: bool,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Vec<u8>,
 }
@@ -58,12 +57,12 @@ impl Received {
     }
 }
 
-/// Files for a TLS listener, in PEM.
+/// What a TLS listener needs, in PEM.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsListener {
-    pub(crate) ca_file: PathBuf,
-    pub(crate) certificate_file: PathBuf,
-    pub(crate) key_file: PathBuf,
+    pub(crate) ca: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
     /// Whether a client must show a certificate of that authority.
     pub(crate) client_certificate: bool,
 }
@@ -119,7 +118,7 @@ impl Broker {
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o400);
         std::fs::set_permissions(&cookie, owner_only).unwrap();
         std::fs::write(folder.join("plugins"), "[].\n").unwrap();
-        std::fs::write(folder.join("rabbitmq.conf"), config(setup, port, tls_port)).unwrap();
+        std::fs::write(folder.join("rabbitmq.conf"), config(setup, &folder, port, tls_port)).unwrap();
 
         let name = format!("vodrelay{port}@localhost");
         let environment: Vec<(String, String)> = [
@@ -281,7 +280,6 @@ impl Broker {
                         let delivery = message.delivery;
                         received.push(Received {
                             routing_key: delivery.routing_key.to_string(),
-                            redelivered: delivery.redelivered,
                             properties: delivery.properties,
                             body: delivery.data,
                         });
@@ -311,22 +309,17 @@ fn properties() -> ConnectionProperties {
     ConnectionProperties::default().with_connection_name("test".into())
 }
 
-fn config(setup: &Setup, port: u16, tls_port: u16) -> String {
+fn config(setup: &Setup, folder: &Path, port: u16, tls_port: u16) -> String {
     let mut lines = format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
     if let Some(tls) = &setup.tls {
-        let show = |path: &Path| path.to_str().unwrap().to_owned();
-        lines += &format!(
-            "listeners.ssl.1 = 127.0.0.1:{tls_port}\n\
-             ssl_options.cacertfile = {}\n\
-             ssl_options.certfile = {}\n\
-             ssl_options.keyfile = {}\n\
-             ssl_options.verify = verify_peer\n\
-             ssl_options.fail_if_no_peer_cert = {}\n",
-            show(&tls.ca_file),
-            show(&tls.certificate_file),
-            show(&tls.key_file),
-            tls.client_certificate,
-        );
+        lines += &format!("listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.verify = verify_peer\n");
+        lines += &format!("ssl_options.fail_if_no_peer_cert = {}\n", tls.client_certificate);
+        for (option, pem) in [("cacertfile", &tls.ca), ("certfile", &tls.certificate), ("keyfile", &tls.key)]
+        {
+            let path = folder.join(format!("{option}.pem"));
+            std::fs::write(&path, pem).unwrap();
+            lines += &format!("ssl_options.{option} = {}\n", path.to_str().unwrap());
+        }
     }
     lines + &setup.config
 }
