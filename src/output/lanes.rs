@@ -229,6 +229,8 @@ impl Lane {
         };
         let result = tokio::select! {
             () = epoch.dead.cancelled() => return false,
+            // A block could make it last; a lane that stops needs no channel.
+            () = epoch.stop.cancelled() => return false,
             () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => {
                 Err("RabbitMQ did not open another channel in time".to_owned())
             }

@@ -293,3 +293,115 @@ fn cloud_event(message: &Message) -> Bytes {
     envelope.push(b'}');
     envelope.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+    use crate::event::{MessageId, SubAppId};
+
+    fn event(json: &str) -> Event {
+        Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap()
+    }
+
+    fn message(event: Event) -> Message {
+        Message {
+            message_id: MessageId::new(&event.fingerprint, 1),
+            event: event.into(),
+            occurrence: 1,
+            redelivered: false,
+            pulled_at: WallTime(1_551_113_065_007),
+            request_id: "r".into(),
+        }
+    }
+
+    fn key(template: &str, json: &str) -> String {
+        template.parse::<RoutingKeyTemplate>().unwrap().key(&event(json))
+    }
+
+    const FULL: &str = r#"{"EventType":"PullComplete","E":{"FileId":"5","TaskId":"1-Pull-2"}}"#;
+
+    #[test]
+    fn a_template_is_filled_from_the_event() {
+        assert_eq!(RoutingKeyTemplate::default().key(&event(FULL)), "vod.7.PullComplete");
+        assert_eq!(key("vod.{sub_app_id}.{event_type}", FULL), "vod.7.PullComplete");
+        assert_eq!(key("{task_id}/{file_id}", FULL), "1-Pull-2/5");
+        assert_eq!(key("plain", FULL), "plain");
+        assert_eq!(key("{event_type}.{file_id}.{task_id}", "{}"), "unknown.none.none");
+    }
+
+    #[test]
+    fn data_adds_no_level_to_a_key() {
+        let hostile = r#"{"EventType":"a.b#*c\u4e2d d-e_f","E":{"FileId":"../x"}}"#;
+        assert_eq!(key("vod.{event_type}.{file_id}", hostile), "vod.a_b__c__d-e_f.___x");
+    }
+
+    #[test]
+    fn a_key_never_exceeds_a_short_string() {
+        let long = format!(r#"{{"EventType":"{}"}}"#, "x".repeat(5_000));
+        assert_eq!(key("vod.{event_type}.{event_type}", &long).len(), 255);
+        let message = message(event(&long));
+        assert_eq!(properties(&message, Format::Event, 4096).kind().as_ref().unwrap().as_str().len(), 255);
+        assert_eq!(short(&"\u{4e2d}".repeat(100)).as_str().chars().count(), 85);
+    }
+
+    #[test]
+    fn a_template_shows_itself_as_it_was_written() {
+        for template in ["vod.{sub_app_id}.{event_type}", "x", "{file_id}{task_id}-"] {
+            assert_eq!(template.parse::<RoutingKeyTemplate>().unwrap().to_string(), template);
+        }
+        assert_eq!(RoutingKeyTemplate::default(), "vod.{sub_app_id}.{event_type}".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused_with_the_reason() {
+        let refused = |template: &str| template.parse::<RoutingKeyTemplate>().unwrap_err();
+        assert_eq!(refused(""), TemplateError::Empty);
+        assert_eq!(refused("vod.{type}"), TemplateError::UnknownPlaceholder("type".to_owned()));
+        assert_eq!(refused("vod.{}"), TemplateError::UnknownPlaceholder(String::new()));
+        assert_eq!(refused("vod.{event_type"), TemplateError::LoneBrace(4));
+        assert_eq!(refused("{file_id}}"), TemplateError::LoneBrace(9));
+        assert_eq!(refused("{a{file_id}"), TemplateError::LoneBrace(0));
+        assert_eq!(refused("vod.\n"), TemplateError::ControlCharacter(4));
+        assert_eq!(refused(&"x".repeat(256)), TemplateError::TooLong(256));
+        assert!(refused("{type}").to_string().contains("{event_type}"));
+    }
+
+    #[test]
+    fn only_keys_that_begin_with_vod_reach_the_declared_queue() {
+        for (template, reaches) in [
+            ("vod.{event_type}", true),
+            ("vod", true),
+            ("vod.x", true),
+            ("vods.{event_type}", false),
+            ("vod{event_type}", false),
+            ("{event_type}", false),
+            ("events", false),
+        ] {
+            let template: RoutingKeyTemplate = template.parse().unwrap();
+            assert_eq!(template.reaches_the_declared_queue(), reaches, "{template}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_too_long_is_left_out_and_not_cut() {
+        let json =
+            format!(r#"{{"EventHandle":"{}","E":{{"FileId":"{}"}}}}"#, "h".repeat(4_097), "f".repeat(4_096));
+        let headers = headers(&message(event(&json)), HEADER_VALUE_MAX_BYTES);
+        let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
+        assert!(!names.contains(&"x-vod-event-handle") && names.contains(&"x-vod-file-id"), "{names:?}");
+    }
+
+    #[test]
+    fn a_cloud_event_is_an_envelope_around_the_very_bytes() {
+        let json = r#"{"EventType":"T", "n":1.0, "E":{"FileId":"5"}, "x":"\u0041"}"#;
+        let message = message(event(json));
+        let body = Format::CloudEvents.body(&message);
+        let expected = format!(
+            r#"{{"specversion":"1.0","id":"{}","source":"//vod.tencentcloudapi.com/sub-applications/7","type":"com.tencentcloud.vod.T","time":"2019-02-25T16:44:25.007Z","subject":"5","datacontenttype":"application/json","data":{json}}}"#,
+            message.message_id
+        );
+        assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
+        assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok());
+    }
+}

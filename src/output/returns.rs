@@ -63,3 +63,110 @@ pub(super) fn settle(
     };
     ids.iter().zip(answers).map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::event::Fingerprint;
+
+    fn id(n: usize) -> MessageId {
+        MessageId::new(&Fingerprint([u8::try_from(n).unwrap(); 32]), 1)
+    }
+
+    fn returned(n: usize) -> Returned {
+        Returned { message_id: Some(id(n).to_string()), code: 312, text: "NO_ROUTE".into() }
+    }
+
+    fn given_back() -> PublishOutcome {
+        PublishOutcome::Returned { code: 312, text: "NO_ROUTE".into() }
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Fate {
+        Stored,
+        Rejected,
+        Unroutable,
+    }
+
+    /// What lapin makes of a batch: `acknowledgement.rs` and `returned_messages.rs` of 4.12.3. The broker returns each
+    /// unroutable message before it acks it, in order; acks come one by one or for all up to a tag, and then resolve in any order.
+    fn broker_and_library(fates: &[Fate], resolved: usize, rng: &mut fastrand::Rng) -> Vec<Option<Answer>> {
+        let mut waiting = VecDeque::new();
+        let mut answers = vec![None; fates.len()];
+        let mut handled = 0;
+        let mut unanswered: Vec<usize> = Vec::new();
+        let mut count = 0;
+        while count < resolved {
+            while handled < fates.len() && (unanswered.is_empty() || rng.bool()) {
+                if fates[handled] == Fate::Unroutable {
+                    waiting.push_back(returned(handled));
+                }
+                unanswered.push(handled);
+                handled += 1;
+            }
+            let rejected = fates[unanswered[0]] == Fate::Rejected;
+            let alike = unanswered.iter().take_while(|n| (fates[**n] == Fate::Rejected) == rejected).count();
+            let mut now: Vec<usize> = unanswered.drain(..rng.usize(1..=alike)).collect();
+            rng.shuffle(&mut now);
+            for n in now.into_iter().take(resolved - count) {
+                let attached = waiting.pop_front();
+                answers[n] = Some(if rejected { Answer::Nack(attached) } else { Answer::Ack(attached) });
+                count += 1;
+            }
+        }
+        answers
+    }
+
+    #[test]
+    fn every_outcome_is_exact_however_the_library_attaches_returns() {
+        let lost = crate::output::unknown("lost");
+        let mut misattached = 0;
+        for seed in 0..20_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let fates: Vec<Fate> = (0..rng.usize(1..=16))
+                .map(|_| match rng.u8(0..10) {
+                    0..=5 => Fate::Stored,
+                    6 => Fate::Rejected,
+                    _ => Fate::Unroutable,
+                })
+                .collect();
+            let complete = rng.bool();
+            let resolved = if complete { fates.len() } else { rng.usize(0..fates.len()) };
+            let answers = broker_and_library(&fates, resolved, &mut rng);
+            let ids: Vec<MessageId> = (0..fates.len()).map(id).collect();
+            for (n, outcome) in settle(&ids, &answers, &lost).into_iter().enumerate() {
+                let truth = match fates[n] {
+                    Fate::Stored => PublishOutcome::Acked,
+                    Fate::Rejected => PublishOutcome::Nacked,
+                    Fate::Unroutable => given_back(),
+                };
+                if complete || outcome != lost {
+                    assert_eq!(outcome, truth, "seed {seed}, message {n} of {fates:?}: {answers:?}");
+                }
+                if answers[n] == Some(Answer::Ack(None)) && fates[n] == Fate::Unroutable {
+                    misattached += 1;
+                }
+            }
+        }
+        assert!(misattached > 100, "the model is kinder than the library: {misattached}");
+    }
+
+    #[test]
+    fn a_bare_ack_is_proof_even_if_a_sibling_is_never_answered() {
+        let lost = crate::output::unknown("lost");
+        let answers = [Some(Answer::Ack(None)), None, Some(Answer::Nack(None))];
+        let outcomes = settle(&[id(1), id(2), id(3)], &answers, &lost);
+        assert_eq!(outcomes, [PublishOutcome::Acked, lost, PublishOutcome::Nacked]);
+    }
+
+    #[test]
+    fn a_return_that_fits_no_message_takes_the_proof_from_every_ack() {
+        let stray = Returned { message_id: None, ..returned(9) };
+        let answers = [Some(Answer::Ack(None)), Some(Answer::Ack(Some(stray)))];
+        for outcome in settle(&[id(1), id(2)], &answers, &PublishOutcome::Unsent) {
+            assert!(matches!(outcome, PublishOutcome::Unknown { .. }), "{outcome:?}");
+        }
+    }
+}
