@@ -21,29 +21,29 @@ use super::topology::{self, TopologyError};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("cannot find the host of {address}: {source}; check its name in the URL")]
-    NoHost { address: Address, source: std::io::Error },
+    NoHost { address: String, source: std::io::Error },
     #[error("cannot connect to {address}: {source}; see that RabbitMQ runs and listens there")]
-    Unreachable { address: Address, source: std::io::Error },
+    Unreachable { address: String, source: std::io::Error },
     #[error("no TLS with {address}: {reason}; {hint}")]
-    Tls { address: Address, reason: String, hint: &'static str },
+    Tls { address: String, reason: String, hint: &'static str },
     #[error("no TLS with {address}: {source}")]
-    TlsSetup { address: Address, source: TlsError },
+    TlsSetup { address: String, source: Box<TlsError> },
     #[error(
         "{address} did not finish the handshake within {limit:?}; see that it is RabbitMQ that listens there"
     )]
-    Silent { address: Address, limit: Duration },
+    Silent { address: String, limit: Duration },
     #[error(
         "{address} refused the user name or the password: {text}; correct them in the URL or the environment"
     )]
-    Login { address: Address, text: String },
+    Login { address: String, text: String },
     #[error(
         "{address} refused the virtual host: {text}; create it, grant the user access to it, or correct the URL"
     )]
-    VirtualHost { address: Address, text: String },
-    #[error("{address} ended the handshake: {reason}; its log says why")]
-    Handshake { address: Address, reason: String },
+    VirtualHost { address: String, text: String },
+    #[error("{address} ended the handshake: {reason}; {hint}")]
+    Handshake { address: String, reason: String, hint: &'static str },
     #[error("{address}: {source}")]
-    Topology { address: Address, source: TopologyError },
+    Topology { address: String, source: TopologyError },
 }
 
 /// A connected socket that can be cut off at any time.
@@ -89,7 +89,7 @@ pub(super) async fn establish(
 ) -> Result<(Link, Vec<Channel>), LinkError> {
     let everything = async {
         let link = log_in(address, options).await?;
-        let wrap = |source| LinkError::Topology { address: address.clone(), source };
+        let wrap = |source| LinkError::Topology { address: address.to_string(), source };
         topology::prove(&link.connection, options).await.map_err(wrap)?;
         let mut channels = Vec::new();
         for _ in 0..options.lanes.max(1) {
@@ -98,7 +98,7 @@ pub(super) async fn establish(
         Ok((link, channels))
     };
     let limit = options.limits.connect;
-    let silent = || LinkError::Silent { address: address.clone(), limit };
+    let silent = || LinkError::Silent { address: address.to_string(), limit };
     tokio::time::timeout(limit, everything).await.unwrap_or_else(|_| Err(silent()))
 }
 
@@ -112,22 +112,22 @@ pub(super) async fn publishing_channel(connection: &Connection) -> lapin::Result
 /// Connects and logs in. The caller holds the clock: lapin ignores its own `connection_timeout` (measured with 4.12.3).
 pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link, LinkError> {
     let runtime = lapin::runtime::default_runtime().map_err(|error| lost(address, &error))?;
-    let no_host = |source| LinkError::NoHost { address: address.clone(), source };
+    let no_host = |source| LinkError::NoHost { address: address.to_string(), source };
     let candidates = tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(no_host)?;
     let candidates: Vec<SocketAddr> = candidates.collect();
-    let unreachable = |source| LinkError::Unreachable { address: address.clone(), source };
+    let unreachable = |source| LinkError::Unreachable { address: address.to_string(), source };
     let mut stream = AsyncTcpStream::connect(&runtime, candidates).await.map_err(unreachable)?;
     let AsyncTcpStream::Plain(tcp) = &stream else {
         unreachable!("a fresh TCP connection carries no TLS yet");
     };
     let socket = Socket(tcp.get_ref().as_fd().try_clone_to_owned().map_err(unreachable)?.into());
     if address.tls {
-        let setup = |source| LinkError::TlsSetup { address: address.clone(), source };
+        let setup = |source| LinkError::TlsSetup { address: address.to_string(), source: Box::new(source) };
         let connector = tls::connector(&options.tls).await.map_err(setup)?;
         stream = stream
             .into_rustls(&connector, &address.host)
             .await
-            .map_err(|error| no_tls(address, &error.to_string()))?;
+            .map_err(|error| no_tls(address.to_string(), &error.to_string()))?;
     }
 
     // lapin asks for its stream from a thread of its own; it gets the one that is connected already, once.
@@ -176,25 +176,33 @@ pub(super) fn words(error: &lapin::Error) -> String {
 
 /// What the broker, or the network, said instead of "welcome".
 fn lost(address: &Address, error: &lapin::Error) -> LinkError {
-    let address = address.clone();
+    let tls = address.tls;
+    let address = address.to_string();
+    let hint = match error.kind() {
+        // What a TLS port says to a plain greeting is no AMQP.
+        ErrorKind::IOError(_) | ErrorKind::ParsingError(_) if !tls => {
+            "see its log, and write amqps:// if this port speaks TLS"
+        }
+        _ => "see its log",
+    };
     match error.kind() {
         ErrorKind::ProtocolError(refusal) => {
             let text = words(error);
             match refusal.get_id() {
                 403 => LinkError::Login { address, text },
                 402 | 530 => LinkError::VirtualHost { address, text },
-                _ => LinkError::Handshake { address, reason: text },
+                _ => LinkError::Handshake { address, reason: text, hint },
             }
         }
         // With TLS 1.3 the broker's verdict on the client's certificate arrives after the handshake.
-        ErrorKind::IOError(source) if address.tls && source.to_string().contains("alert") => {
-            no_tls(&address, &source.to_string())
+        ErrorKind::IOError(source) if tls && source.to_string().contains("alert") => {
+            no_tls(address, &source.to_string())
         }
-        _ => LinkError::Handshake { address, reason: words(error) },
+        _ => LinkError::Handshake { address, reason: words(error), hint },
     }
 }
 
-fn no_tls(address: &Address, reason: &str) -> LinkError {
+fn no_tls(address: String, reason: &str) -> LinkError {
     let lower = reason.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let hint = if says(&[
@@ -223,5 +231,5 @@ fn no_tls(address: &Address, reason: &str) -> LinkError {
     } else {
         "see the broker's log for its side of the handshake"
     };
-    LinkError::Tls { address: address.clone(), reason: reason.to_owned(), hint }
+    LinkError::Tls { address, reason: reason.to_owned(), hint }
 }

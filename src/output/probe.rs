@@ -49,7 +49,7 @@ pub async fn probe(options: &Options) -> Vec<Step> {
 
 async fn probe_one(address: &Address, options: &Options, steps: &mut Vec<Step>) {
     let limit = options.limits.connect;
-    let silent = || LinkError::Silent { address: address.clone(), limit };
+    let silent = || LinkError::Silent { address: address.to_string(), limit };
     let login =
         tokio::time::timeout(limit, link::log_in(address, options)).await.unwrap_or_else(|_| Err(silent()));
     let name = format!("login at {address}");

@@ -3,6 +3,8 @@
 //! Most tests share one node ([`shared`]) and keep apart by names ([`unique`]); those that kill, freeze or block a node
 //! start their own. A node takes about five seconds to start and 150 MB.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

@@ -1,5 +1,7 @@
 //! The outputs, against a real RabbitMQ and real pipes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -243,7 +245,7 @@ async fn an_unroutable_message_is_told_apart_from_its_siblings() {
     let mut good = HashSet::new();
     let mut unroutable = 0;
     for round in 0..40 {
-        let kind = |n: usize| if (n * 7 + round * 3) % 5 == 0 { "Bad" } else { "Good" };
+        let kind = |n: usize| if (n * 7 + round * 3).is_multiple_of(5) { "Bad" } else { "Good" };
         let messages: Vec<Message> = (0..64).map(|n| message(kind(n))).collect();
         let outcomes = running.publish_all(&messages).await;
         for (message, outcome) in messages.iter().zip(outcomes) {
@@ -552,6 +554,29 @@ async fn a_refused_login_says_what_to_do_and_never_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_permissions_is_told_which_thing_it_is_about() {
+    let broker = broker::shared().await;
+    let mut options = options(broker);
+    Running::up(&options).await.stop().await;
+    let user = unique("user");
+    broker.ctl(&["add_user", &user, "password"]).await;
+    broker.ctl(&["set_permissions", "-p", "/", &user, "^$", "^$", ".*"]).await;
+    options.username = Some(user);
+    options.password = Some(Secret::new("password"));
+    let running = Running::start(&options);
+    let text = running.becomes_down("may not use the exchange").await;
+    assert!(text.contains("grant the permission"), "{text}");
+    running.stop().await;
+
+    // May look, and may not write.
+    options.topology = Topology::Verify;
+    let running = Running::up(&options).await;
+    let outcome = running.publish_alone(&message("T")).await;
+    assert!(matches!(outcome, PublishOutcome::ChannelError { code: 403, .. }), "{outcome:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_accepts_and_stays_silent_is_given_up_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = amqp::Options::new(vec![address(listener.local_addr().unwrap().port())]);
@@ -664,6 +689,8 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
     refused(&options, "use a host name").await;
     options.urls[0].port = broker.port();
     refused(&options, "see that this port speaks TLS").await;
+    options.urls[0] = address(broker.tls_port());
+    refused(&options, "write amqps:// if this port speaks TLS").await;
 }
 
 // On one thread, so that all jobs are queued before the lane takes the first: one batch.
