@@ -120,7 +120,7 @@ impl Running {
             .map_err(AppError::Journal)?;
         let (drain, stop_output) = (CancellationToken::new(), CancellationToken::new());
         let (output, output_task) = match output_options {
-            OutputOptions::Amqp(options) => output::amqp::spawn(options, stop_output.clone()),
+            OutputOptions::Amqp(options) => output::amqp::spawn(*options, stop_output.clone()),
             OutputOptions::Stdout(options) => output::stdout::spawn(options, stop_output.clone()),
         };
         let stats = Arc::new(Stats::new());
@@ -231,7 +231,7 @@ pub fn places(config: &Config) -> vod::Places {
 #[derive(Clone, Debug)]
 pub enum OutputOptions {
     /// RabbitMQ.
-    Amqp(output::amqp::Options),
+    Amqp(Box<output::amqp::Options>),
     /// Standard output.
     Stdout(output::stdout::Options),
 }
@@ -252,7 +252,7 @@ pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
         return Ok(OutputOptions::Stdout(output::stdout::Options { routing_key, format }));
     }
     let amqp = &config.amqp;
-    Ok(OutputOptions::Amqp(output::amqp::Options {
+    Ok(OutputOptions::Amqp(Box::new(output::amqp::Options {
         username: amqp.username.clone(),
         password: amqp.password.clone(),
         exchange: amqp.exchange.clone(),
@@ -269,7 +269,7 @@ pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
             key_file: amqp.client_key_file.clone(),
         },
         ..output::amqp::Options::new(amqp.urls.iter().map(address).collect())
-    }))
+    })))
 }
 
 fn address(url: &config::AmqpUrl) -> output::amqp::Address {

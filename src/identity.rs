@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn equal_events_under_one_handle_in_one_answer_are_two() {
         let first = taken(occurrence(1, false, &[("h", LIVE)]));
-        check(&[first.clone()], "h", Verdict::New { occurrence: 2 });
+        check(std::slice::from_ref(&first), "h", Verdict::New { occurrence: 2 });
         // ... and when that answer comes again, each is recognised.
         let second = occurrence(2, false, &[("h", LIVE)]);
         check(&[first, second], "h", Verdict::Redelivery { occurrence: 2 });

@@ -32,7 +32,7 @@ Faults: delay {ms}, slow_answer {ms}, throttle, error {code}, html {status}, rub
 /// faults below /_emulator/faults.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = CONTROLS)]
-pub struct EmulateArgs {
+pub(super) struct EmulateArgs {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
     pub listen: SocketAddr,
@@ -67,7 +67,7 @@ pub struct EmulateArgs {
 
 /// The shapes of an idle answer.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub enum IdleArg {
+pub(super) enum IdleArg {
     /// The error ResourceNotFound
     Error,
     /// "EventSet": null
@@ -80,7 +80,7 @@ pub enum IdleArg {
 
 /// Why the emulator did not run.
 #[derive(Debug, thiserror::Error)]
-pub enum EmulateError {
+pub(super) enum EmulateError {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -119,7 +119,7 @@ impl From<EmulateError> for Failure {
 /// # Errors
 ///
 /// When it cannot start, or cannot say where it listens.
-pub async fn run(args: EmulateArgs) -> Result<(), EmulateError> {
+pub(super) async fn run(args: EmulateArgs) -> Result<(), EmulateError> {
     let io = |what: &str| {
         let what = what.to_owned();
         move |source| EmulateError::Io { what, source }

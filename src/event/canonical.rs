@@ -155,10 +155,10 @@ impl<'a> Document<'a> {
                 current = frame.next;
                 let child = &self.nodes[current as usize];
                 frame.next = child.next_sibling;
-                if let Some(key) = &child.key {
-                    if child.kind == Kind::Null || (frame.root && key.as_ref() == without) {
-                        continue;
-                    }
+                if let Some(key) = &child.key
+                    && (child.kind == Kind::Null || (frame.root && key.as_ref() == without))
+                {
+                    continue;
                 }
                 if frame.begun {
                     out.push(b',');

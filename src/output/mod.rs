@@ -60,18 +60,22 @@ pub struct Output {
 }
 
 impl Output {
-    /// Publishes one message and waits for its one outcome.
+    /// Queues one message, and returns its one outcome to wait for. Messages queued one after the other leave in that
+    /// order as far as one lane carries them.
     ///
-    /// `alone` asks for a batch of its own: a suspect is told apart from its siblings that way. The answer comes within the
+    /// `alone` asks for a batch of its own: a suspect is told apart from its siblings that way. The outcome comes within the
     /// output's own time limits, unless [`Output::state`] is [`OutputState::Blocked`]: then it waits as long as that lasts.
-    /// Dropping the future does not withdraw the message.
-    pub async fn publish(&self, message: Message, alone: bool) -> PublishOutcome {
+    /// Dropping the future does not withdraw the message. With a full queue the message is [`PublishOutcome::Unsent`].
+    pub fn publish(&self, message: Message, alone: bool) -> impl Future<Output = PublishOutcome> + use<> {
         let (answer, outcome) = oneshot::channel();
-        if self.jobs.send(Job { message, alone, answer }).await.is_err() {
-            return PublishOutcome::Unsent;
+        let queued = self.jobs.try_send(Job { message, alone, answer }).is_ok();
+        async move {
+            if !queued {
+                return PublishOutcome::Unsent;
+            }
+            // A job that is dropped unanswered proves nothing about its message.
+            outcome.await.unwrap_or_else(|_| unknown("the output ended before it answered"))
         }
-        // A job that is dropped unanswered proves nothing about its message.
-        outcome.await.unwrap_or_else(|_| unknown("the output ended before it answered"))
     }
 
     /// Whether events can be taken now; every change is seen.

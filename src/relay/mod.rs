@@ -180,17 +180,18 @@ impl Shell {
                 });
             }
             Effect::Publish { event, parcel, alone } => {
-                let output = self.output.clone();
+                let message = Message {
+                    message_id: MessageId::new(&parcel.event.fingerprint, parcel.occurrence),
+                    event: Arc::clone(&parcel.event),
+                    occurrence: parcel.occurrence,
+                    redelivered: parcel.redelivered,
+                    pulled_at: parcel.pulled_at,
+                    request_id: Arc::clone(&parcel.request_id),
+                };
+                // Queued here and now, so that events leave in the core's order.
+                let outcome = self.output.publish(message, alone);
                 self.tasks.spawn(async move {
-                    let message = Message {
-                        message_id: MessageId::new(&parcel.event.fingerprint, parcel.occurrence),
-                        event: Arc::clone(&parcel.event),
-                        occurrence: parcel.occurrence,
-                        redelivered: parcel.redelivered,
-                        pulled_at: parcel.pulled_at,
-                        request_id: Arc::clone(&parcel.request_id),
-                    };
-                    let outcome = output.publish(message, alone).await;
+                    let outcome = outcome.await;
                     send(&inputs, Input::Published { event, outcome }.into());
                     Ok(())
                 });

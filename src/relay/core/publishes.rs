@@ -106,12 +106,12 @@ impl Core {
                 continue;
             };
             let fresh = self.carry_loaded(now, index, event, parcel, confirmed);
-            if let (true, Some((delivery, handle, lease))) = (fresh, live) {
-                if !lease.lapsed(now) {
-                    self.hold_delivery(index, &handle, lease, now, delivery, event);
-                    let held = self.open_handles[&(index, handle)];
-                    self.queue_if_safe(now, held);
-                }
+            if let (true, Some((delivery, handle, lease))) = (fresh, live)
+                && !lease.lapsed(now)
+            {
+                self.hold_delivery(index, &handle, lease, now, delivery, event);
+                let held = self.open_handles[&(index, handle)];
+                self.queue_if_safe(now, held);
             }
         }
     }
@@ -216,11 +216,11 @@ impl Core {
     }
 
     pub(super) fn retry(&mut self, event: EventId) {
-        if let Some(carried) = self.events.get_mut(&event) {
-            if carried.stage == Stage::BackingOff {
-                carried.stage = Stage::Ready;
-                self.ready.push_back(event);
-            }
+        if let Some(carried) = self.events.get_mut(&event)
+            && carried.stage == Stage::BackingOff
+        {
+            carried.stage = Stage::Ready;
+            self.ready.push_back(event);
         }
     }
 

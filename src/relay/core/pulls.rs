@@ -259,10 +259,10 @@ impl Core {
             held.deliveries.push((delivery, event));
             held.received_at = held.received_at.max(received_at);
         }
-        if let Some(carried) = self.events.get_mut(&event) {
-            if !carried.holds.contains(&id) {
-                carried.holds.push(id);
-            }
+        if let Some(carried) = self.events.get_mut(&event)
+            && !carried.holds.contains(&id)
+        {
+            carried.holds.push(id);
         }
     }
 }
