@@ -146,6 +146,13 @@ pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHand
     (output, task)
 }
 
+/// How an epoch ended.
+#[derive(PartialEq)]
+enum Ended {
+    Lost,
+    Stopped,
+}
+
 struct Owner {
     options: Arc<Options>,
     jobs: async_channel::Receiver<Job>,
@@ -169,9 +176,7 @@ impl Owner {
             match attempt {
                 Ok((link, channels)) => {
                     let began = Instant::now();
-                    if let Some(reason) = self.epoch(link, channels).await {
-                        self.say(OutputState::Down(reason.into()));
-                    } else {
+                    if self.epoch(link, channels).await == Ended::Stopped {
                         break;
                     }
                     if began.elapsed() >= STEADY {
@@ -210,8 +215,8 @@ impl Owner {
         })
     }
 
-    /// Publishes over one connection until it is lost, and says why; or until the process stops (`None`).
-    async fn epoch(&self, mut link: Link, channels: Vec<Channel>) -> Option<String> {
+    /// Publishes over one connection until it is lost, or until the process stops.
+    async fn epoch(&self, mut link: Link, channels: Vec<Channel>) -> Ended {
         let (blocked_sender, blocked) = watch::channel(false);
         let (trouble, mut troubles) = mpsc::channel(channels.len().max(1));
         let dead = CancellationToken::new();
@@ -264,10 +269,10 @@ impl Owner {
                 }
             }
         };
-        if lost.is_some() {
-            // Down before the answers: who is answered `Unknown` shall find the reason in the state.
-            self.say(OutputState::Down(lost.as_deref().unwrap_or_default().into()));
+        if let Some(reason) = &lost {
+            // In this order: whoever sees the state go down can be sure that no lane takes another job.
             dead.cancel();
+            self.say(OutputState::Down(reason.as_str().into()));
         }
         // At shutdown the lanes finish their batches, or give up after the time limit of a publish; `troubles` has room
         // for a word of each.
@@ -278,10 +283,11 @@ impl Owner {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-        if lost.is_none() {
-            link.close(Duration::from_secs(2)).await;
+        if lost.is_some() {
+            return Ended::Lost;
         }
-        lost
+        link.close(Duration::from_secs(2)).await;
+        Ended::Stopped
     }
 
     /// Shows the state, and logs it when it is another one.

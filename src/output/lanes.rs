@@ -127,6 +127,10 @@ impl Lane {
     }
 
     async fn publish(&self, batch: Vec<Job>) -> After {
+        if self.epoch.dead.is_cancelled() {
+            batch.into_iter().for_each(|job| job.answer(PublishOutcome::Unsent));
+            return After::Lost("the connection to RabbitMQ was lost".to_owned());
+        }
         let options = &self.epoch.options;
         let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
         let mut pending = FuturesUnordered::new();
