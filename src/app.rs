@@ -35,6 +35,16 @@ pub enum AppError {
     /// The routing key's template is wrong.
     #[error("amqp.routing_key: {0}")]
     RoutingKey(output::message::TemplateError),
+    /// Nothing would reach the queue that the relay declares.
+    #[error(
+        "amqp.routing_key {template} does not begin with \"vod.\", so that the declared queue, bound with {key}, would get nothing; \
+         change the routing key, or bind a queue of your own and set amqp.queue = \"\"",
+        key = output::message::BINDING_KEY
+    )]
+    Unbound {
+        /// The template of the routing key.
+        template: String,
+    },
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(journal::OpenError),
@@ -252,6 +262,10 @@ pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
         return Ok(OutputOptions::Stdout(output::stdout::Options { routing_key, format }));
     }
     let amqp = &config.amqp;
+    let declares = amqp.topology == config::Topology::Declare && !amqp.queue.is_empty();
+    if declares && !routing_key.reaches_the_declared_queue() {
+        return Err(AppError::Unbound { template: amqp.routing_key.clone() });
+    }
     Ok(OutputOptions::Amqp(Box::new(output::amqp::Options {
         username: amqp.username.clone(),
         password: amqp.password.clone(),
@@ -292,6 +306,15 @@ fn address(url: &config::AmqpUrl) -> output::amqp::Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_routing_key_that_misses_the_declared_queue_is_refused() {
+        let mut config = Config::default();
+        config.amqp.routing_key = "videos.{event_type}".to_owned();
+        assert!(matches!(output_options(&config), Err(AppError::Unbound { .. })));
+        config.amqp.queue = String::new();
+        assert!(output_options(&config).is_ok());
+    }
 
     #[track_caller]
     fn addressed(url: &str) -> output::amqp::Address {

@@ -96,7 +96,10 @@ pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match &error {
-            AppError::Credentials(_) | AppError::Client(_) | AppError::RoutingKey(_) => Exit::Configuration,
+            AppError::Credentials(_)
+            | AppError::Client(_)
+            | AppError::RoutingKey(_)
+            | AppError::Unbound { .. } => Exit::Configuration,
             AppError::Journal(OpenError::InUse { .. } | OpenError::Failed { .. }) => Exit::Temporary,
             AppError::Journal(OpenError::Newer { .. } | OpenError::Unusable { .. }) => Exit::Configuration,
             AppError::Journal(OpenError::Damaged { .. }) | AppError::Output(_) | AppError::Relay(_) => {

@@ -60,8 +60,11 @@ impl Handle {
 }
 
 /// Libraries that speak of what this program tells in its own words.
-const NOISE: [&str; 7] =
-    ["lapin", "amq_protocol_tcp", "async_rs", "hyper", "hyper_util", "reqwest", "tcp_stream"];
+const NOISE: [&str; 6] = ["amq_protocol_tcp", "async_rs", "hyper", "hyper_util", "reqwest", "tcp_stream"];
+
+/// A library that is silent unless it is named: lapin warns of every returned message with the whole message in the line,
+/// and an event's body does not belong in the log.
+const SILENT: &str = "lapin=off";
 
 static HANDLE: OnceLock<Handle> = OnceLock::new();
 
@@ -141,13 +144,13 @@ fn layer(format: Format, colours: bool) -> io::Result<Box<dyn Layer<Registry> + 
     })
 }
 
-/// The operator's directives over our own for [`NOISE`]. The operator's win when they name the same library.
+/// The operator's directives over our own for [`NOISE`] and [`SILENT`]. The operator's win when they name the same library.
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     let everything = level.split(',').map(str::trim).rfind(|directive| !directive.contains(['=', '[']));
     // Not louder than the program itself.
     let noise = everything.filter(|directive| ["off", "error"].contains(directive)).unwrap_or("warn");
     let ours = NOISE.map(|library| format!("{library}={noise}")).join(",");
-    EnvFilter::builder().parse(format!("{ours},{level}"))
+    EnvFilter::builder().parse(format!("{SILENT},{ours},{level}"))
 }
 
 /// RFC 3339 in UTC with milliseconds, for machines.
@@ -190,11 +193,11 @@ mod tests {
     #[test]
     fn libraries_are_quiet_unless_the_operator_names_them() {
         let shown = |level: &str| filter(level).unwrap().to_string();
-        assert!(shown("debug").contains("lapin=warn"));
+        assert!(shown("debug").contains("lapin=off") && shown("debug").contains("hyper=warn"));
         assert!(shown("debug").contains("debug"));
         let named = shown("info,lapin=debug");
-        assert!(named.contains("lapin=debug") && !named.contains("lapin=warn"), "{named}");
-        assert!(shown("error").contains("lapin=error"));
+        assert!(named.contains("lapin=debug") && !named.contains("lapin=off"), "{named}");
+        assert!(shown("error").contains("hyper=error"));
         assert!(shown("off,vodrelay=info").contains("hyper=off"));
         assert!(filter("info,vodrelay=loud").is_err());
     }

@@ -175,6 +175,8 @@ impl Core {
             PublishOutcome::Returned { code, text } => {
                 self.refuse(event, format!("unroutable: {code} {text}").into());
             }
+            // A missing exchange or permission is the broker's trouble: it would park every event in turn.
+            PublishOutcome::ChannelError { code: 403 | 404, text } => self.fail(event, false, text),
             PublishOutcome::ChannelError { code, text } => {
                 self.refuse(event, format!("refused by the broker: {code} {text}").into());
             }

@@ -283,6 +283,19 @@ fn a_refused_publish_is_parked_after_the_attempts() {
 }
 
 #[test]
+fn a_missing_exchange_or_permission_parks_nothing() {
+    let mut play = Play::new(settings());
+    play.deliver(&["h"]);
+    for code in [403, 404].repeat(10) {
+        play.broker_says(&PublishOutcome::ChannelError { code, text: "no".into() });
+        play.none(|e| matches!(e, Effect::RecordParked(_)));
+        play.commit();
+        play.pass(31 * SECOND);
+    }
+    play.one(is_publish);
+}
+
+#[test]
 fn unknown_is_on_record_as_uncertain_before_it_is_published_again_and_is_never_parked() {
     let mut play = Play::new(settings());
     play.deliver(&["h"]);
