@@ -47,7 +47,7 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
 
 /// WAL keeps its index in memory that all processes share, and network file systems share none
 /// (sqlite.org, "Write-Ahead Logging"); their file locks are not to be trusted either.
-fn refuse_network(path: &Path, folder: &Path) -> Result<(), OpenError> {
+pub(super) fn refuse_network(path: &Path, folder: &Path) -> Result<(), OpenError> {
     let stat = rustix::fs::statfs(folder)
         .map_err(|e| OpenError::unusable(path, format!("its file system cannot be examined ({e})")))?;
     // The magic numbers have 32 bits; the field's width and sign differ between platforms.

@@ -5,8 +5,10 @@
 //! - `store`: the SQL of each request.
 //! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
 //! - [`query`]: read-only access for the commands that show the journal.
+//! - [`probe`]: a look at the path, the lock and the disk that leaves nothing behind.
 
 mod files;
+pub mod probe;
 pub mod query;
 mod request;
 mod schema;

@@ -1,9 +1,10 @@
 //! A look at the brokers that changes nothing, for `vodrelay check`.
 
+use futures_util::future::join_all;
 use lapin::{Channel, Connection};
 
 use super::amqp::{Address, Options, Topology};
-use super::link::{self, Link, LinkError};
+use super::link::{self, LinkError};
 use super::topology::{self, TopologyError};
 
 /// One thing that was looked at.
@@ -13,20 +14,58 @@ pub struct Step {
     pub name: String,
     /// Whether the output can work with it.
     pub ok: bool,
-    /// What was found; when it is not ok, with the next step.
+    /// Whether it is ok for the output, but less safe for the events than it could be.
+    pub doubtful: bool,
+    /// Whether it may pass by itself, when it is not ok: nothing in the configuration or at the broker has to be changed.
+    pub passing: bool,
+    /// What was found; when it is not ok or doubtful, with the next step.
     pub text: String,
 }
 
 impl Step {
     fn new(name: String, result: Result<String, String>) -> Self {
-        match result {
-            Ok(text) => Self { name, ok: true, text },
-            Err(text) => Self { name, ok: false, text },
-        }
+        let ok = result.is_ok();
+        let (Ok(text) | Err(text)) = result;
+        Self { name, ok, doubtful: false, passing: false, text }
+    }
+
+    fn doubtful(self) -> Self {
+        Self { doubtful: true, ..self }
+    }
+
+    fn failed(name: String, error: &LinkError) -> Self {
+        let passing = match error {
+            LinkError::NoHost { .. }
+            | LinkError::Unreachable { .. }
+            | LinkError::Silent { .. }
+            | LinkError::Handshake { .. } => true,
+            LinkError::Tls { .. }
+            | LinkError::TlsSetup { .. }
+            | LinkError::Login { .. }
+            | LinkError::VirtualHost { .. } => false,
+            LinkError::Topology { source, .. } => may_pass(source),
+        };
+        Self { passing, ..Self::new(name, Err(error.to_string())) }
+    }
+
+    /// A step about a thing of the topology.
+    fn about(name: String, result: Result<String, TopologyError>) -> Self {
+        let passing = result.as_ref().is_err_and(may_pass);
+        Self { passing, ..Self::new(name, result.map_err(|error| error.to_string())) }
     }
 }
 
-/// Logs in at every broker; where that works, looks at the exchange, the queue, its type and its binding.
+fn may_pass(error: &TopologyError) -> bool {
+    match error {
+        TopologyError::Missing { .. } | TopologyError::Different { .. } | TopologyError::Forbidden { .. } => {
+            false
+        }
+        TopologyError::Unanswered { .. } | TopologyError::NoChannel(_) => true,
+    }
+}
+
+/// Logs in at every broker, at all of them at once; where that works, looks at the exchange, the queue, its type and its
+/// binding. The steps are in the order of the addresses.
 ///
 /// Nothing is created: what is missing is only declared by [`super::amqp::spawn`]. Bounded by the limits in `options`.
 pub async fn probe(options: &Options) -> Vec<Step> {
@@ -41,53 +80,46 @@ pub async fn probe(options: &Options) -> Vec<Step> {
         );
         steps.push(Step::new("routing key".to_owned(), Err(text)));
     }
-    for address in &options.urls {
-        probe_one(address, options, &mut steps).await;
-    }
+    let probes = options.urls.iter().map(|address| probe_one(address, options));
+    steps.extend(join_all(probes).await.into_iter().flatten());
     steps
 }
 
-async fn probe_one(address: &Address, options: &Options, steps: &mut Vec<Step>) {
+async fn probe_one(address: &Address, options: &Options) -> Vec<Step> {
     let limit = options.limits.connect;
     let silent = || LinkError::Silent { address: address.to_string(), limit };
     let login =
         tokio::time::timeout(limit, link::log_in(address, options)).await.unwrap_or_else(|_| Err(silent()));
     let name = format!("login at {address}");
     let link = match login {
-        Ok(link) => {
-            steps.push(Step::new(name, Ok("connected and logged in".to_owned())));
-            link
-        }
-        Err(error) => return steps.push(Step::new(name, Err(error.to_string()))),
+        Ok(link) => link,
+        Err(error) => return vec![Step::failed(name, &error)],
     };
-    let mut found = Vec::new();
-    if tokio::time::timeout(limit, look(&link, options, &mut found)).await.is_err() {
-        found.push(Step::new("topology".to_owned(), Err(silent().to_string())));
+    let mut steps = vec![Step::new(name, Ok("connected and logged in".to_owned()))];
+    if tokio::time::timeout(limit, look(&link.connection, options, &mut steps)).await.is_err() {
+        steps.push(Step::failed("topology".to_owned(), &silent()));
     }
-    steps.append(&mut found);
     link.close(limit).await;
+    steps
 }
 
-async fn look(link: &Link, options: &Options, steps: &mut Vec<Step>) {
+async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>) {
     let declare = options.topology == Topology::Declare;
-    let connection = &link.connection;
     let exists = async |channel: Channel| topology::exchange_exists(&channel, options).await;
     let exchange = ask(connection, exists).await;
     let verdict = match exchange {
         Ok(()) if declare => {
             // Declaring what exists changes nothing, and says whether its properties are ours.
             let same = ask(connection, async |channel| topology::declare_exchange(&channel, options).await);
-            same.await
-                .map(|()| "exists, a durable topic exchange".to_owned())
-                .map_err(|error| error.to_string())
+            same.await.map(|()| "exists, a durable topic exchange".to_owned())
         }
         Ok(()) => Ok("exists".to_owned()),
         Err(TopologyError::Missing { .. }) if declare => {
             Ok("missing; it will be declared at the start".to_owned())
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error),
     };
-    steps.push(Step::new(format!("exchange \"{}\"", options.exchange), verdict));
+    steps.push(Step::about(format!("exchange \"{}\"", options.exchange), verdict));
     if options.queue.is_empty() {
         return;
     }
@@ -102,26 +134,40 @@ async fn look(link: &Link, options: &Options, steps: &mut Vec<Step>) {
                 Ok("missing; it will be declared as a quorum queue at the start".into()),
             ));
         }
-        Err(error) => return steps.push(Step::new(name, Err(error.to_string()))),
+        Err(error) => return steps.push(Step::about(name, Err(error))),
     };
     let same = ask(connection, async |channel| topology::declare_queue(&channel, options).await).await;
-    steps.push(Step::new(
-        name,
-        match same {
-            Ok(()) => Ok(format!("exists, a durable quorum queue with {waiting} messages")),
-            Err(TopologyError::Different { text, .. }) if !declare => {
-                Ok(format!("exists with {waiting} messages; it is not a plain quorum queue ({text})"))
+    steps.push(match same {
+        Ok(()) => Step::new(name, Ok(format!("exists, a durable quorum queue with {waiting} messages"))),
+        Err(TopologyError::Different { text, .. }) if !declare => {
+            let found = format!("exists with {waiting} messages; it is not a plain quorum queue ({text})");
+            if keeps_less(&text) {
+                let advice =
+                    "events in it live on one node, or not on its disk: a durable quorum queue is safer";
+                Step::new(name, Ok(format!("{found}; {advice}"))).doubtful()
+            } else {
+                Step::new(name, Ok(found))
             }
-            Err(TopologyError::Forbidden { .. }) if !declare => Ok(format!("exists with {waiting} messages")),
-            Err(error) => Err(error.to_string()),
-        },
-    ));
+        }
+        Err(TopologyError::Forbidden { .. }) if !declare => {
+            Step::new(name, Ok(format!("exists with {waiting} messages")))
+        }
+        Err(error) => Step::about(name, Err(error)),
+    });
     let binding = if declare {
         "it is bound with \"vod.#\" at the start"
     } else {
         "cannot be seen over AMQP; an event that no queue is bound for comes back and is parked"
     };
     steps.push(Step::new(format!("binding of \"{}\"", options.queue), Ok(binding.to_owned())));
+}
+
+/// Whether a queue differs from ours in what makes acked messages survive, going by the name that RabbitMQ puts in quotes.
+/// Limits and policies are the operator's choice.
+fn keeps_less(difference: &str) -> bool {
+    ["'x-queue-type'", "'durable'", "'auto_delete'", "'exclusive'"]
+        .iter()
+        .any(|name| difference.contains(name))
 }
 
 /// Asks on a channel of its own, because a refusal closes the channel.

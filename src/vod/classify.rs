@@ -80,6 +80,11 @@ impl CallError {
         self
     }
 
+    /// Whether access management denied the call: the cloud knows the key, and the key lacks the right.
+    pub fn is_denial(&self) -> bool {
+        head(&self.code) == "UnauthorizedOperation" || is_cam_denial(&self.code)
+    }
+
     /// What an operator can do about it.
     pub fn next_step(&self) -> Option<&'static str> {
         let step = match (self.failure, self.code.as_str()) {
@@ -103,9 +108,7 @@ impl CallError {
                 "check that secret id, secret key and token belong together and are enabled"
             }
             (CallFailure::Clock, _) => "set the host's clock, and keep it set with NTP",
-            (CallFailure::Configuration, code)
-                if head(code) == "UnauthorizedOperation" || is_cam_denial(code) =>
-            {
+            (CallFailure::Configuration, _) if self.is_denial() => {
                 "grant the key vod:PullEvents, vod:ConfirmEvents, vod:DescribeEventsState and vod:DescribeEventConfig"
             }
             (CallFailure::Configuration, _) => {

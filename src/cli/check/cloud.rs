@@ -1,0 +1,254 @@
+//! The cloud's end: credentials, a signed call for each sub-application, the clock.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::lines::Line;
+use crate::app;
+use crate::clock::WallTime;
+use crate::config::Config;
+use crate::event::SubAppId;
+use crate::outcome::CallFailure;
+use crate::vod::{self, CallError, Client, Credentials, EventConfig};
+
+const PART: &str = "cloud";
+const CREDENTIALS: &str = "credentials";
+
+/// The metadata service is the slowest source.
+const CREDENTIALS_LIMIT: Duration = Duration::from_secs(5);
+/// One call; two follow each other, after the credentials.
+const CALL_LIMIT: Duration = Duration::from_secs(6);
+/// Sub-applications asked at once: `DescribeEventConfig` may be called 20 times a second (intl 266/57589).
+const AT_ONCE: usize = 8;
+
+/// A host whose clock is set by NTP is never this far off.
+const SKEW_WARN: Duration = Duration::from_secs(60);
+/// The cloud's own limit ("Signature v3": `AuthFailure.SignatureExpire`).
+const SKEW_REFUSED: Duration = Duration::from_secs(300);
+
+pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
+    let places = app::places(&config);
+    let mut options = vod::Options::new(config.vod.endpoint.clone(), places.source);
+    options.region.clone_from(&config.vod.region);
+    options.credentials = places;
+    options.describe_timeout = CALL_LIMIT;
+    let client = match Client::new(options) {
+        Ok(client) => client,
+        Err(error) => return vec![Line::wrong(PART, error.to_string())],
+    };
+    let mut lines = Vec::new();
+    match timeout(CREDENTIALS_LIMIT, client.refresh_credentials()).await {
+        Ok(Ok(credentials)) => lines.push(found(&credentials, WallTime::now())),
+        Ok(Err(error)) => return vec![Line::wrong(CREDENTIALS, error.to_string())],
+        Err(_) => {
+            let seconds = CREDENTIALS_LIMIT.as_secs();
+            let text =
+                format!("not read within {seconds} s; set vod.credentials to the source that has them");
+            return vec![Line::away(CREDENTIALS, text)];
+        }
+    }
+    let questions = config.vod.sub_apps().into_iter().map(|sub_app| ask(&client, sub_app, deadline));
+    let answers: Vec<Vec<Line>> = futures_util::stream::iter(questions).buffered(AT_ONCE).collect().await;
+    lines.extend(answers.into_iter().flatten());
+    lines.extend(client.clock_skew_ms().map(clock));
+    lines
+}
+
+fn found(credentials: &Credentials, now: WallTime) -> Line {
+    let Credentials { origin, token, expires_at, .. } = credentials;
+    let id = credentials.masked_id();
+    let until = expires_at.map(|seconds| WallTime(seconds.saturating_mul(1_000)));
+    match (until, token) {
+        (Some(until), _) if until <= now => Line::wrong(
+            CREDENTIALS,
+            format!("{id} from {origin}, expired at {until}; renew them there, or set the host's clock"),
+        ),
+        (Some(until), _) => Line::ok(CREDENTIALS, format!("{id} from {origin}, temporary, until {until}")),
+        (None, Some(_)) => {
+            Line::ok(CREDENTIALS, format!("{id} from {origin}, temporary, their expiry is not known"))
+        }
+        (None, None) => Line::ok(CREDENTIALS, format!("{id} from {origin}, permanent")),
+    }
+}
+
+/// Two signed calls. Without the right to make them nothing is proven, and nothing is wrong: relaying needs neither.
+async fn ask(client: &Client, sub_app: SubAppId, deadline: Instant) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let questions = async {
+        match client.describe_event_config(sub_app).await {
+            Ok(config) => lines.push(callbacks(sub_app, &config)),
+            Err(error) => {
+                let denied = error.is_denial();
+                lines.push(failed(sub_app, &error));
+                if !denied {
+                    // The next call would say the same.
+                    return;
+                }
+            }
+        }
+        lines.push(match client.describe_events_state(sub_app).await {
+            Ok(count) => Line::ok(
+                PART,
+                format!("sub-application {sub_app}: {count} events wait (a count that is about three minutes late)"),
+            ),
+            Err(error) => failed(sub_app, &error),
+        });
+    };
+    let in_time = timeout_at(deadline, questions).await.is_ok();
+    if !in_time {
+        lines.push(Line::away(PART, format!("sub-application {sub_app}: no answer in time; run this again")));
+    }
+    lines
+}
+
+fn failed(sub_app: SubAppId, error: &CallError) -> Line {
+    let action = error.action.name();
+    if error.is_denial() {
+        let code = &error.code;
+        return Line::warn(
+            PART,
+            format!(
+                "sub-application {sub_app}: the key may not call {action} ({code}), so that this is not checked; relaying needs \
+                 vod:PullEvents and vod:ConfirmEvents only; grant vod:{action} to have it checked"
+            ),
+        );
+    }
+    let text = format!("sub-application {sub_app}: {error}");
+    match error.failure {
+        CallFailure::Throttled | CallFailure::Transient => Line::away(PART, text),
+        CallFailure::Credentials | CallFailure::Clock | CallFailure::Refused | CallFailure::Configuration => {
+            Line::wrong(PART, text)
+        }
+    }
+}
+
+fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {
+    let switch = |on: Option<bool>| match on {
+        Some(true) => "ON",
+        Some(false) => "OFF",
+        None => "not said",
+    };
+    let switches = [config.upload_media_complete, config.delete_media_complete, config.persistence_complete];
+    let [upload, delete, persistence] = switches.map(switch);
+    let mode = config.mode.as_deref().unwrap_or("not said");
+    let mut text = format!(
+        "sub-application {sub_app}: mode {mode}, events: upload {upload}, delete {delete}, persistence {persistence}"
+    );
+    if !config.request_id.is_empty() {
+        text += &format!(" [request {}]", config.request_id);
+    }
+    let all_off = switches.iter().all(|on| *on == Some(false));
+    if all_off {
+        text += "; no such events arrive: switch on what is wanted under callback settings in the VOD console, or call \
+                 ModifyEventConfig";
+    }
+    if mode != "PULL" {
+        text += "; events can be pulled in mode PULL only: choose it under callback settings in the VOD console, or call \
+                 ModifyEventConfig with Mode=PULL";
+    }
+    match (&config.mode, all_off) {
+        (Some(mode), _) if mode != "PULL" => Line::wrong(PART, text),
+        (Some(_), false) => Line::ok(PART, text),
+        (Some(_), true) | (None, _) => Line::warn(PART, text),
+    }
+}
+
+/// The host's clock, by the cloud's minus the host's. The measure is good to about a second.
+fn clock(skew_ms: i64) -> Line {
+    const PART: &str = "clock";
+    let skew = Duration::from_millis(skew_ms.unsigned_abs());
+    // Whole seconds, rounded.
+    let seconds = (skew.as_millis() + 500) / 1_000;
+    let direction = if skew_ms > 0 { "behind" } else { "ahead of" };
+    let off = format!("{seconds} s {direction} the cloud's");
+    if seconds <= 1 {
+        Line::ok(PART, "within a second of the cloud's")
+    } else if skew < SKEW_WARN {
+        Line::ok(PART, off)
+    } else if skew < SKEW_REFUSED {
+        Line::warn(PART, format!("{off}, which refuses what is 300 s off; set it, and keep it set with NTP"))
+    } else {
+        Line::warn(
+            PART,
+            format!(
+                "{off}, which refuses what is 300 s off: the relay signs with the cloud's time; set it, and keep it set with NTP"
+            ),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn the_clock_is_warned_of_before_the_cloud_refuses_it() {
+        assert_eq!(clock(-900), Line::ok("clock", "within a second of the cloud's"));
+        assert_eq!(clock(12_400), Line::ok("clock", "12 s behind the cloud's"));
+        assert_eq!(clock(-59_000), Line::ok("clock", "59 s ahead of the cloud's"));
+        assert_eq!(
+            clock(60_000),
+            Line::warn(
+                "clock",
+                "60 s behind the cloud's, which refuses what is 300 s off; set it, and keep it set with NTP"
+            )
+        );
+        assert_eq!(
+            clock(-301_000),
+            Line::warn(
+                "clock",
+                "301 s ahead of the cloud's, which refuses what is 300 s off: the relay signs with the cloud's time; set it, and \
+                 keep it set with NTP"
+            )
+        );
+    }
+
+    #[test]
+    fn credentials_are_shown_without_the_secret() {
+        let mut credentials = Credentials {
+            secret_id: "AKIDz8krbsJ5yKBZQpn7".to_owned(),
+            secret_key: Secret::new("hunter2"),
+            token: None,
+            expires_at: None,
+            origin: "the environment".to_owned(),
+        };
+        let now = WallTime(1_551_113_065_000);
+        let ok = |text: &str| Line::ok(CREDENTIALS, text);
+        assert_eq!(found(&credentials, now), ok("AKIDz8kr*** from the environment, permanent"));
+        credentials.token = Some(Secret::new("hunter3"));
+        assert_eq!(
+            found(&credentials, now),
+            ok("AKIDz8kr*** from the environment, temporary, their expiry is not known")
+        );
+        credentials.expires_at = Some(1_551_113_066);
+        assert_eq!(
+            found(&credentials, now),
+            ok("AKIDz8kr*** from the environment, temporary, until 2019-02-25T16:44:26.000Z")
+        );
+        credentials.expires_at = Some(1_551_113_065);
+        assert_eq!(
+            found(&credentials, now),
+            Line::wrong(
+                CREDENTIALS,
+                "AKIDz8kr*** from the environment, expired at 2019-02-25T16:44:25.000Z; renew them there, or set the host's clock"
+            )
+        );
+    }
+
+    #[test]
+    fn a_mode_that_is_not_said_is_no_proof_of_a_wrong_one() {
+        let line = callbacks(SubAppId(7), &EventConfig::default());
+        assert_eq!(
+            line,
+            Line::warn(
+                PART,
+                "sub-application 7: mode not said, events: upload not said, delete not said, persistence not said; events can be \
+                 pulled in mode PULL only: choose it under callback settings in the VOD console, or call ModifyEventConfig with \
+                 Mode=PULL"
+            )
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! The journal's place: whether it can be used, whether it is, and what the disk costs.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::lines::Line;
+use crate::journal::OpenError;
+use crate::journal::probe::{Report, Standing, probe};
+
+const PART: &str = "journal";
+
+/// Every commit waits for the disk: slower than this, the relay is slow too.
+const SLOW_SYNC: Duration = Duration::from_millis(20);
+
+/// Less than this is gone in a day of many events.
+const LITTLE_SPACE: u64 = 1_000_000_000;
+
+pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<Line> {
+    let shown = path.display().to_string();
+    let probing = tokio::task::spawn_blocking(move || (probe(&path), path));
+    match timeout_at(deadline, probing).await {
+        Ok(Ok((Ok(report), path))) => vec![standing(&path, &report), disk(&report)],
+        Ok(Ok((Err(error), _))) => vec![refused(&error)],
+        Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => vec![Line::away(
+            PART,
+            format!("{shown}: the disk does not answer; see what the kernel's log says of it"),
+        )],
+    }
+}
+
+fn refused(error: &OpenError) -> Line {
+    match error {
+        OpenError::InUse { .. } | OpenError::Failed { .. } => Line::away(PART, error.to_string()),
+        OpenError::Unusable { .. } | OpenError::Newer { .. } | OpenError::Damaged { .. } => {
+            Line::wrong(PART, error.to_string())
+        }
+    }
+}
+
+fn standing(path: &Path, report: &Report) -> Line {
+    let newest = Report::NEWEST_VERSION;
+    let standing = match report.standing {
+        Standing::Absent => "not there yet, `vodrelay run` makes it".to_owned(),
+        Standing::Version(0) => "empty, `vodrelay run` fills it".to_owned(),
+        Standing::Version(version) if version == newest => format!("schema version {version}"),
+        Standing::Version(old) => {
+            format!("schema version {old}, which `vodrelay run` brings to {newest}")
+        }
+    };
+    let user = match &report.in_use_by {
+        Some(pid) => format!("in use by process {pid}"),
+        None => "not in use".to_owned(),
+    };
+    Line::ok(PART, format!("{}: {standing}; {user}", path.display()))
+}
+
+fn disk(report: &Report) -> Line {
+    let (cost, count) = report.sync;
+    let mut text = format!(
+        "fsync {:.1} ms (p50 of {count}), {} free",
+        cost.as_secs_f64() * 1_000.0,
+        space(report.free_bytes)
+    );
+    let mut doubts = Vec::new();
+    if report.in_memory {
+        doubts.push("this file system is in memory and gone after a reboot: set journal.path to a real disk");
+    }
+    if cost > SLOW_SYNC {
+        doubts.push("every commit waits that long: use a faster local disk");
+    }
+    if report.free_bytes < LITTLE_SPACE {
+        doubts.push("the relay stops pulling when the disk is full: make room");
+    }
+    if doubts.is_empty() {
+        return Line::ok(PART, text);
+    }
+    for doubt in doubts {
+        text += "; ";
+        text += doubt;
+    }
+    Line::warn(PART, text)
+}
+
+/// In the units of disks: powers of a thousand.
+fn space(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes >= 1e9 { format!("{:.1} GB", bytes / 1e9) } else { format!("{:.0} MB", bytes / 1e6) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(cost_ms: u64, free_bytes: u64, in_memory: bool) -> Report {
+        let sync = (Duration::from_millis(cost_ms), 20);
+        Report { standing: Standing::Absent, in_use_by: None, sync, free_bytes, in_memory }
+    }
+
+    #[test]
+    fn a_good_disk_is_shown_and_a_bad_one_is_warned_of() {
+        let line = disk(&report(20, 64_000_000_000, false));
+        assert_eq!(line, Line::ok(PART, "fsync 20.0 ms (p50 of 20), 64.0 GB free"));
+        let line = disk(&report(21, 5_000_000, true));
+        assert_eq!(
+            line,
+            Line::warn(
+                PART,
+                "fsync 21.0 ms (p50 of 20), 5 MB free; this file system is in memory and gone after a reboot: set journal.path \
+                 to a real disk; every commit waits that long: use a faster local disk; the relay stops pulling when the disk \
+                 is full: make room"
+            )
+        );
+    }
+
+    #[test]
+    fn a_journal_in_use_is_nothing_bad() {
+        let mut report = report(1, u64::MAX, false);
+        let path = Path::new("/j");
+        let said = "/j: not there yet, `vodrelay run` makes it; not in use";
+        assert_eq!(standing(path, &report), Line::ok(PART, said));
+        report.standing = Standing::Version(Report::NEWEST_VERSION);
+        report.in_use_by = Some("17".to_owned());
+        assert_eq!(standing(path, &report), Line::ok(PART, "/j: schema version 1; in use by process 17"));
+    }
+}

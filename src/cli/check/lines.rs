@@ -1,0 +1,169 @@
+//! The lines of the report, and what they add up to.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::cli::exit::{Exit, Failure};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Status {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+
+    /// The colour's number in a terminal's escape sequence.
+    fn colour(self) -> u8 {
+        match self {
+            Self::Ok => 32,
+            Self::Warn => 33,
+            Self::Fail => 31,
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Line {
+    status: Status,
+    part: &'static str,
+    text: String,
+    /// Where in the configuration; also in the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Line {
+    fn new(status: Status, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
+        // What others said may hold what a terminal would obey.
+        let text = text.into().replace(char::is_control, " ");
+        Self { status, part, text, place: None, exit }
+    }
+
+    /// It is as it must be.
+    pub(super) fn ok(part: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Status::Ok, Exit::Done, part, text)
+    }
+
+    /// The relay can work with it; an operator should look at it all the same.
+    pub(super) fn warn(part: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Status::Warn, Exit::Done, part, text)
+    }
+
+    /// The configuration, the account or the topology must be changed.
+    pub(super) fn wrong(part: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Status::Fail, Exit::Configuration, part, text)
+    }
+
+    /// It is out of reach right now.
+    pub(super) fn away(part: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Status::Fail, Exit::Temporary, part, text)
+    }
+
+    /// Names the place in the configuration.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self { place: Some(place.to_owned()), ..self }
+    }
+}
+
+/// Prints lines as they come, and remembers the worst.
+#[derive(Debug)]
+pub(super) struct Report {
+    json: bool,
+    colour: bool,
+    exit: Exit,
+}
+
+impl Report {
+    pub(super) fn new(json: bool) -> Self {
+        // An empty NO_COLOR counts as unset (no-color.org).
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { json, colour: io::stdout().is_terminal() && !unwanted, exit: Exit::Done }
+    }
+
+    /// Prints one line.
+    pub(super) fn add(&mut self, line: &Line) -> Result<(), Failure> {
+        // What must be changed first comes before what may be well by itself.
+        if self.exit != Exit::Configuration && line.exit != Exit::Done {
+            self.exit = line.exit;
+        }
+        let mut out = io::stdout().lock();
+        let text = if self.json {
+            serde_json::to_string(line).expect("words and strings are always JSON")
+        } else {
+            shown(line, self.colour)
+        };
+        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
+    }
+
+    /// What all lines add up to.
+    pub(super) fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+fn shown(line: &Line, colour: bool) -> String {
+    let Line { status, part, text, .. } = line;
+    let word = status.word();
+    if colour {
+        format!("\x1b[{}m{word:<4}\x1b[0m  {part:<11}  {text}", status.colour())
+    } else {
+        format!("{word:<4}  {part:<11}  {text}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_after(lines: &[Line]) -> Exit {
+        let mut report = Report { json: true, colour: false, exit: Exit::Done };
+        for line in lines {
+            report.add(line).unwrap();
+        }
+        report.exit()
+    }
+
+    #[test]
+    fn what_must_be_changed_weighs_more_than_what_is_away() {
+        let (ok, warn) = (Line::ok("config", ""), Line::warn("clock", ""));
+        let (wrong, away) = (Line::wrong("cloud", ""), Line::away("broker", ""));
+        assert_eq!(exit_after(&[]), Exit::Done);
+        assert_eq!(exit_after(&[ok.clone(), warn.clone()]), Exit::Done);
+        assert_eq!(exit_after(&[away.clone(), ok, warn]), Exit::Temporary);
+        assert_eq!(exit_after(&[away.clone(), wrong.clone()]), Exit::Configuration);
+        assert_eq!(exit_after(&[wrong, away]), Exit::Configuration);
+    }
+
+    #[test]
+    fn lines_are_aligned_and_obeyed_by_no_terminal() {
+        let line = Line::warn("clock", "behind\x1b[2J\nby far");
+        assert_eq!(shown(&line, false), "warn  clock        behind [2J by far");
+        assert_eq!(shown(&line, true), "\x1b[33mwarn\x1b[0m  clock        behind [2J by far");
+        assert_eq!(shown(&Line::ok("credentials", "x"), false), "ok    credentials  x");
+    }
+
+    #[test]
+    fn json_names_the_place_where_there_is_one() {
+        let json = |line: &Line| serde_json::to_string(line).unwrap();
+        assert_eq!(json(&Line::ok("clock", "x")), r#"{"status":"ok","part":"clock","text":"x"}"#);
+        assert_eq!(
+            json(&Line::wrong("config", "a:1: x").at("a:1")),
+            r#"{"status":"fail","part":"config","text":"a:1: x","place":"a:1"}"#
+        );
+    }
+}

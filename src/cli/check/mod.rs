@@ -1,0 +1,83 @@
+//! `check`: does everything that the relay needs work, and if not, what is the next step?
+//!
+//! It changes nothing and creates nothing. It calls `DescribeEventConfig` and `DescribeEventsState`, and never `PullEvents`:
+//! what that hands out is hidden from the relay for the whole window.
+
+mod broker;
+mod cloud;
+mod journal;
+mod lines;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::lines::{Line, Report};
+use super::exit::{Exit, Failure};
+use crate::config::{Config, DEFAULT_PATH, environment};
+
+/// The longest that the live part takes. What it waits for has shorter limits of its own.
+const LIMIT: Duration = Duration::from_secs(18);
+
+/// Check the configuration, and try the cloud, the broker and the journal for real
+///
+/// One line each: ok, warn or fail, with the next step. Nothing is changed, created, pulled or published. Ends with 0 when
+/// nothing failed, with 78 when something must be changed first, and with 75 when something is out of reach right now.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Read the configuration only; try neither the cloud nor the broker nor the journal
+    #[arg(long)]
+    offline: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
+    let mut report = Report::new(args.json);
+    let config = match Config::load(path, environment()) {
+        Ok(config) => config,
+        Err(errors) => {
+            for error in errors.iter() {
+                report.add(&Line::wrong("config", error.to_string()).at(&error.place))?;
+            }
+            return Ok(report.exit());
+        }
+    };
+    report.add(&Line::ok("config", origin(path)))?;
+    if !args.offline {
+        let runtime = super::runtime()?;
+        let tried = runtime.block_on(try_all(&config, &mut report));
+        // A name server or a disk that never answers must not keep the process.
+        runtime.shutdown_background();
+        tried?;
+    }
+    Ok(report.exit())
+}
+
+fn origin(path: Option<&Path>) -> String {
+    match path {
+        Some(path) => path.display().to_string(),
+        None if Path::new(DEFAULT_PATH).exists() => DEFAULT_PATH.to_owned(),
+        None => format!("the defaults and the environment, without {DEFAULT_PATH}"),
+    }
+}
+
+/// Tries everything at once, and reports in one order.
+async fn try_all(config: &Config, report: &mut Report) -> Result<(), Failure> {
+    let deadline = Instant::now() + LIMIT;
+    let parts: [JoinHandle<Vec<Line>>; 3] = [
+        tokio::spawn(cloud::check(config.clone(), deadline)),
+        tokio::spawn(broker::check(config.clone(), deadline)),
+        tokio::spawn(journal::check(config.journal.path.clone(), deadline)),
+    ];
+    for part in parts {
+        let lines = part.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        for line in &lines {
+            report.add(line)?;
+        }
+    }
+    Ok(())
+}

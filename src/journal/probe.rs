@@ -1,0 +1,212 @@
+//! A look at the journal that leaves nothing behind, for `vodrelay check`: can it be used, is it, and what does the disk cost?
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::schema::{self, Found};
+use super::{OpenError, files};
+
+/// Enough for a median; a commit of the journal is one of these.
+const SYNCS: usize = 20;
+/// A page of the WAL.
+const SYNCED_BYTES: usize = 4096;
+/// A disk that is this slow has been measured well enough.
+const MEASURE_LIMIT: Duration = Duration::from_secs(3);
+/// A migration or a recovery of another process may be under way.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is there now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No file; [`super::Journal::open`] makes it.
+    Absent,
+    /// A journal of this schema version; 0 is an empty file.
+    Version(i64),
+}
+
+/// What was found at a path that can hold a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What is there now.
+    pub standing: Standing,
+    /// The process that has it open, as it wrote itself down.
+    pub in_use_by: Option<String>,
+    /// The median of what a small synchronised write costs in the journal's folder, and of how many.
+    pub sync: (Duration, usize),
+    /// What the relay's user can still write there.
+    pub free_bytes: u64,
+    /// Whether the file system is gone with a reboot.
+    pub in_memory: bool,
+}
+
+impl Report {
+    /// The newest schema version that this program knows.
+    pub const NEWEST_VERSION: i64 = schema::VERSION;
+}
+
+/// Looks at `path` as [`super::Journal::open`] would, makes nothing there, and measures the disk with a file of its own that
+/// it removes again. A journal in use is no error. Blocks on the disk.
+///
+/// # Errors
+///
+/// [`OpenError`], what [`super::Journal::open`] would say; never [`OpenError::InUse`].
+pub fn probe(path: &Path) -> Result<Report, OpenError> {
+    let unusable = |problem: String| OpenError::unusable(path, problem);
+    if path.as_os_str().is_empty() || path.file_name().is_none() {
+        return Err(unusable("journal.path must name a file".into()));
+    }
+    if path.is_dir() {
+        return Err(unusable("it is a folder: set journal.path to a file in it".into()));
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let existing = nearest_folder(folder).map_err(|e| {
+        unusable(format!(
+            "its folder cannot be made ({e}): make {} writable for the relay's user, or change journal.path",
+            folder.display()
+        ))
+    })?;
+    files::refuse_network(path, &existing)?;
+    let not_writable = |e: io::Error| {
+        unusable(format!(
+            "it cannot be written ({e}): check the owner and the mode of it and of its folder, and that the file system is mounted for writing"
+        ))
+    };
+    let standing = match OpenOptions::new().write(true).open(path) {
+        Ok(_) => Standing::Version(version(path)?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Standing::Absent,
+        Err(e) => return Err(not_writable(e)),
+    };
+    let in_use_by = holder(path).map_err(|e| {
+        unusable(format!("its lock cannot be read ({e}): check the owner and the mode of that file"))
+    })?;
+    let (free_bytes, in_memory) =
+        file_system(&existing).map_err(|e| unusable(format!("its file system cannot be examined ({e})")))?;
+    let sync = measure(&existing).map_err(not_writable)?;
+    Ok(Report { standing, in_use_by, sync, free_bytes, in_memory })
+}
+
+/// The folder itself, or the one that it would be made in.
+fn nearest_folder(folder: &Path) -> io::Result<PathBuf> {
+    for candidate in folder.ancestors() {
+        let candidate = if candidate.as_os_str().is_empty() { Path::new(".") } else { candidate };
+        match fs::metadata(candidate) {
+            Ok(metadata) if metadata.is_dir() => return Ok(candidate.to_owned()),
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// The schema version of an existing file.
+fn version(path: &Path) -> Result<i64, OpenError> {
+    let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            OpenError::Damaged { path: path.to_owned(), source }
+        }
+        _ => OpenError::Failed {
+            path: path.to_owned(),
+            source,
+            next_step: "see whether another program holds it, and what the kernel's log says of the disk",
+        },
+    };
+    let found = open(path).and_then(|conn| {
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        schema::examine(&conn)
+    });
+    match found.map_err(failed)? {
+        Found::Version(version) => Ok(version),
+        Found::Newer(found) => Err(OpenError::Newer { path: path.to_owned(), found, known: schema::VERSION }),
+        Found::Foreign => Err(OpenError::unusable(
+            path,
+            "it is another program's database: set journal.path to a file of its own",
+        )),
+    }
+}
+
+/// A reader of a journal in WAL mode makes `-wal` and `-shm` and leaves them behind. Without a WAL the file is the whole
+/// journal, and can be read as one that nobody changes.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let wal = beside(path, "-wal");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match url::Url::from_file_path(path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
+        Ok(mut url) if !wal.exists() => {
+            url.set_query(Some("immutable=1"));
+            Connection::open_with_flags(url.as_str(), flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Connection::open_with_flags(path, flags),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut name = path.into_os_string();
+    name.push(suffix);
+    name.into()
+}
+
+/// The process that holds the journal's lock.
+fn holder(path: &Path) -> io::Result<Option<String>> {
+    let mut file = match File::open(beside(path, ".lock")) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    // Held for this one moment, and shared: a lock of this kind cannot be looked at in any other way.
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The lock decides; the number in the file is for people.
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim();
+            Ok(Some(if pid.is_empty() { "unknown" } else { pid }.to_owned()))
+        }
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// What is free, and whether it is memory: tmpfs and ramfs, by the numbers of Linux's `magic.h`.
+fn file_system(folder: &Path) -> io::Result<(u64, bool)> {
+    let space = rustix::fs::statvfs(folder)?;
+    // The field's width and sign differ between platforms.
+    let magic = rustix::fs::statfs(folder)?.f_type as u32;
+    Ok((space.f_bavail.saturating_mul(space.f_frsize), matches!(magic, 0x0102_1994 | 0x8584_58F6)))
+}
+
+/// Removes its file, whatever happens.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nobody is helped by hearing of it: the file has a telling name and some kilobytes.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The median of synchronised writes to a new file, and how many it is of. The file keeps its name meanwhile, because some
+/// file systems need not synchronise one without.
+fn measure(folder: &Path) -> io::Result<(Duration, usize)> {
+    let path = folder.join(format!(".vodrelay-check-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let _scratch = Scratch(path);
+    let began = Instant::now();
+    let mut costs = Vec::with_capacity(SYNCS);
+    while costs.len() < SYNCS && began.elapsed() < MEASURE_LIMIT {
+        let before = Instant::now();
+        file.write_all(&[0; SYNCED_BYTES])?;
+        file.sync_all()?;
+        costs.push(before.elapsed());
+    }
+    costs.sort_unstable();
+    Ok((costs.get(costs.len() / 2).copied().unwrap_or_default(), costs.len()))
+}
