@@ -109,13 +109,13 @@ fn nearest_folder(folder: &Path) -> io::Result<PathBuf> {
 
 /// The schema version of an existing file.
 fn version(path: &Path) -> Result<i64, OpenError> {
-    let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+    let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            OpenError::Damaged { path: path.to_owned(), source }
+            OpenError::Damaged { path: path.to_owned(), cause }
         }
         _ => OpenError::Failed {
             path: path.to_owned(),
-            source,
+            cause,
             next_step: "see whether another program holds it, and what the kernel's log says of the disk",
         },
     };
