@@ -389,18 +389,17 @@ async fn ends_that_never_answer_are_not_waited_for_long() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     stage.set("vod", "endpoint", &format!("http://{address}"));
-    stage.raw("vod", "sub_app_ids", &format!("{:?}", (1..=40).collect::<Vec<_>>()));
+    stage.raw("vod", "sub_app_ids", &format!("{:?}", (1..=4).collect::<Vec<_>>()));
     stage.set("output", "kind", "amqp");
     stage.raw("amqp", "urls", &format!("[\"amqp://{address}\", \"amqp://{address}/other\"]"));
     let told = stage.check().await;
-    assert_eq!((told.exit, told.said.len()), (Some(75), 2 + 40 + 2 + 2), "{told:#?}");
-    assert_eq!(
-        told.said[2],
-        "fail  cloud        sub-application 1: DescribeEventConfig failed (timeout): no answer within 6.0 s"
-    );
-    assert_eq!(told.said[41], "fail  cloud        sub-application 40: no answer in time; run this again");
+    assert_eq!((told.exit, told.said.len()), (Some(75), 2 + 4 + 2 + 2), "{told:#?}");
+    for (line, id) in told.said[2..6].iter().zip(1..) {
+        let silent = "DescribeEventConfig failed (timeout): no answer within 6.0 s";
+        assert_eq!(*line, format!("fail  cloud        sub-application {id}: {silent}"));
+    }
     let silence = "did not finish the handshake within 5s; see that it is RabbitMQ that listens there";
-    assert!(told.said[42].ends_with(silence) && told.said[43].ends_with(silence), "{told:#?}");
+    assert!(told.said[6].ends_with(silence) && told.said[7].ends_with(silence), "{told:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -590,18 +589,16 @@ async fn a_journal_in_use_is_no_failure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_cannot_start_says_why_and_ends_at_once() {
     let mut stage = Stage::new().await;
-    let home = stage.folder.path().to_str().unwrap().to_owned();
-    stage.environment.insert("HOME", home);
     fs::write(stage.path("file"), "").unwrap();
     let in_a_file = format!("{:?}", stage.path("file/journal.db"));
     let at = "vodrelay: DIR/config.toml:";
-    let table: [(&str, &str, &str, String); 7] = [
+    let table: [(&str, &str, &str, String); 6] = [
         (
             "vod",
             "endpoint",
             "\"http://vod.tencentcloudapi.com\"",
             format!(
-                "{at}8: vod.endpoint must begin with https://: http:// is for loopback hosts only, because it shows every event \
+                "{at}9: vod.endpoint must begin with https://: http:// is for loopback hosts only, because it shows every event \
                  to the network"
             ),
         ),
@@ -621,21 +618,13 @@ async fn a_relay_that_cannot_start_says_why_and_ends_at_once() {
             "vod",
             "endpoint",
             "\"https://\"",
-            format!("{at}8: vod.endpoint has no host; an URL reads scheme://host:port/"),
+            format!("{at}9: vod.endpoint has no host; an URL reads scheme://host:port/"),
         ),
         (
             "amqp",
             "urls",
             "[\"amqp://\"]",
             format!("{at}2: amqp.urls URL 1 has no host; write it like \"amqp://127.0.0.1:5672/%2f\""),
-        ),
-        (
-            "vod",
-            "credentials",
-            "\"file\"",
-            "vodrelay: no credentials in files: there is no DIR/.tencentcloud/credentials and no \
-             /etc/tencentcloud/credentials; write secret_id and secret_key under [default] into ~/.tencentcloud/credentials"
-                .to_owned(),
         ),
         (
             "journal",
