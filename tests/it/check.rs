@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::time::timeout;
+use vodrelay::config::Config;
 use vodrelay::emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 use vodrelay::journal::{self, Journal};
 
@@ -677,4 +678,18 @@ async fn a_second_relay_on_one_journal_ends_at_once_and_the_first_goes_on() {
     kill(pid, Signal::SIGTERM).unwrap();
     let told = stage.told(finished(first).await);
     told.is(0, &[]);
+}
+
+#[test]
+fn the_configurations_in_the_readme_are_right() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!blocks.is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    for block in blocks {
+        fs::write(&path, block).unwrap();
+        Config::load(Some(&path), std::iter::empty()).unwrap();
+    }
 }
