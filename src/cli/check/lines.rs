@@ -97,10 +97,7 @@ impl Report {
 
     /// Prints one line.
     pub(super) fn add(&mut self, line: &Line) -> Result<(), Failure> {
-        // What must be changed first comes before what may be well by itself.
-        if self.exit != Exit::Configuration && line.exit != Exit::Done {
-            self.exit = line.exit;
-        }
+        self.exit = worse(self.exit, line.exit);
         let mut out = io::stdout().lock();
         let text = if self.json {
             serde_json::to_string(line).expect("words and strings are always JSON")
@@ -114,6 +111,11 @@ impl Report {
     pub(super) fn exit(&self) -> Exit {
         self.exit
     }
+}
+
+/// What must be changed first weighs more than what may be well by itself.
+fn worse(so_far: Exit, exit: Exit) -> Exit {
+    if so_far == Exit::Configuration || exit == Exit::Done { so_far } else { exit }
 }
 
 fn shown(line: &Line, colour: bool) -> String {
@@ -130,23 +132,16 @@ fn shown(line: &Line, colour: bool) -> String {
 mod tests {
     use super::*;
 
-    fn exit_after(lines: &[Line]) -> Exit {
-        let mut report = Report { json: true, colour: false, exit: Exit::Done };
-        for line in lines {
-            report.add(line).unwrap();
-        }
-        report.exit()
-    }
-
     #[test]
     fn what_must_be_changed_weighs_more_than_what_is_away() {
         let (ok, warn) = (Line::ok("config", ""), Line::warn("clock", ""));
         let (wrong, away) = (Line::wrong("cloud", ""), Line::away("broker", ""));
-        assert_eq!(exit_after(&[]), Exit::Done);
-        assert_eq!(exit_after(&[ok.clone(), warn.clone()]), Exit::Done);
-        assert_eq!(exit_after(&[away.clone(), ok, warn]), Exit::Temporary);
-        assert_eq!(exit_after(&[away.clone(), wrong.clone()]), Exit::Configuration);
-        assert_eq!(exit_after(&[wrong, away]), Exit::Configuration);
+        let all = |lines: &[&Line]| lines.iter().fold(Exit::Done, |exit, line| worse(exit, line.exit));
+        assert_eq!(all(&[]), Exit::Done);
+        assert_eq!(all(&[&ok, &warn]), Exit::Done);
+        assert_eq!(all(&[&away, &ok, &warn]), Exit::Temporary);
+        assert_eq!(all(&[&away, &wrong]), Exit::Configuration);
+        assert_eq!(all(&[&wrong, &away]), Exit::Configuration);
     }
 
     #[test]
