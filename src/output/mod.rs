@@ -21,6 +21,7 @@ mod topology;
 
 use std::sync::Arc;
 
+use async_channel::TrySendError;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::WallTime;
@@ -60,16 +61,21 @@ pub struct Output {
 }
 
 impl Output {
-    /// Queues one message, and returns its one outcome to wait for. Messages queued one after the other leave in that
-    /// order as far as one lane carries them.
+    /// Publishes one message; the future is its one outcome. The message is queued before this returns, if there is room, so
+    /// that messages leave in the order of these calls as far as one lane carries them.
     ///
     /// `alone` asks for a batch of its own: a suspect is told apart from its siblings that way. The outcome comes within the
     /// output's own time limits, unless [`Output::state`] is [`OutputState::Blocked`]: then it waits as long as that lasts.
-    /// Dropping the future does not withdraw the message. With a full queue the message is [`PublishOutcome::Unsent`].
+    /// Dropping the future does not withdraw the message.
     pub fn publish(&self, message: Message, alone: bool) -> impl Future<Output = PublishOutcome> + use<> {
         let (answer, outcome) = oneshot::channel();
-        let queued = self.jobs.try_send(Job { message, alone, answer }).is_ok();
+        let queued = self.jobs.try_send(Job { message, alone, answer });
+        let jobs = self.jobs.clone();
         async move {
+            let queued = match queued {
+                Err(TrySendError::Full(job)) => jobs.send(job).await.is_ok(),
+                queued => queued.is_ok(),
+            };
             if !queued {
                 return PublishOutcome::Unsent;
             }

@@ -87,12 +87,22 @@ impl World {
         self.until_within(2 * LIMIT, "everything confirmed", |state| state.unconfirmed() == 0).await;
     }
 
-    /// What the journal's view says: state by message id.
-    pub(crate) fn states(&self) -> BTreeMap<String, String> {
+    /// Waits until the journal calls everything confirmed, too: an answer that was lost is settled by a later idle one.
+    pub(crate) async fn until_journal_agrees(&self) {
+        let agrees = async {
+            while self.figure("SELECT count(*) FROM event_log WHERE state <> 'confirmed'") > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(2 * LIMIT, agrees).await.expect("the journal calls everything confirmed");
+    }
+
+    /// The message ids of the journal's view.
+    pub(crate) fn journalled_ids(&self) -> BTreeSet<String> {
         let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
-        let mut rows = journal.prepare("SELECT message_id, state FROM event_log").unwrap();
-        let states = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        states.map(Result::unwrap).collect()
+        let mut rows = journal.prepare("SELECT message_id FROM event_log").unwrap();
+        let ids = rows.query_map([], |row| row.get(0)).unwrap();
+        ids.map(Result::unwrap).collect()
     }
 
     /// One figure from the journal.
