@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::config::{self, Config};
 use crate::journal::{self, Journal};
@@ -120,8 +120,8 @@ impl Running {
         options.region.clone_from(&config.vod.region);
         options.credentials = places;
         let client = vod::Client::new(options).map_err(AppError::Client)?;
-        let credentials = client.refresh_credentials().await.map_err(AppError::Credentials)?;
-        info!(origin = %credentials.origin, secret_id = %credentials.masked_id(), "credentials read");
+        // Without credentials nothing can be done: better said at once than with the first call.
+        client.refresh_credentials().await.map_err(AppError::Credentials)?;
         let output_options = output_options(config)?;
         let journal_options = journal::Options { path: config.journal.path.clone() };
         let opened = tokio::task::spawn_blocking(move || Journal::open(&journal_options)).await;

@@ -101,11 +101,8 @@ impl From<AppError> for Failure {
             | AppError::RoutingKey(_)
             | AppError::Unbound { .. } => Exit::Configuration,
             AppError::Journal(OpenError::InUse { .. } | OpenError::Failed { .. }) => Exit::Temporary,
-            AppError::Journal(OpenError::Newer { .. } | OpenError::Unusable { .. }) => Exit::Configuration,
-            AppError::Journal(OpenError::Damaged { .. }) | AppError::Output(_) | AppError::Relay(_) => {
-                Exit::Failure
-            }
-            AppError::Writer(_) => Exit::Failure,
+            AppError::Journal(_) => Exit::Configuration,
+            AppError::Output(_) | AppError::Relay(_) | AppError::Writer(_) => Exit::Failure,
         };
         Self::new(exit, error)
     }

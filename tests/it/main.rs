@@ -9,6 +9,7 @@ mod emulator;
 mod house;
 mod journal;
 mod output;
+mod process;
 mod relay;
 mod vod;
 mod world;

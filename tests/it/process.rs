@@ -1,0 +1,195 @@
+//! The program as a process: what it prints, what it tells the service manager, and how signals end it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use vodrelay::emulator::events::sample;
+use vodrelay::emulator::{Action, Emulator, Fault, FaultKind, Options};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A process that does not outlive its test.
+struct Relay(Child);
+
+impl Relay {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn emulator() -> Emulator {
+    let mut options = Options::default();
+    options.settings.hold_ms = 500;
+    Emulator::start(options).await.unwrap()
+}
+
+fn command(emulator: &Emulator, folder: &tempfile::TempDir) -> Command {
+    let credential = emulator.credential();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vodrelay"));
+    command
+        .env_clear()
+        .env("TENCENTCLOUD_SECRET_ID", &credential.secret_id)
+        .env("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose())
+        .env("VODRELAY_VOD__ENDPOINT", emulator.endpoint())
+        .env("VODRELAY_OUTPUT__KIND", "stdout")
+        .env("VODRELAY_JOURNAL__PATH", folder.path().join("journal.db"))
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .stdin(Stdio::null())
+        // Files: a pipe that nobody reads would rightly stop the relay.
+        .stdout(File::create(folder.path().join("out")).unwrap())
+        .stderr(File::create(folder.path().join("log")).unwrap());
+    command
+}
+
+fn notify_socket(folder: &tempfile::TempDir) -> UnixDatagram {
+    let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket
+}
+
+/// Waits for the next message to the service manager that begins like this.
+fn told(socket: &UnixDatagram, beginning: &str) -> String {
+    loop {
+        let mut buffer = [0; 1024];
+        let length = socket.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text.starts_with(beginning) {
+            return text;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_tells_the_service_manager_relays_and_drains_on_sigterm() {
+    let emulator = emulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = notify_socket(&folder);
+    let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
+    told(&socket, "READY=1");
+    told(&socket, "STATUS=idle; 0 deliveries, 0 published, 0 confirmed, 0 parked");
+    for number in 0..40 {
+        emulator.put(0, sample("NewFileUpload", number).unwrap());
+    }
+    emulator.wait_until(|state| state.unconfirmed() == 0, LIMIT).await.unwrap();
+    relay.signal(Signal::SIGTERM);
+    told(&socket, "STOPPING=1");
+    assert_eq!(relay.wait().code(), Some(0));
+    let out = fs::read_to_string(folder.path().join("out")).unwrap();
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: BTreeSet<&str> = lines.iter().map(|line| line["message_id"].as_str().unwrap()).collect();
+    assert_eq!((lines.len(), ids.len()), (40, 40));
+    let members: Vec<&String> = lines[0].as_object().unwrap().keys().collect();
+    assert_eq!(members, ["event", "headers", "message_id", "routing_key"]);
+
+    // One line a batch at info, none an event; JSON, as nobody looks on; no body, no key.
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    let messages: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pulled = messages.iter().filter(|line| line["message"] == "pulled and journalled");
+    assert!((1..=20).contains(&pulled.count()), "{log}");
+    assert!(!log.contains("FileUploadEvent"), "{log}");
+    assert!(!log.contains(emulator.credential().secret_key.expose()), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_the_process_at_once_and_the_next_start_goes_on() {
+    let emulator = emulator().await;
+    // A drain that would take long: the poll under way is held.
+    emulator.change_settings(|settings| settings.hold_ms = 10_000);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = notify_socket(&folder);
+    let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
+    told(&socket, "READY=1");
+    emulator.wait_until(|state| state.stats().pulls_now == 1, LIMIT).await.unwrap();
+    relay.signal(Signal::SIGINT);
+    told(&socket, "STOPPING=1");
+    relay.signal(Signal::SIGINT);
+    assert_eq!(relay.wait().code(), Some(1));
+
+    emulator.change_settings(|settings| settings.hold_ms = 500);
+    emulator.put(0, sample("NewFileUpload", 1).unwrap());
+    let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
+    emulator.wait_until(|state| state.unconfirmed() == 0, LIMIT).await.unwrap();
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_is_said_once_with_the_next_step_and_waited_for() {
+    let emulator = emulator().await;
+    emulator.put(0, sample("NewFileUpload", 1).unwrap());
+    emulator.faults().add(
+        Fault::always(FaultKind::Error { code: "AuthFailure.SignatureFailure".to_owned() })
+            .on(Action::PullEvents),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let _socket = notify_socket(&folder);
+    let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
+    emulator
+        .wait_until(|state| state.stats().errors("AuthFailure.SignatureFailure") >= 3, LIMIT)
+        .await
+        .unwrap();
+    emulator.faults().clear();
+    emulator.wait_until(|state| state.unconfirmed() == 0, LIMIT).await.unwrap();
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("AuthFailure.SignatureFailure"), "{}", warnings[0]);
+    assert!(warnings[0].contains("secret id, secret key and token belong together"), "{}", warnings[0]);
+    assert!(log.contains("calls succeed again"), "{log}");
+}
+
+#[test]
+fn the_demonstration_shows_a_lost_confirm_and_its_redelivery() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal.db");
+    let output = Command::new(env!("CARGO_BIN_EXE_vodrelay"))
+        .args(["demo", "--json", "--journal", journal.to_str().unwrap()])
+        .env_clear()
+        .output()
+        .unwrap();
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{talk}");
+    let summary: Value = serde_json::from_str(talk.trim()).unwrap();
+    let events = summary["events"].as_u64().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(u64::try_from(lines.lines().count()).unwrap(), events);
+    assert_eq!((summary["published"].as_u64(), summary["redelivered"].as_u64()), (Some(events), Some(2)));
+    assert_eq!(summary["parked"], 0);
+    assert!(summary["pull_to_confirm_p99_ms"].is_u64() && summary["smallest_lease_left_ms"].is_u64());
+
+    let listed = Command::new(env!("CARGO_BIN_EXE_vodrelay"))
+        .args(["events", "list", "--json", "--limit", "1000"])
+        .env_clear()
+        .env("VODRELAY_JOURNAL__PATH", &journal)
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(u64::try_from(listed.lines().count()).unwrap(), events);
+    assert!(listed.lines().all(|line| line.contains("\"confirmed\"")), "{listed}");
+}
