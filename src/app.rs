@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::config::{self, Config};
 use crate::journal::{self, Journal};
 use crate::lease::Window;
+use crate::ops::maintenance;
 use crate::outcome::{JournalState, OutputState};
 use crate::output;
 use crate::relay::core::{ConfirmAfter, Settings};
@@ -54,6 +55,9 @@ pub enum AppError {
     /// The output ended.
     #[error(transparent)]
     Output(output::Error),
+    /// Maintenance cannot be scheduled.
+    #[error("maintenance cannot be scheduled")]
+    Maintenance(#[source] tokio_cron_scheduler::JobSchedulerError),
     /// The relay itself ended.
     #[error("the relay ended before it was asked to")]
     Relay(#[source] RelayError),
@@ -63,9 +67,10 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct Running {
     drain: CancellationToken,
-    stop_output: CancellationToken,
+    stop: CancellationToken,
     relay: JoinHandle<Result<(), RelayError>>,
     output: JoinHandle<Result<(), output::Error>>,
+    maintenance: JoinHandle<()>,
     writer: journal::Writer,
     watch: Watch,
 }
@@ -128,16 +133,18 @@ impl Running {
         let (journal, writer) = opened
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
             .map_err(AppError::Journal)?;
-        let (drain, stop_output) = (CancellationToken::new(), CancellationToken::new());
+        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let (output, output_task) = match output_options {
-            OutputOptions::Amqp(options) => output::amqp::spawn(*options, stop_output.clone()),
-            OutputOptions::Stdout(options) => output::stdout::spawn(options, stop_output.clone()),
+            OutputOptions::Amqp(options) => output::amqp::spawn(*options, stop.clone()),
+            OutputOptions::Stdout(options) => output::stdout::spawn(options, stop.clone()),
         };
+        let maintenance = maintenance::spawn(journal.clone(), config.journal.retention, stop.clone());
+        let maintenance = maintenance.await.map_err(AppError::Maintenance)?;
         let stats = Arc::new(Stats::new());
         let watch = Watch { stats: Arc::clone(&stats), journal: journal.state(), output: output.state() };
         let parts = Parts { settings: settings(config), client, journal, output, stats };
         let relay = tokio::spawn(relay::run(parts, drain.clone()));
-        Ok(Self { drain, stop_output, relay, output: output_task, writer, watch })
+        Ok(Self { drain, stop, relay, output: output_task, maintenance, writer, watch })
     }
 
     /// For whoever looks on.
@@ -178,7 +185,7 @@ impl Running {
                 Ok(())
             }
         };
-        self.stop_output.cancel();
+        self.stop.cancel();
         let closed = tokio::time::timeout(CLOSE_LIMIT, &mut self.output).await;
         let ended = match closed {
             Ok(Ok(Err(error))) => ended.and(Err(AppError::Output(error))),
@@ -189,9 +196,13 @@ impl Running {
     }
 
     async fn close(self, ended: Result<(), AppError>) -> Result<Snapshot, AppError> {
-        let Self { relay, watch, writer, .. } = self;
-        // The writer ends when the last way to it is gone: the relay's.
+        let Self { relay, watch, writer, maintenance, stop, .. } = self;
+        // The writer ends when the last way to it is gone: the relay's and the maintenance's.
         relay.abort();
+        stop.cancel();
+        if let Err(panic) = maintenance.await {
+            std::panic::resume_unwind(panic.into_panic());
+        }
         let snapshot = watch.snapshot();
         let written = tokio::task::spawn_blocking(move || writer.join()).await;
         let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));

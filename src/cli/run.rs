@@ -102,7 +102,9 @@ impl From<AppError> for Failure {
             | AppError::Unbound { .. } => Exit::Configuration,
             AppError::Journal(OpenError::InUse { .. } | OpenError::Failed { .. }) => Exit::Temporary,
             AppError::Journal(_) => Exit::Configuration,
-            AppError::Output(_) | AppError::Relay(_) | AppError::Writer(_) => Exit::Failure,
+            AppError::Output(_) | AppError::Relay(_) | AppError::Writer(_) | AppError::Maintenance(_) => {
+                Exit::Failure
+            }
         };
         Self::new(exit, error)
     }

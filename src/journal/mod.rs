@@ -316,6 +316,16 @@ impl Journal {
         self.ask(|slot| Request::Release(event, slot)).await
     }
 
+    /// Forgets up to `limit` confirmed events that were received and confirmed before `before`, the oldest first, with their
+    /// deliveries. Returns how many it forgot. An event that was pruned is a new one when the cloud hands it over again.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn prune(&self, before: WallTime, limit: u32) -> Result<u64, Closed> {
+        self.ask(|slot| Request::Prune { before, limit, slot }).await
+    }
+
     /// The journal in figures; reads counters, not events.
     ///
     /// # Errors

@@ -54,6 +54,11 @@ pub(super) enum Request {
         slot: Slot<Vec<Loaded>>,
     },
     Release(EventId, Slot<bool>),
+    Prune {
+        before: WallTime,
+        limit: u32,
+        slot: Slot<u64>,
+    },
     Summary(Slot<Summary>),
     /// Runs a statement on the writer's own connection.
     #[cfg(test)]
@@ -77,6 +82,7 @@ impl Request {
             }
             Self::Load { after, limit, slot } => slot.keep(store.load(*after, *limit, Moment::now())?),
             Self::Release(event, slot) => slot.keep(store.release(*event)?),
+            Self::Prune { before, limit, slot } => slot.keep(store.prune(*before, *limit)?),
             Self::Summary(slot) => slot.keep(store.summary()?),
             #[cfg(test)]
             Self::Sql(sql, slot) => slot.keep(store.sql(sql)?),
@@ -93,7 +99,7 @@ impl Request {
             | Self::Parked(_, slot)
             | Self::Confirmed(_, _, slot)
             | Self::HandleOutcome(_, _, slot) => slot.send(),
-            Self::Settle { slot, .. } => slot.send(),
+            Self::Settle { slot, .. } | Self::Prune { slot, .. } => slot.send(),
             Self::Load { slot, .. } => slot.send(),
             Self::Release(_, slot) => slot.send(),
             Self::Summary(slot) => slot.send(),

@@ -371,6 +371,23 @@ impl Store {
         Ok(released > 0)
     }
 
+    pub(super) fn prune(&self, before: WallTime, limit: u32) -> rusqlite::Result<u64> {
+        let pruned = self
+            .conn
+            .prepare_cached(
+                "DELETE FROM event WHERE id IN (
+                     SELECT id FROM event
+                     WHERE received_at < ?1 AND confirmed_at < ?1 AND published_at IS NOT NULL AND NOT parked
+                     ORDER BY received_at LIMIT ?2)",
+            )?
+            .execute(params![before.0, limit])?;
+        // The pages that this freed go back to the file system, a few at a time.
+        let mut vacuum = self.conn.prepare_cached("PRAGMA incremental_vacuum(200)")?;
+        let mut pages = vacuum.query([])?;
+        while pages.next()?.is_some() {}
+        Ok(pruned as u64)
+    }
+
     pub(super) fn summary(&self) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
         let mut tally = self.conn.prepare_cached("SELECT state, events FROM tally")?;
