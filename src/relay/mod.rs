@@ -129,27 +129,30 @@ impl Shell {
             }
             self.report.load(self.core.load());
 
-            let asleep = async {
-                match self.core.next_wake() {
-                    Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
-                    None => std::future::pending().await,
+            // A task that has ended has sent its input before; its end alone is nothing to decide on.
+            while inputs.is_empty() {
+                let asleep = async {
+                    match self.core.next_wake() {
+                        Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    count = arrived.recv_many(&mut inputs, INPUTS_PER_STEP) => debug_assert!(count > 0),
+                    () = asleep => inputs.push(Input::Tick.into()),
+                    changed = journal_state.changed() => match changed {
+                        Ok(()) => inputs.push(Input::Journal(journal_state.borrow_and_update().clone()).into()),
+                        Err(_) => return Err(RelayError::Journal),
+                    },
+                    Ok(()) = output_state.changed() => {
+                        inputs.push(Input::Output(output_state.borrow_and_update().clone()).into());
+                    }
+                    () = drain.cancelled(), if !draining => {
+                        draining = true;
+                        inputs.push(Input::Drain.into());
+                    }
+                    Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
                 }
-            };
-            tokio::select! {
-                count = arrived.recv_many(&mut inputs, INPUTS_PER_STEP) => debug_assert!(count > 0),
-                () = asleep => inputs.push(Input::Tick.into()),
-                changed = journal_state.changed() => match changed {
-                    Ok(()) => inputs.push(Input::Journal(journal_state.borrow_and_update().clone()).into()),
-                    Err(_) => return Err(RelayError::Journal),
-                },
-                Ok(()) = output_state.changed() => {
-                    inputs.push(Input::Output(output_state.borrow_and_update().clone()).into());
-                }
-                () = drain.cancelled(), if !draining => {
-                    draining = true;
-                    inputs.push(Input::Drain.into());
-                }
-                Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
             }
         }
     }
