@@ -1,0 +1,68 @@
+//! Runs as many seeds of the simulation as one likes, or one of them with a trace.
+//!
+//! ```text
+//! cargo run --release --example simulate -- --seeds 1000000 [--from N]
+//! cargo run --release --example simulate -- --seed N --trace
+//! ```
+
+#[path = "../tests/sim/simulation/mod.rs"]
+mod simulation;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use simulation::campaign;
+use simulation::plan::Plan;
+
+/// Runs the relay's core in a simulated world.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100_000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Ends after so many seeds that failed.
+    #[arg(long, default_value_t = 1)]
+    failures: usize,
+    /// Runs this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Says everything that happens in it.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        if arguments.trace {
+            eprintln!("{:#?}", Plan::new(seed));
+        }
+        let outcome = campaign::seed(seed, None, arguments.trace);
+        return match outcome.violation {
+            None => {
+                println!("seed {seed}: {} events, {} repeats, all is well", outcome.events, outcome.repeats);
+                ExitCode::SUCCESS
+            }
+            Some(violation) => {
+                println!("seed {seed}: {violation}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let began = Instant::now();
+    let range = arguments.from..arguments.from + arguments.seeds;
+    let progress = |done| eprint!("\r{done} seeds");
+    let (figures, failed) = campaign::seeds(range, None, arguments.failures, progress);
+    let seconds = began.elapsed().as_secs_f64();
+    eprintln!();
+    println!("{}", figures.table());
+    println!("{seconds:>12.1} s, {:.0} seeds a second", figures.seeds as f64 / seconds);
+    for (seed, violation) in &failed {
+        println!("seed {seed}: {violation}\nreplay: {}", campaign::replay(*seed));
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,701 @@
+//! The checkers. They see what an onlooker sees: what left the process and when, what the cloud and the broker got, what
+//! the journal has committed. They ask the core nothing but its figures, and share no arithmetic with it.
+//!
+//! What cannot be said exactly, and why:
+//!
+//! - Equal events are counted, not told apart: whatever the relay does, the cloud's copies of one content have no names.
+//! - When the cloud forgot an event and the journal did not learn of it before the lease's cutoff (the answer was lost or
+//!   late, or the process died), an equal event that comes next looks like that one handed over again. No relay can tell.
+//!   Each such *doubt* excuses one message that is missing for that content; a content that was put once is never excused.
+//! - An event that the cloud hands out again while its handle is live, or after it said that it forgot it, under another
+//!   handle, must be taken for another one that says the same. Each such *surprise* excuses one message too many.
+//! - Two relays do not know of each other: both may publish one event, and a relay that learns that the cloud is idle may
+//!   take for settled what the other one holds. Of them is asked: nothing lost, and each relay names its own repeats.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vodrelay::clock::Moment;
+use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
+use vodrelay::identity::{DeliveryId, EventId};
+use vodrelay::outcome::PublishOutcome;
+use vodrelay::relay::core::{Answer, ConfirmAfter, Load, Parcel};
+
+use super::journal::Journal;
+use super::plan::{Plan, Theme};
+
+/// What is promised, and what is asked besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Guarantee {
+    /// G1: nothing is lost, and nothing is confirmed without proof.
+    NothingLost,
+    /// G2: no confirm after its lease.
+    NeverLate,
+    /// G3: no repeat without a reason, and the journal names each.
+    RepeatsNamed,
+    /// G4: different events are never taken for one, nor one for two.
+    NothingMerged,
+    /// G5: the cloud's bytes.
+    NothingAltered,
+    /// G6: nobody waits for another.
+    NobodyWaits,
+    /// G7: everything is bounded.
+    Bounded,
+    /// G8: committed before its consequence leaves.
+    CommittedFirst,
+    /// Without faults everything comes to its end, and a drain does.
+    ComesToAnEnd,
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NothingLost => "G1 nothing lost",
+            Self::NeverLate => "G2 never late",
+            Self::RepeatsNamed => "G3 repeats named",
+            Self::NothingMerged => "G4 nothing merged",
+            Self::NothingAltered => "G5 nothing altered",
+            Self::NobodyWaits => "G6 nobody waits",
+            Self::Bounded => "G7 bounded",
+            Self::CommittedFirst => "G8 committed first",
+            Self::ComesToAnEnd => "comes to an end",
+        })
+    }
+}
+
+/// What was seen that must not be.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    /// Which promise is broken.
+    pub(crate) guarantee: Guarantee,
+    /// When, in virtual milliseconds.
+    pub(crate) at: u64,
+    /// What was seen.
+    pub(crate) what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ms: {}", self.guarantee, self.at, self.what)
+    }
+}
+
+/// One thing that events can say, in one sub-application.
+#[derive(Debug, Default)]
+struct Content {
+    put: usize,
+    /// Events that the cloud forgot by a confirm.
+    forgotten: usize,
+    /// Rows of all relays whose event is safe.
+    safe: usize,
+    /// Rows of all relays that the broker has or that are parked.
+    placed: usize,
+    surprises: usize,
+    /// Whether no object stands there for a handle to be put into.
+    bare: bool,
+    /// Whether it belongs to no queue, or the broker refuses it.
+    bad: bool,
+}
+
+/// One row of one relay: one message id.
+#[derive(Debug)]
+struct Message {
+    content: usize,
+    /// Copies that the broker has.
+    copies: usize,
+    /// Publishes that left the process.
+    left: usize,
+    /// Those of them whose outcome nobody learnt for certain.
+    excused: usize,
+    /// Those without an outcome.
+    in_flight: usize,
+    /// Acked, and not yet committed as published.
+    acked: usize,
+    safe: bool,
+    placed: bool,
+    failed_at: Option<u64>,
+}
+
+/// When a handle was handed to a relay.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    sent_at: u64,
+    content: usize,
+}
+
+/// An event that the cloud forgot and of which the journal has not learnt.
+#[derive(Debug)]
+struct Pending {
+    content: usize,
+    cutoff: u64,
+}
+
+#[derive(Debug, Default)]
+struct Pace {
+    /// No pull of a sub-application before this moment.
+    pull_not_before: BTreeMap<SubAppId, u64>,
+    confirm_not_before: BTreeMap<SubAppId, u64>,
+    pulls: VecDeque<u64>,
+    confirms: VecDeque<u64>,
+    last_tick: u64,
+    ticks: usize,
+}
+
+/// How a pull ended, for the pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PullEnd {
+    /// It brought events.
+    Brought,
+    /// It brought none.
+    Idle,
+    /// It failed.
+    Failed,
+}
+
+type Key = (usize, EventId);
+type HandleKey = (usize, SubAppId, EventHandle);
+
+/// All that was seen.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    plan: Plan,
+    now: u64,
+    contents: Vec<Content>,
+    bodies: HashMap<(SubAppId, Arc<[u8]>), usize>,
+    messages: BTreeMap<Key, Message>,
+    ids: HashMap<(usize, Fingerprint, u32), EventId>,
+    seen: HashMap<HandleKey, Vec<Seen>>,
+    pending: HashMap<HandleKey, Vec<Pending>>,
+    paces: Vec<Pace>,
+    /// What was seen first that must not be.
+    pub(crate) violation: Option<Violation>,
+    /// Repeats at the broker, each of them explained.
+    pub(crate) repeats: usize,
+}
+
+impl Checker {
+    /// Nothing was seen yet.
+    pub(crate) fn new(plan: Plan) -> Self {
+        let paces = (0..plan.relays).map(|_| Pace::default()).collect();
+        Self {
+            plan,
+            now: 0,
+            contents: Vec::new(),
+            bodies: HashMap::new(),
+            messages: BTreeMap::new(),
+            ids: HashMap::new(),
+            seen: HashMap::new(),
+            pending: HashMap::new(),
+            paces,
+            violation: None,
+            repeats: 0,
+        }
+    }
+
+    /// The virtual time of what is seen from now on.
+    pub(crate) fn at(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    fn violated(&mut self, guarantee: Guarantee, what: impl Into<String>) {
+        let at = self.now;
+        self.violation.get_or_insert_with(|| Violation { guarantee, at, what: what.into() });
+    }
+
+    fn usable_ms(&self) -> u64 {
+        millis(self.plan.window.length) - millis(self.plan.window.margin)
+    }
+
+    // --- the cloud ---
+
+    /// A new content is known.
+    pub(crate) fn content(&mut self, bare: bool, bad: bool) -> usize {
+        self.contents.push(Content { bare, bad, ..Content::default() });
+        self.contents.len() - 1
+    }
+
+    /// An event was put into the queue.
+    pub(crate) fn put(&mut self, content: usize) {
+        self.contents[content].put += 1;
+    }
+
+    /// The cloud handed these bytes out; `surprise` when the relay cannot know that it is an event that it has.
+    pub(crate) fn handed_out(&mut self, sub_app: SubAppId, content: usize, body: &[u8], surprise: bool) {
+        self.bodies.insert((sub_app, body.into()), content);
+        self.contents[content].surprises += usize::from(surprise);
+    }
+
+    /// A `ConfirmEvents` arrived, and deleted events of these contents.
+    pub(crate) fn confirm_arrived(
+        &mut self,
+        relay: usize,
+        sub_app: SubAppId,
+        handles: &[EventHandle],
+        deleted: &[(EventHandle, usize)],
+    ) {
+        let distinct: HashSet<_> = handles.iter().collect();
+        if distinct.len() < handles.len() || handles.len() > 16 || handles.is_empty() {
+            self.violated(
+                Guarantee::Bounded,
+                format!("a call with {} handles, {} different", handles.len(), distinct.len()),
+            );
+        }
+        for (handle, content) in deleted {
+            let key = (relay, sub_app, handle.clone());
+            let sent_at = self.seen.get(&key).and_then(|seen| seen.iter().map(|seen| seen.sent_at).max());
+            // A handle that the relay was never given: its confirm has been reported when it left.
+            let cutoff = sent_at.unwrap_or(0) + self.usable_ms();
+            self.pending.entry(key).or_default().push(Pending { content: *content, cutoff });
+            self.contents[*content].forgotten += 1;
+            let doubts = self.doubts(*content);
+            let Content { forgotten, safe, .. } = self.contents[*content];
+            if forgotten > safe + doubts {
+                self.violated(
+                    Guarantee::NothingLost,
+                    format!(
+                        "the cloud forgot {forgotten} events of content {content} by handle {handle}, and {safe} are safe"
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Events that the cloud forgot and the journal did not learn of in time.
+    fn doubts(&self, content: usize) -> usize {
+        let pending = self.pending.values().flatten();
+        pending.filter(|p| p.content == content && p.cutoff <= self.now).count()
+    }
+
+    // --- what leaves a relay, and what comes back ---
+
+    /// The relay asks for a pull.
+    pub(crate) fn pull_left(&mut self, relay: usize, sub_app: SubAppId) {
+        let not_before = self.paces[relay].pull_not_before.get(&sub_app).copied().unwrap_or(0);
+        if self.now < not_before {
+            self.violated(
+                Guarantee::Bounded,
+                format!("a pull of {sub_app} {} ms after an unproductive one asked for a wait", not_before),
+            );
+        }
+        self.paces[relay].pulls.push_back(self.now);
+        self.rate(relay);
+    }
+
+    /// The relay learnt how a pull ended.
+    pub(crate) fn pull_ended(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, end: PullEnd) {
+        let not_before = match end {
+            PullEnd::Brought => 0,
+            PullEnd::Idle => sent_at + 200,
+            PullEnd::Failed => self.now + 200,
+        };
+        self.paces[relay].pull_not_before.insert(sub_app, not_before);
+    }
+
+    /// The relay received an answer with events.
+    pub(crate) fn answer_received(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, answer: &Answer) {
+        for event in &answer.events {
+            let body: Arc<[u8]> = event.body.as_ref().into();
+            let Some(content) = self.bodies.get(&(sub_app, body)).copied() else { continue };
+            if let Some(handle) = &event.handle {
+                let key = (relay, sub_app, handle.clone());
+                self.seen.entry(key).or_default().push(Seen { sent_at, content });
+            }
+        }
+    }
+
+    /// A publish left the process.
+    pub(crate) fn publish_left(&mut self, relay: usize, event: EventId, parcel: &Parcel, journal: &Journal) {
+        let fingerprint = parcel.event.fingerprint;
+        let Some(row) = journal.row(event) else {
+            let what = format!("event {} of relay {relay} is published and not journalled", event.0);
+            return self.violated(Guarantee::CommittedFirst, what);
+        };
+        let (attempts, confirmed_as_published) = (row.attempts as usize, row.published);
+        let row_is_it = row.event.fingerprint == fingerprint && row.occurrence == parcel.occurrence;
+        let other = *self.ids.entry((relay, fingerprint, parcel.occurrence)).or_insert(event);
+        if other != event || !row_is_it {
+            let what = format!("events {} and {} of relay {relay} have one message id", other.0, event.0);
+            return self.violated(Guarantee::NothingMerged, what);
+        }
+        let body: Arc<[u8]> = parcel.event.body.as_ref().into();
+        let Some(content) = self.bodies.get(&(parcel.event.sub_app, body)).copied() else {
+            let what =
+                format!("event {} of relay {relay} is published in bytes that the cloud never sent", event.0);
+            return self.violated(Guarantee::NothingAltered, what);
+        };
+        let now = self.now;
+        let message = self.messages.entry((relay, event)).or_insert(Message {
+            content,
+            copies: 0,
+            left: 0,
+            excused: 0,
+            in_flight: 0,
+            acked: 0,
+            safe: false,
+            placed: false,
+            failed_at: None,
+        });
+        message.left += 1;
+        message.in_flight += 1;
+        let (left, failed_at, known_as) = (message.left, message.failed_at, message.content);
+        if known_as != content {
+            self.violated(
+                Guarantee::NothingMerged,
+                format!("event {} of relay {relay} has two contents", event.0),
+            );
+        }
+        if left > attempts {
+            let what = format!("publish {left} of event {} of relay {relay}, {attempts} on record", event.0);
+            self.violated(Guarantee::CommittedFirst, what);
+        }
+        if confirmed_as_published {
+            let what =
+                format!("event {} of relay {relay} is published again after its ack is on record", event.0);
+            self.violated(Guarantee::RepeatsNamed, what);
+        }
+        if failed_at.is_some_and(|at| now < at + 200) {
+            let what = format!("event {} of relay {relay} is published again without a wait", event.0);
+            self.violated(Guarantee::Bounded, what);
+        }
+    }
+
+    /// The relay learnt how a publish ended. `left` is false when it never left the process.
+    pub(crate) fn publish_answered(
+        &mut self,
+        relay: usize,
+        event: EventId,
+        outcome: &PublishOutcome,
+        left: bool,
+    ) {
+        let now = self.now;
+        let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
+        message.in_flight -= usize::from(left);
+        message.failed_at = None;
+        match outcome {
+            PublishOutcome::Acked => message.acked += 1,
+            PublishOutcome::Unknown { .. } => {
+                message.excused += 1;
+                message.failed_at = Some(now);
+            }
+            _ => message.failed_at = Some(now),
+        }
+    }
+
+    /// The broker stored a copy.
+    pub(crate) fn stored(&mut self, relay: usize, event: EventId, journal: &Journal) {
+        let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
+        message.copies += 1;
+        let (copies, excused) = (message.copies, message.excused);
+        self.repeats += usize::from(copies > 1);
+        if copies > 1 && copies > 1 + excused {
+            let what = format!("copy {copies} of event {} of relay {relay}, {excused} excused", event.0);
+            self.violated(Guarantee::RepeatsNamed, what);
+        }
+        if copies > 1 && !journal.row(event).is_some_and(|row| row.uncertain) {
+            let what =
+                format!("copy {copies} of event {} of relay {relay} is not marked in the journal", event.0);
+            self.violated(Guarantee::RepeatsNamed, what);
+        }
+        self.place(relay, event);
+    }
+
+    fn place(&mut self, relay: usize, event: EventId) {
+        self.make_safe(relay, event);
+        let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
+        if !message.placed {
+            message.placed = true;
+            self.contents[message.content].placed += 1;
+        }
+    }
+
+    fn make_safe(&mut self, relay: usize, event: EventId) {
+        let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
+        if !message.safe {
+            message.safe = true;
+            self.contents[message.content].safe += 1;
+        }
+    }
+
+    /// A confirm leaves the process.
+    pub(crate) fn confirm_left(
+        &mut self,
+        relay: usize,
+        sub_app: SubAppId,
+        handles: &[EventHandle],
+        journal: &Journal,
+    ) {
+        let usable = self.usable_ms();
+        for handle in handles {
+            let seen = self.seen.get(&(relay, sub_app, handle.clone()));
+            let Some(cutoff) = seen.and_then(|seen| seen.iter().map(|seen| seen.sent_at + usable).max())
+            else {
+                let what = format!("relay {relay} confirms handle {handle}, which nobody gave it");
+                self.violated(Guarantee::NothingLost, what);
+                continue;
+            };
+            if self.now >= cutoff {
+                let what =
+                    format!("relay {relay} confirms handle {handle}, whose lease ended at {cutoff} ms");
+                self.violated(Guarantee::NeverLate, what);
+            }
+            // Events that came under this handle and whose newest delivery that is. All of them need the proof; when the
+            // handle came again, those that did not come with it are no longer behind it.
+            let live = journal.deliveries.iter().enumerate().filter(|(_, delivery)| {
+                delivery.handle.as_ref() == Some(handle)
+                    && journal.rows[delivery.row].event.sub_app == sub_app
+                    && delivery.lease.cutoff > Moment(self.now)
+            });
+            let rows: HashSet<usize> = live
+                .filter(|(at, delivery)| journal.rows[delivery.row].deliveries.last() == Some(at))
+                .map(|(_, delivery)| delivery.row)
+                .collect();
+            let proven = |row: &usize| {
+                let row = &journal.rows[*row];
+                self.plan.confirm_after == ConfirmAfter::Journal || row.published || row.parked
+            };
+            if rows.is_empty() || !rows.iter().all(proven) {
+                let what = format!("relay {relay} confirms handle {handle} before the journal has the proof");
+                self.violated(Guarantee::CommittedFirst, what);
+            }
+        }
+    }
+
+    /// The relay asks for a confirm.
+    pub(crate) fn confirm_asked(&mut self, relay: usize, sub_app: SubAppId) {
+        let not_before = self.paces[relay].confirm_not_before.get(&sub_app).copied().unwrap_or(0);
+        if self.now < not_before {
+            self.violated(
+                Guarantee::Bounded,
+                format!("a confirm of {sub_app} follows a failed one without a wait"),
+            );
+        }
+        self.paces[relay].confirms.push_back(self.now);
+        self.rate(relay);
+    }
+
+    /// The relay learnt that a confirm failed, and not because of its handles.
+    pub(crate) fn confirm_failed(&mut self, relay: usize, sub_app: SubAppId) {
+        self.paces[relay].confirm_not_before.insert(sub_app, self.now + 100);
+    }
+
+    fn rate(&mut self, relay: usize) {
+        let limit = self.plan.requests_per_second as usize;
+        let burst = (limit / 10).max(1);
+        let now = self.now;
+        let pace = &mut self.paces[relay];
+        for calls in [&mut pace.pulls, &mut pace.confirms] {
+            while calls.front().is_some_and(|at| at + 1_000 <= now) {
+                calls.pop_front();
+            }
+        }
+        let pace = &self.paces[relay];
+        let most = pace.pulls.len().max(pace.confirms.len());
+        if most > limit + burst {
+            self.violated(
+                Guarantee::Bounded,
+                format!("relay {relay} made {most} calls in a second, {limit} allowed"),
+            );
+        }
+    }
+
+    // --- the journal ---
+
+    /// The journal of a relay committed something.
+    pub(crate) fn committed(&mut self, relay: usize, journal: &Journal, what: Committed<'_>) {
+        match what {
+            Committed::Recorded(events) => {
+                for event in events {
+                    let Some(row) = journal.row(*event) else { continue };
+                    let body: Arc<[u8]> = row.event.body.as_ref().into();
+                    let Some(content) = self.bodies.get(&(row.event.sub_app, body)).copied() else {
+                        let what =
+                            format!("event {} is journalled in bytes that the cloud never sent", event.0);
+                        return self.violated(Guarantee::NothingAltered, what);
+                    };
+                    self.messages.entry((relay, *event)).or_insert(Message {
+                        content,
+                        copies: 0,
+                        left: 0,
+                        excused: 0,
+                        in_flight: 0,
+                        acked: 0,
+                        safe: false,
+                        placed: false,
+                        failed_at: None,
+                    });
+                    if self.plan.confirm_after == ConfirmAfter::Journal {
+                        self.make_safe(relay, *event);
+                    }
+                }
+            }
+            Committed::Published(events) => {
+                for event in events {
+                    if let Some(message) = self.messages.get_mut(&(relay, *event)) {
+                        message.acked = 0;
+                    }
+                }
+            }
+            Committed::Parked(events) => {
+                for event in events {
+                    self.place(relay, *event);
+                }
+            }
+            Committed::Confirmed(deliveries) => {
+                for id in deliveries {
+                    let delivery = &journal.deliveries[usize::try_from(id.0 - 1).unwrap()];
+                    let Some(handle) = delivery.handle.clone() else { continue };
+                    let sub_app = journal.rows[delivery.row].event.sub_app;
+                    if let Some(pending) = self.pending.get_mut(&(relay, sub_app, handle)) {
+                        pending.retain(|p| self.now >= p.cutoff);
+                    }
+                }
+            }
+        }
+    }
+
+    // --- the process ---
+
+    /// A process died, or ended: publishes without a committed outcome are excused.
+    pub(crate) fn ended(&mut self, relay: usize) {
+        for ((_, _), message) in self.messages.iter_mut().filter(|((of, _), _)| *of == relay) {
+            message.excused += message.in_flight + message.acked;
+            message.in_flight = 0;
+            message.acked = 0;
+            message.failed_at = None;
+        }
+        self.paces[relay] = Pace::default();
+    }
+
+    /// A step of a core ended.
+    pub(crate) fn stepped(
+        &mut self,
+        relay: usize,
+        load: &Load,
+        only_a_tick: bool,
+        next_wake: Option<Moment>,
+    ) {
+        let bound = self.plan.max_in_flight + 16 * self.plan.sub_apps.len();
+        if load.events > bound {
+            let what = format!("relay {relay} holds {} events, {bound} allowed", load.events);
+            self.violated(Guarantee::Bounded, what);
+        }
+        if load.publishing > 256 {
+            self.violated(
+                Guarantee::Bounded,
+                format!("relay {relay} has {} publishes in flight", load.publishing),
+            );
+        }
+        let now = self.now;
+        let pace = &mut self.paces[relay];
+        if only_a_tick && next_wake.is_some_and(|wake| wake.0 <= now) {
+            pace.ticks = if pace.last_tick == now { pace.ticks + 1 } else { 1 };
+            pace.last_tick = now;
+            if pace.ticks > 3 {
+                self.violated(Guarantee::Bounded, format!("relay {relay} asks to be woken over and over"));
+            }
+        }
+    }
+
+    /// A drain is over; `unanswered` calls and publishes are under way all the same.
+    pub(crate) fn drained(&mut self, relay: usize, unanswered: usize) {
+        if unanswered > 0 {
+            let what =
+                format!("the drain of relay {relay} is over, and {unanswered} calls or publishes are not");
+            self.violated(Guarantee::ComesToAnEnd, what);
+        }
+    }
+
+    // --- the end ---
+
+    /// All that is said at the end, when everything has come to rest.
+    pub(crate) fn at_the_end(&mut self, journals: &[&Journal]) {
+        for at in 0..self.contents.len() {
+            let doubts = self.doubts(at);
+            let Content { put, forgotten, placed, surprises, bare, .. } = self.contents[at];
+            if forgotten < put && !bare {
+                let what = format!("the cloud still has {} events of content {at}", put - forgotten);
+                self.violated(Guarantee::ComesToAnEnd, what);
+            }
+            if placed == 0 {
+                self.violated(Guarantee::NothingLost, format!("content {at} was put and is nowhere"));
+            }
+            if placed + doubts < put {
+                let what = format!(
+                    "content {at} was put {put} times, and {placed} messages have it; {doubts} doubts"
+                );
+                self.violated(Guarantee::NothingMerged, what);
+            }
+            if placed > put + surprises && self.plan.relays == 1 {
+                let what = format!(
+                    "content {at} was put {put} times, and {placed} messages have it; {surprises} surprises"
+                );
+                self.violated(Guarantee::NothingMerged, what);
+            }
+        }
+        for (relay, journal) in journals.iter().enumerate() {
+            for (at, row) in journal.rows.iter().enumerate() {
+                let id = EventId(i64::try_from(at).unwrap() + 1);
+                let message = &self.messages[&(relay, id)];
+                let bare = self.contents[message.content].bare;
+                let (copies, left) = (message.copies, message.left);
+                if !(row.published || row.parked) || !(row.confirmed || bare) {
+                    let what = format!("the journal of relay {relay} has event {} under way: {row:?}", id.0);
+                    self.violated(Guarantee::ComesToAnEnd, what);
+                }
+                if row.published && copies == 0 {
+                    let what = format!("event {} of relay {relay} is said to be published and is not", id.0);
+                    self.violated(Guarantee::NothingLost, what);
+                }
+                if self.plan.theme == Theme::Calm && (copies, left) != (1, 1) {
+                    let what =
+                        format!("event {} has {copies} copies of {left} publishes in a calm run", id.0);
+                    self.violated(Guarantee::RepeatsNamed, what);
+                }
+            }
+        }
+    }
+
+    /// G6, where nothing but bad events and bad handles goes wrong: how long the cloud waited for the confirm of a good
+    /// event, if it got one.
+    pub(crate) fn neighbour(
+        &mut self,
+        content: usize,
+        handle_is_bad: bool,
+        deliveries: usize,
+        waited: Option<u64>,
+    ) {
+        if self.plan.theme == Theme::Swarm || handle_is_bad || self.contents[content].bad {
+            return;
+        }
+        let window = millis(self.plan.window.length);
+        if deliveries != 1 || waited.is_none_or(|ms| ms >= window) {
+            let what =
+                format!("content {content} is good, and took {deliveries} deliveries and {waited:?} ms");
+            self.violated(Guarantee::NobodyWaits, what);
+        }
+    }
+
+    /// Something did not come to its end in time.
+    pub(crate) fn never_ended(&mut self, what: String) {
+        self.violated(Guarantee::ComesToAnEnd, what);
+    }
+}
+
+/// What a commit was about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Committed<'a> {
+    /// Deliveries of these events.
+    Recorded(&'a [EventId]),
+    /// Acks.
+    Published(&'a [EventId]),
+    /// Given up.
+    Parked(&'a [EventId]),
+    /// The cloud's yes.
+    Confirmed(&'a [DeliveryId]),
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("short")
+}

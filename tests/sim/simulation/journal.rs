@@ -1,0 +1,356 @@
+//! The journal as a model: the same judgements and the same updates as the SQL of `src/journal/store.rs`, in memory.
+//!
+//! What is here is committed. Work that waits for its commit is in the process that asked for it, and dies with it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use vodrelay::clock::{Moment, WallTime};
+use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
+use vodrelay::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
+use vodrelay::lease::Lease;
+use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
+
+use super::sabotage::Sabotage;
+
+/// As in the journal: the newest occurrences and deliveries that a judgement looks at.
+const NEWEST_OCCURRENCES: usize = 16;
+const NEWEST_DELIVERIES: usize = 64;
+
+/// One occurrence of one fingerprint.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// The content, as its first delivery brought it.
+    pub(crate) event: Arc<Event>,
+    /// Which occurrence.
+    pub(crate) occurrence: u32,
+    /// Whether the broker's ack is committed.
+    pub(crate) published: bool,
+    /// Whether it was given up.
+    pub(crate) parked: bool,
+    /// Whether the cloud is known to have forgotten it.
+    pub(crate) confirmed: bool,
+    /// Publishes that may have left.
+    pub(crate) attempts: u32,
+    /// Further deliveries.
+    pub(crate) redeliveries: u32,
+    /// Whether the broker may have it without an ack.
+    pub(crate) uncertain: bool,
+    /// Its deliveries, by their index.
+    pub(crate) deliveries: Vec<usize>,
+}
+
+/// One delivery.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    /// Its event, by its index.
+    pub(crate) row: usize,
+    /// Its handle.
+    pub(crate) handle: Option<EventHandle>,
+    /// Its lease.
+    pub(crate) lease: Lease,
+    /// When it arrived.
+    pub(crate) received_at: Moment,
+    pulled_at: WallTime,
+    request_id: Arc<str>,
+    /// Whether it has an outcome, and whether that is final.
+    outcome: Option<Outcome>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Confirmed,
+    Refused,
+    Lost,
+    Settled,
+}
+
+/// What a `Record` brings.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// Whose queue.
+    pub(crate) sub_app: SubAppId,
+    /// What it brought.
+    pub(crate) answer: Answer,
+    /// Its lease.
+    pub(crate) lease: Lease,
+    /// When it arrived.
+    pub(crate) received_at: Moment,
+    /// The same, for people.
+    pub(crate) pulled_at: WallTime,
+    /// Whether new events are published right after.
+    pub(crate) publish_now: bool,
+}
+
+/// What is committed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal {
+    /// Events; the id of one is its index and one more.
+    pub(crate) rows: Vec<Row>,
+    /// Deliveries; the id of one is its index and one more.
+    pub(crate) deliveries: Vec<Delivery>,
+    by_fingerprint: HashMap<Fingerprint, Vec<usize>>,
+    sabotage: Option<Sabotage>,
+}
+
+impl Journal {
+    /// An empty one; with a deliberate bug in it, if that bug is the journal's.
+    pub(crate) fn new(sabotage: Option<Sabotage>) -> Self {
+        Self { sabotage, ..Self::default() }
+    }
+
+    /// The row of an event.
+    pub(crate) fn row(&self, event: EventId) -> Option<&Row> {
+        self.rows.get(usize::try_from(event.0 - 1).ok()?)
+    }
+
+    fn row_mut(&mut self, event: EventId) -> &mut Row {
+        &mut self.rows[index(event.0)]
+    }
+
+    /// A new process opens it: what an earlier one may have published without learning of its ack is marked.
+    pub(crate) fn reopen(&mut self) {
+        if self.sabotage == Some(Sabotage::ReopenMarksNothing) {
+            return;
+        }
+        for row in &mut self.rows {
+            row.uncertain |= !row.parked && !row.published && row.attempts > 0;
+        }
+    }
+
+    /// Judges and records the events of one answer.
+    pub(crate) fn record(&mut self, arrival: &Arrival) -> Vec<Recorded> {
+        let mut taken = HashSet::new();
+        let events = arrival.answer.events.clone();
+        let mut all = Vec::with_capacity(events.len());
+        for event in &events {
+            let recorded = self.record_one(arrival, event, &taken);
+            taken.insert(recorded.event);
+            all.push(recorded);
+        }
+        all
+    }
+
+    fn record_one(&mut self, arrival: &Arrival, event: &Arc<Event>, taken: &HashSet<EventId>) -> Recorded {
+        let all = self.by_fingerprint.get(&event.fingerprint).cloned().unwrap_or_default();
+        let newest = all.len().saturating_sub(NEWEST_OCCURRENCES);
+        let occurrences =
+            all.iter().enumerate().filter(|(n, row)| *n >= newest || !self.rows[**row].confirmed);
+        let known: Vec<(usize, Known)> = occurrences
+            .map(|(_, at)| {
+                let row = &self.rows[*at];
+                let leases = row.deliveries.iter().rev().take(NEWEST_DELIVERIES).map(|d| {
+                    let delivery = &self.deliveries[*d];
+                    let lapsed = delivery.lease.cutoff <= arrival.received_at;
+                    KnownLease { handle: delivery.handle.clone(), lapsed }
+                });
+                let known = Known {
+                    occurrence: row.occurrence,
+                    confirmed: row.confirmed,
+                    taken: taken.contains(&id(*at)),
+                    leases: leases.collect(),
+                };
+                (*at, known)
+            })
+            .collect();
+        let only_known: Vec<Known> = known.iter().map(|(_, known)| known.clone()).collect();
+        let verdict = self.judge(&only_known, event);
+        let again = match verdict {
+            Verdict::New { .. } => None,
+            Verdict::Redelivery { occurrence } => {
+                known.iter().find(|(_, known)| known.occurrence == occurrence).map(|(at, _)| *at)
+            }
+        };
+        let again = self.by_handle_alone(event).or(again);
+        if let Some(at) = again {
+            let delivery = self.insert_delivery(arrival, event, at);
+            let row = &mut self.rows[at];
+            row.redeliveries += 1;
+            let progress =
+                Progress { published: row.published, parked: row.parked, confirmed: row.confirmed };
+            return Recorded {
+                event: id(at),
+                delivery,
+                occurrence: row.occurrence,
+                redelivered: true,
+                progress,
+                attempts: row.attempts,
+            };
+        }
+        let (Verdict::New { occurrence } | Verdict::Redelivery { occurrence }) = verdict;
+        let attempts = u32::from(arrival.publish_now);
+        let at = self.rows.len();
+        self.rows.push(Row {
+            event: event.clone(),
+            occurrence,
+            published: false,
+            parked: false,
+            confirmed: false,
+            attempts,
+            redeliveries: 0,
+            uncertain: false,
+            deliveries: Vec::new(),
+        });
+        self.by_fingerprint.entry(event.fingerprint).or_default().push(at);
+        let delivery = self.insert_delivery(arrival, event, at);
+        Recorded {
+            event: id(at),
+            delivery,
+            occurrence,
+            redelivered: false,
+            progress: Progress::default(),
+            attempts,
+        }
+    }
+
+    fn judge(&self, known: &[Known], event: &Event) -> Verdict {
+        match (self.sabotage, known.last()) {
+            (Some(Sabotage::ContentAlone), Some(last)) => Verdict::Redelivery { occurrence: last.occurrence },
+            (Some(Sabotage::LiveLeaseIsRedelivery), _) => {
+                let known: Vec<Known> = known
+                    .iter()
+                    .cloned()
+                    .map(|mut one| {
+                        one.leases.iter_mut().for_each(|lease| lease.lapsed = true);
+                        one
+                    })
+                    .collect();
+                classify(&known, event.handle.as_ref())
+            }
+            (Some(Sabotage::OneOccurrence), None) => Verdict::New { occurrence: 1 },
+            (Some(Sabotage::OneOccurrence), _) => match classify(known, event.handle.as_ref()) {
+                Verdict::New { .. } => Verdict::New { occurrence: 1 },
+                redelivery => redelivery,
+            },
+            _ => classify(known, event.handle.as_ref()),
+        }
+    }
+
+    fn by_handle_alone(&self, event: &Event) -> Option<usize> {
+        if self.sabotage != Some(Sabotage::HandleAlone) || event.handle.is_none() {
+            return None;
+        }
+        self.deliveries.iter().rfind(|delivery| delivery.handle == event.handle).map(|delivery| delivery.row)
+    }
+
+    fn insert_delivery(&mut self, arrival: &Arrival, event: &Event, row: usize) -> DeliveryId {
+        self.rows[row].deliveries.push(self.deliveries.len());
+        self.deliveries.push(Delivery {
+            row,
+            handle: event.handle.clone(),
+            lease: arrival.lease,
+            received_at: arrival.received_at,
+            pulled_at: arrival.pulled_at,
+            request_id: arrival.answer.request_id.clone(),
+            outcome: None,
+        });
+        DeliveryId(i64::try_from(self.deliveries.len()).unwrap())
+    }
+
+    /// Counts further attempts.
+    pub(crate) fn attempts(&mut self, failed: &[FailedAttempt]) {
+        let forgets = self.sabotage == Some(Sabotage::UncertainForgotten);
+        for attempt in failed {
+            let row = self.row_mut(attempt.event);
+            row.attempts += 1;
+            row.uncertain |= attempt.uncertain && !forgets;
+        }
+    }
+
+    /// The broker acked these.
+    pub(crate) fn published(&mut self, events: &[EventId]) {
+        for event in events {
+            self.row_mut(*event).published = true;
+        }
+    }
+
+    /// The relay gives these up.
+    pub(crate) fn parked(&mut self, events: &[(EventId, Arc<str>)]) {
+        for (event, _) in events {
+            let row = self.row_mut(*event);
+            row.parked |= !row.published;
+        }
+    }
+
+    /// The cloud accepted these.
+    pub(crate) fn confirmed(&mut self, deliveries: &[DeliveryId]) {
+        for delivery in deliveries {
+            let delivery = &mut self.deliveries[index(delivery.0)];
+            delivery.outcome = Some(Outcome::Confirmed);
+            self.rows[delivery.row].confirmed = true;
+        }
+    }
+
+    /// These ended otherwise; `lost` when the answer never came.
+    pub(crate) fn let_go(&mut self, deliveries: &[DeliveryId], lost: bool) {
+        for delivery in deliveries {
+            let delivery = &mut self.deliveries[index(delivery.0)];
+            if matches!(delivery.outcome, None | Some(Outcome::Lost)) {
+                delivery.outcome = Some(if lost { Outcome::Lost } else { Outcome::Refused });
+            }
+        }
+    }
+
+    /// The cloud holds nothing that was received before.
+    pub(crate) fn settle(&mut self, sub_app: SubAppId, received_before: Moment) {
+        for row in &mut self.rows {
+            let newest = *row.deliveries.last().expect("a row is made by a delivery");
+            let settled = row.event.sub_app == sub_app
+                && !row.confirmed
+                && (row.published || row.parked)
+                && self.deliveries[newest].received_at < received_before;
+            if settled {
+                row.confirmed = true;
+                for delivery in &row.deliveries {
+                    self.deliveries[*delivery].outcome.get_or_insert(Outcome::Settled);
+                }
+            }
+        }
+    }
+
+    /// Hands out unpublished events, and counts the attempt.
+    pub(crate) fn load(&mut self, after: EventId, limit: u32, now: Moment) -> Vec<Loaded> {
+        if self.sabotage == Some(Sabotage::NothingLoaded) {
+            return Vec::new();
+        }
+        let mut loaded = Vec::new();
+        let from = usize::try_from(after.0).unwrap();
+        for (at, row) in self.rows.iter_mut().enumerate().skip(from) {
+            if row.published || row.parked {
+                continue;
+            }
+            if loaded.len() >= limit as usize {
+                break;
+            }
+            row.attempts += 1;
+            let newest = *row.deliveries.last().expect("a row is made by a delivery");
+            let delivery = &self.deliveries[newest];
+            let mut event = Event::clone(&row.event);
+            event.handle = delivery.handle.clone();
+            let open = delivery.outcome.is_none() && !row.confirmed && !delivery.lease.lapsed(now);
+            let live = delivery.handle.clone().filter(|_| open);
+            let delivery_id = DeliveryId(i64::try_from(newest).unwrap() + 1);
+            loaded.push(Loaded {
+                event: id(at),
+                parcel: Parcel {
+                    event: Arc::new(event),
+                    occurrence: row.occurrence,
+                    redelivered: row.redeliveries > 0,
+                    pulled_at: delivery.pulled_at,
+                    request_id: delivery.request_id.clone(),
+                },
+                confirmed: row.confirmed,
+                live: live.map(|handle| (delivery_id, handle, delivery.lease)),
+            });
+        }
+        loaded
+    }
+}
+
+fn index(id: i64) -> usize {
+    usize::try_from(id - 1).expect("ids begin with 1")
+}
+
+fn id(index: usize) -> EventId {
+    EventId(i64::try_from(index).expect("few rows") + 1)
+}

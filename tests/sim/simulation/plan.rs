@@ -1,0 +1,317 @@
+//! What a seed decides before anything happens: the shape of the relay, of its events, and which faults it will meet.
+//!
+//! Swarm style: of each fault a seed has none, some or plenty. A seed with every fault at once hides what a seed with two
+//! of them shows.
+
+use std::time::Duration;
+
+use vodrelay::emulator::queue::{MixedConfirm, Redelivery};
+use vodrelay::event::SubAppId;
+use vodrelay::lease::Window;
+use vodrelay::relay::core::{ConfirmAfter, Settings};
+
+/// Everything that can go wrong, one switch each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub(crate) enum Fault {
+    /// A pull request never reaches the cloud.
+    PullRequestLost,
+    /// The cloud hands events out, and the answer never arrives.
+    PullAnswerLost,
+    /// The answer takes long, often longer than its lease.
+    PullAnswerSlow,
+    /// The cloud says that it is too much.
+    PullThrottled,
+    /// The cloud refuses for a reason that only an operator can mend, for a while.
+    PullRefused,
+    /// A confirm never reaches the cloud.
+    ConfirmRequestLost,
+    /// The cloud forgets the events, and the answer never arrives.
+    ConfirmAnswerLost,
+    /// A confirm takes seconds on its way there or back.
+    ConfirmSlow,
+    /// The cloud says that it is too much.
+    ConfirmThrottled,
+    /// The credentials, the clock or the account are wrong for a while.
+    ConfirmDenied,
+    /// The cloud says yes, and hands the events out again all the same.
+    ConfirmForgotten,
+    /// A handle that fails every call it is part of.
+    HandlePoisoned,
+    /// One handle for all events of a pull.
+    HandleShared,
+    /// Events without a handle.
+    HandleMissing,
+    /// Handles as bare numbers.
+    HandleNumber,
+    /// An event handed out again before its window ended, under the handle that it has.
+    EarlySameHandle,
+    /// The same, under a new handle.
+    EarlyNewHandle,
+    /// The broker nacks.
+    Nack,
+    /// The broker gives it back, for now.
+    Return,
+    /// The broker has it, and its answer is lost.
+    UnknownStored,
+    /// It is lost on the way to the broker.
+    UnknownLost,
+    /// Its answer is given up, and then the broker gets it.
+    UnknownThenStored,
+    /// The broker takes seconds.
+    PublishSlow,
+    /// The connection breaks: everything in flight is unknown, and the output is down for a while.
+    ConnectionLost,
+    /// The broker blocks publishes for a while.
+    Blocked,
+    /// Commits take seconds.
+    CommitSlow,
+    /// The journal cannot commit for a while.
+    JournalDown,
+    /// The shell is slow to look at its inputs.
+    Stall,
+    /// The process dies at a random moment.
+    Crash,
+    /// The process dies after some effects of a step are under way and before the others.
+    CrashInStep,
+    /// The process dies when the cloud has handed events out.
+    CrashAfterHandOut,
+    /// The process dies when the broker has stored an event.
+    CrashAfterStore,
+    /// The process dies when the journal has committed, before it is told.
+    CrashAfterCommit,
+    /// The process dies when the cloud has forgotten events.
+    CrashAfterConfirm,
+    /// The host sleeps.
+    Suspend,
+    /// Somebody sets the wall clock.
+    WallJump,
+    /// The relay is asked to drain, and started again.
+    Drain,
+}
+
+impl Fault {
+    /// Each of them, in the order of their declaration.
+    pub(crate) const ALL: [Fault; 37] = [
+        Fault::PullRequestLost,
+        Fault::PullAnswerLost,
+        Fault::PullAnswerSlow,
+        Fault::PullThrottled,
+        Fault::PullRefused,
+        Fault::ConfirmRequestLost,
+        Fault::ConfirmAnswerLost,
+        Fault::ConfirmSlow,
+        Fault::ConfirmThrottled,
+        Fault::ConfirmDenied,
+        Fault::ConfirmForgotten,
+        Fault::HandlePoisoned,
+        Fault::HandleShared,
+        Fault::HandleMissing,
+        Fault::HandleNumber,
+        Fault::EarlySameHandle,
+        Fault::EarlyNewHandle,
+        Fault::Nack,
+        Fault::Return,
+        Fault::UnknownStored,
+        Fault::UnknownLost,
+        Fault::UnknownThenStored,
+        Fault::PublishSlow,
+        Fault::ConnectionLost,
+        Fault::Blocked,
+        Fault::CommitSlow,
+        Fault::JournalDown,
+        Fault::Stall,
+        Fault::Crash,
+        Fault::CrashInStep,
+        Fault::CrashAfterHandOut,
+        Fault::CrashAfterStore,
+        Fault::CrashAfterCommit,
+        Fault::CrashAfterConfirm,
+        Fault::Suspend,
+        Fault::WallJump,
+        Fault::Drain,
+    ];
+
+    /// How likely it is where it can happen, per mille: when the seed has some of it, and when it has plenty.
+    fn rates(self) -> (u16, u16) {
+        match self {
+            Fault::HandleShared | Fault::HandleNumber | Fault::Nack | Fault::Return => (50, 400),
+            Fault::PullRefused | Fault::ConfirmDenied | Fault::CommitSlow | Fault::Stall => (10, 60),
+            Fault::ConfirmForgotten | Fault::HandleMissing => (20, 150),
+            Fault::CrashInStep | Fault::CrashAfterStore | Fault::CrashAfterCommit => (5, 40),
+            Fault::CrashAfterHandOut | Fault::CrashAfterConfirm => (20, 150),
+            // These come by the clock, not by the occasion: so many in a thousand seconds.
+            Fault::Crash
+            | Fault::ConnectionLost
+            | Fault::Blocked
+            | Fault::JournalDown
+            | Fault::Suspend
+            | Fault::WallJump
+            | Fault::Drain => (15, 80),
+            Fault::EarlySameHandle | Fault::EarlyNewHandle => (50, 300),
+            _ => (40, 250),
+        }
+    }
+
+    /// Whether it comes by the clock.
+    pub(crate) fn comes_by_the_clock(self) -> bool {
+        matches!(
+            self,
+            Fault::Crash
+                | Fault::ConnectionLost
+                | Fault::Blocked
+                | Fault::JournalDown
+                | Fault::Suspend
+                | Fault::WallJump
+                | Fault::Drain
+                | Fault::EarlySameHandle
+                | Fault::EarlyNewHandle
+        )
+    }
+}
+
+/// What a seed is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Theme {
+    /// Faults of every kind.
+    Swarm,
+    /// Bad events and bad handles among good ones and nothing else: nobody may wait for another (G6).
+    BadNeighbours,
+    /// No fault at all.
+    Calm,
+}
+
+/// All that a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The seed.
+    pub(crate) seed: u64,
+    /// What it is about.
+    pub(crate) theme: Theme,
+    /// How many relays, each with its own journal, pull from the same queues.
+    pub(crate) relays: usize,
+    /// Whose queues.
+    pub(crate) sub_apps: Vec<SubAppId>,
+    /// The proof that a confirm needs.
+    pub(crate) confirm_after: ConfirmAfter,
+    /// The cloud's window and the margin.
+    pub(crate) window: Window,
+    /// Events that are held at once.
+    pub(crate) max_in_flight: usize,
+    /// Publishes before an event is parked.
+    pub(crate) publish_attempts: u32,
+    /// Calls per second.
+    pub(crate) requests_per_second: u32,
+    /// How many events are put.
+    pub(crate) events: usize,
+    /// How long the safety phase lasts, in milliseconds; events are put during its first three quarters.
+    pub(crate) safety_ms: u64,
+    /// How many in a thousand events equal an earlier one.
+    pub(crate) equal_per_mille: u16,
+    /// How many in a thousand have no queue to go to.
+    pub(crate) unroutable_per_mille: u16,
+    /// How many in a thousand the broker refuses.
+    pub(crate) refused_per_mille: u16,
+    /// How many in a thousand are no JSON objects, so that no handle ever stands on them.
+    pub(crate) bare_per_mille: u16,
+    /// How long the cloud holds a poll while there is nothing.
+    pub(crate) hold_ms: u64,
+    /// After so long the client gives a pull up.
+    pub(crate) pull_timeout_ms: u64,
+    /// The longest way that a slow request takes.
+    pub(crate) slow_ms: u64,
+    /// Under which handle an event comes again.
+    pub(crate) redelivery: Redelivery,
+    /// What a bad handle does to its neighbours.
+    pub(crate) mixed: MixedConfirm,
+    /// Whether the cloud refuses a second confirm.
+    pub(crate) refuse_repeats: bool,
+    rates: [u16; Fault::ALL.len()],
+}
+
+impl Plan {
+    /// What this seed decides.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0001);
+        let theme = match rng.u8(0..20) {
+            0 => Theme::Calm,
+            1 | 2 => Theme::BadNeighbours,
+            _ => Theme::Swarm,
+        };
+        let swarm = theme == Theme::Swarm;
+        let relays = if swarm && rng.u8(0..8) == 0 { 2 } else { 1 };
+        let mut rates = [0; Fault::ALL.len()];
+        // How full of faults this seed is at all.
+        let density = rng.u8(10..=80);
+        for fault in Fault::ALL {
+            let (some, plenty) = fault.rates();
+            let drawn = if rng.u8(0..100) >= density {
+                0
+            } else if rng.bool() {
+                some
+            } else {
+                plenty
+            };
+            rates[fault as usize] = if swarm { drawn } else { 0 };
+        }
+        if theme == Theme::BadNeighbours {
+            rates[Fault::HandlePoisoned as usize] = 60;
+        }
+        let bad = theme != Theme::Calm && rng.u8(0..3) > 0;
+        let length = [(30, 3), (30, 3), (30, 10), (12, 2)][rng.usize(0..4)];
+        Self {
+            seed,
+            theme,
+            relays,
+            sub_apps: (0..rng.u64(1..=3)).map(|n| SubAppId(n * 1_500_000_000)).collect(),
+            confirm_after: if rng.bool() { ConfirmAfter::Publish } else { ConfirmAfter::Journal },
+            window: Window { length: Duration::from_secs(length.0), margin: Duration::from_secs(length.1) },
+            max_in_flight: if swarm { [16, 24, 64, 256, 1024][rng.usize(0..5)] } else { 1024 },
+            publish_attempts: rng.u32(1..=5),
+            requests_per_second: [100, 100, 20, 5][rng.usize(0..if swarm { 4 } else { 2 })],
+            events: [8, 20, 40, 80][rng.usize(0..4)],
+            safety_ms: [20_000, 60_000, 150_000][rng.usize(0..3)],
+            equal_per_mille: [0, 100, 500][rng.usize(0..3)],
+            unroutable_per_mille: if bad { [0, 20, 150][rng.usize(0..3)] } else { 0 },
+            refused_per_mille: if bad { [0, 20, 150][rng.usize(0..3)] } else { 0 },
+            bare_per_mille: if swarm && rng.u8(0..10) == 0 { 30 } else { 0 },
+            hold_ms: [0, 1_000, 5_000][rng.usize(0..3)],
+            pull_timeout_ms: if rng.u8(0..4) == 0 { 60_000 } else { 15_000 },
+            slow_ms: [1_500, 4_000][rng.usize(0..2)],
+            redelivery: if rng.u8(0..3) == 0 { Redelivery::SameHandle } else { Redelivery::NewHandle },
+            mixed: if rng.bool() { MixedConfirm::DeleteGood } else { MixedConfirm::RefuseAll },
+            refuse_repeats: rng.bool(),
+            rates,
+        }
+    }
+
+    /// How likely a fault is where it can happen, per mille.
+    pub(crate) fn rate(&self, fault: Fault) -> u16 {
+        self.rates[fault as usize]
+    }
+
+    /// Takes a fault out of the plan.
+    pub(crate) fn without(&mut self, fault: Fault) {
+        self.rates[fault as usize] = 0;
+    }
+
+    /// Makes a fault this likely.
+    pub(crate) fn with(&mut self, fault: Fault, per_mille: u16) {
+        self.rates[fault as usize] = per_mille;
+    }
+
+    /// The core's settings for a relay that is started with this seed of its own.
+    pub(crate) fn settings(&self, seed: u64) -> Settings {
+        Settings {
+            sub_apps: self.sub_apps.clone(),
+            confirm_after: self.confirm_after,
+            window: self.window,
+            max_in_flight: self.max_in_flight,
+            idle_backoff_min: Duration::from_millis(200),
+            idle_backoff_max: Duration::from_secs(5),
+            publish_attempts: self.publish_attempts,
+            requests_per_second: self.requests_per_second,
+            seed,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Deliberate bugs, to prove that the checkers see. None of them is in the product: each is put between the core and its
+//! world, or into the model of the journal.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vodrelay::event::Event;
+use vodrelay::identity::{Progress, Recorded};
+use vodrelay::outcome::{CallFailure, PublishOutcome};
+use vodrelay::relay::core::{Answer, Effect, Settings};
+
+use super::check::Guarantee;
+
+/// One deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// A publish counts as acked when it leaves.
+    AckedWhenSent,
+    /// A returned message counts as acked.
+    ReturnedIsAcked,
+    /// A nack counts as an ack.
+    NackedIsAcked,
+    /// A refused publish counts as acked.
+    RefusedIsAcked,
+    /// No answer counts as an ack.
+    UnknownIsAcked,
+    /// A confirm does not wait for the commit of the ack.
+    ConfirmedBeforeCommit,
+    /// A publish does not wait for the commit of its record.
+    PublishedBeforeCommit,
+    /// The handle alone says what an event is.
+    HandleAlone,
+    /// The content alone says what an event is.
+    ContentAlone,
+    /// An equal event under way counts as the same.
+    LiveLeaseIsRedelivery,
+    /// Every event is the first of its content.
+    OneOccurrence,
+    /// The lease starts when the answer arrives.
+    LeaseFromAnswer,
+    /// The window is thought to be longer than it is.
+    WindowTooLong,
+    /// A confirm without an answer counts as a yes.
+    LostConfirmIsYes,
+    /// Every idle answer settles everything.
+    SettledAtOnce,
+    /// A redelivery is published like a new event.
+    PublishedOnRedelivery,
+    /// Events without a type are dropped.
+    TypelessDropped,
+    /// Events without a handle are dropped.
+    HandlelessDropped,
+    /// An idle answer is followed by the next poll at once.
+    NoIdleWait,
+    /// A failed publish is tried again at once.
+    NoPublishWait,
+    /// Events in flight have no limit.
+    UnboundedInFlight,
+    /// A shared handle is confirmed when the first of its events is safe.
+    FirstConfirmsShared,
+    /// A drain drops the polls in flight.
+    DrainDropsPull,
+    /// That a publish may have arrived is not written down.
+    UncertainForgotten,
+    /// A restart does not mark what was being published.
+    ReopenMarksNothing,
+    /// A restart does not publish what is in the journal.
+    NothingLoaded,
+    /// The body is written anew.
+    BodyRewritten,
+    /// One handle twice in a call.
+    HandleTwice,
+    /// A refused call is repeated as it is.
+    BadHandleNotIsolated,
+}
+
+impl Sabotage {
+    /// Each of them, with the promises one of which it must be seen to break.
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 29] = {
+        use Guarantee::{
+            Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
+            NothingMerged, RepeatsNamed,
+        };
+        [
+            (Sabotage::AckedWhenSent, &[NothingLost]),
+            (Sabotage::ReturnedIsAcked, &[NothingLost]),
+            (Sabotage::NackedIsAcked, &[NothingLost]),
+            (Sabotage::RefusedIsAcked, &[NothingLost]),
+            (Sabotage::UnknownIsAcked, &[NothingLost]),
+            (Sabotage::ConfirmedBeforeCommit, &[CommittedFirst]),
+            (Sabotage::PublishedBeforeCommit, &[CommittedFirst]),
+            (Sabotage::HandleAlone, &[NothingLost, NothingMerged]),
+            (Sabotage::ContentAlone, &[NothingLost, NothingMerged]),
+            (Sabotage::LiveLeaseIsRedelivery, &[NothingLost, NothingMerged]),
+            (Sabotage::OneOccurrence, &[NothingMerged]),
+            (Sabotage::LeaseFromAnswer, &[NeverLate]),
+            (Sabotage::WindowTooLong, &[NeverLate]),
+            (Sabotage::LostConfirmIsYes, &[NothingMerged]),
+            (Sabotage::SettledAtOnce, &[NothingMerged]),
+            (Sabotage::PublishedOnRedelivery, &[RepeatsNamed]),
+            (Sabotage::TypelessDropped, &[ComesToAnEnd, NothingLost]),
+            (Sabotage::HandlelessDropped, &[NothingLost]),
+            (Sabotage::NoIdleWait, &[Bounded]),
+            (Sabotage::NoPublishWait, &[Bounded]),
+            (Sabotage::UnboundedInFlight, &[Bounded]),
+            (Sabotage::FirstConfirmsShared, &[NothingLost]),
+            (Sabotage::DrainDropsPull, &[ComesToAnEnd]),
+            (Sabotage::UncertainForgotten, &[RepeatsNamed]),
+            (Sabotage::ReopenMarksNothing, &[RepeatsNamed]),
+            (Sabotage::NothingLoaded, &[ComesToAnEnd]),
+            (Sabotage::BodyRewritten, &[NothingAltered]),
+            (Sabotage::HandleTwice, &[Bounded]),
+            (Sabotage::BadHandleNotIsolated, &[NobodyWaits, ComesToAnEnd]),
+        ]
+    };
+
+    /// What a core with this bug would be told to do.
+    pub(crate) fn settings(self, settings: &mut Settings) {
+        match self {
+            Self::WindowTooLong => settings.window.length += Duration::from_secs(20),
+            Self::NoIdleWait => {
+                settings.idle_backoff_min = Duration::ZERO;
+                settings.idle_backoff_max = Duration::ZERO;
+            }
+            Self::UnboundedInFlight => settings.max_in_flight = usize::MAX / 2,
+            _ => {}
+        }
+    }
+
+    /// What the core is told of an answer.
+    pub(crate) fn answer(self, answer: &mut Answer) {
+        match self {
+            Self::TypelessDropped => answer.events.retain(|event| event.event_type.is_some()),
+            Self::HandlelessDropped => answer.events.retain(|event| event.handle.is_some()),
+            Self::FirstConfirmsShared => {
+                let mut seen = HashSet::new();
+                for event in &mut answer.events {
+                    if event.handle.is_some() && !seen.insert(event.handle.clone()) {
+                        *event = Arc::new(Event { handle: None, ..Event::clone(event) });
+                    }
+                }
+            }
+            Self::BodyRewritten => {
+                for event in &mut answer.events {
+                    let text: String = String::from_utf8_lossy(&event.body).split(' ').collect();
+                    *event = Arc::new(Event { body: text.into(), ..Event::clone(event) });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the core is told of a publish.
+    pub(crate) fn outcome(self, outcome: PublishOutcome) -> PublishOutcome {
+        match (self, &outcome) {
+            (Self::ReturnedIsAcked, PublishOutcome::Returned { .. })
+            | (Self::NackedIsAcked, PublishOutcome::Nacked)
+            | (Self::RefusedIsAcked, PublishOutcome::ChannelError { .. })
+            | (Self::UnknownIsAcked, PublishOutcome::Unknown { .. }) => PublishOutcome::Acked,
+            _ => outcome,
+        }
+    }
+
+    /// What the core is told of a confirm.
+    pub(crate) fn confirmed(self, result: Result<(), CallFailure>) -> Result<(), CallFailure> {
+        match (self, result) {
+            (Self::LostConfirmIsYes, Err(CallFailure::Transient)) => Ok(()),
+            (Self::BadHandleNotIsolated, Err(CallFailure::Refused)) => Err(CallFailure::Configuration),
+            _ => result,
+        }
+    }
+
+    /// What the core is told of a record.
+    pub(crate) fn recorded(self, recorded: &mut [Recorded]) {
+        if self == Self::PublishedOnRedelivery {
+            for one in recorded {
+                one.redelivered = false;
+                one.progress = Progress::default();
+            }
+        }
+    }
+
+    /// What becomes of an effect on its way out.
+    pub(crate) fn effect(self, effect: &mut Effect) {
+        if let (Self::HandleTwice, Effect::Confirm { handles, .. }) = (self, effect) {
+            handles.extend(handles.first().cloned());
+        }
+    }
+}
