@@ -48,6 +48,8 @@ pub struct KnownLease {
     pub handle: Option<EventHandle>,
     /// Whether its lease had lapsed when the answer now being judged arrived.
     pub lapsed: bool,
+    /// Whether the cloud accepted this delivery's handle.
+    pub confirmed: bool,
 }
 
 /// What the journal knows of one occurrence of the fingerprint in question.
@@ -59,13 +61,28 @@ pub struct Known {
     pub confirmed: bool,
     /// Whether another element of the answer now being judged was already taken for it. One answer brings an event once.
     pub taken: bool,
-    /// Its deliveries so far.
+    /// Its deliveries so far, the newest first.
     pub leases: Vec<KnownLease>,
 }
 
 impl Known {
     fn has(&self, handle: &EventHandle) -> bool {
         self.leases.iter().any(|lease| lease.handle.as_ref() == Some(handle))
+    }
+
+    fn is_live_under_another(&self, handle: &EventHandle) -> bool {
+        self.leases.iter().any(|lease| !lease.lapsed && lease.handle.as_ref() != Some(handle))
+    }
+
+    /// Whether the cloud can only hand it over under this handle because it forgot that it was confirmed. When another
+    /// handle was the one confirmed, two equal events had been taken for one, and this one still waits.
+    fn was_confirmed_by(&self, handle: &EventHandle) -> bool {
+        let by = |lease: &&KnownLease| lease.confirmed && lease.handle.as_ref() == Some(handle);
+        self.confirmed && (self.leases.iter().any(|lease| by(&lease)) || self.was_settled())
+    }
+
+    fn was_settled(&self) -> bool {
+        self.leases.iter().all(|lease| !lease.confirmed)
     }
 }
 
@@ -88,19 +105,30 @@ pub enum Verdict {
 ///
 /// `known` holds every unconfirmed occurrence and the newest occurrence, in the order of their occurrence. All unconfirmed
 /// ones count, not only the newest: when two equal events are under way and both come again, each is a redelivery.
-pub fn classify(known: &[Known], handle: Option<&EventHandle>) -> Verdict {
+///
+/// `late` says that the answer arrived after its own lease. It may be older than what the journal knows, so that nothing in
+/// it is taken for another event; and because none of its handles can be confirmed, an event that is one comes again.
+pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Verdict {
     let free = || known.iter().filter(|k| !k.taken);
+    let again = |known: &Known| Verdict::Redelivery { occurrence: known.occurrence };
     // The very handle of an occurrence: the cloud hands the same delivery over again, or forgot that it was confirmed.
     if let Some(handle) = handle {
-        let unconfirmed = free().find(|k| !k.confirmed && k.has(handle));
-        if let Some(again) = unconfirmed.or_else(|| free().rfind(|k| k.confirmed && k.has(handle))) {
-            return Verdict::Redelivery { occurrence: again.occurrence };
+        let same = |k: &&Known| !k.confirmed && k.has(handle) && !k.is_live_under_another(handle);
+        let newest = |k: &&Known| k.leases.first().is_some_and(|lease| lease.handle.as_ref() == Some(handle));
+        let unconfirmed = free().filter(same).find(newest).or_else(|| free().find(same));
+        let forgotten = || free().rfind(|k| k.has(handle) && k.was_confirmed_by(handle));
+        if let Some(known) = unconfirmed.or_else(forgotten) {
+            return again(known);
+        }
+    }
+    if late {
+        if let Some(known) = free().find(|k| !k.confirmed).or_else(|| free().next_back()) {
+            return again(known);
         }
     }
     // Unconfirmed, and visible again in the cloud: this must be it. No handle at all proves nothing either way.
-    let visible_again = |k: &&Known| !k.confirmed && k.leases.iter().all(|lease| lease.lapsed);
-    if let Some(again) = free().find(visible_again) {
-        return Verdict::Redelivery { occurrence: again.occurrence };
+    if let Some(known) = free().find(|k| !k.confirmed && k.leases.iter().all(|lease| lease.lapsed)) {
+        return again(known);
     }
     Verdict::New { occurrence: known.iter().map(|k| k.occurrence).max().unwrap_or(0) + 1 }
 }
@@ -116,9 +144,18 @@ mod tests {
     fn occurrence(occurrence: u32, confirmed: bool, leases: &[(&str, bool)]) -> Known {
         let leases = leases
             .iter()
-            .map(|(h, lapsed)| KnownLease { handle: Some(handle(h)), lapsed: *lapsed })
+            .rev()
+            .map(|(h, lapsed)| KnownLease { handle: Some(handle(h)), lapsed: *lapsed, confirmed: false })
             .collect();
         Known { occurrence, confirmed, taken: false, leases }
+    }
+
+    fn confirmed_by(occurrence_no: u32, leases: &[(&str, bool)], by: &str) -> Known {
+        let mut known = occurrence(occurrence_no, true, leases);
+        for lease in &mut known.leases {
+            lease.confirmed = lease.handle == Some(handle(by));
+        }
+        known
     }
 
     fn taken(mut known: Known) -> Known {
@@ -131,13 +168,13 @@ mod tests {
 
     #[track_caller]
     fn check(known: &[Known], name: &str, expected: Verdict) {
-        assert_eq!(classify(known, Some(&handle(name))), expected);
+        assert_eq!(classify(known, Some(&handle(name)), false), expected);
     }
 
     #[test]
     fn row_1_nothing_known_is_the_first_occurrence() {
         check(&[], "h", Verdict::New { occurrence: 1 });
-        assert_eq!(classify(&[], None), Verdict::New { occurrence: 1 });
+        assert_eq!(classify(&[], None, false), Verdict::New { occurrence: 1 });
     }
 
     #[test]
@@ -150,14 +187,14 @@ mod tests {
     fn row_3_unconfirmed_with_every_lease_lapsed_is_a_redelivery() {
         let known = [occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED)])];
         check(&known, "h3", Verdict::Redelivery { occurrence: 1 });
-        assert_eq!(classify(&known, None), Verdict::Redelivery { occurrence: 1 });
+        assert_eq!(classify(&known, None, false), Verdict::Redelivery { occurrence: 1 });
     }
 
     #[test]
     fn row_4_unconfirmed_with_a_live_lease_under_another_handle_is_a_second_equal_event() {
         let known = [occurrence(1, false, &[("h1", LAPSED), ("h2", LIVE)])];
         check(&known, "h3", Verdict::New { occurrence: 2 });
-        assert_eq!(classify(&known, None), Verdict::New { occurrence: 2 });
+        assert_eq!(classify(&known, None, false), Verdict::New { occurrence: 2 });
     }
 
     #[test]
@@ -167,7 +204,37 @@ mod tests {
 
     #[test]
     fn row_6_confirmed_with_this_very_handle_was_forgotten_by_the_cloud() {
+        let known = confirmed_by(1, &[("h1", LAPSED)], "h1");
+        check(&[known], "h1", Verdict::Redelivery { occurrence: 1 });
+        // Settled: no handle was seen to be confirmed, and any of them can be the one that was forgotten.
         check(&[occurrence(1, true, &[("h1", LAPSED)])], "h1", Verdict::Redelivery { occurrence: 1 });
+    }
+
+    #[test]
+    fn a_handle_that_another_one_was_confirmed_instead_of_is_an_event_that_still_waits() {
+        // h2 was taken for the event of h1, whose lease had lapsed; now h1 itself comes again.
+        let known = confirmed_by(1, &[("h1", LAPSED), ("h2", LAPSED)], "h2");
+        check(&[known], "h1", Verdict::New { occurrence: 2 });
+    }
+
+    #[test]
+    fn two_handles_of_one_occurrence_are_never_live_together() {
+        let known = occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED), ("h1", LIVE)]);
+        check(&[known.clone()], "h2", Verdict::New { occurrence: 2 });
+        // ... and when both come again, each finds the occurrence that it stood on last.
+        let known = occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED), ("h1", LAPSED)]);
+        let other = occurrence(2, false, &[("h2", LAPSED)]);
+        check(&[known, other], "h2", Verdict::Redelivery { occurrence: 2 });
+    }
+
+    #[test]
+    fn a_late_answer_is_never_another_event() {
+        let late = |known: &[Known]| classify(known, Some(&handle("h9")), true);
+        assert_eq!(late(&[occurrence(1, false, &[("h1", LIVE)])]), Verdict::Redelivery { occurrence: 1 });
+        let confirmed = confirmed_by(1, &[("h1", LIVE)], "h1");
+        assert_eq!(late(&[confirmed.clone()]), Verdict::Redelivery { occurrence: 1 });
+        assert_eq!(late(&[taken(confirmed)]), Verdict::New { occurrence: 2 });
+        assert_eq!(late(&[]), Verdict::New { occurrence: 1 });
     }
 
     #[test]

@@ -112,7 +112,8 @@ impl Store {
                 })
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        match classify(&known, event.handle.as_ref()) {
+        let late = answer.lease.lapsed(answer.received_at);
+        match classify(&known, event.handle.as_ref(), late) {
             Verdict::New { occurrence } => {
                 let attempts = u32::from(answer.publish_now);
                 let id = self.insert_event(answer, event, occurrence, attempts)?;
@@ -178,7 +179,7 @@ impl Store {
 
     fn leases(&self, event: EventId, answer: &Answer) -> rusqlite::Result<Vec<KnownLease>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT handle, boot, cutoff, lease_until FROM delivery WHERE event = ?1 ORDER BY id DESC LIMIT ?2",
+            "SELECT handle, boot, cutoff, lease_until, outcome IS 'confirmed' FROM delivery WHERE event = ?1 ORDER BY id DESC LIMIT ?2",
         )?;
         let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
             let lapsed = if row.get::<_, i64>(1)? == self.boot {
@@ -187,7 +188,8 @@ impl Store {
                 // The boot clock began anew; the wall clock is all that both boots share.
                 WallTime(row.get(3)?) <= answer.pulled_at
             };
-            Ok(KnownLease { handle: row.get::<_, Option<_>>(0)?.map(EventHandle), lapsed })
+            let handle = row.get::<_, Option<_>>(0)?.map(EventHandle);
+            Ok(KnownLease { handle, lapsed, confirmed: row.get(4)? })
         })?;
         rows.collect()
     }

@@ -12,7 +12,7 @@
 //! - Two relays do not know of each other: both may publish one event, and a relay that learns that the cloud is idle may
 //!   take for settled what the other one holds. Of them is asked: nothing lost, and each relay names its own repeats.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use vodrelay::identity::{DeliveryId, EventId};
 use vodrelay::outcome::PublishOutcome;
 use vodrelay::relay::core::{Answer, ConfirmAfter, Load, Parcel};
 
-use super::journal::Journal;
+use super::journal::{Delivery, Journal};
 use super::plan::{Plan, Theme};
 
 /// What is promised, and what is asked besides.
@@ -271,12 +271,12 @@ impl Checker {
     // --- what leaves a relay, and what comes back ---
 
     /// The relay asks for a pull.
-    pub(crate) fn pull_left(&mut self, relay: usize, sub_app: SubAppId) {
+    pub(crate) fn pull_asked(&mut self, relay: usize, sub_app: SubAppId) {
         let not_before = self.paces[relay].pull_not_before.get(&sub_app).copied().unwrap_or(0);
         if self.now < not_before {
             self.violated(
                 Guarantee::Bounded,
-                format!("a pull of {sub_app} {} ms after an unproductive one asked for a wait", not_before),
+                format!("a pull of {sub_app} before {not_before} ms, after one that brought nothing"),
             );
         }
         self.paces[relay].pulls.push_back(self.now);
@@ -440,23 +440,32 @@ impl Checker {
                     format!("relay {relay} confirms handle {handle}, whose lease ended at {cutoff} ms");
                 self.violated(Guarantee::NeverLate, what);
             }
-            // Events that came under this handle and whose newest delivery that is. All of them need the proof; when the
-            // handle came again, those that did not come with it are no longer behind it.
-            let live = journal.deliveries.iter().enumerate().filter(|(_, delivery)| {
+            // Events whose newest live delivery came under this handle. All of them need the proof; when the handle came
+            // again, those that did not come with it are no longer behind it.
+            let live = |delivery: &Delivery| delivery.lease.cutoff > Moment(self.now);
+            let under_it = journal.deliveries.iter().filter(|delivery| {
                 delivery.handle.as_ref() == Some(handle)
                     && journal.rows[delivery.row].event.sub_app == sub_app
-                    && delivery.lease.cutoff > Moment(self.now)
+                    && live(delivery)
             });
-            let rows: HashSet<usize> = live
-                .filter(|(at, delivery)| journal.rows[delivery.row].deliveries.last() == Some(at))
-                .map(|(_, delivery)| delivery.row)
-                .collect();
+            let newest = |row: usize| {
+                let mut newest_first =
+                    journal.rows[row].deliveries.iter().rev().map(|at| &journal.deliveries[*at]);
+                newest_first
+                    .find(|delivery| live(delivery))
+                    .is_some_and(|d| d.handle.as_ref() == Some(handle))
+            };
+            let rows: BTreeSet<usize> =
+                under_it.map(|delivery| delivery.row).filter(|row| newest(*row)).collect();
             let proven = |row: &usize| {
                 let row = &journal.rows[*row];
                 self.plan.confirm_after == ConfirmAfter::Journal || row.published || row.parked
             };
             if rows.is_empty() || !rows.iter().all(proven) {
-                let what = format!("relay {relay} confirms handle {handle} before the journal has the proof");
+                let shown: Vec<_> = rows.iter().map(|row| (row + 1, &journal.rows[*row])).collect();
+                let what = format!(
+                    "relay {relay} confirms handle {handle} before the journal has the proof: {shown:?}"
+                );
                 self.violated(Guarantee::CommittedFirst, what);
             }
         }

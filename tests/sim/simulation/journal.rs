@@ -142,7 +142,8 @@ impl Journal {
                 let leases = row.deliveries.iter().rev().take(NEWEST_DELIVERIES).map(|d| {
                     let delivery = &self.deliveries[*d];
                     let lapsed = delivery.lease.cutoff <= arrival.received_at;
-                    KnownLease { handle: delivery.handle.clone(), lapsed }
+                    let confirmed = delivery.outcome == Some(Outcome::Confirmed);
+                    KnownLease { handle: delivery.handle.clone(), lapsed, confirmed }
                 });
                 let known = Known {
                     occurrence: row.occurrence,
@@ -154,7 +155,7 @@ impl Journal {
             })
             .collect();
         let only_known: Vec<Known> = known.iter().map(|(_, known)| known.clone()).collect();
-        let verdict = self.judge(&only_known, event);
+        let verdict = self.judge(&only_known, event, arrival.lease.lapsed(arrival.received_at));
         let again = match verdict {
             Verdict::New { .. } => None,
             Verdict::Redelivery { occurrence } => {
@@ -203,7 +204,7 @@ impl Journal {
         }
     }
 
-    fn judge(&self, known: &[Known], event: &Event) -> Verdict {
+    fn judge(&self, known: &[Known], event: &Event, late: bool) -> Verdict {
         match (self.sabotage, known.last()) {
             (Some(Sabotage::ContentAlone), Some(last)) => Verdict::Redelivery { occurrence: last.occurrence },
             (Some(Sabotage::LiveLeaseIsRedelivery), _) => {
@@ -215,14 +216,14 @@ impl Journal {
                         one
                     })
                     .collect();
-                classify(&known, event.handle.as_ref())
+                classify(&known, event.handle.as_ref(), late)
             }
             (Some(Sabotage::OneOccurrence), None) => Verdict::New { occurrence: 1 },
-            (Some(Sabotage::OneOccurrence), _) => match classify(known, event.handle.as_ref()) {
+            (Some(Sabotage::OneOccurrence), _) => match classify(known, event.handle.as_ref(), late) {
                 Verdict::New { .. } => Verdict::New { occurrence: 1 },
                 redelivery => redelivery,
             },
-            _ => classify(known, event.handle.as_ref()),
+            _ => classify(known, event.handle.as_ref(), late),
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
 use vodrelay::event::{Event, EventHandle, SubAppId};
-use vodrelay::identity::EventId;
+use vodrelay::identity::{EventId, Recorded};
 use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
 
@@ -158,7 +158,16 @@ struct Process {
     pulls: BTreeSet<PullId>,
     confirms: BTreeSet<CallId>,
     flights: BTreeMap<u64, Flight>,
+    /// Calls whose end the core has not looked at yet.
+    ended: Vec<Ended>,
     draining: bool,
+}
+
+/// How a call ended, for the pace of those that follow.
+#[derive(Debug)]
+enum Ended {
+    Pull(SubAppId, u64, PullEnd),
+    Confirm(SubAppId),
 }
 
 /// A host with a journal on its disk.
@@ -239,7 +248,7 @@ pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outco
         events: world.put,
         crashes: world.crashes,
         repeats: checker.repeats,
-        rest_ms: world.now.saturating_sub(world.calm_since),
+        rest_ms: if world.stormy { 0 } else { world.now - world.calm_since },
         digest: world.digest,
     }
 }
@@ -413,7 +422,7 @@ impl World {
                 if self.process(relay).confirms.remove(&call) {
                     say!(self, "relay {relay}: {call:?} {result:?}");
                     if left && result.is_err_and(|failure| failure != CallFailure::Refused) {
-                        self.checker.confirm_failed(relay, sub_app);
+                        self.process(relay).ended.push(Ended::Confirm(sub_app));
                     }
                     let result = self.sabotage.map_or(result, |bug| bug.confirmed(result));
                     self.give(relay, Input::Confirmed { call, result });
@@ -466,6 +475,7 @@ impl World {
             pulls: BTreeSet::new(),
             confirms: BTreeSet::new(),
             flights: BTreeMap::new(),
+            ended: Vec::new(),
             draining: false,
         });
         let journal_up = host.journal_up;
@@ -538,6 +548,13 @@ impl World {
         if woken {
             inputs.push(Input::Tick);
         }
+        for ended in std::mem::take(&mut process.ended) {
+            match ended {
+                Ended::Pull(sub_app, sent_at, end) => self.checker.pull_ended(relay, sub_app, sent_at, end),
+                Ended::Confirm(sub_app) => self.checker.confirm_failed(relay, sub_app),
+            }
+        }
+        let process = self.process(relay);
         let only_a_tick = inputs.iter().all(|input| matches!(input, Input::Tick));
         let effects = process.core.step(Moment(now), inputs);
         let (load, wake) = (process.core.load(), process.core.next_wake());
@@ -582,6 +599,7 @@ impl World {
         let soon = self.rng.u64(0..4);
         match effect {
             Effect::Pull { pull, sub_app } => {
+                self.checker.pull_asked(relay, sub_app);
                 self.process(relay).pulls.insert(pull);
                 self.within(relay, soon, Within::PullLeaves { pull, sub_app });
             }
@@ -691,7 +709,11 @@ impl World {
                 let mut recorded = journal.record(&arrival);
                 let ids: Vec<EventId> = recorded.iter().map(|r| r.event).collect();
                 self.checker.committed(relay, journal, Committed::Recorded(&ids));
-                say!(self, "relay {relay} recorded {recorded:?}");
+                if self.trace {
+                    for (event, recorded) in arrival.answer.events.iter().zip(&recorded) {
+                        say_recorded(self.now, relay, event, recorded);
+                    }
+                }
                 if let Some(bug) = self.sabotage {
                     bug.recorded(&mut recorded);
                 }
@@ -780,7 +802,6 @@ impl World {
     }
 
     fn pull_leaves(&mut self, relay: usize, pull: PullId, sub_app: SubAppId) {
-        self.checker.pull_left(relay, sub_app);
         let sent_at = self.now;
         let give_up = Within::PullBack { pull, sub_app, sent_at, result: Err(CallFailure::Transient) };
         self.within(relay, self.plan.pull_timeout_ms, give_up);
@@ -867,9 +888,11 @@ impl World {
         let queue = &self.queues[&sub_app];
         let deliveries = &queue.event(delivered.number).expect("the ledger forgets nothing").deliveries;
         let (newest, earlier) = deliveries.split_last().expect("it was just delivered");
-        let known = newest.handle.is_some() && earlier.iter().any(|d| d.handle == newest.handle);
+        let bare = delivered.body.starts_with('[');
+        let known =
+            !bare && newest.handle.is_some() && earlier.last().is_some_and(|d| d.handle == newest.handle);
         let early = earlier.last().is_some_and(|d| d.until > self.now);
-        let forgot = self.forgotten_confirms.remove(&key);
+        let forgot = self.forgotten_confirms.contains(&key);
         self.checker.handed_out(sub_app, content, body, (early || forgot) && !known);
         if let Some(handle) = &delivered.handle {
             if self.strikes(Fault::HandlePoisoned) {
@@ -899,7 +922,7 @@ impl World {
             Ok(_) => PullEnd::Brought,
         };
         say!(self, "relay {relay}: {pull:?} {end:?}");
-        self.checker.pull_ended(relay, sub_app, sent_at, end);
+        self.process(relay).ended.push(Ended::Pull(sub_app, sent_at, end));
         let request_id: Arc<str> = format!("r{}", self.number).into();
         let result = result.map(|bodies| {
             let parse = |body| Arc::new(Event::parse(sub_app, body).expect("the emulator writes JSON"));
@@ -1167,8 +1190,12 @@ impl World {
             queue.advance(now);
             let hidden: Vec<EventNo> = queue.hidden().map(|(_, number)| number).collect();
             for number in hidden {
+                let handle = queue.event(number).and_then(|event| event.deliveries.last()?.handle.clone());
+                // Part of the events of one handle under that handle again: its confirm would delete the others as well,
+                // which the relay may never have met. No relay could know.
+                let shared = handle.is_some_and(|handle| behind(queue, &handle).len() > 1);
                 if self.rng.bool() {
-                    queue.force_redeliver(number, under);
+                    queue.force_redeliver(number, if shared { Redelivery::NewHandle } else { under });
                 }
             }
         }
@@ -1305,6 +1332,18 @@ fn behind(queue: &Queue, handle: &str) -> Vec<EventNo> {
 
 fn handed(taken: &[Delivered]) -> Vec<(u64, Option<&str>)> {
     taken.iter().map(|d| (d.number.0, d.handle.as_deref())).collect()
+}
+
+fn say_recorded(now: u64, relay: usize, event: &Event, recorded: &Recorded) {
+    let Recorded { event: id, delivery, occurrence, redelivered, progress, .. } = recorded;
+    let body = String::from_utf8_lossy(&event.body);
+    let again = if *redelivered { "again" } else { "new" };
+    eprintln!(
+        "{:>8} relay {relay} recorded {again} event {} occurrence {occurrence} delivery {} {progress:?}: {body}",
+        now - BEGIN,
+        id.0,
+        delivery.0
+    );
 }
 
 fn brief(effect: &Effect) -> String {
