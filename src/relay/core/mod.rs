@@ -337,6 +337,8 @@ struct Held {
     stage: HeldStage,
     /// Whether a call with it may have reached the cloud.
     tried: bool,
+    /// Whether it comes from an earlier run: further events under it may wait in the backlog.
+    recovered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

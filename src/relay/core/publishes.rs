@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage, Timer};
+use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, HeldId, Loaded, Stage, Timer};
 use crate::clock::Moment;
 use crate::outcome::PublishOutcome;
 use crate::relay::backoff::wait_after;
@@ -106,12 +106,23 @@ impl Core {
                 continue;
             };
             let fresh = self.carry_loaded(now, index, event, parcel, confirmed);
-            if let (true, Some((delivery, handle, lease))) = (fresh, live)
-                && !lease.lapsed(now)
-            {
-                self.hold_delivery(index, &handle, lease, now, delivery, event);
-                let held = self.open_handles[&(index, handle)];
-                self.queue_if_safe(now, held);
+            if let (true, Some((delivery, handle, lease))) = (fresh, live) {
+                if !lease.lapsed(now) {
+                    self.hold_delivery(index, &handle, lease, now, delivery, event);
+                    let id = self.open_handles[&(index, handle)];
+                    if let Some(held) = self.held.get_mut(&id) {
+                        held.recovered = true;
+                    }
+                    self.queue_if_safe(now, id);
+                }
+            }
+        }
+        if !self.backlog.is_open() {
+            let recovered = self.held.iter().filter(|(_, held)| held.recovered).map(|(id, _)| *id);
+            let mut recovered: Vec<HeldId> = recovered.collect();
+            recovered.sort_unstable();
+            for id in recovered {
+                self.queue_if_safe(now, id);
             }
         }
     }

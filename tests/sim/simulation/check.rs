@@ -618,6 +618,11 @@ impl Checker {
 
     // --- the end ---
 
+    /// A content that no broker and no journal has, if there is one.
+    pub(crate) fn nowhere(&self) -> Option<usize> {
+        self.contents.iter().position(|content| content.placed == 0)
+    }
+
     /// All that is said at the end, when everything has come to rest.
     pub(crate) fn at_the_end(&mut self, journals: &[&Journal]) {
         for at in 0..self.contents.len() {
