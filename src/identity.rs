@@ -122,7 +122,7 @@ pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Ve
         }
     }
     if late {
-        if let Some(known) = free().find(|k| !k.confirmed).or_else(|| free().next_back()) {
+        if let Some(known) = known.iter().find(|k| !k.confirmed).or(known.last()) {
             return again(known);
         }
     }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(late(&[occurrence(1, false, &[("h1", LIVE)])]), Verdict::Redelivery { occurrence: 1 });
         let confirmed = confirmed_by(1, &[("h1", LIVE)], "h1");
         assert_eq!(late(&[confirmed.clone()]), Verdict::Redelivery { occurrence: 1 });
-        assert_eq!(late(&[taken(confirmed)]), Verdict::New { occurrence: 2 });
+        assert_eq!(late(&[taken(confirmed)]), Verdict::Redelivery { occurrence: 1 });
         assert_eq!(late(&[]), Verdict::New { occurrence: 1 });
     }
 

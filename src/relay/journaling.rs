@@ -163,5 +163,5 @@ fn parcel(row: crate::journal::Loaded) -> Loaded {
         pulled_at: row.pulled_at,
         request_id: row.request_id,
     };
-    Loaded { event: row.event, parcel, confirmed: row.confirmed, live: row.live }
+    Loaded { event: row.event, parcel, confirmed: row.confirmed }
 }

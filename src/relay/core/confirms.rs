@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{CallId, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Stage, Timer};
+use super::{CallId, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Timer};
 use crate::clock::Moment;
 use crate::outcome::CallFailure;
 use crate::relay::backoff::Backoff;
@@ -230,7 +230,6 @@ impl Core {
                 other.lease = held.lease;
             }
             other.tried |= held.tried;
-            other.recovered |= held.recovered;
             other.deliveries.extend(held.deliveries);
         }
         self.queue_if_safe(now, into);
@@ -239,9 +238,10 @@ impl Core {
     /// Queues a handle for its call when all its events are safe; takes it back when a new event under it is not.
     pub(super) fn queue_if_safe(&mut self, now: Moment, id: HeldId) {
         let Some(held) = self.held.get(&id) else { return };
-        let mut events = held.deliveries.iter().filter_map(|(_, event)| self.events.get(event));
-        let known = !held.recovered || !self.backlog.is_open() || self.may_confirm(Stage::Stored);
-        let safe = known && events.all(|carried| self.may_confirm(carried.stage));
+        let safe = held
+            .deliveries
+            .iter()
+            .all(|(_, event)| self.events.get(event).is_none_or(|carried| self.may_confirm(carried.stage)));
         let index = held.sub_app;
         let stage = match held.stage {
             HeldStage::Waiting if safe => {

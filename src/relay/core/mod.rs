@@ -103,8 +103,6 @@ pub struct Loaded {
     pub parcel: Parcel,
     /// Whether the cloud has forgotten it already.
     pub confirmed: bool,
-    /// Its newest delivery, if that can still be confirmed.
-    pub live: Option<(DeliveryId, EventHandle, Lease)>,
 }
 
 /// Everything that can happen.
@@ -337,8 +335,6 @@ struct Held {
     stage: HeldStage,
     /// Whether a call with it may have reached the cloud.
     tried: bool,
-    /// Whether it comes from an earlier run: further events under it may wait in the backlog.
-    recovered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

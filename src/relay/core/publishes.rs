@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, HeldId, Loaded, Stage, Timer};
+use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage, Timer};
 use crate::clock::Moment;
 use crate::outcome::PublishOutcome;
 use crate::relay::backoff::wait_after;
@@ -98,36 +98,18 @@ impl Core {
 
     pub(super) fn loaded(&mut self, now: Moment, loaded: Vec<Loaded>) {
         self.backlog.read(loaded.last().map(|l| l.event), loaded.len());
-        for Loaded { event, parcel, confirmed, live } in loaded {
+        for Loaded { event, parcel, confirmed } in loaded {
             let sub_app = parcel.event.sub_app;
-            let Some(index) = self.queues.iter().position(|queue| queue.id == sub_app) else {
+            match self.queues.iter().position(|queue| queue.id == sub_app) {
+                Some(index) => self.carry_loaded(now, index, event, parcel, confirmed),
                 // Its sub-application was taken out of the configuration: it is published all the same, not confirmed.
-                self.carry_loaded(now, 0, event, parcel, true);
-                continue;
-            };
-            let fresh = self.carry_loaded(now, index, event, parcel, confirmed);
-            if let (true, Some((delivery, handle, lease))) = (fresh, live) {
-                if !lease.lapsed(now) {
-                    self.hold_delivery(index, &handle, lease, now, delivery, event);
-                    let id = self.open_handles[&(index, handle)];
-                    if let Some(held) = self.held.get_mut(&id) {
-                        held.recovered = true;
-                    }
-                    self.queue_if_safe(now, id);
-                }
-            }
-        }
-        if !self.backlog.is_open() {
-            let recovered = self.held.iter().filter(|(_, held)| held.recovered).map(|(id, _)| *id);
-            let mut recovered: Vec<HeldId> = recovered.collect();
-            recovered.sort_unstable();
-            for id in recovered {
-                self.queue_if_safe(now, id);
+                None => self.carry_loaded(now, 0, event, parcel, true),
             }
         }
     }
 
-    /// Whether the event was not in the relay's hands before.
+    /// Takes an event into the relay's hands, unless it is there already. The handles that an earlier run had for it are let
+    /// go: one of them may stand on further events, which that run had in its hands and this one has not.
     fn carry_loaded(
         &mut self,
         now: Moment,
@@ -135,7 +117,7 @@ impl Core {
         event: EventId,
         parcel: super::Parcel,
         confirmed: bool,
-    ) -> bool {
+    ) {
         let parcel = Some(Arc::new(parcel));
         if let Some(carried) = self.events.get_mut(&event) {
             if carried.stage == Stage::Stored {
@@ -143,7 +125,7 @@ impl Core {
                 carried.stage = Stage::Ready;
                 self.ready.push_back(event);
             }
-            return false;
+            return;
         }
         let carried = Carried {
             sub_app,
@@ -158,7 +140,6 @@ impl Core {
         };
         self.events.insert(event, carried);
         self.ready.push_back(event);
-        true
     }
 
     pub(super) fn publish_ready(&mut self) {

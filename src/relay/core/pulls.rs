@@ -248,7 +248,6 @@ impl Core {
                     deliveries: Vec::new(),
                     stage: HeldStage::Waiting,
                     tried: false,
-                    recovered: false,
                 };
                 self.held.insert(id, held);
                 self.open_handles.insert(key, id);

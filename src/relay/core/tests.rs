@@ -628,7 +628,7 @@ fn with_confirm_after_journal_the_backlog_waits_in_the_journal_and_drains_in_ord
                     request_id: "r".into(),
                 },
                 confirmed: true,
-                live: None,
+
             })
             .collect();
         play.give(Input::Loaded(page));

@@ -310,7 +310,7 @@ impl Journal {
     }
 
     /// Hands out unpublished events, and counts the attempt.
-    pub(crate) fn load(&mut self, after: EventId, limit: u32, now: Moment) -> Vec<Loaded> {
+    pub(crate) fn load(&mut self, after: EventId, limit: u32) -> Vec<Loaded> {
         if self.sabotage == Some(Sabotage::NothingLoaded) {
             return Vec::new();
         }
@@ -328,9 +328,6 @@ impl Journal {
             let delivery = &self.deliveries[newest];
             let mut event = Event::clone(&row.event);
             event.handle = delivery.handle.clone();
-            let open = delivery.outcome.is_none() && !row.confirmed && !delivery.lease.lapsed(now);
-            let live = delivery.handle.clone().filter(|_| open);
-            let delivery_id = DeliveryId(i64::try_from(newest).unwrap() + 1);
             loaded.push(Loaded {
                 event: id(at),
                 parcel: Parcel {
@@ -341,7 +338,6 @@ impl Journal {
                     request_id: delivery.request_id.clone(),
                 },
                 confirmed: row.confirmed,
-                live: live.map(|handle| (delivery_id, handle, delivery.lease)),
             });
         }
         loaded

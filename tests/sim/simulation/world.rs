@@ -536,7 +536,7 @@ impl World {
     }
 
     fn step(&mut self, relay: usize) {
-        let now = self.now;
+        let (now, trace) = (self.now, self.trace);
         let process = self.process(relay);
         let woken = process.wake.is_some_and(|at| at <= now);
         if !process.step_due && !woken {
@@ -556,8 +556,12 @@ impl World {
         }
         let process = self.process(relay);
         let only_a_tick = inputs.iter().all(|input| matches!(input, Input::Tick));
+        let told: Vec<String> = inputs.iter().filter(|_| trace).map(brief).collect();
         let effects = process.core.step(Moment(now), inputs);
         let (load, wake) = (process.core.load(), process.core.next_wake());
+        for told in told {
+            say!(self, "relay {relay} <- {told}");
+        }
         self.checker.stepped(relay, &load, only_a_tick && effects.is_empty(), wake);
         self.mix(effects.len() as u64 ^ (load.events as u64) << 8 ^ (load.handles as u64) << 24);
         let dies_after = (!effects.is_empty() && self.strikes(Fault::CrashInStep))
@@ -699,7 +703,6 @@ impl World {
 
     /// Commits one piece of work, and says what the core is told of it.
     fn apply(&mut self, relay: usize, effect: &Effect) -> (Input, String) {
-        let now = Moment(self.now);
         let host = &mut self.relays[relay];
         let journal = &mut host.journal;
         let what = if self.trace { brief(effect) } else { String::new() };
@@ -748,7 +751,7 @@ impl World {
                 journal.settle(sub_app, received_before);
                 Input::SettleRecorded
             }
-            Effect::Load { after, limit } => Input::Loaded(journal.load(after, limit, now)),
+            Effect::Load { after, limit } => Input::Loaded(journal.load(after, limit)),
             Effect::Pull { .. } | Effect::Publish { .. } | Effect::Confirm { .. } | Effect::Finished => {
                 unreachable!("not the journal's")
             }
@@ -1176,7 +1179,8 @@ impl World {
             }
             Fault::Suspend => {
                 let longer = lasts * 3;
-                self.relays[relay].asleep_until = self.now + longer;
+                let asleep_until = &mut self.relays[relay].asleep_until;
+                *asleep_until = (*asleep_until).max(self.now + longer);
             }
             Fault::WallJump => self.relays[relay].wall_offset = self.rng.i64(-4_000_000..4_000_000),
             Fault::Drain => self.drain(relay),
@@ -1192,10 +1196,12 @@ impl World {
             queue.advance(now);
             let hidden: Vec<EventNo> = queue.hidden().map(|(_, number)| number).collect();
             for number in hidden {
-                let handle = queue.event(number).and_then(|event| event.deliveries.last()?.handle.clone());
                 // Part of the events of one handle under that handle again: its confirm would delete the others as well,
                 // which the relay may never have met. No relay could know.
-                let shared = handle.is_some_and(|handle| behind(queue, &handle).len() > 1);
+                let shared = last_handle(queue, number).is_some_and(|handle| {
+                    let mut all = (1..=queue.counts().put).map(EventNo);
+                    all.any(|other| other != number && last_handle(queue, other) == Some(handle))
+                });
                 if self.rng.bool() {
                     queue.force_redeliver(number, if shared { Redelivery::NewHandle } else { under });
                 }
@@ -1239,7 +1245,6 @@ impl World {
         }
         for relay in 0..self.relays.len() {
             self.relays[relay].blocked_until = self.relays[relay].blocked_until.min(self.now);
-            self.relays[relay].asleep_until = self.relays[relay].asleep_until.min(self.now);
             self.relays[relay].linked = true;
             self.relays[relay].journal_up = true;
             self.give(relay, Input::Journal(JournalState::Up));
@@ -1275,6 +1280,9 @@ impl World {
 
     /// What is still under way, if anything is.
     fn not_at_rest(&self) -> Option<String> {
+        if self.now < self.calm_since + self.plan.pull_timeout_ms {
+            return Some("a slow answer may be on its way".into());
+        }
         for (sub_app, queue) in &self.queues {
             let left = (1..=queue.counts().put).filter_map(|number| queue.event(EventNo(number)));
             let left =
@@ -1287,6 +1295,9 @@ impl World {
             return Some(format!("content {content} is nowhere"));
         }
         for (at, host) in self.relays.iter().enumerate() {
+            if self.now < host.asleep_until + 1_000 {
+                return Some(format!("relay {at} is hardly awake"));
+            }
             let Some(process) = &host.process else { return Some(format!("relay {at} is not running")) };
             let load = process.core.load();
             if load.events + load.publishing + load.handles > 0 || load.backlog {
@@ -1335,6 +1346,11 @@ fn behind(queue: &Queue, handle: &str) -> Vec<EventNo> {
     (1..=queue.counts().put).map(EventNo).filter(latest).collect()
 }
 
+/// The handle that an event would keep.
+fn last_handle(queue: &Queue, number: EventNo) -> Option<&str> {
+    queue.event(number)?.deliveries.iter().rev().find_map(|delivery| delivery.handle.as_deref())
+}
+
 fn handed(taken: &[Delivered]) -> Vec<(u64, Option<&str>)> {
     taken.iter().map(|d| (d.number.0, d.handle.as_deref())).collect()
 }
@@ -1351,7 +1367,7 @@ fn say_recorded(now: u64, relay: usize, event: &Event, recorded: &Recorded) {
     );
 }
 
-fn brief(effect: &Effect) -> String {
-    let text = format!("{effect:?}");
+fn brief(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
     text.chars().take(200).collect()
 }
