@@ -14,6 +14,7 @@ use std::time::Instant;
 use clap::Parser;
 use simulation::campaign;
 use simulation::plan::Plan;
+use simulation::sabotage::Sabotage;
 
 /// Runs the relay's core in a simulated world.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ struct Arguments {
     /// Runs this seed alone.
     #[arg(long)]
     seed: Option<u64>,
+    /// Puts each deliberate bug in, and says which promise it is seen to break.
+    #[arg(long)]
+    sabotage: bool,
     /// Says everything that happens in it.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -52,6 +56,13 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if arguments.sabotage {
+        for (bug, expected) in Sabotage::ALL {
+            let seen = campaign::seen(bug, arguments.seeds);
+            println!("{}", campaign::row(bug, expected, seen.as_ref()));
+        }
+        return ExitCode::SUCCESS;
     }
     let began = Instant::now();
     let range = arguments.from..arguments.from + arguments.seeds;

@@ -7,6 +7,7 @@ use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded,
 use crate::clock::Moment;
 use crate::outcome::PublishOutcome;
 use crate::relay::backoff::wait_after;
+use crate::relay::pacing::EVENTS_PER_PULL;
 
 /// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with full batches.
 const PUBLISHING_MAX: usize = 256;
@@ -52,6 +53,11 @@ impl Backlog {
         self.open = true;
     }
 
+    /// How many events the read under way may bring.
+    pub(super) fn coming(&self) -> usize {
+        self.loading.map_or(0, |limit| limit as usize)
+    }
+
     fn read(&mut self, last: Option<EventId>, count: usize) {
         let limit = self.loading.take().unwrap_or(0);
         if let Some(last) = last {
@@ -81,7 +87,8 @@ impl Core {
 
     /// Reads on in the backlog while there is room for it.
     pub(super) fn load_backlog(&mut self) {
-        let room = (self.settings.max_in_flight.saturating_sub(self.events.len())).min(LOAD_MAX);
+        let taken = self.in_hand() + self.further_polls() * EVENTS_PER_PULL;
+        let room = self.settings.max_in_flight.saturating_sub(taken).min(LOAD_MAX);
         let worth_it = room >= LOAD_MAX.min(self.settings.max_in_flight / 4).max(1);
         if !self.backlog.is_open()
             || self.backlog.is_loading()

@@ -66,11 +66,19 @@ impl Core {
     /// A first poll needs room for its own batch, a further one for the batches of all further polls. Reserving for first
     /// polls would let many idle sub-applications starve each other.
     fn has_room(&self, index: usize) -> bool {
+        let own = if self.queues[index].polls.in_flight() == 0 { 1 } else { self.further_polls() + 2 };
+        self.in_hand() + self.backlog.coming() + own * EVENTS_PER_PULL <= self.settings.max_in_flight
+    }
+
+    /// Polls beyond the first of each sub-application: room is kept for what they bring.
+    pub(super) fn further_polls(&self) -> usize {
+        self.queues.iter().map(|q| q.polls.in_flight().saturating_sub(1)).sum()
+    }
+
+    /// Events in the relay's hands, or on their way there through the journal.
+    pub(super) fn in_hand(&self) -> usize {
         let recording: usize = self.recordings.values().map(|r| r.answer.events.len()).sum();
-        let held = self.events.len() + recording;
-        let further: usize = self.queues.iter().map(|q| q.polls.in_flight().saturating_sub(1)).sum();
-        let own = if self.queues[index].polls.in_flight() == 0 { 1 } else { further + 2 };
-        held + own * EVENTS_PER_PULL <= self.settings.max_in_flight
+        self.events.len() + recording
     }
 
     pub(super) fn pulled(

@@ -628,7 +628,6 @@ fn with_confirm_after_journal_the_backlog_waits_in_the_journal_and_drains_in_ord
                     request_id: "r".into(),
                 },
                 confirmed: true,
-
             })
             .collect();
         play.give(Input::Loaded(page));

@@ -128,3 +128,23 @@ pub(crate) fn seeds(
     failed.sort_by_key(|(seed, _)| *seed);
     (figures.into_inner().unwrap(), failed)
 }
+
+/// The first seed that shows a bug, among so many.
+pub(crate) fn seen(bug: Sabotage, within: u64) -> Option<(u64, Violation)> {
+    (0..within).find_map(|number| Some((number, seed(number, Some(bug), false).violation?)))
+}
+
+/// A bug and the checker that saw it, as a row of a table.
+pub(crate) fn row(bug: Sabotage, expected: &[Guarantee], seen: Option<&(u64, Violation)>) -> String {
+    let expected: Vec<String> = expected.iter().map(Guarantee::to_string).collect();
+    match seen {
+        Some((seed, violation)) => {
+            format!(
+                "{bug:<24?} seed {seed:>5}  {:<20} expected {}",
+                violation.guarantee.to_string(),
+                expected.join(", ")
+            )
+        }
+        None => format!("{bug:<24?} NOT SEEN    expected {}", expected.join(", ")),
+    }
+}

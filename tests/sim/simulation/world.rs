@@ -12,7 +12,7 @@ use vodrelay::identity::{EventId, Recorded};
 use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
 
-use super::check::{Checker, Committed, PullEnd, Violation};
+use super::check::{Checker, Committed, HandedOut, PullEnd, Violation};
 use super::journal::{Arrival, Journal};
 use super::plan::{Fault, Plan};
 use super::sabotage::Sabotage;
@@ -898,7 +898,12 @@ impl World {
             !bare && newest.handle.is_some() && earlier.last().is_some_and(|d| d.handle == newest.handle);
         let early = earlier.last().is_some_and(|d| d.until > self.now);
         let forgot = self.forgotten_confirms.contains(&key);
-        self.checker.handed_out(sub_app, content, body, (early || forgot) && !known);
+        let how = match (known, early || forgot) {
+            (true, _) => HandedOut::SameHandle,
+            (false, true) => HandedOut::Surprise,
+            (false, false) => HandedOut::Usual,
+        };
+        self.checker.handed_out(sub_app, content, body, how);
         if let Some(handle) = &delivered.handle {
             if self.strikes(Fault::HandlePoisoned) {
                 say!(self, "handle {handle} is poisoned");
