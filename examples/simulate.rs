@@ -59,8 +59,7 @@ fn main() -> ExitCode {
     }
     if arguments.sabotage {
         for (bug, expected) in Sabotage::ALL {
-            let seen = campaign::seen(bug, arguments.seeds);
-            println!("{}", campaign::row(bug, expected, seen.as_ref()));
+            println!("{}", campaign::row(bug, &campaign::seen(bug, expected, arguments.seeds)));
         }
         return ExitCode::SUCCESS;
     }

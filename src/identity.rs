@@ -122,7 +122,8 @@ pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Ve
         }
     }
     if late {
-        if let Some(known) = known.iter().find(|k| !k.confirmed).or(known.last()) {
+        let unconfirmed = free().chain(known).find(|k| !k.confirmed);
+        if let Some(known) = unconfirmed.or(known.last()) {
             return again(known);
         }
     }

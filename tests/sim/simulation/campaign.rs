@@ -129,22 +129,33 @@ pub(crate) fn seeds(
     (figures.into_inner().unwrap(), failed)
 }
 
-/// The first seed that shows a bug, among so many.
-pub(crate) fn seen(bug: Sabotage, within: u64) -> Option<(u64, Violation)> {
-    (0..within).find_map(|number| Some((number, seed(number, Some(bug), false).violation?)))
+/// What became of a bug: the first seed that showed it by any checker, and the first by one of those expected.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) first: Option<(u64, Violation)>,
+    pub(crate) expected: Option<(u64, Violation)>,
 }
 
-/// A bug and the checker that saw it, as a row of a table.
-pub(crate) fn row(bug: Sabotage, expected: &[Guarantee], seen: Option<&(u64, Violation)>) -> String {
-    let expected: Vec<String> = expected.iter().map(Guarantee::to_string).collect();
-    match seen {
-        Some((seed, violation)) => {
-            format!(
-                "{bug:<24?} seed {seed:>5}  {:<20} expected {}",
-                violation.guarantee.to_string(),
-                expected.join(", ")
-            )
+/// Looks for a bug in so many seeds.
+pub(crate) fn seen(bug: Sabotage, expected: &[Guarantee], within: u64) -> Seen {
+    let mut seen = Seen::default();
+    for number in 0..within {
+        let Some(violation) = seed(number, Some(bug), false).violation else { continue };
+        let is_expected = expected.contains(&violation.guarantee);
+        seen.first.get_or_insert_with(|| (number, violation.clone()));
+        if is_expected {
+            seen.expected = Some((number, violation));
+            break;
         }
-        None => format!("{bug:<24?} NOT SEEN    expected {}", expected.join(", ")),
     }
+    seen
+}
+
+/// A bug and the checkers that saw it, as a row of a table.
+pub(crate) fn row(bug: Sabotage, seen: &Seen) -> String {
+    let shown = |seen: &Option<(u64, Violation)>| match seen {
+        Some((seed, violation)) => format!("seed {seed:>4} {:<18}", violation.guarantee.to_string()),
+        None => format!("{:<28}", "NOT SEEN"),
+    };
+    format!("{:<24} first {} expected {}", format!("{bug:?}"), shown(&seen.first), shown(&seen.expected))
 }

@@ -367,18 +367,18 @@ impl Checker {
                 format!("event {} of relay {relay} has two contents", event.0),
             );
         }
-        if left > attempts {
-            let what = format!("publish {left} of event {} of relay {relay}, {attempts} on record", event.0);
-            self.violated(Guarantee::CommittedFirst, what);
+        if failed_at.is_some_and(|at| now < at + 200) {
+            let what = format!("event {} of relay {relay} is published again without a wait", event.0);
+            self.violated(Guarantee::Bounded, what);
         }
         if confirmed_as_published {
             let what =
                 format!("event {} of relay {relay} is published again after its ack is on record", event.0);
             self.violated(Guarantee::RepeatsNamed, what);
         }
-        if failed_at.is_some_and(|at| now < at + 200) {
-            let what = format!("event {} of relay {relay} is published again without a wait", event.0);
-            self.violated(Guarantee::Bounded, what);
+        if left > attempts {
+            let what = format!("publish {left} of event {} of relay {relay}, {attempts} on record", event.0);
+            self.violated(Guarantee::CommittedFirst, what);
         }
     }
 

@@ -100,7 +100,7 @@ impl Sabotage {
             (Sabotage::SettledAtOnce, &[NothingMerged]),
             (Sabotage::PublishedOnRedelivery, &[RepeatsNamed]),
             (Sabotage::TypelessDropped, &[ComesToAnEnd, NothingLost]),
-            (Sabotage::HandlelessDropped, &[NothingLost]),
+            (Sabotage::HandlelessDropped, &[ComesToAnEnd, NothingLost]),
             (Sabotage::NoIdleWait, &[Bounded]),
             (Sabotage::NoPublishWait, &[Bounded]),
             (Sabotage::UnboundedInFlight, &[Bounded]),

@@ -214,7 +214,9 @@ pub(crate) struct World {
     queues: BTreeMap<SubAppId, Queue>,
     /// The content of each event of a queue, by its number.
     contents: HashMap<(SubAppId, EventNo), usize>,
-    forgotten_confirms: BTreeSet<(SubAppId, EventNo)>,
+    /// Events that the cloud forgot to have forgotten, or handed out too early under another handle: from then on they are
+    /// others to the relay.
+    surprising: BTreeSet<(SubAppId, EventNo)>,
     poisoned: BTreeSet<EventHandle>,
     relays: Vec<Relay>,
     next_flight: u64,
@@ -286,7 +288,7 @@ impl World {
             texts: Vec::new(),
             queues: plan.sub_apps.iter().map(queue).collect(),
             contents: HashMap::new(),
-            forgotten_confirms: BTreeSet::new(),
+            surprising: BTreeSet::new(),
             poisoned: BTreeSet::new(),
             relays: (0..plan.relays).map(relay).collect(),
             next_flight: 0,
@@ -897,11 +899,13 @@ impl World {
         let known =
             !bare && newest.handle.is_some() && earlier.last().is_some_and(|d| d.handle == newest.handle);
         let early = earlier.last().is_some_and(|d| d.until > self.now);
-        let forgot = self.forgotten_confirms.contains(&key);
-        let how = match (known, early || forgot) {
-            (true, _) => HandedOut::SameHandle,
-            (false, true) => HandedOut::Surprise,
-            (false, false) => HandedOut::Usual,
+        let how = if known {
+            HandedOut::SameHandle
+        } else if early || self.surprising.contains(&key) {
+            self.surprising.insert(key);
+            HandedOut::Surprise
+        } else {
+            HandedOut::Usual
         };
         self.checker.handed_out(sub_app, content, body, how);
         if let Some(handle) = &delivered.handle {
@@ -1039,7 +1043,7 @@ impl World {
         let queue = &self.queues[&sub_app];
         for handle in handles {
             for number in behind(queue, &handle.0) {
-                self.forgotten_confirms.insert((sub_app, number));
+                self.surprising.insert((sub_app, number));
             }
         }
     }
