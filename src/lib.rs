@@ -6,6 +6,7 @@
 //! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
+//! - [`crash`]: where a test build can be made to die.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
 //! - [`vod`]: the client of the cloud's API.
 //! - [`journal`]: the durable record, in SQLite.
@@ -22,6 +23,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod emulator;
 pub mod event;
 pub mod identity;

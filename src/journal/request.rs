@@ -90,6 +90,24 @@ impl Request {
         Ok(())
     }
 
+    /// What it is, for the names of crash points.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Record(..) => "record",
+            Self::Attempts(..) => "attempts",
+            Self::Published(..) => "published",
+            Self::Parked(..) => "parked",
+            Self::Confirmed(..) => "confirmed",
+            Self::HandleOutcome(..) => "handle_outcome",
+            Self::Settle { .. } => "settle",
+            Self::Load { .. } => "load",
+            Self::Release(..) => "release",
+            Self::Summary(_) => "summary",
+            #[cfg(test)]
+            Self::Sql(..) => "sql",
+        }
+    }
+
     /// Tells the caller; to be called after the commit.
     pub(super) fn reply(self) {
         match self {

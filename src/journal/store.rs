@@ -13,6 +13,7 @@ use rusqlite::{
 use super::schema::{self, Found};
 use super::{Answer, Attempt, HandleOutcome, Loaded, OpenError, Summary};
 use crate::clock::{Moment, WallTime, boot_id};
+use crate::crash;
 use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
 use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
 use crate::lease::Lease;
@@ -461,7 +462,9 @@ fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
          WHERE state = 'received' AND state <> 'confirmed' AND attempts > 0 AND uncertain = 0",
         [],
     )?;
+    crash::point("committing", "start");
     tx.commit()?;
+    crash::point("committed", "start");
     Ok(boot)
 }
 

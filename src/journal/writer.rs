@@ -14,6 +14,7 @@ use super::OpenError;
 use super::files::{Identity, Lock};
 use super::request::Request;
 use super::store::{Store, next_step};
+use crate::crash;
 use crate::outcome::JournalState;
 
 /// Requests that share one commit at most.
@@ -120,6 +121,7 @@ impl Work {
             }
             self.commit_at_last(&mut batch)?;
             for request in batch.drain(..) {
+                crash::point("committed", request.name());
                 request.reply();
             }
         }
@@ -166,6 +168,7 @@ impl Work {
         let transaction = self.store.begin()?;
         for request in batch {
             request.run(&self.store)?;
+            crash::point("committing", request.name());
         }
         transaction.commit()?;
         self.commits.fetch_add(1, Ordering::Relaxed);

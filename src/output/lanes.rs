@@ -20,6 +20,7 @@ use super::amqp::Options;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
 use super::{Job, link, topology, unknown};
+use crate::crash;
 use crate::outcome::PublishOutcome;
 
 /// As many as one pull brings.
@@ -267,7 +268,10 @@ async fn publish_one(
 ) -> lapin::Result<Confirmation> {
     // Mandatory: RabbitMQ acks what it could not route, and only the return tells.
     let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    channel.basic_publish(short(exchange), short(&routing_key), mandatory, &body, properties).await?.await
+    let sent =
+        channel.basic_publish(short(exchange), short(&routing_key), mandatory, &body, properties).await?;
+    crash::point("sent", "publish");
+    sent.await
 }
 
 fn answer(confirmation: Confirmation) -> Option<Answer> {

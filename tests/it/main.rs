@@ -5,6 +5,7 @@
 mod broker;
 mod check;
 mod config;
+mod crash;
 mod emulator;
 mod house;
 mod journal;

@@ -1,7 +1,7 @@
 //! A whole world for one test: an emulated VOD, a relay with its journal, and a queue at a real RabbitMQ.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ pub(crate) struct World {
     pub(crate) emulator: Emulator,
     pub(crate) config: Config,
     pub(crate) queue: String,
-    _folder: tempfile::TempDir,
+    /// The configuration once more, as the environment of a relay that is a process of its own.
+    pub(crate) variables: Vec<(String, String)>,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -37,7 +39,7 @@ impl World {
         let queue = unique("events");
         let set = |key: &str, value: String| (format!("VODRELAY_{key}"), value);
         let ids: Vec<String> = sub_apps.iter().map(ToString::to_string).collect();
-        let variables = [
+        let mut variables = vec![
             set("VOD__ENDPOINT", emulator.endpoint()),
             set("VOD__SUB_APP_IDS", ids.join(",")),
             set("VOD__WINDOW", "4s".to_owned()),
@@ -49,8 +51,11 @@ impl World {
             set("AMQP__QUEUE", queue.clone()),
             set("JOURNAL__PATH", folder.path().join("journal.db").display().to_string()),
         ];
-        let config = Config::from_variables(variables.into_iter()).unwrap();
-        Self { emulator, config, queue, _folder: folder }
+        let config = Config::from_variables(variables.iter().cloned()).unwrap();
+        let credential = emulator.credential();
+        variables.push(("TENCENTCLOUD_SECRET_ID".to_owned(), credential.secret_id.clone()));
+        variables.push(("TENCENTCLOUD_SECRET_KEY".to_owned(), credential.secret_key.expose().to_owned()));
+        Self { emulator, config, queue, variables, folder }
     }
 
     pub(crate) fn places(&self) -> Places {
@@ -64,6 +69,11 @@ impl World {
 
     pub(crate) async fn start(&self) -> Running {
         Running::start(&self.config, self.places()).await.unwrap()
+    }
+
+    /// Where files of this world can be put; it goes with the world.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn journal_path(&self) -> PathBuf {

@@ -1,0 +1,171 @@
+//! The relay as a process: started, killed, asked to drain, and never left behind.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::broker::LIMIT;
+use crate::world::World;
+
+/// A process group that cannot outlive this process: its leader waits for the end of a pipe that this process holds, and
+/// then kills the whole group.
+struct Leash(Child);
+
+impl Leash {
+    fn new() -> Self {
+        let leader = Command::new("sh")
+            .args(["-c", "read -r _; kill -9 0"])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(leader.unwrap())
+    }
+
+    fn group(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// What the lives of one relay have in common: its program, its configuration, its journal, its log.
+pub(crate) struct Host {
+    program: PathBuf,
+    variables: Vec<(String, String)>,
+    journal: PathBuf,
+    log: PathBuf,
+    leash: Leash,
+}
+
+impl Host {
+    /// The relay of this name in this world, with a journal of its own.
+    pub(crate) fn new(program: &Path, world: &World, name: &str, more: &[(&str, &str)]) -> Self {
+        let journal = world.folder().join(format!("{name}.db"));
+        let mut variables = world.variables.clone();
+        let path = ("VODRELAY_JOURNAL__PATH", journal.to_str().unwrap());
+        for (key, value) in [path].iter().chain(more) {
+            variables.push(((*key).to_owned(), (*value).to_owned()));
+        }
+        let log = world.folder().join(format!("{name}.log"));
+        Self { program: program.to_owned(), variables, journal, log, leash: Leash::new() }
+    }
+
+    pub(crate) fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear().envs(self.variables.iter().cloned()).current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// One life. It may end at a crash point: `committed record:3`.
+    pub(crate) fn start(&self, crash_at: Option<&str>) -> Relay {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = self.command();
+        command.arg("run").stdout(Stdio::null()).stderr(log).process_group(self.leash.group());
+        if let Some(point) = crash_at {
+            command.env("CRASH_AT", point);
+        }
+        Relay { child: command.spawn().unwrap(), log: self.log.clone() }
+    }
+
+    /// The message ids that the program itself names as possible duplicates.
+    pub(crate) fn maybe_duplicates(&self) -> BTreeSet<String> {
+        let listed = self
+            .command()
+            .args(["events", "list", "--maybe-duplicate", "--json", "--limit", "1000000"])
+            .output()
+            .unwrap();
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        let lines = String::from_utf8(listed.stdout).unwrap();
+        let id = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["maybe_duplicate"], true, "{line}");
+            event["message_id"].as_str().unwrap().to_owned()
+        };
+        lines.lines().map(id).collect()
+    }
+
+    /// Every life so far, in its own words.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// One life of a relay. Dropping it kills it.
+pub(crate) struct Relay {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Relay {
+    pub(crate) fn signal(&self, signal: Signal) {
+        // The child is unreaped until it is waited for, so that its number is its own.
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Whether it has ended by itself. An end that no crash point explains fails the test.
+    pub(crate) fn has_crashed(&mut self) -> bool {
+        let Some(status) = self.child.try_wait().unwrap() else { return false };
+        assert_eq!(status.signal(), Some(9), "the relay ended by itself: {status}\n{}", tail(&self.log));
+        true
+    }
+
+    /// SIGKILL. Says whether it was alive until then.
+    pub(crate) fn kill(mut self) -> bool {
+        if self.has_crashed() {
+            return false;
+        }
+        self.signal(Signal::SIGKILL);
+        assert_eq!(self.child.wait().unwrap().signal(), Some(9));
+        true
+    }
+
+    /// Waits until it has ended, in bounded time.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + 2 * LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the relay does not end\n{}", tail(&self.log));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// SIGTERM, and the drain that follows.
+    pub(crate) async fn drained(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", tail(&self.log));
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The last words of a log.
+fn tail(log: &Path) -> String {
+    let text = File::open(log).and_then(std::io::read_to_string).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
