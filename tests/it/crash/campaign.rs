@@ -13,10 +13,15 @@ use vodrelay::emulator::{Action, Fault, FaultKind, Redelivery, State};
 use super::audit::{audit, figure};
 use super::process::{Host, Relay};
 use crate::broker::{Broker, LIMIT};
-use crate::world::World;
+use crate::world::{WINDOW, World};
 
 /// How long a life may go on without what it is to be killed at.
 const LIFE_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// How old one of two relays gets at the most. A relay takes an idle answer for the proof that the cloud has forgotten an
+/// event, a window and five seconds after it had it; another relay that holds the event just then, and dies with it, makes
+/// that proof wrong. No relay here lives long enough for it.
+const SECOND_RELAY_LIMIT: Duration = Duration::from_secs(4);
 
 /// Where a process can be made to die, in the order of an event's way: see `src/crash.rs`.
 pub(crate) const POINTS: [&str; 11] = [
@@ -170,9 +175,13 @@ pub(crate) async fn run(broker: &Broker, plan: &Plan) -> Figures {
         figures.at_points += u32::from(crashed);
         life.kill();
         figures.kills += 1;
+        if rng.u32(..15) == 0 {
+            // The next life finds leases that are nearly over, or just over.
+            tokio::time::sleep(WINDOW.mul_f64(rng.f64())).await;
+        }
         if let Some(other) = others.pop() {
             // The one that was killed comes back, and it is the other one's turn.
-            if rng.bool() {
+            if rng.bool() || other.age() > SECOND_RELAY_LIMIT {
                 others.push(hosts[next].start(None));
                 other.kill();
                 figures.kills += 1;
@@ -233,6 +242,11 @@ async fn live(
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         return life.has_crashed();
+    }
+    if plan.relays == 1 && rng.u32(..20) == 0 {
+        // Leases lapse, and events come again, within one life.
+        tokio::time::sleep(WINDOW.mul_f64(1.2)).await;
+        return false;
     }
     let before = world.emulator.stats().events();
     let (deliveries, confirmed) = (before.deliveries, before.confirmed);

@@ -81,7 +81,7 @@ impl Host {
         if let Some(point) = crash_at {
             command.env("CRASH_AT", point);
         }
-        Relay { child: command.spawn().unwrap(), log: self.log.clone() }
+        Relay { child: command.spawn().unwrap(), born: Instant::now(), log: self.log.clone() }
     }
 
     /// The message ids that the program itself names as possible duplicates.
@@ -110,6 +110,7 @@ impl Host {
 /// One life of a relay. Dropping it kills it.
 pub(crate) struct Relay {
     child: Child,
+    born: Instant,
     log: PathBuf,
 }
 
@@ -117,6 +118,18 @@ impl Relay {
     pub(crate) fn signal(&self, signal: Signal) {
         // The child is unreaped until it is waited for, so that its number is its own.
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Whether the process has got so far in its start that this signal would no longer just end it.
+    fn handles(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (signal as u64 - 1)) != 0
+    }
+
+    /// For how long it has lived.
+    pub(crate) fn age(&self) -> Duration {
+        self.born.elapsed()
     }
 
     /// Whether it has ended by itself. An end that no crash point explains fails the test.
@@ -150,6 +163,11 @@ impl Relay {
 
     /// SIGTERM, and the drain that follows.
     pub(crate) async fn drained(mut self) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.handles(Signal::SIGTERM) {
+            assert!(Instant::now() < deadline, "the relay does not start\n{}", tail(&self.log));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.signal(Signal::SIGTERM);
         let status = self.ended().await;
         assert_eq!(status.code(), Some(0), "{}", tail(&self.log));

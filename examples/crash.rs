@@ -1,0 +1,79 @@
+//! Kills the relay as often as asked: `cargo run --release --example crash -- --kills 1000 --seed 1`.
+//!
+//! It builds the program, starts a RabbitMQ node of its own and an emulated cloud, and runs one campaign after another. Each
+//! has a fresh queue and fresh journals, and its seed draws the number of relays and sub-applications, the proof that a
+//! confirm waits for, the faults and the moments. The program dies by SIGKILL; at the end of each campaign the ledger of the
+//! cloud, the queue and the journals are compared. The same seed gives the same plan, but not the same moments.
+//!
+//! A program with debug assertions also dies at named points inside: leave out `--release` for that.
+
+#![expect(clippy::unwrap_used, reason = "a campaign that cannot go on says so by panicking")]
+
+#[expect(dead_code, reason = "these campaigns need a part of what the tests use")]
+#[path = "../tests/it/broker.rs"]
+mod broker;
+#[path = "../tests/it/crash/campaigns.rs"]
+mod crash;
+#[expect(dead_code, reason = "these campaigns need a part of what the tests use")]
+#[path = "../tests/it/world.rs"]
+mod world;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::Parser;
+
+use broker::Broker;
+use crash::campaign::{Figures, Plan, run};
+
+/// So many kills share one queue and one set of journals.
+const KILLS_PER_CAMPAIGN: u32 = 100;
+
+/// Kill the relay over and over, and see that nothing is lost
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many kills, at least
+    #[arg(long, default_value_t = 1_000)]
+    kills: u32,
+    /// Where chance begins; campaigns count on from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The program to kill, instead of the one that is built for it
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() {
+    let args = Args::parse();
+    let program = args.program.unwrap_or_else(build);
+    let points = cfg!(debug_assertions);
+    let broker = Broker::start().await;
+    let mut total = Figures::default();
+    for seed in args.seed.. {
+        let left = args.kills.saturating_sub(total.kills);
+        if left == 0 {
+            break;
+        }
+        let plan = Plan::by_chance(&program, seed, left.min(KILLS_PER_CAMPAIGN), points);
+        eprintln!("{plan:?}");
+        let figures = run(&broker, &plan).await;
+        eprintln!("  {figures}");
+        total += figures;
+    }
+    println!("{total}");
+}
+
+/// Builds the program in the profile of this one, which does not bring it up to date by itself.
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--bin", "vodrelay"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    assert!(command.status().expect("cargo can be run").success(), "the program cannot be built");
+    let example = std::env::current_exe().expect("a program knows where it is");
+    let profile = example.ancestors().nth(2).expect("an example lies two folders below its profile's");
+    profile.join("vodrelay")
+}
