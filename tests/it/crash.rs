@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use vodrelay::emulator::{Action, Fault, FaultKind};
+use vodrelay::emulator::{Action, Fault, FaultKind, Verdict};
 
-use crate::broker::{LIMIT, shared};
+use crate::broker::{LIMIT, Received, shared};
 use crate::world::World;
-use audit::{audit, figure};
+use audit::{Evidence, audit, figure};
 use campaign::{POINTS, Plan, Source, finish, run};
 use process::{Host, Relay};
 
@@ -135,7 +135,8 @@ async fn killed_in_the_middle_of_a_drain_and_ended_by_a_second_sigterm() {
     let hosts = [Host::new(Path::new(PROGRAM), &world, "relay", &longer)];
     let mut source = Source::new();
     for round in 0..6 {
-        let drains = || hosts[0].log().matches("drain begins").count();
+        let log = world.folder().join("relay.log");
+        let drains = || std::fs::read_to_string(&log).unwrap_or_default().matches("drain begins").count();
         let before = (world.emulator.stats().events().confirmed, drains());
         // A confirm that is answered after a while is waited for by the drain.
         let held = Fault::always(FaultKind::SlowAnswer { ms: 60_000 }).on(Action::ConfirmEvents);
@@ -159,6 +160,65 @@ async fn killed_in_the_middle_of_a_drain_and_ended_by_a_second_sigterm() {
     }
     finish(&world, &hosts).await;
     assert_eq!(audit(broker, &world, &hosts).await.events, 120);
+}
+
+/// The comparison itself: what would be wrong is seen, each by its own finding.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_comparison_sees_what_is_wrong() {
+    let broker = shared().await;
+    let world = World::new(&broker.url(), &[0]).await;
+    let hosts = [host(&world)];
+    Source::new().put(&world, 0, 5);
+    finish(&world, &hosts).await;
+    let mut evidence = Evidence::gather(broker, &world, &hosts).await;
+    assert_eq!(evidence.findings(), [""; 0]);
+    assert_eq!(evidence.messages.len(), 5);
+    let first = evidence.messages[0].clone();
+    let mut sees = |what: &str, tamper: &dyn Fn(&mut Evidence), mend: &dyn Fn(&mut Evidence)| {
+        tamper(&mut evidence);
+        let found = evidence.findings();
+        assert!(found.iter().any(|finding| finding.starts_with(what)), "{what}: {found:#?}");
+        mend(&mut evidence);
+        assert_eq!(evidence.findings(), [""; 0], "{what}");
+    };
+    let id = first.message_id();
+    let (mut altered, mut renamed) = (first.clone(), first.clone());
+    altered.body.push(b' ');
+    renamed.properties = renamed.properties.with_message_id(format!("{id}-2").into());
+    let replace = |with: &Received| {
+        let with = with.clone();
+        move |evidence: &mut Evidence| evidence.messages[0] = with.clone()
+    };
+    let put_back = replace(&first);
+    sees("no delivery had this body", &replace(&altered), &put_back);
+    sees("lost", &replace(&altered), &put_back);
+    sees("a repeat under another id", &replace(&renamed), &put_back);
+    sees("only at one end", &replace(&renamed), &put_back);
+    let add = |evidence: &mut Evidence| evidence.messages.push(first.clone());
+    let take = |evidence: &mut Evidence| drop(evidence.messages.pop());
+    sees("2 copies of 1 attempts on record", &add, &take);
+    sees("a repeat that is not named", &add, &take);
+    let state = |name: &'static str| {
+        let id = id.clone();
+        move |evidence: &mut Evidence| evidence.journals[0].events.get_mut(&id).unwrap().0 = name.to_owned()
+    };
+    sees(&format!("{id} is still published"), &state("published"), &state("confirmed"));
+    let later = |ms: i64| {
+        move |evidence: &mut Evidence| {
+            let confirm = &mut evidence.ledger.confirms[0];
+            confirm.at = confirm.at.checked_add_signed(ms).unwrap();
+        }
+    };
+    sees("after the cutoff by", &later(4_000), &later(-4_000));
+    let verdict = |verdict| move |evidence: &mut Evidence| evidence.ledger.confirms[0].verdict = verdict;
+    sees("ConfirmRecord", &verdict(Verdict::Late), &verdict(Verdict::Confirmed));
+    let requests = evidence.journals[0].requests.clone();
+    evidence.journals[0].requests.clear();
+    assert!(evidence.findings().iter().any(|finding| finding.starts_with("published from an answer")));
+    evidence.journals[0].requests = requests;
+    evidence.journals[0].leases.clear();
+    assert!(evidence.findings().iter().all(|finding| finding.starts_with("confirmed, and its delivery")));
+    assert!(!evidence.findings().is_empty());
 }
 
 fn plan(seed: u64, kills: u32) -> Plan {

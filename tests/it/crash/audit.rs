@@ -30,15 +30,15 @@ pub(crate) struct Audit {
 }
 
 /// One journal, as it is after the end.
-struct Journal {
+pub(crate) struct Journal {
     /// State and attempts, by message id.
-    events: BTreeMap<String, (String, u32)>,
+    pub(crate) events: BTreeMap<String, (String, u32)>,
     /// When its pull was sent and its cutoff, by handle.
-    leases: HashMap<String, Vec<(i64, i64)>>,
+    pub(crate) leases: HashMap<String, Vec<(i64, i64)>>,
     /// The answers that it recorded.
-    requests: HashSet<String>,
+    pub(crate) requests: HashSet<String>,
     /// What the program itself names.
-    maybe_duplicates: BTreeSet<String>,
+    pub(crate) maybe_duplicates: BTreeSet<String>,
 }
 
 impl Journal {
@@ -74,31 +74,47 @@ impl Journal {
     }
 }
 
-/// Compares all ends. Every event that was put must differ from every other.
-pub(crate) async fn audit(broker: &Broker, world: &World, hosts: &[Host]) -> Audit {
-    let ledger = world.emulator.ledger(None);
-    let messages = broker.drain(&world.queue, ledger.events.len()).await;
-    let journals: Vec<Journal> = hosts.iter().map(Journal::read).collect();
-    let mut wrong = Vec::new();
-    let carried = carried(&ledger, &messages, &mut wrong);
-    check_messages(&ledger, &messages, &carried, &journals, &mut wrong);
-    check_journals(&messages, &journals, &mut wrong);
-    let nearest_ms = check_confirms(&ledger, &journals, &mut wrong);
-    for host in hosts {
-        if let Some(line) = host.log().lines().find(|line| line.contains("panicked")) {
-            wrong.push(line.to_owned());
-        }
+/// What all ends hold after the end.
+pub(crate) struct Evidence {
+    pub(crate) ledger: Ledger,
+    pub(crate) messages: Vec<Received>,
+    pub(crate) journals: Vec<Journal>,
+}
+
+impl Evidence {
+    /// Empties the queue, and reads the journals of relays that have ended.
+    pub(crate) async fn gather(broker: &Broker, world: &World, hosts: &[Host]) -> Self {
+        let ledger = world.emulator.ledger(None);
+        let messages = broker.drain(&world.queue, ledger.events.len()).await;
+        Self { ledger, messages, journals: hosts.iter().map(Journal::read).collect() }
     }
+
+    /// Everything that is wrong. Every event that was put must differ from every other.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let carried = carried(&self.ledger, &self.messages, &mut wrong);
+        check_messages(&self.ledger, &self.messages, &carried, &self.journals, &mut wrong);
+        check_journals(&self.messages, &self.journals, &mut wrong);
+        check_confirms(&self.ledger, &self.journals, &mut wrong);
+        wrong
+    }
+}
+
+/// Compares all ends, and panics when something is wrong.
+pub(crate) async fn audit(broker: &Broker, world: &World, hosts: &[Host]) -> Audit {
+    let evidence = Evidence::gather(broker, world, hosts).await;
+    let mut wrong = evidence.findings();
     if !wrong.is_empty() {
         let count = wrong.len();
         wrong.truncate(10);
         panic!("{count} findings, among them:\n{}", wrong.join("\n"));
     }
+    let Evidence { ledger, messages, journals } = evidence;
     Audit {
         events: ledger.events.len(),
         duplicates: messages.len() - ledger.events.len(),
         redeliveries: ledger.events.iter().map(|event| event.deliveries.len() - 1).sum(),
-        nearest_ms,
+        nearest_ms: check_confirms(&ledger, &journals, &mut Vec::new()),
     }
 }
 
@@ -197,7 +213,7 @@ fn check_confirms(ledger: &Ledger, journals: &[Journal], wrong: &mut Vec<String>
         let after = confirm.at.cast_signed() - cutoff;
         nearest = nearest.max(after);
         if after > ON_ITS_WAY {
-            wrong.push(format!("{after} ms after the cutoff: {confirm:?}"));
+            wrong.push(format!("after the cutoff by {after} ms: {confirm:?}"));
         }
     }
     nearest

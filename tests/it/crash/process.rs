@@ -100,11 +100,6 @@ impl Host {
         };
         lines.lines().map(id).collect()
     }
-
-    /// Every life so far, in its own words.
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
 }
 
 /// One life of a relay. Dropping it kills it.
