@@ -228,22 +228,27 @@ fn text(message: &Received, header: &str) -> String {
     }
 }
 
-/// Everything that is known of one event.
+/// Everything that is known of one event, in the order of time at each end.
 fn history<'a>(
     event: &EventRecord,
     messages: impl Iterator<Item = &'a Received>,
     journals: &[Journal],
 ) -> String {
-    let mut told = format!("{event:#?}\n");
+    let mut told = format!("event {} of sub-application {}\n", event.number.0, event.sub_app_id);
+    let _ = writeln!(told, "  put at {}, confirmed at {:?}", event.put_at, event.confirmed_at);
+    for delivery in &event.deliveries {
+        let handle = delivery.handle.as_deref().unwrap_or_default();
+        let holders = journals.iter().enumerate().filter(|(_, journal)| journal.leases.contains_key(handle));
+        let holders: Vec<usize> = holders.map(|(number, _)| number).collect();
+        let _ = writeln!(told, "  delivered at {} as {handle}, known to journals {holders:?}", delivery.at);
+    }
     for message in messages {
-        let id = message.message_id();
-        let fields = ["x-vod-event-handle", "x-vod-request-id", "x-vod-occurrence", "x-vod-redelivered"];
-        let _ = writeln!(told, "message {id}");
-        for field in fields {
-            let _ = writeln!(told, "  {field}: {:?}", message.header(field));
-        }
+        let (id, handle) = (message.message_id(), text(message, "x-vod-event-handle"));
+        let _ = writeln!(told, "  message {id} of the delivery as {handle}");
         for (number, journal) in journals.iter().enumerate() {
-            let _ = writeln!(told, "  journal {number}: {:?}", journal.events.get(&id));
+            if let Some((state, attempts)) = journal.events.get(&id) {
+                let _ = writeln!(told, "    journal {number}: {state} after {attempts} attempts");
+            }
         }
     }
     told
