@@ -15,7 +15,7 @@ pub struct Malformed {
     pub offset: usize,
 }
 
-/// No node; ends a list of siblings.
+/// No node, or no key; ends a list of siblings.
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,16 @@ enum Kind {
     Bool,
 }
 
-#[derive(Debug)]
-struct Node<'a> {
-    kind: Kind,
-    /// The literal text of a scalar; a string's without its quotes. Empty for objects and arrays.
-    literal: &'a [u8],
-    /// The member's key, unescaped where that is possible; `None` outside objects.
-    key: Option<Cow<'a, [u8]>>,
+/// A value, as places in the text: an answer may hold a node in every other byte, so that a node has to be small.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    /// Where the value begins; its first byte tells its kind.
+    start: u32,
+    /// Where a scalar ends.
+    end: u32,
+    /// Where the member's key begins, without its quotes; [`NONE`] outside objects.
+    key_start: u32,
+    key_end: u32,
     first_child: u32,
     next_sibling: u32,
 }
@@ -43,7 +46,8 @@ struct Node<'a> {
 /// A JSON text cut into nodes.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
-    nodes: Vec<Node<'a>>,
+    text: &'a [u8],
+    nodes: Vec<Node>,
 }
 
 /// A container whose end has not been read yet.
@@ -56,26 +60,38 @@ struct Open {
 impl<'a> Document<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader { text, at: 0 };
-        let mut nodes: Vec<Node<'a>> = Vec::with_capacity(64);
+        if u32::try_from(text.len()).is_err() {
+            return Err(reader.malformed());
+        }
+        // All at once: a list that grows holds its old half too while it moves.
+        let mut document = Self { text, nodes: Vec::with_capacity(most_nodes(text)) };
         let mut open: Vec<Open> = Vec::new();
         loop {
             // At the start of a value, or of a member inside an object, or at the end of a container.
             reader.skip_white_space();
             let first_in_container = open.last().is_some_and(|o| o.last_child == NONE);
-            let in_object = open.last().is_some_and(|o| nodes[o.node as usize].kind == Kind::Object);
+            let in_object = open.last().is_some_and(|o| document.kind(o.node) == Kind::Object);
             let closes = first_in_container && reader.peek() == Some(if in_object { b'}' } else { b']' });
             if !closes {
-                let key = if in_object { Some(reader.key()?) } else { None };
-                let (kind, literal) = reader.value()?;
-                let index = u32::try_from(nodes.len()).map_err(|_| reader.malformed())?;
-                nodes.push(Node { kind, literal, key, first_child: NONE, next_sibling: NONE });
+                let (key_start, key_end) = if in_object { reader.key()? } else { (NONE, NONE) };
+                let start = place(reader.at);
+                let kind = reader.value()?;
+                let end = place(reader.at);
+                let index = u32::try_from(document.nodes.len()).map_err(|_| reader.malformed())?;
+                document.nodes.push(Node {
+                    start,
+                    end,
+                    key_start,
+                    key_end,
+                    first_child: NONE,
+                    next_sibling: NONE,
+                });
                 if let Some(parent) = open.last_mut() {
                     if parent.last_child == NONE {
-                        nodes[parent.node as usize].first_child = index;
+                        document.nodes[parent.node as usize].first_child = index;
                     } else {
-                        let previous = parent.last_child as usize;
-                        nodes[previous].next_sibling = index;
-                        parent.sorted &= nodes[previous].key <= nodes[index as usize].key;
+                        document.nodes[parent.last_child as usize].next_sibling = index;
+                        parent.sorted &= document.key(parent.last_child) <= document.key(index);
                     }
                     parent.last_child = index;
                 }
@@ -88,13 +104,9 @@ impl<'a> Document<'a> {
             loop {
                 reader.skip_white_space();
                 let Some(container) = open.last() else {
-                    return if reader.at == text.len() {
-                        Ok(Self { nodes })
-                    } else {
-                        Err(reader.malformed())
-                    };
+                    return if reader.at == text.len() { Ok(document) } else { Err(reader.malformed()) };
                 };
-                let is_object = nodes[container.node as usize].kind == Kind::Object;
+                let is_object = document.kind(container.node) == Kind::Object;
                 match reader.next() {
                     Some(b',') if container.last_child != NONE => break,
                     Some(b'}') if is_object => {}
@@ -102,7 +114,7 @@ impl<'a> Document<'a> {
                     _ => return Err(reader.malformed()),
                 }
                 if is_object && !container.sorted {
-                    sort_members(&mut nodes, container.node);
+                    document.sort_members(container.node);
                 }
                 open.pop();
             }
@@ -111,6 +123,47 @@ impl<'a> Document<'a> {
                 return Err(reader.malformed());
             }
         }
+    }
+
+    fn kind(&self, node: u32) -> Kind {
+        match self.text[self.nodes[node as usize].start as usize] {
+            b'{' => Kind::Object,
+            b'[' => Kind::Array,
+            b'"' => Kind::String,
+            b'n' => Kind::Null,
+            b't' | b'f' => Kind::Bool,
+            _ => Kind::Number,
+        }
+    }
+
+    /// The literal text of a scalar; a string's without its quotes.
+    fn literal(&self, node: u32) -> &'a [u8] {
+        let Node { start, end, .. } = self.nodes[node as usize];
+        let quote = usize::from(self.kind(node) == Kind::String);
+        &self.text[start as usize + quote..end as usize - quote]
+    }
+
+    /// The member's key, unescaped where that is possible; `None` outside objects.
+    fn key(&self, node: u32) -> Option<Cow<'a, [u8]>> {
+        let Node { key_start, key_end, .. } = self.nodes[node as usize];
+        (key_start != NONE).then(|| unescape(&self.text[key_start as usize..key_end as usize]))
+    }
+
+    /// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
+    fn sort_members(&mut self, object: u32) {
+        let mut members = Vec::new();
+        let mut next = self.nodes[object as usize].first_child;
+        while next != NONE {
+            members.push(next);
+            next = self.nodes[next as usize].next_sibling;
+        }
+        members.sort_by_cached_key(|member| self.key(*member));
+        let mut after = NONE;
+        for member in members.into_iter().rev() {
+            self.nodes[member as usize].next_sibling = after;
+            after = member;
+        }
+        self.nodes[object as usize].first_child = after;
     }
 
     pub(super) fn root(&self) -> Value<'_> {
@@ -135,15 +188,16 @@ impl<'a> Document<'a> {
         let mut stack: Vec<Frame> = Vec::new();
         let mut current = 0;
         loop {
-            let node = &self.nodes[current as usize];
-            match node.kind {
+            let kind = self.kind(current);
+            match kind {
                 Kind::Object | Kind::Array => {
-                    let (begin, close) = if node.kind == Kind::Object { (b'{', b'}') } else { (b'[', b']') };
+                    let (begin, close) = if kind == Kind::Object { (b'{', b'}') } else { (b'[', b']') };
                     out.push(begin);
-                    stack.push(Frame { next: node.first_child, close, root: stack.is_empty(), begun: false });
+                    let next = self.nodes[current as usize].first_child;
+                    stack.push(Frame { next, close, root: stack.is_empty(), begun: false });
                 }
-                Kind::String => write_string(out, &unescape(node.literal)),
-                Kind::Number | Kind::Null | Kind::Bool => out.extend_from_slice(node.literal),
+                Kind::String => write_string(out, &unescape(self.literal(current))),
+                Kind::Number | Kind::Null | Kind::Bool => out.extend_from_slice(self.literal(current)),
             }
             loop {
                 let Some(frame) = stack.last_mut() else { return };
@@ -153,10 +207,10 @@ impl<'a> Document<'a> {
                     continue;
                 }
                 current = frame.next;
-                let child = &self.nodes[current as usize];
-                frame.next = child.next_sibling;
-                if let Some(key) = &child.key
-                    && (child.kind == Kind::Null || (frame.root && key.as_ref() == without))
+                frame.next = self.nodes[current as usize].next_sibling;
+                let key = self.key(current);
+                if let Some(key) = &key
+                    && (self.kind(current) == Kind::Null || (frame.root && key.as_ref() == without))
                 {
                     continue;
                 }
@@ -164,7 +218,7 @@ impl<'a> Document<'a> {
                     out.push(b',');
                 }
                 frame.begun = true;
-                if let Some(key) = &child.key {
+                if let Some(key) = &key {
                     write_string(out, key);
                     out.push(b':');
                 }
@@ -174,21 +228,31 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
-fn sort_members(nodes: &mut [Node<'_>], object: u32) {
-    let mut members = Vec::new();
-    let mut next = nodes[object as usize].first_child;
-    while next != NONE {
-        members.push(next);
-        next = nodes[next as usize].next_sibling;
+/// A place in a text that is known to be no longer than places can tell.
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(NONE)
+}
+
+/// As many nodes as the text can have, by what parts them: a value follows the start, a comma, or the start of a container.
+fn most_nodes(text: &[u8]) -> usize {
+    let mut most = 1;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b',' | b'[' | b'{' => most += 1,
+            b'"' => loop {
+                match bytes.next() {
+                    Some(b'\\') => {
+                        bytes.next();
+                    }
+                    Some(b'"') | None => break,
+                    Some(_) => {}
+                }
+            },
+            _ => {}
+        }
     }
-    members.sort_by(|a, b| nodes[*a as usize].key.cmp(&nodes[*b as usize].key));
-    let mut after = NONE;
-    for member in members.into_iter().rev() {
-        nodes[member as usize].next_sibling = after;
-        after = member;
-    }
-    nodes[object as usize].first_child = after;
+    most
 }
 
 /// One value inside a document.
@@ -199,17 +263,17 @@ pub(super) struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    fn node(self) -> &'a Node<'a> {
-        &self.document.nodes[self.node as usize]
+    fn kind(self) -> Kind {
+        self.document.kind(self.node)
     }
 
     pub(super) fn is_object(self) -> bool {
-        self.node().kind == Kind::Object
+        self.kind() == Kind::Object
     }
 
     fn children(self) -> impl Iterator<Item = Value<'a>> {
         let document = self.document;
-        let first = Some(self.node().first_child).filter(|n| *n != NONE);
+        let first = Some(document.nodes[self.node as usize].first_child).filter(|n| *n != NONE);
         std::iter::successors(first, move |n| {
             Some(document.nodes[*n as usize].next_sibling).filter(|n| *n != NONE)
         })
@@ -217,8 +281,8 @@ impl<'a> Value<'a> {
     }
 
     /// The members of an object, sorted by key; nothing for other values.
-    pub(super) fn members(self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> {
-        self.children().filter_map(|child| Some((child.node().key.as_deref()?, child)))
+    pub(super) fn members(self) -> impl Iterator<Item = (Cow<'a, [u8]>, Value<'a>)> {
+        self.children().filter_map(move |child| Some((self.document.key(child.node)?, child)))
     }
 
     /// The elements of an array, or the values of an object.
@@ -229,21 +293,25 @@ impl<'a> Value<'a> {
     /// The last member of this name that is not null.
     pub(super) fn member(self, name: &str) -> Option<Value<'a>> {
         self.members()
-            .filter(|(key, value)| *key == name.as_bytes() && value.node().kind != Kind::Null)
+            .filter(|(key, value)| key.as_ref() == name.as_bytes() && value.kind() != Kind::Null)
             .last()
             .map(|(_, value)| value)
     }
 
-    /// A string's text.
+    /// What a string stands for.
+    pub(super) fn string(self) -> Option<Cow<'a, [u8]>> {
+        (self.kind() == Kind::String).then(|| unescape(self.document.literal(self.node)))
+    }
+
+    /// A string's text; what is no text in it is replaced.
     pub(super) fn text(self) -> Option<String> {
-        let node = self.node();
-        (node.kind == Kind::String).then(|| String::from_utf8_lossy(&unescape(node.literal)).into_owned())
+        self.string().map(|text| String::from_utf8_lossy(&text).into_owned())
     }
 
     /// A number's literal text.
     pub(super) fn number(self) -> Option<String> {
-        let node = self.node();
-        (node.kind == Kind::Number).then(|| String::from_utf8_lossy(node.literal).into_owned())
+        let literal = || String::from_utf8_lossy(self.document.literal(self.node)).into_owned();
+        (self.kind() == Kind::Number).then(literal)
     }
 }
 
@@ -304,7 +372,11 @@ fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     for &byte in text {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0x00..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            0x00..0x20 => {
+                let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+            }
             _ => out.push(byte),
         }
     }
@@ -316,7 +388,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     fn malformed(&self) -> Malformed {
         Malformed { offset: self.at.min(self.text.len()) }
     }
@@ -337,60 +409,64 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn key(&mut self) -> Result<Cow<'a, [u8]>, Malformed> {
-        let literal = self.string()?;
+    /// Reads a key up to the member's value; where its literal text begins and ends.
+    fn key(&mut self) -> Result<(u32, u32), Malformed> {
+        let start = self.at + 1;
+        self.string()?;
+        let end = self.at - 1;
         self.skip_white_space();
         if self.next() != Some(b':') {
             return Err(self.malformed());
         }
         self.skip_white_space();
-        Ok(unescape(literal))
+        Ok((place(start), place(end)))
     }
 
-    fn value(&mut self) -> Result<(Kind, &'a [u8]), Malformed> {
+    /// Reads a scalar, or the first byte of a container.
+    fn value(&mut self) -> Result<Kind, Malformed> {
         match self.peek() {
             Some(b'{') => {
                 self.at += 1;
-                Ok((Kind::Object, &[]))
+                Ok(Kind::Object)
             }
             Some(b'[') => {
                 self.at += 1;
-                Ok((Kind::Array, &[]))
+                Ok(Kind::Array)
             }
-            Some(b'"') => Ok((Kind::String, self.string()?)),
+            Some(b'"') => {
+                self.string()?;
+                Ok(Kind::String)
+            }
             Some(b'n') => self.word(Kind::Null, b"null"),
             Some(b't') => self.word(Kind::Bool, b"true"),
             Some(b'f') => self.word(Kind::Bool, b"false"),
             Some(b'-' | b'0'..=b'9') => {
-                let start = self.at;
                 while matches!(self.peek(), Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')) {
                     self.at += 1;
                 }
-                Ok((Kind::Number, &self.text[start..self.at]))
+                Ok(Kind::Number)
             }
             _ => Err(self.malformed()),
         }
     }
 
-    fn word(&mut self, kind: Kind, word: &[u8]) -> Result<(Kind, &'a [u8]), Malformed> {
+    fn word(&mut self, kind: Kind, word: &[u8]) -> Result<Kind, Malformed> {
         let end = self.at + word.len();
         if self.text.get(self.at..end) != Some(word) {
             return Err(self.malformed());
         }
-        let literal = &self.text[self.at..end];
         self.at = end;
-        Ok((kind, literal))
+        Ok(kind)
     }
 
-    /// A string's literal text without its quotes.
-    fn string(&mut self) -> Result<&'a [u8], Malformed> {
+    /// Reads a string with its quotes.
+    fn string(&mut self) -> Result<(), Malformed> {
         if self.next() != Some(b'"') {
             return Err(self.malformed());
         }
-        let start = self.at;
         loop {
             match self.next() {
-                Some(b'"') => return Ok(&self.text[start..self.at - 1]),
+                Some(b'"') => return Ok(()),
                 Some(b'\\') => {
                     self.next();
                 }

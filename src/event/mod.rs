@@ -77,7 +77,8 @@ pub struct Event {
     pub sub_app: SubAppId,
     /// The event's JSON, byte for byte as the cloud sent it.
     pub body: Bytes,
-    /// The receipt of this delivery; an event without one is carried, and cannot be confirmed.
+    /// The receipt of this delivery; an event without one is carried, and cannot be confirmed. What is no text (invalid
+    /// UTF-8, a lone surrogate) could only be sent back as something else, and is none.
     pub handle: Option<EventHandle>,
     /// `EventType`, if the event has one.
     pub event_type: Option<Arc<str>>,
@@ -91,7 +92,7 @@ pub struct Event {
 
 impl Event {
     /// Reads one element of an `EventSet`. Anything that is JSON is an event: a type that nobody knows, members that
-    /// nobody knows, no type, no handle, not even an object.
+    /// nobody knows, no type, no handle, not even an object. Strings may hold bytes that are not UTF-8: they are bytes too.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Event {
     pub fn parse(sub_app: SubAppId, body: Bytes) -> Result<Self, Malformed> {
         let document = Document::parse(&body)?;
         let root = document.root();
-        let handle = root.member("EventHandle").and_then(scalar_text).map(|h| EventHandle(h.into()));
+        let handle = root.member("EventHandle").and_then(handle_text).map(|h| EventHandle(h.into()));
         let event_type = root.member("EventType").and_then(|v| v.text()).filter(|t| !t.is_empty());
         let content = || root.members().filter(|(_, value)| value.is_object()).map(|(_, value)| value);
         let file_id = content().find_map(|value| {
@@ -120,6 +121,14 @@ impl Event {
             fingerprint,
             body: body.clone(),
         })
+    }
+}
+
+/// A handle, if it can be sent back as it came.
+fn handle_text(value: Value<'_>) -> Option<String> {
+    match value.string() {
+        Some(text) => String::from_utf8(text.into_owned()).ok().filter(|text| !text.is_empty()),
+        None => value.number(),
     }
 }
 
@@ -170,6 +179,14 @@ mod tests {
             assert_eq!((event.handle, event.event_type), (None, None), "{json}");
         }
         assert!(Event::parse(SubAppId(0), Bytes::from_static(b"{\"a\":}")).is_err());
+    }
+
+    #[test]
+    fn a_handle_that_is_no_text_is_none_and_the_event_is_one() {
+        assert_eq!(event(r#"{"EventHandle":"\ud800","EventType":"T"}"#).handle, None);
+        let body = Bytes::from_static(b"{\"EventHandle\":\"\xff\",\"EventType\":\"T\xff\",\"x\":\"\xfe\"}");
+        let event = Event::parse(SubAppId(7), body.clone()).unwrap();
+        assert_eq!((event.handle, event.event_type.as_deref(), event.body), (None, Some("T\u{fffd}"), body));
     }
 
     #[test]
