@@ -184,8 +184,9 @@ fn show_json(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
         deliveries: &'a [DeliveryRow],
         body: &'a RawValue,
     }
-    // Raw: a parsed body would lose digits, order and repeated keys.
-    let body = serde_json::from_slice(&shown.body)?;
+    // Raw: a parsed body would lose digits, order and repeated keys. What is not UTF-8 in it has no place in JSON.
+    let body = String::from_utf8_lossy(&shown.body);
+    let body = serde_json::from_str(&body)?;
     write_json(
         out,
         &Object { event: &shown.event, fingerprint: &shown.fingerprint, deliveries: &shown.deliveries, body },

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use serde_json::value::RawValue;
+use tracing::warn;
 
 use super::classify::{Action, CallError};
 use crate::event::{Event, EventHandle, SubAppId};
@@ -14,6 +15,10 @@ use crate::outcome::CallFailure;
 
 /// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";
+
+/// The most events that an answer may bring. The cloud hands out 16 at a time; an event costs more memory here than the two
+/// bytes that it can be written in.
+const MOST_EVENTS: usize = 1024;
 
 /// What a request says. The documents promise an error for members that the API does not know, so that there are no others.
 #[derive(Clone, Copy)]
@@ -76,6 +81,8 @@ pub struct EventConfig {
 pub(super) struct Answer {
     action: Action,
     body: Bytes,
+    /// The body as [`legible`] text of the same length.
+    text: Bytes,
     pub(super) request_id: Option<String>,
     error: Option<(String, String)>,
 }
@@ -87,14 +94,15 @@ impl Answer {
     ///
     /// A [`CallFailure::Transient`] of our own when `body` is no answer of this API.
     pub(super) fn read(action: Action, body: Bytes) -> Result<Self, CallError> {
-        let response = Members::response(action, &body)?;
+        let text = legible(&body);
+        let response = Members::response(action, &text)?;
         let request_id = response.text("RequestId").filter(|id| !id.is_empty());
         // Whatever stands there but null is an error: no success is read out of a shape that nobody has seen yet.
         let error = response.raw("Error").map(|_| {
             let text = |name| response.object("Error").and_then(|error| error.text(name));
             (text("Code").unwrap_or_default(), text("Message").unwrap_or_else(|| "no message".to_owned()))
         });
-        Ok(Self { action, body, request_id, error })
+        Ok(Self { action, body, text, request_id, error })
     }
 
     /// The cloud's error, if the answer is one.
@@ -114,18 +122,28 @@ impl Answer {
         if self.is_idle() {
             return Ok(Pull { request_id, events: Vec::new() });
         }
-        let response = Members::response(self.action, &self.body)?;
-        let elements: Vec<&RawValue> = match response.raw("EventSet") {
+        let response = Members::response(self.action, &self.text)?;
+        let elements = match response.raw("EventSet") {
             Some(set) => {
-                serde_json::from_str(set.get()).map_err(|_| self.strange("EventSet is not a list"))?
+                serde_json::from_str::<Elements<'_>>(set.get()).map(|elements| elements.0).map_err(|_| {
+                    self.strange(&format!("EventSet is not a list of at most {MOST_EVENTS} events"))
+                })?
             }
             None => Vec::new(),
         };
-        let events = elements.into_iter().map(|element| {
-            Event::parse(sub_app, self.body.slice_ref(element.get().as_bytes()))
+        let all_text = self.text == self.body;
+        let events = elements.into_iter().enumerate().map(|(index, element)| {
+            // The same place in what the cloud sent: a byte that is no text is carried like any other.
+            let start = element.get().as_ptr().addr() - self.text.as_ptr().addr();
+            let body = self.body.slice(start..start + element.get().len());
+            if !all_text && std::str::from_utf8(&body).is_err() {
+                warn!(index, %request_id, "an event is not UTF-8; it is carried byte for byte");
+            }
+            Event::parse(sub_app, body)
                 .map_err(|error| self.strange(&format!("an element of EventSet cannot be read: {error}")))
         });
-        Ok(Pull { request_id, events: events.collect::<Result<_, _>>()? })
+        let events = events.collect::<Result<_, _>>()?;
+        Ok(Pull { request_id, events })
     }
 
     /// The answer as that of `ConfirmEvents`. Every answer of the platform has a request id; without one it proves nothing.
@@ -138,14 +156,14 @@ impl Answer {
 
     /// The answer as that of `DescribeEventsState`.
     pub(super) fn into_count(self) -> Result<u64, CallError> {
-        let response = Members::response(self.action, &self.body)?;
+        let response = Members::response(self.action, &self.text)?;
         let count = response.raw("CountOfEventsToPull").and_then(|raw| raw.get().parse().ok());
         count.ok_or_else(|| self.strange("CountOfEventsToPull is not a count"))
     }
 
     /// The answer as that of `DescribeEventConfig`.
     pub(super) fn into_event_config(self) -> Result<EventConfig, CallError> {
-        let response = Members::response(self.action, &self.body)?;
+        let response = Members::response(self.action, &self.text)?;
         let switch = |name| match response.text(name).as_deref() {
             Some("ON") => Some(true),
             Some("OFF") => Some(false),
@@ -172,18 +190,59 @@ impl Answer {
     }
 }
 
+/// The bytes with a `?` for every byte that is not UTF-8: text of the same length, in which everything stands at the same
+/// place. JSON has such bytes in strings only, where they part nothing, so that what parts the events is still seen.
+fn legible(body: &Bytes) -> Bytes {
+    if std::str::from_utf8(body).is_ok() {
+        return body.clone();
+    }
+    let mut text = Vec::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        text.extend_from_slice(chunk.valid().as_bytes());
+        text.resize(text.len() + chunk.invalid().len(), b'?');
+    }
+    text.into()
+}
+
+/// The elements of an array, uncut.
+struct Elements<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Elements<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    if elements.len() == MOST_EVENTS {
+                        return Err(A::Error::custom("too many elements"));
+                    }
+                    elements.push(element);
+                }
+                Ok(Elements(elements))
+            }
+        }
+
+        deserializer.deserialize_seq(Collect)
+    }
+}
+
 /// The members of an object, uncut: members that nobody asks for are never looked into, however deep they nest. The last of
 /// equal keys counts, as in most readers of JSON.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Members<'a> {
-    fn response(action: Action, body: &'a Bytes) -> Result<Self, CallError> {
+    fn response(action: Action, text: &'a Bytes) -> Result<Self, CallError> {
         let own = |code, message: String| CallError::own(action, CallFailure::Transient, code, message);
-        let text = std::str::from_utf8(body).map_err(|error| {
-            own("not_utf8", format!("the answer is not UTF-8 after byte {}", error.valid_up_to()))
-        })?;
         let no_answer = || own("not_an_answer", "the answer has no object called Response".to_owned());
-        let raw: &RawValue = serde_json::from_str(text)
+        let raw: &RawValue = serde_json::from_slice(text)
             .map_err(|error| own("not_json", format!("the answer is not JSON: {error}")))?;
         let envelope: Self = serde_json::from_str(raw.get()).map_err(|_| no_answer())?;
         envelope.object("Response").ok_or_else(no_answer)
@@ -341,6 +400,32 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_are_carried_and_harm_no_sibling() {
+        let good = br#"{"EventHandle":"h1","x":"\u53e5"}"#.as_slice();
+        let odd = b"{\"EventHandle\":\"h2\",\"x\":\"\xd6\xd0\xff \xed\xa0\x80\"}".as_slice();
+        let no_handle = b"{\"EventHandle\":\"\xff\",\"x\":1}".as_slice();
+        let last = r#"{"EventHandle":"h4","x":"句柄"}"#.as_bytes();
+        let set = [good, odd, no_handle, last].join(&b","[..]);
+        let body = [b"{\"Response\":{\"EventSet\":[", &set[..], b"],\"RequestId\":\"r\xff\"}}"].concat();
+        let pull = pull(body).unwrap();
+        let bodies: Vec<&[u8]> = pull.events.iter().map(|event| &event.body[..]).collect();
+        assert_eq!(bodies, [good, odd, no_handle, last]);
+        let handles: Vec<Option<&str>> =
+            pull.events.iter().map(|event| event.handle.as_ref().map(|handle| &*handle.0)).collect();
+        assert_eq!(handles, [Some("h1"), Some("h2"), None, Some("h4")]);
+        assert_eq!(&*pull.request_id, "r?");
+    }
+
+    #[test]
+    fn an_answer_brings_no_more_events_than_there_is_memory_for() {
+        let answer = |events: usize| {
+            format!(r#"{{"Response":{{"EventSet":[{}1]}}}}"#, "1,".repeat(events.saturating_sub(1)))
+        };
+        assert_eq!(pull(answer(MOST_EVENTS)).unwrap().events.len(), MOST_EVENTS);
+        assert_eq!(pull(answer(MOST_EVENTS + 1)).unwrap_err().code, "not_an_answer");
+    }
+
+    #[test]
     fn of_equal_keys_in_the_envelope_the_last_counts() {
         let body =
             r#"{"Response":1,"Response":{"RequestId":"a","EventSet":[1],"EventSet":[2],"RequestId":"b"}}"#;
@@ -355,7 +440,8 @@ mod tests {
             assert_eq!(pull(&whole[..end]).unwrap_err().code, "not_json", "cut at {end}");
         }
         for (body, code) in [
-            (&b"{\"Response\":{\"RequestId\":\"\xff\"}}"[..], "not_utf8"),
+            (&b"{\"Response\":{\"RequestId\":\"r\"}\xff}"[..], "not_json"),
+            (b"\xef\xbb\xbf{\"Response\":{}}", "not_json"),
             (b"<html>502 Bad Gateway</html>", "not_json"),
             (b"{\"Response\":{}} trailing", "not_json"),
             (b"{}", "not_an_answer"),

@@ -328,9 +328,9 @@ async fn what_is_not_from_the_api_is_named_by_its_kind() {
     let huge =
         failed_pull(|| Play::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 70000000\r\n\r\n{".to_vec())).await;
     assert_eq!((huge.failure, huge.code.as_str()), (Transient, "too_large"));
-    let not_utf8 =
+    let no_text =
         failed_pull(|| Play::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\"\xff\"".to_vec())).await;
-    assert_eq!((not_utf8.failure, not_utf8.code.as_str()), (Transient, "not_utf8"));
+    assert_eq!((no_text.failure, no_text.code.as_str()), (Transient, "not_an_answer"));
 }
 
 #[tokio::test]
