@@ -6,6 +6,7 @@
 //! one exchange over HTTP. This file puts them together. There is no retry here but one, at once, for a reason that the
 //! client can mend itself: a time stamp to correct, or a key pair that has been replaced.
 
+pub mod answers;
 mod classify;
 mod credentials;
 mod keeper;

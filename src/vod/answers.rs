@@ -1,0 +1,52 @@
+//! The readers of answers, apart from the calls: what the methods of [`super::Client`] make of a body that came with
+//! status 200. Pure, so that any bytes can be tried on them by the million.
+
+use bytes::Bytes;
+
+use super::classify::{Action, CallError};
+use super::wire::{Answer, EventConfig, Pull};
+use crate::event::SubAppId;
+
+/// What [`super::Client::pull_events`] makes of an answer.
+///
+/// # Errors
+///
+/// [`CallError`]: the cloud's own, or that `body` is no answer.
+pub fn pull(sub_app: SubAppId, body: Bytes) -> Result<Pull, CallError> {
+    read(Action::PullEvents, body)?.into_pull(sub_app)
+}
+
+/// What [`super::Client::confirm_events`] makes of an answer.
+///
+/// # Errors
+///
+/// [`CallError`]: the cloud's own, or that `body` is no answer.
+pub fn confirmed(body: Bytes) -> Result<(), CallError> {
+    read(Action::ConfirmEvents, body)?.into_confirmed()
+}
+
+/// What [`super::Client::describe_events_state`] makes of an answer.
+///
+/// # Errors
+///
+/// [`CallError`]: the cloud's own, or that `body` is no answer.
+pub fn count(body: Bytes) -> Result<u64, CallError> {
+    read(Action::DescribeEventsState, body)?.into_count()
+}
+
+/// What [`super::Client::describe_event_config`] makes of an answer.
+///
+/// # Errors
+///
+/// [`CallError`]: the cloud's own, or that `body` is no answer.
+pub fn event_config(body: Bytes) -> Result<EventConfig, CallError> {
+    read(Action::DescribeEventConfig, body)?.into_event_config()
+}
+
+fn read(action: Action, body: Bytes) -> Result<Answer, CallError> {
+    let answer = Answer::read(action, body)?;
+    match answer.error() {
+        Some(error) if !answer.is_idle() => Err(error),
+        _ => Ok(answer),
+    }
+}
