@@ -102,6 +102,7 @@ impl Request {
             Self::Settle { .. } => "settle",
             Self::Load { .. } => "load",
             Self::Release(..) => "release",
+            Self::Prune { .. } => "prune",
             Self::Summary(_) => "summary",
             #[cfg(test)]
             Self::Sql(..) => "sql",
