@@ -287,7 +287,7 @@ fn ten_megabytes_and_a_hundred_thousand_levels_are_read_or_refused_in_bounded_me
     const DEPTH: usize = 100_000;
     let filled = |length: usize| "x".repeat(length);
     let event = |n: usize| format!(r#"{{"EventHandle":"h{n}","EventType":"T","Blob":"{}"}}"#, filled(640_000));
-    let deep = format!(r#"{{"EventHandle":"d","D":{}{}}}"#, "[{\"a\":".repeat(DEPTH), "1}]".repeat(DEPTH - 1) + "1}]");
+    let deep = format!(r#"{{"EventHandle":"d","D":{}1{}}}"#, "[{\"a\":".repeat(DEPTH), "}]".repeat(DEPTH));
     let events: Vec<String> = (0..16).map(event).collect();
     let around = |events: &[String]| format!(r#"{{"Response":{{"EventSet":[{}]}}}}"#, events.join(","));
     for (events, what) in [(events, "ten megabytes"), (vec![event(1), deep, event(2)], "deep nesting")] {
