@@ -234,6 +234,9 @@ impl Value<'_> {
         if text.len() > 255 {
             return Err(format!("has {} bytes; AMQP allows 255", text.len()));
         }
+        if text.contains(char::is_control) {
+            return Err("has a control character; remove it".to_owned());
+        }
         let mut rest = text.as_str();
         while let Some(at) = rest.find(['{', '}']) {
             let inside = &rest[at + 1..];

@@ -169,19 +169,30 @@ impl RoutingKeyTemplate {
         }
     }
 
-    /// The routing key of `event`, of 255 bytes at most.
+    /// The routing key of `event`, of 255 bytes at most. Where the data is too long for that, its longest parts are cut and
+    /// the fixed text is not: a key has the levels of its template whatever the data says.
     pub fn key(&self, event: &Event) -> String {
-        let mut key = String::new();
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(text) => key.push_str(text),
-                Piece::SubAppId => key.push_str(&event.sub_app.to_string()),
-                Piece::EventType => key.push_str(&confined(event.event_type.as_deref(), "unknown")),
-                Piece::FileId => key.push_str(&confined(event.file_id.as_deref(), "none")),
-                Piece::TaskId => key.push_str(&confined(event.task_id.as_deref(), "none")),
+        let part = |piece: &Piece| match piece {
+            Piece::Text(_) => None,
+            Piece::SubAppId => Some(Cow::Owned(event.sub_app.to_string())),
+            Piece::EventType => Some(confined(event.event_type.as_deref(), "unknown")),
+            Piece::FileId => Some(confined(event.file_id.as_deref(), "none")),
+            Piece::TaskId => Some(confined(event.task_id.as_deref(), "none")),
+        };
+        let parts: Vec<Option<Cow<'_, str>>> = self.pieces.iter().map(part).collect();
+        let fixed: usize = self.texts().map(str::len).sum();
+        let data = |longest: usize| -> usize { parts.iter().flatten().map(|p| p.len().min(longest)).sum() };
+        let room = SHORT_STRING_MAX_BYTES.saturating_sub(fixed);
+        let longest = (0..=room).rev().find(|longest| data(*longest) <= room).unwrap_or(0);
+        let mut key = String::with_capacity(fixed + data(longest));
+        for (piece, part) in self.pieces.iter().zip(&parts) {
+            match (piece, part) {
+                (Piece::Text(text), _) => key.push_str(text),
+                // It is ASCII, so that it can be cut anywhere.
+                (_, Some(part)) => key.push_str(&part[..part.len().min(longest)]),
+                (_, None) => {}
             }
         }
-        key.truncate(key.floor_char_boundary(SHORT_STRING_MAX_BYTES));
         key
     }
 }
@@ -340,6 +351,10 @@ mod tests {
     fn a_key_never_exceeds_a_short_string() {
         let long = format!(r#"{{"EventType":"{}"}}"#, "x".repeat(5_000));
         assert_eq!(key("vod.{event_type}.{event_type}", &long).len(), 255);
+        assert_eq!(
+            key("vod.{event_type}.{sub_app_id}.{file_id}", &long),
+            format!("vod.{}.7.none", "x".repeat(244))
+        );
         let message = message(event(&long));
         assert_eq!(properties(&message, Format::Event, 4096).kind().as_ref().unwrap().as_str().len(), 255);
         assert_eq!(short(&"\u{4e2d}".repeat(100)).as_str().chars().count(), 85);
