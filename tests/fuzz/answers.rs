@@ -20,10 +20,41 @@ const MOST_BYTES_PER_BYTE: u64 = 32;
 const MOST_BYTES_ANYHOW: u64 = 64 * 1024;
 
 const TOKENS: &[&str] = &[
-    "{", "}", "[", "]", "\"", ":", ",", "null", "true", "1", "-0", "1e999999", "\\", "\\u0000", "\\ud800", "\\udc00",
-    "\u{feff}", "{}", "[]", "\"Response\":", "\"EventSet\":", "\"EventSet\":null,", "\"EventHandle\":\"h\",",
-    "\"EventHandle\":null", "\"Error\":{\"Code\":\"", "\"Error\":null,", "\"RequestId\":\"r\"", "ResourceNotFound",
-    "\"FileId\":\"", "\"FileIdSet\":[", "\"EventType\":", "<html>", "\r\n", "é", "句",
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    ":",
+    ",",
+    "null",
+    "true",
+    "1",
+    "-0",
+    "1e999999",
+    "\\",
+    "\\u0000",
+    "\\ud800",
+    "\\udc00",
+    "\u{feff}",
+    "{}",
+    "[]",
+    "\"Response\":",
+    "\"EventSet\":",
+    "\"EventSet\":null,",
+    "\"EventHandle\":\"h\",",
+    "\"EventHandle\":null",
+    "\"Error\":{\"Code\":\"",
+    "\"Error\":null,",
+    "\"RequestId\":\"r\"",
+    "ResourceNotFound",
+    "\"FileId\":\"",
+    "\"FileIdSet\":[",
+    "\"EventType\":",
+    "<html>",
+    "\r\n",
+    "é",
+    "句",
 ];
 
 fn pull(body: &Bytes) -> (Result<Pull, CallError>, AllocationInfo) {
@@ -126,8 +157,7 @@ fn mutated_events_are_read_or_refused() {
         }
         // In an answer an event does what it does alone, and its neighbours do what they do.
         if serde_json::from_slice::<&serde_json::value::RawValue>(input).is_ok() {
-            let answer =
-                [b"{\"Response\":{\"EventSet\":[{\"EventHandle\":\"a\"},", input, b",2]}}"].concat();
+            let answer = [b"{\"Response\":{\"EventSet\":[{\"EventHandle\":\"a\"},", input, b",2]}}"].concat();
             let pull = answers::pull(APP, answer.into()).unwrap();
             assert_eq!(pull.events.len(), 3);
             assert_eq!(pull.events[1].body, input.trim_ascii());
@@ -237,14 +267,20 @@ fn hostile(size: usize) -> Vec<(&'static str, Vec<u8>)> {
         ("a long number", wrap(many("1"))),
         ("a long key", wrap(format!("{{\"b\":1,\"\\u0061{}\":1}}", many("x")))),
         ("a long handle", wrap(format!("{{\"EventHandle\":\"{}\"}}", many("\\n")))),
-        ("a long error", format!("{{\"Response\":{{\"Error\":{{\"Code\":\"{0}\",\"Message\":\"{0}\"}}}}}}", many("é"))),
+        (
+            "a long error",
+            format!("{{\"Response\":{{\"Error\":{{\"Code\":\"{0}\",\"Message\":\"{0}\"}}}}}}", many("é")),
+        ),
         ("white space", format!("{}{{\"Response\":{{}}}}", many(" "))),
         ("documents", many("{\"Response\":{\"EventSet\":[]}}")),
     ];
     let bytes = [
         ("zeros", vec![0; size]),
         ("bytes that are no text", vec![0xff; size]),
-        ("a text of bytes that are no text", [b"{\"Response\":{\"EventSet\":[\"", &vec![0xff; size][..], b"\"]}}"].concat()),
+        (
+            "a text of bytes that are no text",
+            [b"{\"Response\":{\"EventSet\":[\"", &vec![0xff; size][..], b"\"]}}"].concat(),
+        ),
     ];
     text.map(|(name, text)| (name, text.into_bytes())).into_iter().chain(bytes).collect()
 }
@@ -286,7 +322,8 @@ fn check_lengths(pull: &Pull, answer: &Bytes) {
 fn ten_megabytes_and_a_hundred_thousand_levels_are_read_or_refused_in_bounded_memory() {
     const DEPTH: usize = 100_000;
     let filled = |length: usize| "x".repeat(length);
-    let event = |n: usize| format!(r#"{{"EventHandle":"h{n}","EventType":"T","Blob":"{}"}}"#, filled(640_000));
+    let event =
+        |n: usize| format!(r#"{{"EventHandle":"h{n}","EventType":"T","Blob":"{}"}}"#, filled(640_000));
     let deep = format!(r#"{{"EventHandle":"d","D":{}1{}}}"#, "[{\"a\":".repeat(DEPTH), "}]".repeat(DEPTH));
     let events: Vec<String> = (0..16).map(event).collect();
     let around = |events: &[String]| format!(r#"{{"Response":{{"EventSet":[{}]}}}}"#, events.join(","));

@@ -157,7 +157,10 @@ fn one_to_one(mut pairs: Vec<(u128, u128)>) -> usize {
     assert!(torn.is_none(), "one meaning, two fingerprints: run with its FUZZ_SEED and look for {torn:x?}");
     pairs.sort_unstable_by_key(|(_, fingerprint)| *fingerprint);
     let merged = pairs.windows(2).find(|pair| pair[0].1 == pair[1].1);
-    assert!(merged.is_none(), "two meanings, one fingerprint: run with its FUZZ_SEED and look for {merged:x?}");
+    assert!(
+        merged.is_none(),
+        "two meanings, one fingerprint: run with its FUZZ_SEED and look for {merged:x?}"
+    );
     pairs.len()
 }
 

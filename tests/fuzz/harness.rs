@@ -12,7 +12,8 @@ use proptest::test_runner::{Config, RngSeed};
 const LONGEST: usize = 64 * 1024;
 
 /// What readers of numbers and of text stumble over.
-const ODD_BYTES: &[u8] = b"\0\x01\t\n\r \"'#%&+,-./0189:;<=>?@AEeU[\\]_afnu{}\x7f\x80\xbf\xc0\xc3\xed\xef\xf4\xff";
+const ODD_BYTES: &[u8] =
+    b"\0\x01\t\n\r \"'#%&+,-./0189:;<=>?@AEeU[\\]_afnu{}\x7f\x80\xbf\xc0\xc3\xed\xef\xf4\xff";
 
 fn number_from(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;

@@ -15,8 +15,29 @@ pub(crate) enum Json {
 
 /// Names that mean something to somebody, and names that nearly do.
 const NAMES: &[&str] = &[
-    "EventHandle", "EventType", "FileId", "FileIdSet", "TaskId", "EventSet", "Response", "RequestId", "Error",
-    "PullCompleteEvent", "a", "b", "ab", "", " ", "a\"", "\\", "\u{0}", "é", "e\u{301}", "句柄", "\u{1f600}", "a.b",
+    "EventHandle",
+    "EventType",
+    "FileId",
+    "FileIdSet",
+    "TaskId",
+    "EventSet",
+    "Response",
+    "RequestId",
+    "Error",
+    "PullCompleteEvent",
+    "a",
+    "b",
+    "ab",
+    "",
+    " ",
+    "a\"",
+    "\\",
+    "\u{0}",
+    "é",
+    "e\u{301}",
+    "句柄",
+    "\u{1f600}",
+    "a.b",
 ];
 
 pub(crate) fn number() -> impl Strategy<Value = String> {
@@ -56,14 +77,15 @@ pub(crate) fn json() -> impl Strategy<Value = Json> {
 
 /// An object, most likely with what an event has.
 pub(crate) fn event() -> impl Strategy<Value = Json> {
-    let usual = (text(), text(), prop::collection::vec((name(), json()), 0..5)).prop_map(|(handle, kind, more)| {
-        let mut members = vec![
-            ("EventHandle".to_owned(), Json::Text(handle)),
-            ("EventType".to_owned(), Json::Text(kind)),
-        ];
-        members.extend(more);
-        Json::Object(members)
-    });
+    let usual =
+        (text(), text(), prop::collection::vec((name(), json()), 0..5)).prop_map(|(handle, kind, more)| {
+            let mut members = vec![
+                ("EventHandle".to_owned(), Json::Text(handle)),
+                ("EventType".to_owned(), Json::Text(kind)),
+            ];
+            members.extend(more);
+            Json::Object(members)
+        });
     prop_oneof![3 => usual, 1 => json()]
 }
 
@@ -96,7 +118,8 @@ impl Json {
                 let mut members: Vec<(&str, &Json)> = members.iter().map(|(k, v)| (k.as_str(), v)).collect();
                 shuffle_but_for_equal_names(&mut members, rng);
                 for _ in 0..rng.usize(..2) {
-                    members.insert(rng.usize(..=members.len()), (NAMES[rng.usize(..NAMES.len())], &Json::Null));
+                    members
+                        .insert(rng.usize(..=members.len()), (NAMES[rng.usize(..NAMES.len())], &Json::Null));
                 }
                 out.push('{');
                 for (at, (name, value)) in members.into_iter().enumerate() {
