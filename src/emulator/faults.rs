@@ -238,11 +238,11 @@ impl Faults {
         self.draw(Stage::Arrival, action, rng, |fault| {
             let early = match fault {
                 FaultKind::Delay { ms } => {
-                    arrival.delay_ms += ms;
+                    arrival.delay_ms = arrival.delay_ms.saturating_add(*ms);
                     return true;
                 }
                 FaultKind::ClockSkew { ms } => {
-                    arrival.skew_ms += ms;
+                    arrival.skew_ms = arrival.skew_ms.saturating_add(*ms);
                     return true;
                 }
                 FaultKind::Throttle => Early::Error("RequestLimitExceeded".to_owned()),
@@ -298,7 +298,7 @@ impl Faults {
         let mut faults = AnswerFaults::default();
         self.draw(Stage::Answer, action, rng, |fault| {
             match fault {
-                FaultKind::SlowAnswer { ms } => faults.delay_ms += ms,
+                FaultKind::SlowAnswer { ms } => faults.delay_ms = faults.delay_ms.saturating_add(*ms),
                 FaultKind::AnswerLost => faults.lost = true,
                 FaultKind::Truncated => faults.truncated = true,
                 _ => return false,

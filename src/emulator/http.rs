@@ -42,7 +42,7 @@ pub(super) async fn api(
     };
     let _pull = (known == Some(Action::PullEvents)).then(|| PullUnderWay::begin(&cloud));
     cloud.changed.notify_waiters();
-    wait_ms(arrival.delay_ms + latency_ms).await;
+    wait_ms(arrival.delay_ms.saturating_add(latency_ms)).await;
 
     let skew_ms = arrival.skew_ms;
     let answer = match early(&cloud, &arrival) {
