@@ -15,6 +15,26 @@ const LONGEST: usize = 64 * 1024;
 const ODD_BYTES: &[u8] =
     b"\0\x01\t\n\r \"'#%&+,-./0189:;<=>?@AEeU[\\]_afnu{}\x7f\x80\xbf\xc0\xc3\xed\xef\xf4\xff";
 
+/// What is written in place of a number.
+const ODD_NUMBERS: &[&str] = &[
+    "0",
+    "-0",
+    "-1",
+    "1.0",
+    "1e5",
+    "1e999999",
+    "00",
+    "2147483648",
+    "4294967296",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "null",
+    "\"1\"",
+];
+
 fn number_from(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, and must be a whole number")))
@@ -88,7 +108,8 @@ pub(crate) fn figures(what: &str, iterations: u64, began: Instant) {
 
 fn mutated(files: &[(PathBuf, Vec<u8>)], tokens: &[&str], rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut input = files[rng.usize(..files.len())].1.clone();
-    for _ in 0..rng.usize(1..6) {
+    // Mostly one change: what is left of the sense leads deeper in.
+    for _ in 0..[1, 1, 1, 2, 5][rng.usize(..5)] {
         mutate(&mut input, files, tokens, rng);
         input.truncate(LONGEST);
     }
@@ -98,7 +119,7 @@ fn mutated(files: &[(PathBuf, Vec<u8>)], tokens: &[&str], rng: &mut fastrand::Rn
 fn mutate(input: &mut Vec<u8>, files: &[(PathBuf, Vec<u8>)], tokens: &[&str], rng: &mut fastrand::Rng) {
     let at = rng.usize(..=input.len());
     let part = at..(at + rng.usize(..=32)).min(input.len());
-    match rng.u8(..11) {
+    match rng.u8(..14) {
         // A bit, a byte.
         0 if at < input.len() => input[at] ^= 1 << rng.u8(..8),
         1 if at < input.len() => input[at] = ODD_BYTES[rng.usize(..ODD_BYTES.len())],
@@ -123,8 +144,15 @@ fn mutate(input: &mut Vec<u8>, files: &[(PathBuf, Vec<u8>)], tokens: &[&str], rn
             let to = (from + rng.usize(..=64)).min(other.len());
             input.splice(part, other[from..to].iter().copied());
         }
+        // Another number, which breaks no syntax.
+        9..12 => {
+            let from = (0..input.len()).cycle().skip(at).take(input.len());
+            let Some(from) = from.into_iter().find(|from| input[*from].is_ascii_digit()) else { return };
+            let digits = input[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            input.splice(from..from + digits, ODD_NUMBERS[rng.usize(..ODD_NUMBERS.len())].bytes());
+        }
         _ if tokens.is_empty() => input.push(rng.u8(..)),
-        9 => drop(input.splice(at..at, tokens[rng.usize(..tokens.len())].bytes())),
+        12 => drop(input.splice(at..at, tokens[rng.usize(..tokens.len())].bytes())),
         _ => drop(input.splice(part, tokens[rng.usize(..tokens.len())].bytes())),
     }
 }
