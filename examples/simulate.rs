@@ -34,6 +34,9 @@ struct Arguments {
     /// Puts each deliberate bug in, and says which promise it is seen to break.
     #[arg(long)]
     sabotage: bool,
+    /// Only the one of this name.
+    #[arg(long, requires = "sabotage")]
+    bug: Option<String>,
     /// Says everything that happens in it.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -58,7 +61,8 @@ fn main() -> ExitCode {
         };
     }
     if arguments.sabotage {
-        for (bug, expected) in Sabotage::ALL {
+        let wanted = |bug: &Sabotage| arguments.bug.as_ref().is_none_or(|name| format!("{bug:?}") == *name);
+        for (bug, expected) in Sabotage::ALL.into_iter().filter(|(bug, _)| wanted(bug)) {
             println!("{}", campaign::row(bug, &campaign::seen(bug, expected, arguments.seeds)));
         }
         return ExitCode::SUCCESS;

@@ -44,7 +44,9 @@ pub struct Recorded {
 /// What the journal knows of one earlier delivery of an occurrence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownLease {
-    /// The delivery's handle.
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its handle.
     pub handle: Option<EventHandle>,
     /// Whether its lease had lapsed when the answer now being judged arrived.
     pub lapsed: bool,
@@ -121,14 +123,18 @@ pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Ve
             return again(known);
         }
     }
+    // Of several that it can be, the one that was handed over the longest ago: its window ended first.
+    let longest_ago = |k: &&Known| k.leases.first().map(|lease| lease.delivery);
     if late {
-        let unconfirmed = free().chain(known).find(|k| !k.confirmed);
-        if let Some(known) = unconfirmed.or(known.last()) {
+        let open = free().filter(|k| !k.confirmed).min_by_key(longest_ago);
+        let open = open.or_else(|| known.iter().filter(|k| !k.confirmed).min_by_key(longest_ago));
+        if let Some(known) = open.or(known.last()) {
             return again(known);
         }
     }
     // Unconfirmed, and visible again in the cloud: this must be it. No handle at all proves nothing either way.
-    if let Some(known) = free().find(|k| !k.confirmed && k.leases.iter().all(|lease| lease.lapsed)) {
+    let visible = free().filter(|k| !k.confirmed && k.leases.iter().all(|lease| lease.lapsed));
+    if let Some(known) = visible.min_by_key(longest_ago) {
         return again(known);
     }
     Verdict::New { occurrence: known.iter().map(|k| k.occurrence).max().unwrap_or(0) + 1 }
@@ -143,11 +149,17 @@ mod tests {
     }
 
     fn occurrence(occurrence: u32, confirmed: bool, leases: &[(&str, bool)]) -> Known {
-        let leases = leases
+        let mut leases: Vec<KnownLease> = leases
             .iter()
-            .rev()
-            .map(|(h, lapsed)| KnownLease { handle: Some(handle(h)), lapsed: *lapsed, confirmed: false })
+            .zip(i64::from(occurrence) * 10..)
+            .map(|((h, lapsed), number)| KnownLease {
+                delivery: DeliveryId(number),
+                handle: Some(handle(h)),
+                lapsed: *lapsed,
+                confirmed: false,
+            })
             .collect();
+        leases.reverse();
         Known { occurrence, confirmed, taken: false, leases }
     }
 
@@ -252,6 +264,13 @@ mod tests {
         let known =
             [occurrence(1, false, &[("h1", LAPSED), ("h3", LIVE)]), occurrence(2, false, &[("h2", LAPSED)])];
         check(&known, "h4", Verdict::Redelivery { occurrence: 2 });
+    }
+
+    #[test]
+    fn of_two_equal_events_the_one_that_was_handed_over_first_comes_again_first() {
+        let mut known = [occurrence(1, false, &[("h1", LAPSED)]), occurrence(2, false, &[("h2", LAPSED)])];
+        known[0].leases[0].delivery = DeliveryId(77);
+        check(&known, "h3", Verdict::Redelivery { occurrence: 2 });
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl Store {
 
     fn leases(&self, event: EventId, answer: &Answer) -> rusqlite::Result<Vec<KnownLease>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT handle, boot, cutoff, lease_until, outcome IS 'confirmed' FROM delivery WHERE event = ?1 ORDER BY id DESC LIMIT ?2",
+            "SELECT handle, boot, cutoff, lease_until, outcome IS 'confirmed', id FROM delivery WHERE event = ?1 ORDER BY id DESC LIMIT ?2",
         )?;
         let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
             let lapsed = if row.get::<_, i64>(1)? == self.boot {
@@ -190,7 +190,8 @@ impl Store {
                 WallTime(row.get(3)?) <= answer.pulled_at
             };
             let handle = row.get::<_, Option<_>>(0)?.map(EventHandle);
-            Ok(KnownLease { handle, lapsed, confirmed: row.get(4)? })
+            let (confirmed, delivery) = (row.get(4)?, DeliveryId(row.get(5)?));
+            Ok(KnownLease { delivery, handle, lapsed, confirmed })
         })?;
         rows.collect()
     }

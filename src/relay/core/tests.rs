@@ -667,6 +667,20 @@ fn after_a_start_the_journals_unpublished_events_go_out_without_waiting_for_a_re
 }
 
 #[test]
+fn what_the_journal_is_about_to_hand_out_takes_room_like_what_is_in_hand() {
+    let now = Moment(5_000_000);
+    let core = Core::new(Settings { max_in_flight: 64, ..settings() }, now);
+    let mut play = Play { core, now, asked: Vec::new(), next_row: 100 };
+    play.give(Input::Output(OutputState::Up));
+    let Effect::Load { limit, .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
+    assert_eq!(limit, 64);
+    play.pass(SECOND);
+    play.none(is_pull);
+    play.give(Input::Loaded(Vec::new()));
+    play.one(is_pull);
+}
+
+#[test]
 fn an_idle_answer_long_after_the_lapse_settles_and_an_earlier_one_does_not() {
     let mut play = Play::new(settings());
     let settles = |e: &Effect| matches!(e, Effect::Settle { .. });

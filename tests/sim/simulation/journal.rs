@@ -143,7 +143,12 @@ impl Journal {
                     let delivery = &self.deliveries[*d];
                     let lapsed = delivery.lease.cutoff <= arrival.received_at;
                     let confirmed = delivery.outcome == Some(Outcome::Confirmed);
-                    KnownLease { handle: delivery.handle.clone(), lapsed, confirmed }
+                    KnownLease {
+                        delivery: DeliveryId(i64::try_from(*d).unwrap() + 1),
+                        handle: delivery.handle.clone(),
+                        lapsed,
+                        confirmed,
+                    }
                 });
                 let known = Known {
                     occurrence: row.occurrence,
@@ -216,6 +221,16 @@ impl Journal {
                         one
                     })
                     .collect();
+                classify(&known, event.handle.as_ref(), late)
+            }
+            (Some(Sabotage::LateIsNew), _) => classify(known, event.handle.as_ref(), false),
+            (Some(Sabotage::HandleIsForLife), _) => handle_is_for_life(known, event, late),
+            (Some(Sabotage::FirstLapsedTaken), _) => {
+                let mut known = known.to_vec();
+                known
+                    .iter_mut()
+                    .flat_map(|one| &mut one.leases)
+                    .for_each(|lease| lease.delivery = DeliveryId(0));
                 classify(&known, event.handle.as_ref(), late)
             }
             (Some(Sabotage::OneOccurrence), None) => Verdict::New { occurrence: 1 },
@@ -341,6 +356,19 @@ impl Journal {
             });
         }
         loaded
+    }
+}
+
+/// A mistake that the judgement once made: a handle that ever stood on an occurrence stands on it for ever.
+fn handle_is_for_life(known: &[Known], event: &Event, late: bool) -> Verdict {
+    let has = |one: &&Known| {
+        let this = |lease: &KnownLease| lease.handle.is_some() && lease.handle == event.handle;
+        !one.taken && one.leases.iter().any(this)
+    };
+    let unconfirmed = known.iter().filter(has).find(|one| !one.confirmed);
+    match unconfirmed.or_else(|| known.iter().rfind(has)) {
+        Some(again) => Verdict::Redelivery { occurrence: again.occurrence },
+        None => classify(known, event.handle.as_ref(), late),
     }
 }
 

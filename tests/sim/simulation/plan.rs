@@ -137,6 +137,7 @@ impl Fault {
         match self {
             Fault::HandleShared | Fault::HandleNumber | Fault::Nack | Fault::Return => (50, 400),
             Fault::PullRefused | Fault::ConfirmDenied | Fault::CommitSlow | Fault::Stall => (10, 60),
+            Fault::PullAnswerSlow => (50, 400),
             Fault::ConfirmForgotten | Fault::HandleMissing => (20, 150),
             Fault::CrashInStep | Fault::CrashAfterStore | Fault::CrashAfterCommit => (5, 40),
             Fault::CrashAfterHandOut | Fault::CrashAfterConfirm => (20, 150),
@@ -177,6 +178,8 @@ pub(crate) enum Theme {
     Swarm,
     /// Bad events and bad handles among good ones and nothing else: nobody may wait for another (G6).
     BadNeighbours,
+    /// The broker is away for long, and the journal's commit is proof enough: the cloud must not notice.
+    BrokerAway,
     /// No fault at all.
     Calm,
 }
@@ -235,7 +238,8 @@ impl Plan {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0001);
         let theme = match rng.u8(0..20) {
             0 => Theme::Calm,
-            1 | 2 => Theme::BadNeighbours,
+            1 => Theme::BrokerAway,
+            2 | 3 => Theme::BadNeighbours,
             _ => Theme::Swarm,
         };
         let swarm = theme == Theme::Swarm;
@@ -257,6 +261,11 @@ impl Plan {
         if theme == Theme::BadNeighbours {
             rates[Fault::HandlePoisoned as usize] = 60;
         }
+        if theme == Theme::BrokerAway {
+            // It was in trouble before.
+            rates[Fault::PublishSlow as usize] = 500;
+            rates[Fault::Nack as usize] = 500;
+        }
         let bare_per_mille = if swarm && rng.u8(0..10) == 0 { 30 } else { 0 };
         let redelivery = if rng.u8(0..3) == 0 { Redelivery::SameHandle } else { Redelivery::NewHandle };
         if bare_per_mille > 0 || redelivery == Redelivery::SameHandle {
@@ -265,19 +274,26 @@ impl Plan {
             // events of one answer here, and never comes again.
             rates[Fault::HandleShared as usize] = 0;
         }
-        let bad = theme != Theme::Calm && rng.u8(0..3) > 0;
+        let bad = matches!(theme, Theme::Swarm | Theme::BadNeighbours) && rng.u8(0..3) > 0;
         let length = [(30, 3), (30, 3), (30, 10), (12, 2)][rng.usize(0..4)];
         Self {
             seed,
             theme,
             relays,
-            sub_apps: (0..rng.u64(1..=3)).map(|n| SubAppId(n * 1_500_000_000)).collect(),
-            confirm_after: if rng.bool() { ConfirmAfter::Publish } else { ConfirmAfter::Journal },
+            sub_apps: (0..[1_u64, 1, 2, 3][rng.usize(0..4)]).map(|n| SubAppId(n * 1_500_000_000)).collect(),
+            confirm_after: match rng.bool() {
+                true if theme != Theme::BrokerAway => ConfirmAfter::Publish,
+                _ => ConfirmAfter::Journal,
+            },
             window: Window { length: Duration::from_secs(length.0), margin: Duration::from_secs(length.1) },
-            max_in_flight: if swarm { [16, 24, 64, 256, 1024][rng.usize(0..5)] } else { 1024 },
+            max_in_flight: match theme {
+                Theme::Swarm => [16, 24, 64, 256, 1024][rng.usize(0..5)],
+                Theme::BrokerAway => [64, 128, 256][rng.usize(0..3)],
+                Theme::BadNeighbours | Theme::Calm => 1024,
+            },
             publish_attempts: rng.u32(1..=5),
             requests_per_second: [100, 100, 20, 5][rng.usize(0..if swarm { 4 } else { 2 })],
-            events: [8, 20, 40, 80][rng.usize(0..4)],
+            events: if theme == Theme::BrokerAway { 200 } else { [8, 20, 40, 80, 160][rng.usize(0..5)] },
             safety_ms: [20_000, 60_000, 150_000][rng.usize(0..3)],
             equal_per_mille: [0, 100, 500][rng.usize(0..3)],
             unroutable_per_mille: if bad { [0, 20, 150][rng.usize(0..3)] } else { 0 },

@@ -37,6 +37,12 @@ pub(crate) enum Sabotage {
     LiveLeaseIsRedelivery,
     /// Every event is the first of its content.
     OneOccurrence,
+    /// An answer that came after its lease can bring new events. It was so once, until a seed showed it.
+    LateIsNew,
+    /// A handle that stood on an event once stands on it for ever. It was so once, until a seed showed it.
+    HandleIsForLife,
+    /// Of equal events the first counts as the one that comes again. It was so once, until a seed showed it.
+    FirstLapsedTaken,
     /// The lease starts when the answer arrives.
     LeaseFromAnswer,
     /// The window is thought to be longer than it is.
@@ -77,7 +83,7 @@ pub(crate) enum Sabotage {
 
 impl Sabotage {
     /// Each of them, with the promises one of which it must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 29] = {
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 32] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -94,6 +100,9 @@ impl Sabotage {
             (Sabotage::ContentAlone, &[NothingLost, NothingMerged]),
             (Sabotage::LiveLeaseIsRedelivery, &[NothingLost, NothingMerged]),
             (Sabotage::OneOccurrence, &[NothingMerged]),
+            (Sabotage::LateIsNew, &[NothingMerged]),
+            (Sabotage::HandleIsForLife, &[NothingLost]),
+            (Sabotage::FirstLapsedTaken, &[NothingMerged]),
             (Sabotage::LeaseFromAnswer, &[NeverLate]),
             (Sabotage::WindowTooLong, &[NeverLate]),
             (Sabotage::LostConfirmIsYes, &[NothingMerged]),

@@ -14,7 +14,7 @@ use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, 
 
 use super::check::{Checker, Committed, HandedOut, PullEnd, Violation};
 use super::journal::{Arrival, Journal};
-use super::plan::{Fault, Plan};
+use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
 
 /// When virtual time begins. Not zero, so that moments before the beginning can be told.
@@ -65,6 +65,8 @@ enum Happening {
     JournalUp {
         relay: usize,
     },
+    /// For the rest of the safety phase.
+    BrokerAway,
     Calm,
     Look,
     PullAtCloud {
@@ -324,6 +326,11 @@ impl World {
                 self.after(after, Happening::Clockwork(fault));
             }
         }
+        if self.plan.theme == Theme::BrokerAway {
+            // Soon after a burst, so that the relay has its hands full.
+            let from = self.rng.u64(0..self.plan.safety_ms / 20_000) * 10_000 + self.rng.u64(0..3_000);
+            self.after(from, Happening::BrokerAway);
+        }
         self.after(self.plan.safety_ms, Happening::Calm);
         while !self.done && self.checker.violation.is_none() {
             let Some(Reverse(due)) = self.due.pop() else { break };
@@ -387,6 +394,7 @@ impl World {
                 self.relays[relay].journal_up = true;
                 self.give(relay, Input::Journal(JournalState::Up));
             }
+            Happening::BrokerAway => (0..self.relays.len()).for_each(|relay| self.disconnect(relay)),
             Happening::Calm => self.calm(),
             Happening::Look => self.look(),
             Happening::PullAtCloud { relay, life, pull, sub_app, sent_at, until } => {
@@ -1163,15 +1171,10 @@ impl World {
         match fault {
             Fault::Crash => self.crash(relay),
             Fault::ConnectionLost => {
-                if !self.relays[relay].linked || self.relays[relay].process.is_none() {
+                if !self.relays[relay].linked {
                     return;
                 }
-                self.relays[relay].linked = false;
-                let flights: Vec<u64> = self.process(relay).flights.keys().copied().collect();
-                for flight in flights {
-                    self.lose(relay, flight, false);
-                }
-                self.tell_output(relay);
+                self.disconnect(relay);
                 let life = self.relays[relay].life;
                 self.after(lasts, Happening::OutputUp { relay, life });
             }
@@ -1197,6 +1200,18 @@ impl World {
             Fault::EarlyNewHandle => self.early(Redelivery::NewHandle),
             _ => unreachable!("it comes by the occasion"),
         }
+    }
+
+    fn disconnect(&mut self, relay: usize) {
+        if self.relays[relay].process.is_none() {
+            return;
+        }
+        self.relays[relay].linked = false;
+        let flights: Vec<u64> = self.process(relay).flights.keys().copied().collect();
+        for flight in flights {
+            self.lose(relay, flight, false);
+        }
+        self.tell_output(relay);
     }
 
     fn early(&mut self, under: Redelivery) {
