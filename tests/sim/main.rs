@@ -3,9 +3,14 @@
 mod simulation;
 
 use simulation::campaign;
+use simulation::plan::{Fault, Plan, Theme};
+use simulation::sabotage::Sabotage;
 
 /// Run by every `cargo test`; the example `simulate` runs as many as one likes.
 const SEEDS: u64 = 20_000;
+
+/// Every deliberate bug must be seen within so many seeds.
+const SEEDS_FOR_A_BUG: u64 = 2_000;
 
 #[test]
 fn no_seed_breaks_a_promise() {
@@ -13,5 +18,59 @@ fn no_seed_breaks_a_promise() {
     println!("{}", figures.table());
     if let Some((seed, violation)) = failed.first() {
         panic!("seed {seed}: {violation}\nreplay: {}", campaign::replay(*seed));
+    }
+    let never: Vec<_> = Fault::ALL.iter().zip(&figures.faults).filter(|(_, struck)| **struck == 0).collect();
+    assert!(never.is_empty(), "faults that never struck: {never:?}");
+    assert!(figures.repeats > 0 && figures.crashes > 0);
+}
+
+#[test]
+fn every_deliberate_bug_is_seen_by_the_checker_that_it_is_meant_for() {
+    let mut unseen = Vec::new();
+    for (bug, expected) in Sabotage::ALL {
+        let seen = campaign::seen(bug, expected, SEEDS_FOR_A_BUG);
+        println!("{}", campaign::row(bug, &seen));
+        if seen.expected.is_none() {
+            unseen.push(bug);
+        }
+    }
+    assert!(unseen.is_empty(), "not seen: {unseen:?}");
+}
+
+#[test]
+fn what_seeds_once_found_stays_mended() {
+    for (seed, mistake, guarantee) in Sabotage::FOUND {
+        let mended = campaign::seed(seed, None, false);
+        assert!(mended.violation.is_none(), "seed {seed}: {:?}", mended.violation);
+        let broken = campaign::seed(seed, Some(mistake), false).violation;
+        assert_eq!(broken.map(|violation| violation.guarantee), Some(guarantee), "seed {seed}, {mistake:?}");
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in 0..50 {
+        let digests = [campaign::seed(seed, None, false).digest, campaign::seed(seed, None, false).digest];
+        assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn who_sets_the_wall_clock_changes_nothing() {
+    for seed in 0..500 {
+        let mut plan = Plan::new(seed);
+        plan.set(Fault::WallJump, 0);
+        let calm = campaign::run(&plan, None, false);
+        plan.wall_offset_ms = 600_000 * if seed % 2 == 0 { 1 } else { -1 };
+        let set = campaign::run(&plan, None, false);
+        assert_eq!(calm.digest, set.digest, "seed {seed}");
+    }
+}
+
+#[test]
+fn every_theme_has_its_share_of_the_seeds() {
+    let themes: Vec<Theme> = (0..1_000).map(|seed| Plan::new(seed).theme).collect();
+    for theme in [Theme::Swarm, Theme::BadNeighbours, Theme::BrokerAway, Theme::Calm] {
+        assert!(themes.iter().filter(|drawn| **drawn == theme).count() >= 20, "{theme:?}");
     }
 }

@@ -78,17 +78,24 @@ impl Core {
         match self.settings.confirm_after {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
-                self.output_up
-                    && !self.backlog.is_open()
-                    && self.events.len() < self.settings.max_in_flight / 2
+                self.output_up && !self.backlog.is_open() && self.in_hand() < self.room_for_publishing()
             }
+        }
+    }
+
+    /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half is kept for
+    /// pulling: the cloud is not to wait while the broker takes nothing.
+    fn room_for_publishing(&self) -> usize {
+        match self.settings.confirm_after {
+            ConfirmAfter::Publish => self.settings.max_in_flight,
+            ConfirmAfter::Journal => self.settings.max_in_flight / 2,
         }
     }
 
     /// Reads on in the backlog while there is room for it.
     pub(super) fn load_backlog(&mut self) {
         let taken = self.in_hand() + self.further_polls() * EVENTS_PER_PULL;
-        let room = self.settings.max_in_flight.saturating_sub(taken).min(LOAD_MAX);
+        let room = self.room_for_publishing().saturating_sub(taken).min(LOAD_MAX);
         let worth_it = room >= LOAD_MAX.min(self.settings.max_in_flight / 4).max(1);
         if !self.backlog.is_open()
             || self.backlog.is_loading()

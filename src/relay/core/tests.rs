@@ -667,6 +667,33 @@ fn after_a_start_the_journals_unpublished_events_go_out_without_waiting_for_a_re
 }
 
 #[test]
+fn with_confirm_after_journal_hands_full_of_unpublished_events_do_not_stop_the_pulls() {
+    let now = Moment(5_000_000);
+    let confirm_after = ConfirmAfter::Journal;
+    let core = Core::new(Settings { max_in_flight: 64, confirm_after, ..settings() }, now);
+    let mut play = Play { core, now, asked: Vec::new(), next_row: 100 };
+    play.give(Input::Output(OutputState::Up));
+    let Effect::Load { limit, .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
+    let stored = (1..=i64::from(limit)).map(|id| Loaded {
+        event: EventId(id),
+        parcel: Parcel {
+            event: Arc::new(event(SubAppId(0), "x")),
+            occurrence: 1,
+            redelivered: false,
+            pulled_at: WallTime(0),
+            request_id: "r".into(),
+        },
+        confirmed: true,
+    });
+    play.give(Input::Loaded(stored.collect()));
+    play.give(Input::Output(OutputState::Down("gone".into())));
+    play.broker_says(&PublishOutcome::Unsent);
+    play.answer(&[]);
+    play.pass(10 * SECOND);
+    play.one(is_pull);
+}
+
+#[test]
 fn what_the_journal_is_about_to_hand_out_takes_room_like_what_is_in_hand() {
     let now = Moment(5_000_000);
     let core = Core::new(Settings { max_in_flight: 64, ..settings() }, now);

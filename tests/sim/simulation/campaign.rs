@@ -10,6 +10,8 @@ use super::plan::{Fault, Plan};
 use super::sabotage::Sabotage;
 use super::world::{self, Outcome};
 
+const NO_PANIC: &str = "no thread panics while it holds this";
+
 /// The figures of a campaign.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
@@ -106,14 +108,14 @@ pub(crate) fn seeds(
                 break;
             }
             let outcome = seed(number, sabotage, false);
-            let mut figures = figures.lock().unwrap();
+            let mut figures = figures.lock().expect(NO_PANIC);
             figures.add(&outcome);
             if figures.seeds.is_multiple_of(1_000) {
                 progress(figures.seeds);
             }
             drop(figures);
             if let Some(violation) = outcome.violation {
-                let mut failed = failed.lock().unwrap();
+                let mut failed = failed.lock().expect(NO_PANIC);
                 failed.push((number, violation));
                 stop.fetch_or(failed.len() >= failures, Ordering::Relaxed);
             }
@@ -124,9 +126,9 @@ pub(crate) fn seeds(
             scope.spawn(work);
         }
     });
-    let mut failed = failed.into_inner().unwrap();
+    let mut failed = failed.into_inner().expect(NO_PANIC);
     failed.sort_by_key(|(seed, _)| *seed);
-    (figures.into_inner().unwrap(), failed)
+    (figures.into_inner().expect(NO_PANIC), failed)
 }
 
 /// What became of a bug: the first seed that showed it by any checker, and the first by one of those expected.

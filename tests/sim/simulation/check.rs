@@ -123,13 +123,6 @@ struct Message {
     failed_at: Option<u64>,
 }
 
-/// When a handle was handed to a relay.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    sent_at: u64,
-    content: usize,
-}
-
 /// An event that the cloud forgot and of which the journal has not learnt.
 #[derive(Debug)]
 struct Pending {
@@ -182,7 +175,8 @@ pub(crate) struct Checker {
     bodies: HashMap<(SubAppId, Arc<[u8]>), usize>,
     messages: BTreeMap<Key, Message>,
     ids: HashMap<(usize, Fingerprint, u32), EventId>,
-    seen: HashMap<HandleKey, Vec<Seen>>,
+    /// When the pulls left that handed a handle to a relay.
+    seen: HashMap<HandleKey, Vec<u64>>,
     pending: HashMap<HandleKey, Vec<Pending>>,
     paces: Vec<Pace>,
     /// What was seen first that must not be.
@@ -265,7 +259,7 @@ impl Checker {
         }
         for (handle, content) in deleted {
             let key = (relay, sub_app, handle.clone());
-            let sent_at = self.seen.get(&key).and_then(|seen| seen.iter().map(|seen| seen.sent_at).max());
+            let sent_at = self.seen.get(&key).and_then(|seen| seen.iter().max().copied());
             // A handle that the relay was never given: its confirm has been reported when it left.
             let cutoff = sent_at.unwrap_or(0) + self.usable_ms();
             self.pending.entry(key).or_default().push(Pending { content: *content, cutoff });
@@ -317,11 +311,9 @@ impl Checker {
     /// The relay received an answer with events.
     pub(crate) fn answer_received(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, answer: &Answer) {
         for event in &answer.events {
-            let body: Arc<[u8]> = event.body.as_ref().into();
-            let Some(content) = self.bodies.get(&(sub_app, body)).copied() else { continue };
             if let Some(handle) = &event.handle {
                 let key = (relay, sub_app, handle.clone());
-                self.seen.entry(key).or_default().push(Seen { sent_at, content });
+                self.seen.entry(key).or_default().push(sent_at);
             }
         }
     }
@@ -450,8 +442,7 @@ impl Checker {
         let usable = self.usable_ms();
         for handle in handles {
             let seen = self.seen.get(&(relay, sub_app, handle.clone()));
-            let Some(cutoff) = seen.and_then(|seen| seen.iter().map(|seen| seen.sent_at + usable).max())
-            else {
+            let Some(cutoff) = seen.and_then(|seen| seen.iter().max()).map(|sent_at| sent_at + usable) else {
                 let what = format!("relay {relay} confirms handle {handle}, which nobody gave it");
                 self.violated(Guarantee::NothingLost, what);
                 continue;
@@ -576,7 +567,7 @@ impl Checker {
             }
             Committed::Confirmed(deliveries) => {
                 for id in deliveries {
-                    let delivery = &journal.deliveries[usize::try_from(id.0 - 1).unwrap()];
+                    let delivery = &journal.deliveries[usize::try_from(id.0 - 1).expect("ids begin with 1")];
                     let Some(handle) = delivery.handle.clone() else { continue };
                     let sub_app = journal.rows[delivery.row].event.sub_app;
                     if let Some(pending) = self.pending.get_mut(&(relay, sub_app, handle)) {
@@ -674,7 +665,7 @@ impl Checker {
         }
         for (relay, journal) in journals.iter().enumerate() {
             for (at, row) in journal.rows.iter().enumerate() {
-                let id = EventId(i64::try_from(at).unwrap() + 1);
+                let id = EventId(i64::try_from(at).expect("few rows") + 1);
                 let message = &self.messages[&(relay, id)];
                 let bare = self.contents[message.content].bare;
                 let (copies, left) = (message.copies, message.left);
@@ -734,6 +725,7 @@ pub(crate) enum Committed<'a> {
     Confirmed(&'a [DeliveryId]),
 }
 
-fn millis(duration: Duration) -> u64 {
+/// In the unit of virtual time.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).expect("short")
 }

@@ -68,8 +68,6 @@ enum Outcome {
 /// What a `Record` brings.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
-    /// Whose queue.
-    pub(crate) sub_app: SubAppId,
     /// What it brought.
     pub(crate) answer: Answer,
     /// Its lease.
@@ -144,7 +142,7 @@ impl Journal {
                     let lapsed = delivery.lease.cutoff <= arrival.received_at;
                     let confirmed = delivery.outcome == Some(Outcome::Confirmed);
                     KnownLease {
-                        delivery: DeliveryId(i64::try_from(*d).unwrap() + 1),
+                        delivery: delivery_id(*d),
                         handle: delivery.handle.clone(),
                         lapsed,
                         confirmed,
@@ -260,7 +258,7 @@ impl Journal {
             request_id: arrival.answer.request_id.clone(),
             outcome: None,
         });
-        DeliveryId(i64::try_from(self.deliveries.len()).unwrap())
+        delivery_id(self.deliveries.len() - 1)
     }
 
     /// Counts further attempts.
@@ -330,7 +328,7 @@ impl Journal {
             return Vec::new();
         }
         let mut loaded = Vec::new();
-        let from = usize::try_from(after.0).unwrap();
+        let from = index(after.0 + 1);
         for (at, row) in self.rows.iter_mut().enumerate().skip(from) {
             if row.published || row.parked {
                 continue;
@@ -374,6 +372,10 @@ fn handle_is_for_life(known: &[Known], event: &Event, late: bool) -> Verdict {
 
 fn index(id: i64) -> usize {
     usize::try_from(id - 1).expect("ids begin with 1")
+}
+
+fn delivery_id(index: usize) -> DeliveryId {
+    DeliveryId(i64::try_from(index).expect("few deliveries") + 1)
 }
 
 fn id(index: usize) -> EventId {

@@ -229,6 +229,8 @@ pub(crate) struct Plan {
     pub(crate) mixed: MixedConfirm,
     /// Whether the cloud refuses a second confirm.
     pub(crate) refuse_repeats: bool,
+    /// How wrong the hosts' wall clocks are from the beginning.
+    pub(crate) wall_offset_ms: i64,
     rates: [u16; Fault::ALL.len()],
 }
 
@@ -305,6 +307,7 @@ impl Plan {
             redelivery,
             mixed: if rng.bool() { MixedConfirm::DeleteGood } else { MixedConfirm::RefuseAll },
             refuse_repeats: rng.bool(),
+            wall_offset_ms: 0,
             rates,
         }
     }
@@ -314,13 +317,8 @@ impl Plan {
         self.rates[fault as usize]
     }
 
-    /// Takes a fault out of the plan.
-    pub(crate) fn without(&mut self, fault: Fault) {
-        self.rates[fault as usize] = 0;
-    }
-
-    /// Makes a fault this likely.
-    pub(crate) fn with(&mut self, fault: Fault, per_mille: u16) {
+    /// Makes a fault this likely, per mille.
+    pub(crate) fn set(&mut self, fault: Fault, per_mille: u16) {
         self.rates[fault as usize] = per_mille;
     }
 

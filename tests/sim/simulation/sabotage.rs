@@ -8,7 +8,7 @@ use std::time::Duration;
 use vodrelay::event::Event;
 use vodrelay::identity::{Progress, Recorded};
 use vodrelay::outcome::{CallFailure, PublishOutcome};
-use vodrelay::relay::core::{Answer, Effect, Settings};
+use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, Settings};
 
 use super::check::Guarantee;
 
@@ -65,6 +65,8 @@ pub(crate) enum Sabotage {
     UnboundedInFlight,
     /// A shared handle is confirmed when the first of its events is safe.
     FirstConfirmsShared,
+    /// A confirm waits for the broker where the journal's commit is proof enough.
+    WaitsForTheBroker,
     /// A drain drops the polls in flight.
     DrainDropsPull,
     /// That a publish may have arrived is not written down.
@@ -82,8 +84,8 @@ pub(crate) enum Sabotage {
 }
 
 impl Sabotage {
-    /// Each of them, with the promises one of which it must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 32] = {
+    /// Those that a few thousand seeds show, with the promises one of which each must be seen to break.
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 31] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -100,9 +102,7 @@ impl Sabotage {
             (Sabotage::ContentAlone, &[NothingLost, NothingMerged]),
             (Sabotage::LiveLeaseIsRedelivery, &[NothingLost, NothingMerged]),
             (Sabotage::OneOccurrence, &[NothingMerged]),
-            (Sabotage::LateIsNew, &[NothingMerged]),
             (Sabotage::HandleIsForLife, &[NothingLost]),
-            (Sabotage::FirstLapsedTaken, &[NothingMerged]),
             (Sabotage::LeaseFromAnswer, &[NeverLate]),
             (Sabotage::WindowTooLong, &[NeverLate]),
             (Sabotage::LostConfirmIsYes, &[NothingMerged]),
@@ -114,6 +114,7 @@ impl Sabotage {
             (Sabotage::NoPublishWait, &[Bounded]),
             (Sabotage::UnboundedInFlight, &[Bounded]),
             (Sabotage::FirstConfirmsShared, &[NothingLost]),
+            (Sabotage::WaitsForTheBroker, &[NobodyWaits]),
             (Sabotage::DrainDropsPull, &[ComesToAnEnd]),
             (Sabotage::UncertainForgotten, &[RepeatsNamed]),
             (Sabotage::ReopenMarksNothing, &[RepeatsNamed]),
@@ -124,6 +125,14 @@ impl Sabotage {
         ]
     };
 
+    /// Mistakes that the judgement of deliveries once made, with seeds that show them. Two are rare: when a change of the
+    /// simulation gives the seeds another meaning, `simulate --sabotage --bug NAME --seeds 100000` finds new ones.
+    pub(crate) const FOUND: [(u64, Sabotage, Guarantee); 3] = [
+        (46, Sabotage::HandleIsForLife, Guarantee::NothingLost),
+        (11_718, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
+        (21_590, Sabotage::LateIsNew, Guarantee::NothingMerged),
+    ];
+
     /// What a core with this bug would be told to do.
     pub(crate) fn settings(self, settings: &mut Settings) {
         match self {
@@ -132,6 +141,7 @@ impl Sabotage {
                 settings.idle_backoff_min = Duration::ZERO;
                 settings.idle_backoff_max = Duration::ZERO;
             }
+            Self::WaitsForTheBroker => settings.confirm_after = ConfirmAfter::Publish,
             Self::UnboundedInFlight => settings.max_in_flight = usize::MAX / 2,
             _ => {}
         }

@@ -12,7 +12,7 @@ use vodrelay::identity::{EventId, Recorded};
 use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
 
-use super::check::{Checker, Committed, HandedOut, PullEnd, Violation};
+use super::check::{Checker, Committed, HandedOut, PullEnd, Violation, millis};
 use super::journal::{Arrival, Journal};
 use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
@@ -260,7 +260,7 @@ pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outco
 impl World {
     fn new(plan: Plan, sabotage: Option<Sabotage>, trace: bool) -> Self {
         let settings = QueueSettings {
-            window_ms: u64::try_from(plan.window.length.as_millis()).unwrap(),
+            window_ms: millis(plan.window.length),
             mixed: plan.mixed,
             refuse_repeats: plan.refuse_repeats,
             redelivery: plan.redelivery,
@@ -276,7 +276,7 @@ impl World {
             blocked_until: 0,
             journal_up: true,
             asleep_until: 0,
-            wall_offset: 0,
+            wall_offset: plan.wall_offset_ms,
         };
         Self {
             sabotage,
@@ -717,8 +717,8 @@ impl World {
         let journal = &mut host.journal;
         let what = if self.trace { brief(effect) } else { String::new() };
         let input = match effect.clone() {
-            Effect::Record { pull, sub_app, answer, lease, received_at, pulled_at, publish_now } => {
-                let arrival = Arrival { sub_app, answer, lease, received_at, pulled_at, publish_now };
+            Effect::Record { pull, answer, lease, received_at, pulled_at, publish_now, .. } => {
+                let arrival = Arrival { answer, lease, received_at, pulled_at, publish_now };
                 let mut recorded = journal.record(&arrival);
                 let ids: Vec<EventId> = recorded.iter().map(|r| r.event).collect();
                 self.checker.committed(relay, journal, Committed::Recorded(&ids));
@@ -916,12 +916,12 @@ impl World {
             HandedOut::Usual
         };
         self.checker.handed_out(sub_app, content, body, how);
-        if let Some(handle) = &delivered.handle {
-            if self.strikes(Fault::HandlePoisoned) {
-                say!(self, "handle {handle} is poisoned");
-                self.queues.get_mut(&sub_app).expect("made for each").poison(handle);
-                self.poisoned.insert(EventHandle(handle.clone()));
-            }
+        if let Some(handle) = &delivered.handle
+            && self.strikes(Fault::HandlePoisoned)
+        {
+            say!(self, "handle {handle} is poisoned");
+            self.queues.get_mut(&sub_app).expect("made for each").poison(handle);
+            self.poisoned.insert(EventHandle(handle.clone()));
         }
     }
 
@@ -963,7 +963,7 @@ impl World {
             }
             _ => {}
         }
-        let wall = i64::try_from(now).unwrap() + self.relays[relay].wall_offset;
+        let wall = now.cast_signed() + self.relays[relay].wall_offset;
         self.give(
             relay,
             Input::Pulled {
