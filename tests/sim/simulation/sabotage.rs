@@ -129,7 +129,7 @@ impl Sabotage {
     /// simulation gives the seeds another meaning, `simulate --sabotage --bug NAME --seeds 100000` finds new ones.
     pub(crate) const FOUND: [(u64, Sabotage, Guarantee); 3] = [
         (46, Sabotage::HandleIsForLife, Guarantee::NothingLost),
-        (11_718, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
+        (57_314, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
         (21_590, Sabotage::LateIsNew, Guarantee::NothingMerged),
     ];
 

@@ -116,7 +116,8 @@ enum Within {
 struct Due {
     at: u64,
     number: u64,
-    what: Happening,
+    /// In a box: the heap moves it about.
+    what: Box<Happening>,
 }
 
 impl PartialEq for Due {
@@ -340,13 +341,13 @@ impl World {
             if self.happened > HAPPENINGS_MAX {
                 self.checker.never_ended("more happened than ever should".into());
             }
-            self.happen(due.what);
+            self.happen(*due.what);
         }
     }
 
     fn after(&mut self, ms: u64, what: Happening) {
         self.number += 1;
-        self.due.push(Reverse(Due { at: self.now + ms, number: self.number, what }));
+        self.due.push(Reverse(Due { at: self.now + ms, number: self.number, what: Box::new(what) }));
     }
 
     fn within(&mut self, relay: usize, ms: u64, what: Within) {
