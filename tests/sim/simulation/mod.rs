@@ -1,8 +1,11 @@
 //! The relay's real core in a made-up world: one seed decides everything, time is a number, and every leg can fail.
 //!
-//! In reading order: `plan` (what a seed decides beforehand), `world` (time, the cloud, the clock's faults), `relay` (a
-//! process with the real core, and its journal), `broker`, `journal` (what is committed), `check` (what must hold, seen
-//! from outside), `sabotage` (deliberate bugs, so that the checkers can be checked), `campaign` (many seeds).
+//! In reading order: `plan` (what a seed decides beforehand), `world` (time, and the faults that come by the clock; in its
+//! folder the process with the real core, the lane to its journal, the cloud, the broker), `journal` (what is committed),
+//! `check` (what must hold, seen from outside), `sabotage` (deliberate bugs, so that the checkers can be checked),
+//! `campaign` (many seeds).
+//!
+//! The same files are the example `simulate`, for long campaigns and for one seed with a trace.
 
 pub(crate) mod campaign;
 pub(crate) mod check;

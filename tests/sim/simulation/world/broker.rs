@@ -1,0 +1,106 @@
+//! The broker: it stores, nacks, returns, refuses, or is not heard of.
+
+use super::*;
+
+impl World {
+    pub(super) fn publish_leaves(&mut self, relay: usize, event: EventId, parcel: Arc<Parcel>, alone: bool) {
+        let host = &self.relays[relay];
+        if !host.linked {
+            let trip = self.rng.u64(0..5);
+            self.within(relay, trip, Within::Unsent { event });
+            return;
+        }
+        if self.now < host.blocked_until {
+            let wait = host.blocked_until - self.now;
+            self.within(relay, wait, Within::PublishLeaves { event, parcel, alone });
+            return;
+        }
+        self.checker.publish_left(relay, event, &parcel, host.on_disk());
+        say!(self, "relay {relay} publishes event {} occurrence {}", event.0, parcel.occurrence);
+        self.next_flight += 1;
+        let flight = self.next_flight;
+        let body = String::from_utf8_lossy(&parcel.event.body);
+        let (unroutable, refused) = (body.contains(UNROUTABLE), body.contains(REFUSED));
+        self.process(relay).flights.insert(flight, Flight { event, parcel, alone });
+        let there = self.slow(Fault::PublishSlow);
+        let back = there + self.trip();
+        if self.sabotage == Some(Sabotage::AckedWhenSent) {
+            self.give(relay, Input::Published { event, outcome: PublishOutcome::Acked });
+        }
+        let lost = || PublishOutcome::Unknown { reason: "no answer".into(), suspect: false };
+        let returned = || PublishOutcome::Returned { code: 312, text: "NO_ROUTE".into() };
+        let mut stores = None;
+        let (outcome, takes) = if refused {
+            (PublishOutcome::ChannelError { code: 406, text: "PRECONDITION_FAILED".into() }, back)
+        } else if unroutable || self.strikes(Fault::Return) {
+            (returned(), back)
+        } else if self.strikes(Fault::Nack) {
+            (PublishOutcome::Nacked, back)
+        } else if self.strikes(Fault::UnknownLost) {
+            (lost(), back + 1_000)
+        } else if self.strikes(Fault::UnknownStored) {
+            stores = Some(there);
+            (lost(), back + 1_000)
+        } else if self.strikes(Fault::UnknownThenStored) {
+            let later = self.rng.u64(1_000..20_000);
+            stores = Some(back + later);
+            (lost(), back)
+        } else {
+            stores = Some(there);
+            (PublishOutcome::Acked, back)
+        };
+        if let Some(after) = stores {
+            self.after(after, Happening::Store { flight, relay, event });
+        }
+        self.within(relay, takes, Within::PublishBack { flight, outcome });
+    }
+
+    pub(super) fn store(&mut self, flight: u64, relay: usize, event: EventId) {
+        if self.cancelled.remove(&flight) {
+            return;
+        }
+        say!(self, "broker stores event {} of relay {relay}", event.0);
+        self.checker.stored(relay, event, self.relays[relay].on_disk());
+        let under_way = self.relays[relay].process.as_ref().is_some_and(|p| p.flights.contains_key(&flight));
+        if under_way && self.strikes(Fault::CrashAfterStore) {
+            self.crash(relay);
+        }
+    }
+
+    pub(super) fn publish_back(&mut self, relay: usize, flight: u64, outcome: PublishOutcome) {
+        let Some(Flight { event, parcel, alone }) = self.process(relay).flights.remove(&flight) else {
+            return;
+        };
+        say!(self, "broker on event {} of relay {relay}: {outcome:?}", event.0);
+        self.checker.publish_answered(relay, event, &outcome, true);
+        if matches!(outcome, PublishOutcome::ChannelError { .. }) && !alone {
+            // The channel is closed: its other publishes have no answer, and one of them may be the next culprit.
+            let siblings: Vec<u64> =
+                self.process(relay).flights.iter().filter(|(_, f)| !f.alone).map(|(id, _)| *id).collect();
+            for sibling in siblings {
+                if self.rng.bool() {
+                    self.lose(relay, sibling, true);
+                }
+            }
+        }
+        match self.sabotage {
+            Some(Sabotage::AckedWhenSent) => return,
+            Some(Sabotage::NoPublishWait) if outcome == PublishOutcome::Nacked => {
+                self.within(relay, 1, Within::PublishLeaves { event, parcel, alone });
+                return;
+            }
+            _ => {}
+        }
+        let outcome = self.sabotage.map_or(outcome.clone(), |bug| bug.outcome(outcome));
+        self.give(relay, Input::Published { event, outcome });
+    }
+
+    /// A publish loses its answer; what has not arrived yet may arrive all the same, or never.
+    pub(super) fn lose(&mut self, relay: usize, flight: u64, suspect: bool) {
+        if self.rng.bool() {
+            self.cancelled.insert(flight);
+        }
+        let reason: Arc<str> = "the channel was closed".into();
+        self.publish_back(relay, flight, PublishOutcome::Unknown { reason, suspect });
+    }
+}

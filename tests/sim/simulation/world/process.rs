@@ -1,0 +1,192 @@
+//! Processes with the real core in them: how they start, step, carry effects out, and die.
+
+use super::*;
+
+impl World {
+    pub(super) fn process(&mut self, relay: usize) -> &mut Process {
+        self.relays[relay].process.as_mut().expect("what is within a process comes while it lives")
+    }
+
+    pub(super) fn start(&mut self, relay: usize) {
+        if self.relays[relay].process.is_some() || self.stopping {
+            return;
+        }
+        say!(self, "relay {relay} starts");
+        let mut settings = self.plan.settings(self.rng.u64(..));
+        if let Some(bug) = self.sabotage {
+            bug.settings(&mut settings);
+        }
+        let now = self.now;
+        let host = &mut self.relays[relay];
+        host.journal.reopen();
+        host.process = Some(Process {
+            core: Core::new(settings, Moment(now)),
+            inbox: Vec::new(),
+            step_due: false,
+            wake: None,
+            lane: VecDeque::new(),
+            committing: Vec::new(),
+            replied_at: 0,
+            pulls: BTreeSet::new(),
+            confirms: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            ended: Vec::new(),
+            draining: false,
+        });
+        let journal_up = host.journal_up;
+        let state = if journal_up { JournalState::Up } else { JournalState::Down("full".into()) };
+        self.give(relay, Input::Journal(state));
+        self.tell_output(relay);
+    }
+
+    pub(super) fn tell_output(&mut self, relay: usize) {
+        let host = &self.relays[relay];
+        let state = match (host.linked, self.now < host.blocked_until) {
+            (false, _) => OutputState::Down("gone".into()),
+            (true, true) => OutputState::Blocked("alarm".into()),
+            (true, false) => OutputState::Up,
+        };
+        self.give(relay, Input::Output(state));
+    }
+
+    pub(super) fn crash(&mut self, relay: usize) {
+        if self.relays[relay].process.is_none() {
+            return;
+        }
+        say!(self, "relay {relay} dies");
+        self.crashes += 1;
+        self.end(relay);
+        let host = &mut self.relays[relay];
+        if let Some(durable) = host.durable.take() {
+            host.journal = durable;
+        }
+    }
+
+    pub(super) fn end(&mut self, relay: usize) {
+        let host = &mut self.relays[relay];
+        host.life += 1;
+        host.linked = true;
+        host.blocked_until = 0;
+        let flights = host.process.take().map(|process| process.flights).unwrap_or_default();
+        for flight in flights.into_keys() {
+            // What was in the socket may arrive or not.
+            if self.rng.bool() {
+                self.cancelled.insert(flight);
+            }
+        }
+        self.checker.ended(relay);
+        let after = self.rng.u64(100..if self.stormy { 15_000 } else { 1_000 });
+        self.after(after, Happening::Start { relay });
+    }
+
+    /// Hands an input to a core, which looks at it a little later.
+    pub(super) fn give(&mut self, relay: usize, input: Input) {
+        let Some(process) = &mut self.relays[relay].process else { return };
+        process.inbox.push(input);
+        if !process.step_due {
+            process.step_due = true;
+            let after = if self.strikes(Fault::Stall) { self.rng.u64(0..3_000) } else { self.rng.u64(0..2) };
+            self.within(relay, after, Within::Step);
+        }
+    }
+
+    pub(super) fn step(&mut self, relay: usize) {
+        let (now, trace) = (self.now, self.trace);
+        let process = self.process(relay);
+        let woken = process.wake.is_some_and(|at| at <= now);
+        if !process.step_due && !woken {
+            return;
+        }
+        process.step_due = false;
+        process.wake = None;
+        let mut inputs = std::mem::take(&mut process.inbox);
+        if woken {
+            inputs.push(Input::Tick);
+        }
+        for ended in std::mem::take(&mut process.ended) {
+            match ended {
+                Ended::Pull(sub_app, sent_at, end) => self.checker.pull_ended(relay, sub_app, sent_at, end),
+                Ended::Confirm(sub_app) => self.checker.confirm_failed(relay, sub_app),
+            }
+        }
+        let process = self.process(relay);
+        let only_a_tick = inputs.iter().all(|input| matches!(input, Input::Tick));
+        let told: Vec<String> = inputs.iter().filter(|_| trace).map(brief).collect();
+        let effects = process.core.step(Moment(now), inputs);
+        let (load, wake) = (process.core.load(), process.core.next_wake());
+        for told in told {
+            say!(self, "relay {relay} <- {told}");
+        }
+        self.checker.stepped(relay, &load, only_a_tick && effects.is_empty(), wake);
+        self.mix(effects.len() as u64 ^ (load.events as u64) << 8 ^ (load.handles as u64) << 24);
+        let dies_after = (!effects.is_empty() && self.strikes(Fault::CrashInStep))
+            .then(|| self.rng.usize(0..=effects.len()));
+        for (count, effect) in effects.into_iter().enumerate() {
+            if dies_after == Some(count) {
+                break;
+            }
+            self.carry_out(relay, effect);
+            if self.relays[relay].process.is_none() {
+                return;
+            }
+        }
+        if dies_after.is_some() {
+            self.crash(relay);
+            return;
+        }
+        if let Some(wake) = wake {
+            // A tick that is late by a moment, as timers are.
+            let at = wake.0.max(now + 1);
+            let process = self.process(relay);
+            if process.wake.is_none_or(|earlier| at < earlier) {
+                process.wake = Some(at);
+                self.within(relay, at - now, Within::Step);
+            }
+        }
+    }
+
+    pub(super) fn mix(&mut self, value: u64) {
+        for part in [self.now, value] {
+            self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, relay: usize, mut effect: Effect) {
+        if let Some(bug) = self.sabotage {
+            bug.effect(&mut effect);
+        }
+        let soon = self.rng.u64(0..4);
+        match effect {
+            Effect::Pull { pull, sub_app } => {
+                self.checker.pull_asked(relay, sub_app);
+                self.process(relay).pulls.insert(pull);
+                self.within(relay, soon, Within::PullLeaves { pull, sub_app });
+            }
+            Effect::Publish { event, parcel, alone } => {
+                self.within(relay, soon, Within::PublishLeaves { event, parcel, alone });
+            }
+            Effect::Confirm { call, sub_app, handles, cutoff } => {
+                self.checker.confirm_asked(relay, sub_app);
+                self.process(relay).confirms.insert(call);
+                self.within(relay, soon, Within::ConfirmLeaves { call, sub_app, handles, cutoff });
+            }
+            Effect::Finished => {
+                say!(self, "relay {relay} has drained");
+                let process = self.process(relay);
+                let unanswered = process.pulls.len()
+                    + process.confirms.len()
+                    + process.flights.len()
+                    + process.lane.len()
+                    + process.committing.len();
+                self.checker.drained(relay, unanswered);
+                self.end(relay);
+            }
+            effect => {
+                self.run_ahead(relay, &effect);
+                let process = self.process(relay);
+                process.lane.push_back(effect);
+                self.begin_commit(relay);
+            }
+        }
+    }
+}
