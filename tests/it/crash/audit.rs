@@ -23,6 +23,8 @@ pub(crate) struct Audit {
     pub(crate) events: usize,
     /// Messages beyond the first of each event.
     pub(crate) duplicates: usize,
+    /// Those of them that another relay published than the first.
+    pub(crate) across: usize,
     /// Deliveries beyond the first of each event.
     pub(crate) redeliveries: usize,
     /// When a confirm came nearest to its cutoff: milliseconds after it; negative is before.
@@ -89,6 +91,17 @@ impl Evidence {
         Self { ledger, messages, journals: hosts.iter().map(Journal::read).collect() }
     }
 
+    /// How many messages are another relay's first of an event that one relay had published.
+    fn across(&self) -> usize {
+        let publisher = |message: &Received| {
+            let request = text(message, "x-vod-request-id");
+            self.journals.iter().position(|journal| journal.requests.contains(&request))
+        };
+        let by: BTreeSet<_> = self.messages.iter().map(|m| (m.message_id(), publisher(m))).collect();
+        let ids: BTreeSet<_> = by.iter().map(|(id, _)| id).collect();
+        by.len() - ids.len()
+    }
+
     /// Everything that is wrong. Every event that was put must differ from every other.
     pub(crate) fn findings(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -109,8 +122,10 @@ pub(crate) async fn audit(broker: &Broker, world: &World, hosts: &[Host]) -> Aud
         wrong.truncate(10);
         panic!("{count} findings, among them:\n{}", wrong.join("\n"));
     }
+    let across = evidence.across();
     let Evidence { ledger, messages, journals } = evidence;
     Audit {
+        across,
         events: ledger.events.len(),
         duplicates: messages.len() - ledger.events.len(),
         redeliveries: ledger.events.iter().map(|event| event.deliveries.len() - 1).sum(),
