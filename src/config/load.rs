@@ -180,7 +180,7 @@ impl Reader {
         } else if let Some(home) = keys::home(name) {
             format!("{name:?} stands in no section; put it under [{home}]")
         } else {
-            unknown(&format!("unknown key {name:?} in no section"), name, &sections, |name| {
+            unknown(&format!("unknown key {:?} in no section", word(name)), name, &sections, |name| {
                 format!("[{name}]")
             })
         };
@@ -190,9 +190,10 @@ impl Reader {
     fn section(&mut self, section: &str, at: usize, table: &DeTable<'_>, line: &impl Fn(usize) -> usize) {
         let sections = keys::sections();
         if !sections.contains(&section) {
-            let message = unknown(&format!("unknown section [{section}]"), section, &sections, |name| {
-                format!("[{name}]")
-            });
+            let message =
+                unknown(&format!("unknown section [{}]", word(section)), section, &sections, |name| {
+                    format!("[{name}]")
+                });
             return self.error(Place::Line(at), message);
         }
         for (name, value) in table {
@@ -209,7 +210,7 @@ impl Reader {
                 }
                 Some(key) => self.read(key, at, &Value::Toml(value.get_ref())),
                 None => {
-                    let what = format!("unknown key {name:?} in [{section}]");
+                    let what = format!("unknown key {:?} in [{section}]", word(name));
                     let message = match keys::home(name) {
                         Some(home) => format!("{what}; it belongs under [{home}]"),
                         None => unknown(&what, name, &keys::names(section), |name| format!("{name:?}")),
@@ -356,6 +357,12 @@ impl Reader {
         let place = set.unwrap_or_else(|| Place::File(self.file.clone()));
         self.error(place, message());
     }
+}
+
+/// A name as an error shows it. What is no word may be a value in the wrong place: an URL with its password.
+fn word(name: &str) -> &str {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
+    if name.chars().all(plain) { name } else { "…" }
 }
 
 /// Whether a line looks like `level = info` or `window = 30s`: what the parser says of those leads astray.

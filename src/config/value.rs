@@ -1,6 +1,7 @@
 //! One value, from the file or from the environment, and the parsers that make something of it.
 //!
-//! A parser's error says what is wrong and what would be right. It never repeats the value of a key that may hold a secret.
+//! A parser's error says what is wrong and what would be right, in one line. It never repeats any part of a value that may
+//! hold a secret: what follows a stray `?` or `,` in a password looks like a parameter or a scheme.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -78,8 +79,9 @@ impl Value<'_> {
             Self::Toml(DeValue::Integer(integer)) => (integer.as_str(), integer.radix()),
             Self::Toml(other) => return Err(format!("must be a whole number, not {}", with_article(other))),
         };
-        u64::from_str_radix(digits, radix)
-            .map_err(|_| format!("must be a whole number from 0 to {}, not {digits}", u64::MAX))
+        u64::from_str_radix(digits, radix).map_err(|_| {
+            format!("must be a whole number from 0 to {}, not {}", u64::MAX, told(digits).escape_debug())
+        })
     }
 
     /// A time with its unit, `least` or more.
@@ -94,7 +96,7 @@ impl Value<'_> {
             return Err(NO_UNIT.to_owned());
         }
         let duration = humantime::parse_duration(text).map_err(|_| {
-            format!("cannot be {text:?}; a duration reads like \"30s\", \"200ms\" or \"30d\"")
+            format!("cannot be {:?}; a duration reads like \"30s\", \"200ms\" or \"30d\"", told(text))
         })?;
         if duration < least {
             return Err(format!("is {}, and must be {} or more", shown(duration), shown(least)));
@@ -109,8 +111,8 @@ impl Value<'_> {
         found.map(|(_, value)| *value).ok_or_else(|| {
             let words = || words.iter().map(|(word, _)| *word);
             match nearest(&text, words()) {
-                Some(word) => format!("cannot be {text:?}; did you mean {word:?}?"),
-                None => format!("cannot be {text:?}; it is one of {}", quoted(words())),
+                Some(word) => format!("cannot be {:?}; did you mean {word:?}?", told(&text)),
+                None => format!("cannot be {:?}; it is one of {}", told(&text), quoted(words())),
             }
         })
     }
@@ -120,7 +122,7 @@ impl Value<'_> {
         let url = self.url()?;
         let loopback = match url.host() {
             None => return Err("has no host; write it like \"https://vod.tencentcloudapi.com\"".to_owned()),
-            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(ip)) => IpAddr::from(ip).is_loopback(),
             Some(Host::Ipv6(ip)) => IpAddr::from(ip).is_loopback(),
         };
@@ -151,13 +153,16 @@ impl Value<'_> {
         let urls = self.list("URL", |item| {
             let url = item.url()?;
             if url.scheme() != "amqp" && url.scheme() != "amqps" {
-                return Err(format!("must begin with amqp:// or amqps://, not {}://", url.scheme()));
+                return Err("must begin with amqp:// or amqps://".to_owned());
             }
             if url.host_str().is_none_or(str::is_empty) {
                 return Err("has no host; write it like \"amqp://127.0.0.1:5672/%2f\"".to_owned());
             }
-            if let Some((name, _)) = url.query_pairs().next() {
-                return Err(format!("has the parameter {name:?}; none is known, leave it out"));
+            if url.query().is_some() {
+                return Err(
+                    "has parameters behind a question mark, and none is known; leave them out, and write ? in a password as %3f"
+                        .to_owned(),
+                );
             }
             if url.fragment().is_some() {
                 return Err(
@@ -247,7 +252,7 @@ impl Value<'_> {
             let name = &inside[..end];
             if !KNOWN.contains(&name) {
                 return Err(unknown(
-                    &format!("has the unknown placeholder {{{name}}}"),
+                    &format!("has the unknown placeholder {{{}}}", told(name)),
                     name,
                     &KNOWN,
                     |name| format!("{{{name}}}"),
@@ -266,17 +271,23 @@ impl Value<'_> {
         for directive in text.split(',').map(str::trim).filter(|_| !text.contains('[')) {
             let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
             if !LEVELS.contains(&level) {
-                let message = format!("has the unknown level {level:?}");
+                let message = format!("has the unknown level {:?}", told(level));
                 return Err(unknown(&message, level, &LEVELS, |level| format!("{level:?}")));
             }
         }
         match text.parse::<tracing_subscriber::filter::EnvFilter>() {
             Ok(_) => Ok(text),
             Err(error) => Err(format!(
-                "is not a filter ({error}); write it like \"info\" or \"info,vodrelay::vod=debug\""
+                "is not a filter ({}); write it like \"info\" or \"info,vodrelay::vod=debug\"",
+                told(&error.to_string())
             )),
         }
     }
+}
+
+/// A value as an error repeats it. With an @ it may be a broker's URL under the wrong key, and its password with it.
+fn told(text: &str) -> &str {
+    if text.contains('@') { "…" } else { text }
 }
 
 /// Words of a list that are `given` but for a slip of the fingers.
