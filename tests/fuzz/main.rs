@@ -9,6 +9,9 @@
 //! FUZZ_SEED=$RANDOM FUZZ_ITERATIONS=100000 cargo test --release --test fuzz -- --nocapture
 //! ```
 //!
+//! A release build does not look for overflows of numbers unless `CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true` says so. The
+//! emulator answers some hundred inputs a second, the readers some ten thousand: name a test to have it alone.
+//!
 //! `FUZZ_ITERATIONS` is the number of inputs of every test that draws them; `FUZZ_SEED` is 1 unless it is given. A test that
 //! fails prints its seed, and leaves a mutated input in a file whose name it prints: such a file belongs into `corpus/`
 //! once the mistake is mended, because every file there is tried as it is before anything is mutated.
@@ -16,6 +19,7 @@
 //! - [`answers`]: the client's reader of the cloud's answers.
 //! - [`canonical`]: what makes two events one fingerprint, and what does not.
 //! - [`configuration`]: the file and the environment.
+//! - [`keeping`]: the journal, and what it shows.
 //! - [`requests`]: the emulator, over real sockets.
 //! - [`rendering`]: what consumers get, routing keys included.
 
@@ -26,5 +30,6 @@ mod canonical;
 mod configuration;
 mod harness;
 mod json;
+mod keeping;
 mod rendering;
 mod requests;
