@@ -103,8 +103,11 @@ impl Watch {
             (JournalState::Down(reason), _) => format!("journal down: {reason}"),
             (_, OutputState::Down(reason)) => format!("output down: {reason}"),
             (_, OutputState::Blocked(reason)) => format!("output blocked: {reason}"),
-            _ if load.events == 0 => "idle".to_owned(),
-            _ => format!("relaying; {} events in flight", load.events),
+            _ => match (&snapshot.trouble, load.events) {
+                (Some(trouble), events) => format!("in trouble; {events} events in flight; {trouble}"),
+                (None, 0) => "idle".to_owned(),
+                (None, events) => format!("relaying; {events} events in flight"),
+            },
         };
         let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
         let Snapshot { deliveries, confirmed, parked, .. } = snapshot;

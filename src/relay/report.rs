@@ -1,7 +1,7 @@
-//! What the relay says of its work: one line a batch at info, one an event at debug, and failing calls when they begin to
-//! fail, change their reason, and work again. Never a body, never a secret.
+//! What the relay says of its work: one line a batch at info, one an event at debug, and failing calls and publishes when
+//! they begin to fail, change their reason, and work again. Never a body, never a secret.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tracing::{debug, info, warn};
@@ -10,7 +10,9 @@ use super::core::{Effect, Input, LetGo, Load, PullId};
 use super::stats::Stats;
 use crate::clock::Moment;
 use crate::event::SubAppId;
+use crate::identity::EventId;
 use crate::lease::Window;
+use crate::outcome::PublishOutcome;
 use crate::vod::{Action, CallError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
@@ -26,19 +28,32 @@ pub(super) struct Report {
     stats: Arc<Stats>,
     window: Window,
     answers: HashMap<PullId, (SubAppId, Arc<str>)>,
-    /// Why calls fail now, by whose and which they are.
-    failing: HashMap<(SubAppId, Action), String>,
+    /// Why calls fail now, by whose and which they are: the code, and all of it for people.
+    failing: BTreeMap<(SubAppId, &'static str), (String, Arc<str>)>,
+    refused: Refused,
 }
+
+/// Events whose last publish the broker did not take.
+#[derive(Debug, Default)]
+struct Refused {
+    events: HashSet<EventId>,
+    /// The reasons that were told since there are any.
+    told: BTreeSet<Arc<str>>,
+    newest: Arc<str>,
+}
+
+/// How many different reasons of the broker are told before some publish has to succeed first.
+const REASONS_TOLD: usize = 8;
 
 impl Report {
     pub(super) fn new(stats: Arc<Stats>, window: Window) -> Self {
-        Self { stats, window, answers: HashMap::new(), failing: HashMap::new() }
+        Self { stats, window, answers: HashMap::new(), failing: BTreeMap::new(), refused: Refused::default() }
     }
 
     /// A call ended: transitions are said, not attempts.
     pub(super) fn call(&mut self, call: &CallEnded) {
         let CallEnded { sub_app, action, error } = call;
-        let key = (*sub_app, *action);
+        let key = (*sub_app, action.name());
         match error {
             None => {
                 if self.failing.remove(&key).is_some() {
@@ -46,8 +61,9 @@ impl Report {
                 }
             }
             Some(error) => {
-                let said = self.failing.insert(key, error.code.clone());
-                if said.as_deref() != Some(error.code.as_str()) {
+                let words = format!("sub-application {sub_app}: {error}").into();
+                let said = self.failing.insert(key, (error.code.clone(), words));
+                if said.is_none_or(|(code, _)| code != error.code) {
                     let next_step = error.next_step();
                     let action = action.name();
                     warn!(%sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
@@ -79,6 +95,7 @@ impl Report {
             Input::Published { event, outcome } => {
                 self.stats.published(outcome);
                 debug!(event = event.0, outcome = outcome.name(), "publish ended");
+                self.publish(*event, outcome);
             }
             _ => {}
         }
@@ -92,6 +109,7 @@ impl Report {
             Effect::RecordParked(events) => {
                 self.stats.update(|s| s.parked += events.len() as u64);
                 for (event, reason) in events {
+                    self.taken(*event);
                     warn!(event = event.0, reason = %reason, "event parked; `vodrelay events show` has it");
                 }
             }
@@ -115,7 +133,56 @@ impl Report {
         }
     }
 
+    /// A publish ended. What the state of the output tells already is not told again.
+    fn publish(&mut self, event: EventId, outcome: &PublishOutcome) {
+        let reason: Arc<str> = match outcome {
+            PublishOutcome::Acked => return self.taken(event),
+            PublishOutcome::Unknown { .. } | PublishOutcome::Unsent => return,
+            PublishOutcome::Nacked => {
+                "RabbitMQ nacks publishes: see whether the queue is full, and its log".into()
+            }
+            PublishOutcome::Returned { code, text } => format!(
+                "RabbitMQ returns publishes ({code} {text}): see that a queue is bound for their routing keys"
+            )
+            .into(),
+            PublishOutcome::ChannelError { code, text } => {
+                format!("RabbitMQ refuses publishes ({code}): {text}").into()
+            }
+        };
+        self.refused.events.insert(event);
+        self.refused.newest = Arc::clone(&reason);
+        if self.refused.told.len() < REASONS_TOLD && self.refused.told.insert(Arc::clone(&reason)) {
+            warn!(%reason, "publishes fail, and are tried again");
+        }
+    }
+
+    /// The broker has the event, or it was given up.
+    fn taken(&mut self, event: EventId) {
+        if self.refused.events.remove(&event) && self.refused.events.is_empty() {
+            self.refused = Refused::default();
+            info!("publishes do not fail any more");
+        }
+    }
+
     pub(super) fn load(&self, load: Load) {
-        self.stats.update(|s| s.load = load);
+        let trouble = self.trouble(load);
+        self.stats.update(|s| {
+            s.load = load;
+            s.trouble = trouble;
+        });
+    }
+
+    /// What fails now: one thing, so that the line stays a line.
+    fn trouble(&self, load: Load) -> Option<Arc<str>> {
+        if !self.refused.events.is_empty() {
+            return Some(Arc::clone(&self.refused.newest));
+        }
+        let failing = |wanted: Action| {
+            let found = self.failing.iter().find(|((_, action), _)| *action == wanted.name());
+            found.map(|(_, (_, words))| Arc::clone(words))
+        };
+        // A confirm that failed is no trouble any more when no handle is left to be confirmed.
+        let confirms = || (load.handles > 0).then(|| failing(Action::ConfirmEvents)).flatten();
+        failing(Action::PullEvents).or_else(confirms)
     }
 }

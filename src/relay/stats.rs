@@ -1,7 +1,7 @@
 //! Figures of this run, for people who look on. Whatever must last is in the journal.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub pull_to_confirm_p50: Option<Duration>,
     /// The same, 99th percentile.
     pub pull_to_confirm_p99: Option<Duration>,
+    /// What keeps failing now, though the output and the journal are up: a call to the cloud, or publishes.
+    pub trouble: Option<Arc<str>>,
     /// When the last pull ended without an error.
     pub pulled_at: Option<Moment>,
     /// What is in flight.

@@ -75,6 +75,16 @@ pub(crate) struct Setup {
     /// More lines for `rabbitmq.conf`.
     pub(crate) config: String,
     pub(crate) tls: Option<TlsListener>,
+    /// The cluster that it joins at its first start.
+    pub(crate) cluster: Option<Cluster>,
+}
+
+/// What the nodes of one cluster have in common, by its first node.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    name: String,
+    cookie: String,
+    mapper_port: u16,
 }
 
 /// One RabbitMQ node. Dropping it ends it and removes its folder.
@@ -84,6 +94,7 @@ pub(crate) struct Broker {
     _port_mapper: Guarded,
     name: String,
     port: u16,
+    mapper_port: u16,
     tls_port: Option<u16>,
     environment: Vec<(String, String)>,
     folder: PathBuf,
@@ -110,13 +121,15 @@ impl Broker {
 
     fn launch(setup: &Setup) -> Self {
         let folder = tempfile::Builder::new().prefix("vodrelay-rabbitmq-").tempdir().unwrap().keep();
-        let [port, tls_port, dist_port, mapper_port] = free_ports();
+        let [port, tls_port, dist_port, own_mapper_port] = free_ports();
+        let mapper_port = setup.cluster.as_ref().map_or(own_mapper_port, |cluster| cluster.mapper_port);
         for name in ["home", "mnesia", "log"] {
             std::fs::create_dir(folder.join(name)).unwrap();
         }
         let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let cookie = folder.join("home/.erlang.cookie");
-        std::fs::write(&cookie, format!("vodrelay{port}")).unwrap();
+        let shared = setup.cluster.as_ref().map(|cluster| cluster.cookie.clone());
+        std::fs::write(&cookie, shared.unwrap_or_else(|| cookie_of(port))).unwrap();
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o400);
         std::fs::set_permissions(&cookie, owner_only).unwrap();
         std::fs::write(folder.join("plugins"), "[].\n").unwrap();
@@ -145,13 +158,15 @@ impl Broker {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        let mapper = ["-port", &mapper_port.to_string(), "-address", "127.0.0.1"].map(str::to_owned);
+        // In a cluster the first node's is used, and this one has only its folder to remove.
+        let mapper = ["-port", &own_mapper_port.to_string(), "-address", "127.0.0.1"].map(str::to_owned);
         let port_mapper = Guarded::start("epmd", &mapper, &environment, &folder, true);
         let mut broker = Self {
             node: Mutex::new(None),
             _port_mapper: port_mapper,
             name,
             port,
+            mapper_port,
             tls_port: setup.tls.as_ref().map(|_| tls_port),
             environment,
             folder,
@@ -183,6 +198,31 @@ impl Broker {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// For the nodes that are to join this one. It must outlive them.
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster { name: self.name.clone(), cookie: cookie_of(self.port), mapper_port: self.mapper_port }
+    }
+
+    /// The node's name, as RabbitMQ shows it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A user that no other test uses, who may do everything, and what it connects with.
+    pub(crate) async fn user(&self) -> User {
+        let name = unique("user");
+        let url = format!("amqp://{name}:secret@127.0.0.1:{}/%2f", self.port);
+        let user = User { name, url };
+        self.make(&user).await;
+        user
+    }
+
+    /// Makes the user, again if need be.
+    pub(crate) async fn make(&self, user: &User) {
+        self.ctl(&["add_user", &user.name, "secret"]).await;
+        self.ctl(&["set_permissions", &user.name, ".*", ".*", ".*"]).await;
     }
 
     /// The port of the TLS listener, if [`Setup::tls`] asked for one.
@@ -307,6 +347,17 @@ impl Broker {
     }
 }
 
+/// Who a relay is at a broker.
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) url: String,
+}
+
+fn cookie_of(port: u16) -> String {
+    format!("vodrelay{port}")
+}
+
 fn properties() -> ConnectionProperties {
     ConnectionProperties::default().with_connection_name("test".into())
 }
@@ -322,6 +373,10 @@ fn config(setup: &Setup, folder: &Path, port: u16, tls_port: u16) -> String {
             std::fs::write(&path, pem).unwrap();
             lines += &format!("ssl_options.{option} = {}\n", path.to_str().unwrap());
         }
+    }
+    if let Some(cluster) = &setup.cluster {
+        lines += "cluster_formation.peer_discovery_backend = classic_config\n";
+        lines += &format!("cluster_formation.classic_config.nodes.1 = {}\n", cluster.name);
     }
     lines + &setup.config
 }

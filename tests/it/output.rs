@@ -641,7 +641,8 @@ async fn strict() -> &'static (Broker, Certificates) {
             let (client_certificate, client_key) = signed("vodrelay");
             let ca = authority.pem();
             let tls = TlsListener { ca: ca.clone(), certificate, key, client_certificate: true };
-            let setup = Setup { config: "max_message_size = 65536\n".to_owned(), tls: Some(tls) };
+            let setup =
+                Setup { config: "max_message_size = 65536\n".to_owned(), tls: Some(tls), ..Setup::default() };
             (Broker::start_with(setup).await, Certificates { ca, client_certificate, client_key })
         })
         .await

@@ -22,8 +22,8 @@ pub(crate) struct World {
     pub(crate) emulator: Emulator,
     pub(crate) config: Config,
     pub(crate) queue: String,
-    /// The configuration once more, as the environment of a relay that is a process of its own.
-    pub(crate) variables: Vec<(String, String)>,
+    /// The configuration as a child process gets it.
+    variables: BTreeMap<String, String>,
     folder: tempfile::TempDir,
 }
 
@@ -39,7 +39,7 @@ impl World {
         let queue = unique("events");
         let set = |key: &str, value: String| (format!("VODRELAY_{key}"), value);
         let ids: Vec<String> = sub_apps.iter().map(ToString::to_string).collect();
-        let mut variables = vec![
+        let variables = [
             set("VOD__ENDPOINT", emulator.endpoint()),
             set("VOD__SUB_APP_IDS", ids.join(",")),
             set("VOD__WINDOW", "4s".to_owned()),
@@ -51,11 +51,28 @@ impl World {
             set("AMQP__QUEUE", queue.clone()),
             set("JOURNAL__PATH", folder.path().join("journal.db").display().to_string()),
         ];
-        let config = Config::from_variables(variables.iter().cloned()).unwrap();
-        let credential = emulator.credential();
-        variables.push(("TENCENTCLOUD_SECRET_ID".to_owned(), credential.secret_id.clone()));
-        variables.push(("TENCENTCLOUD_SECRET_KEY".to_owned(), credential.secret_key.expose().to_owned()));
+        let variables = BTreeMap::from(variables);
+        let config = Config::from_variables(variables.clone().into_iter()).unwrap();
         Self { emulator, config, queue, variables, folder }
+    }
+
+    /// Changes the configuration, for a relay in this process and for one in its own: `VOD__ENDPOINT` and the like.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.variables.insert(format!("VODRELAY_{key}"), value.to_owned());
+        self.config = Config::from_variables(self.variables.clone().into_iter()).unwrap();
+    }
+
+    /// What the program itself needs in its environment: this configuration and the credentials.
+    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
+        let credential = self.emulator.credential();
+        let mut environment = self.variables.clone();
+        let more = [
+            ("TENCENTCLOUD_SECRET_ID", credential.secret_id.as_str()),
+            ("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose()),
+            ("VODRELAY_VOD__CREDENTIALS", "env"),
+        ];
+        environment.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        environment
     }
 
     pub(crate) fn places(&self) -> Places {
@@ -111,6 +128,16 @@ impl World {
     pub(crate) fn journalled_ids(&self) -> BTreeSet<String> {
         let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
         let mut rows = journal.prepare("SELECT message_id FROM event_log").unwrap();
+        let ids = rows.query_map([], |row| row.get(0)).unwrap();
+        ids.map(Result::unwrap).collect()
+    }
+
+    /// The message ids that the journal names as possible duplicates.
+    pub(crate) fn uncertain_ids(&self) -> BTreeSet<String> {
+        let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
+        let mut rows = journal
+            .prepare("SELECT message_id FROM event_log WHERE id IN (SELECT id FROM event WHERE uncertain)")
+            .unwrap();
         let ids = rows.query_map([], |row| row.get(0)).unwrap();
         ids.map(Result::unwrap).collect()
     }

@@ -1,6 +1,6 @@
 //! The relay as a process: started, killed, asked to drain, and never left behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Drop for Leash {
 /// What the lives of one relay have in common: its program, its configuration, its journal, its log.
 pub(crate) struct Host {
     program: PathBuf,
-    variables: Vec<(String, String)>,
+    variables: BTreeMap<String, String>,
     journal: PathBuf,
     log: PathBuf,
     leash: Leash,
@@ -54,10 +54,10 @@ impl Host {
     /// The relay of this name in this world, with a journal of its own.
     pub(crate) fn new(program: &Path, world: &World, name: &str, more: &[(&str, &str)]) -> Self {
         let journal = world.folder().join(format!("{name}.db"));
-        let mut variables = world.variables.clone();
+        let mut variables = world.environment();
         let path = ("VODRELAY_JOURNAL__PATH", journal.to_str().unwrap());
         for (key, value) in [path].iter().chain(more) {
-            variables.push(((*key).to_owned(), (*value).to_owned()));
+            variables.insert((*key).to_owned(), (*value).to_owned());
         }
         let log = world.folder().join(format!("{name}.log"));
         Self { program: program.to_owned(), variables, journal, log, leash: Leash::new() }
@@ -69,7 +69,7 @@ impl Host {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.env_clear().envs(self.variables.iter().cloned()).current_dir("/").stdin(Stdio::null());
+        command.env_clear().envs(&self.variables).current_dir("/").stdin(Stdio::null());
         command
     }
 
