@@ -131,6 +131,11 @@ impl Options {
             limits: Limits::default(),
         }
     }
+
+    /// Whether the relay itself makes the queue, which is then bound for whatever it publishes.
+    pub(super) fn declares_queue(&self) -> bool {
+        self.topology == Topology::Declare && !self.queue.is_empty()
+    }
 }
 
 /// Starts the output. The task ends when `shutdown` is cancelled and the batches in flight are answered, in bounded time.

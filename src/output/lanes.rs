@@ -173,10 +173,62 @@ impl Lane {
 
         let (unresolved, after) = self.verdict(ending, &errors, batch.len(), limit);
         let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
-        for (job, outcome) in batch.into_iter().zip(settle(&ids, &answers, &unresolved)) {
-            job.answer(outcome);
+        let outcomes = settle(&ids, &answers, &unresolved);
+        let mut returned = Vec::new();
+        for (job, outcome) in batch.into_iter().zip(outcomes) {
+            match outcome {
+                PublishOutcome::Returned { .. } if options.declares_queue() => returned.push((job, outcome)),
+                outcome => job.answer(outcome),
+            }
         }
+        if returned.is_empty() {
+            return after;
+        }
+        // They are answered afterwards: whoever tries again finds the queue there, and has not spent an attempt on waiting.
+        let after = match after {
+            After::Ready => self.declare_again(returned.len()).await,
+            after => after,
+        };
+        returned.into_iter().for_each(|(job, outcome)| job.answer(outcome));
         after
+    }
+
+    /// The queue that the relay declares is bound for every routing key, so that a return means that somebody deleted it, or
+    /// its binding.
+    async fn declare_again(&self, returned: usize) -> After {
+        let epoch = &self.epoch;
+        let proof = async {
+            topology::prove(&epoch.connection, &epoch.options).await.map_err(|error| error.to_string())
+        };
+        match self.in_time("RabbitMQ did not answer a declaration in time", proof).await {
+            None => After::Ready,
+            Some(Ok(())) => {
+                let queue = epoch.options.queue.as_str();
+                tracing::warn!(
+                    returned,
+                    queue,
+                    "messages came back unroutable: the queue or its binding was deleted, and is declared again"
+                );
+                After::Ready
+            }
+            Some(Err(reason)) => After::Lost(reason),
+        }
+    }
+
+    /// Does what needs the broker within the time of a connect; `None` when the connection ends or the process stops meanwhile.
+    async fn in_time<T>(
+        &self,
+        overdue_reason: &str,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Option<Result<T, String>> {
+        let epoch = &self.epoch;
+        tokio::select! {
+            () = epoch.dead.cancelled() => None,
+            // A block could make it last; a lane that stops needs nothing more.
+            () = epoch.stop.cancelled() => None,
+            () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => Some(Err(overdue_reason.to_owned())),
+            result = work => Some(result),
+        }
     }
 
     /// What became of the messages whose confirms did not resolve, and what is left to work with.
@@ -232,21 +284,13 @@ impl Lane {
             topology::prove(&epoch.connection, &epoch.options).await.map_err(|error| error.to_string())?;
             link::publishing_channel(&epoch.connection).await.map_err(|error| error.to_string())
         };
-        let result = tokio::select! {
-            () = epoch.dead.cancelled() => return false,
-            // A block could make it last; a lane that stops needs no channel.
-            () = epoch.stop.cancelled() => return false,
-            () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => {
-                Err("RabbitMQ did not open another channel in time".to_owned())
-            }
-            result = fresh => result,
-        };
-        match result {
-            Ok(channel) => {
+        match self.in_time("RabbitMQ did not open another channel in time", fresh).await {
+            None => false,
+            Some(Ok(channel)) => {
                 self.channel = channel;
                 true
             }
-            Err(reason) => {
+            Some(Err(reason)) => {
                 self.give_up(reason).await;
                 false
             }

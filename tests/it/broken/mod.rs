@@ -4,6 +4,7 @@
 
 mod cloud;
 mod gate;
+mod rabbitmq;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
