@@ -4,7 +4,7 @@
 //! delivery tags and frames in step. More lanes give more throughput.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -26,6 +26,12 @@ use crate::outcome::PublishOutcome;
 /// As many as one pull brings.
 const BATCH_MAX: usize = 16;
 
+/// A channel that has lived so long is replaced when the broker nacks a whole batch.
+///
+/// A channel of RabbitMQ remembers who leads a quorum queue. One that was opened while the leader had just died asks the dead
+/// node for ever, and nacks whatever it gets although the queue has a new leader (measured with 3.10.8, three nodes).
+const NACKING_CHANNEL_MAX: Duration = Duration::from_secs(2);
+
 /// What all lanes of one connection share. A new connection makes a new one: nothing of the old is waited for.
 #[derive(Clone)]
 pub(super) struct Epoch {
@@ -45,6 +51,7 @@ pub(super) struct Epoch {
 pub(super) struct Lane {
     epoch: Epoch,
     channel: Channel,
+    opened_at: Instant,
     /// A job that was taken from the queue but has to go into the next batch.
     held: Option<Job>,
 }
@@ -52,6 +59,8 @@ pub(super) struct Lane {
 /// What a batch leaves behind.
 enum After {
     Ready,
+    /// Not one message was taken.
+    AllNacked,
     ChannelGone,
     Lost(String),
 }
@@ -66,7 +75,7 @@ enum Ending {
 
 impl Lane {
     pub(super) fn new(epoch: Epoch, channel: Channel) -> Self {
-        Self { epoch, channel, held: None }
+        Self { epoch, channel, opened_at: Instant::now(), held: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -79,7 +88,8 @@ impl Lane {
             let batch = self.collect(first);
             match self.publish(batch).await {
                 After::Ready => {}
-                After::ChannelGone => {
+                After::AllNacked if self.opened_at.elapsed() < NACKING_CHANNEL_MAX => {}
+                After::AllNacked | After::ChannelGone => {
                     if !self.reopen().await {
                         break;
                     }
@@ -174,6 +184,12 @@ impl Lane {
         let (unresolved, after) = self.verdict(ending, &errors, batch.len(), limit);
         let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
         let outcomes = settle(&ids, &answers, &unresolved);
+        let after = match after {
+            After::Ready if outcomes.iter().all(|outcome| *outcome == PublishOutcome::Nacked) => {
+                After::AllNacked
+            }
+            after => after,
+        };
         let mut returned = Vec::new();
         for (job, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
@@ -287,7 +303,9 @@ impl Lane {
         match self.in_time("RabbitMQ did not open another channel in time", fresh).await {
             None => false,
             Some(Ok(channel)) => {
+                // The old one closes when it is dropped, if it is open still; nothing is in flight on it.
                 self.channel = channel;
+                self.opened_at = Instant::now();
                 true
             }
             Some(Err(reason)) => {

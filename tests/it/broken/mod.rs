@@ -3,6 +3,7 @@
 //! In every test nothing is lost, nothing is confirmed late, and every repeat is named.
 
 mod cloud;
+mod cluster;
 mod gate;
 mod rabbitmq;
 
