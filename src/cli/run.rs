@@ -101,6 +101,7 @@ impl From<AppError> for Failure {
             | AppError::RoutingKey(_)
             | AppError::Unbound { .. } => Exit::Configuration,
             AppError::Journal(OpenError::InUse { .. } | OpenError::Failed { .. }) => Exit::Temporary,
+            // An operator has to do something about each of these; starting again would only repeat them.
             AppError::Journal(_) => Exit::Configuration,
             AppError::Output(_) | AppError::Relay(_) | AppError::Writer(_) | AppError::Maintenance(_) => {
                 Exit::Failure

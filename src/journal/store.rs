@@ -2,13 +2,17 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, named_params, params,
+    Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, ffi, named_params, params,
 };
+use tracing::info;
 
 use super::schema::{self, Found};
 use super::{Answer, Attempt, HandleOutcome, Loaded, OpenError, Summary};
@@ -20,6 +24,8 @@ use crate::lease::Lease;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a start may take to look at the pages of a large journal.
+const DAMAGE_LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// What a checkpoint leaves of a WAL that a slow reader made long.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
@@ -57,8 +63,11 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        // A file that is refused stays as it is: the end of the last connection would fold the WAL into it.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
         match schema::examine(&conn).map_err(failed)? {
             Found::Version(version) => {
+                look_for_damage(&conn).map_err(failed)?;
                 if !configure(&conn, version == 0).map_err(failed)? {
                     let problem =
                         "its file system has no shared memory for SQLite's WAL: move it to a local disk";
@@ -75,6 +84,7 @@ impl Store {
             }
         }
         let boot = begin_process(&mut conn).map_err(failed)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
         Ok(Self { conn, boot })
     }
 
@@ -434,6 +444,41 @@ pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
         Some(ErrorCode::SystemIoFailure) => "check the disk, its free space, and the kernel's log",
         Some(ErrorCode::OutOfMemory) => "give the relay more memory",
         _ => "report this with the message above",
+    }
+}
+
+/// Looks at the structure of every page before anything is written, for as long as [`DAMAGE_LOOK_LIMIT`]: SQLite itself meets
+/// a damaged page when it needs it, which can be long after the start.
+fn look_for_damage(conn: &Connection) -> rusqlite::Result<()> {
+    let interrupt = conn.get_interrupt_handle();
+    let (looking, looked) = mpsc::channel::<()>();
+    let timer = thread::spawn(move || {
+        if looked.recv_timeout(DAMAGE_LOOK_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            interrupt.interrupt();
+        }
+    });
+    let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+    drop(looking);
+    // After its end no later statement can be interrupted.
+    if let Err(panic) = timer.join() {
+        std::panic::resume_unwind(panic);
+    }
+    match found {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(damage) => {
+            // The line before it names the database, of which there is one.
+            let damage = damage.lines().last().unwrap_or_default().to_owned();
+            let corrupt = ffi::Error::new(ffi::SQLITE_CORRUPT);
+            Err(rusqlite::Error::SqliteFailure(corrupt, Some(damage)))
+        }
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            info!(
+                limit_s = DAMAGE_LOOK_LIMIT.as_secs(),
+                "the journal is too large to look at all of it before the start"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 

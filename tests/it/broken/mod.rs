@@ -5,6 +5,8 @@
 mod cloud;
 mod cluster;
 mod gate;
+mod journal;
+mod program;
 mod rabbitmq;
 
 use std::collections::{BTreeMap, BTreeSet};
