@@ -2,12 +2,15 @@
 //!
 //! In every test nothing is lost, nothing is confirmed late, and every repeat is named.
 
+mod clocks;
 mod cloud;
 mod cluster;
+mod credentials;
 mod gate;
 mod journal;
 mod program;
 mod rabbitmq;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
