@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn two_handles_of_one_occurrence_are_never_live_together() {
         let known = occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED), ("h1", LIVE)]);
-        check(&[known.clone()], "h2", Verdict::New { occurrence: 2 });
+        check(std::slice::from_ref(&known), "h2", Verdict::New { occurrence: 2 });
         // ... and when both come again, each finds the occurrence that it stood on last.
         let known = occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED), ("h1", LAPSED)]);
         let other = occurrence(2, false, &[("h2", LAPSED)]);
@@ -245,7 +245,7 @@ mod tests {
         let late = |known: &[Known]| classify(known, Some(&handle("h9")), true);
         assert_eq!(late(&[occurrence(1, false, &[("h1", LIVE)])]), Verdict::Redelivery { occurrence: 1 });
         let confirmed = confirmed_by(1, &[("h1", LIVE)], "h1");
-        assert_eq!(late(&[confirmed.clone()]), Verdict::Redelivery { occurrence: 1 });
+        assert_eq!(late(std::slice::from_ref(&confirmed)), Verdict::Redelivery { occurrence: 1 });
         assert_eq!(late(&[taken(confirmed)]), Verdict::Redelivery { occurrence: 1 });
         assert_eq!(late(&[]), Verdict::New { occurrence: 1 });
     }
