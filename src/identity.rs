@@ -83,7 +83,8 @@ impl Known {
         self.confirmed && (self.leases.iter().any(|lease| by(&lease)) || self.was_settled())
     }
 
-    fn was_settled(&self) -> bool {
+    /// Whether it counts as confirmed though no confirm was ever answered: an idle queue was the proof.
+    pub fn was_settled(&self) -> bool {
         self.leases.iter().all(|lease| !lease.confirmed)
     }
 }

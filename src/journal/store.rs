@@ -127,7 +127,9 @@ impl Store {
         match classify(&known, event.handle.as_ref(), late) {
             Verdict::New { occurrence } => {
                 let attempts = u32::from(answer.publish_now);
-                let id = self.insert_event(answer, event, occurrence, attempts)?;
+                // An idle answer is no proof while another relay holds the event: this may be that event once more.
+                let uncertain = known.iter().any(|k| k.confirmed && k.was_settled());
+                let id = self.insert_event(answer, event, occurrence, attempts, uncertain)?;
                 Ok(Recorded {
                     event: id,
                     delivery: self.insert_delivery(answer, event, id)?,
@@ -212,13 +214,15 @@ impl Store {
         event: &Event,
         occurrence: u32,
         attempts: u32,
+        uncertain: bool,
     ) -> rusqlite::Result<EventId> {
         let id = self
             .conn
             .prepare_cached(
                 "INSERT INTO event (fingerprint_head, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
-                                    received_at, attempts)
-                 VALUES (:head, :fingerprint, :occurrence, :sub_app, :event_type, :file, :task, :received_at, :attempts)",
+                                    received_at, attempts, uncertain, reason)
+                 VALUES (:head, :fingerprint, :occurrence, :sub_app, :event_type, :file, :task, :received_at, :attempts,
+                         :uncertain, :reason)",
             )?
             .insert(named_params! {
                 ":head": head(&event.fingerprint),
@@ -230,6 +234,8 @@ impl Store {
                 ":task": event.task_id,
                 ":received_at": answer.pulled_at.0,
                 ":attempts": attempts,
+                ":uncertain": uncertain,
+                ":reason": uncertain.then_some("an equal event before it was settled without the cloud's answer"),
             })?;
         self.conn
             .prepare_cached("INSERT INTO content (event, body) VALUES (?1, ?2)")?

@@ -243,6 +243,25 @@ async fn row_7_a_lost_confirm_is_a_redelivery_until_it_is_settled() {
     }
 }
 
+/// While another relay holds the event, the queue looks idle, and the event then comes again: under another id, but named.
+#[tokio::test]
+async fn what_comes_after_a_settled_one_is_named_as_a_possible_duplicate() {
+    let desk = Desk::new();
+    for (says, answered) in [("a", false), ("b", true)] {
+        let first = desk.record(answer(0, &[("h1", says)])).await[0];
+        desk.publish(first.event).await;
+        if answered {
+            desk.journal().confirmed(vec![first.delivery], wall(5_000)).await.unwrap();
+        } else {
+            desk.journal().settle(APP, Moment(60_000), wall(65_000)).await.unwrap();
+        }
+        assert_eq!(desk.pull(90_000, "h2", says).await, NEW_2);
+    }
+    let named = "SELECT group_concat(occurrence) FROM event WHERE uncertain";
+    let named: String = desk.sql().query_row(named, [], |row| row.get(0)).unwrap();
+    assert_eq!(named, "2");
+}
+
 #[tokio::test]
 async fn one_handle_on_two_different_events_merges_nothing() {
     let desk = Desk::new();
