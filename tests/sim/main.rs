@@ -47,6 +47,14 @@ fn what_seeds_once_found_stays_mended() {
     }
 }
 
+/// Here one handle was queued twice in one step, refused, and merged with itself when its call was halved: its events stayed
+/// in hand for ever.
+#[test]
+fn seed_1029130_a_handle_that_is_taken_back_is_not_queued_twice() {
+    let outcome = campaign::seed(1_029_130, None, false);
+    assert!(outcome.violation.is_none(), "{:?}", outcome.violation);
+}
+
 #[test]
 fn one_seed_is_one_run() {
     for seed in 0..50 {

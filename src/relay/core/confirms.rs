@@ -48,6 +48,15 @@ impl Lane {
             failures_in_a_row: 0,
         }
     }
+
+    /// At once, and not when it is its turn: by then it may have been queued again, and stand there twice.
+    fn take_back(&mut self, id: HeldId) {
+        self.queue.retain(|queued| *queued != id);
+        for half in &mut self.halves {
+            half.retain(|queued| *queued != id);
+        }
+        self.halves.retain(|half| !half.is_empty());
+    }
 }
 
 impl Core {
@@ -248,7 +257,10 @@ impl Core {
                 self.queues[index].confirms.queue.push_back(id);
                 HeldStage::Queued(now)
             }
-            HeldStage::Queued(_) if !safe => HeldStage::Waiting,
+            HeldStage::Queued(_) if !safe => {
+                self.queues[index].confirms.take_back(id);
+                HeldStage::Waiting
+            }
             other => other,
         };
         if let Some(held) = self.held.get_mut(&id) {

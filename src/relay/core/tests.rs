@@ -667,6 +667,32 @@ fn after_a_start_the_journals_unpublished_events_go_out_without_waiting_for_a_re
 }
 
 #[test]
+fn a_handle_that_was_taken_back_and_is_ready_again_in_one_step_is_queued_once() {
+    let mut play = Play::new(settings());
+    let unsafe_yet = play.deliver(&[""])[0];
+    play.broker_says(&PublishOutcome::Acked);
+    play.one(|e| matches!(e, Effect::RecordPublished(_)));
+    let pull = play.answer(&["h", "h"]);
+    let recorded =
+        [(EventId(77), PUBLISHED), (unsafe_yet, Progress::default())].map(|(event, progress)| Recorded {
+            event,
+            delivery: DeliveryId(100 + event.0),
+            occurrence: 1,
+            redelivered: true,
+            progress,
+            attempts: 1,
+        });
+    let inputs =
+        [Input::Recorded { pull, recorded: recorded.to_vec() }, Input::PublishRecorded(vec![unsafe_yet])];
+    let effects = play.core.step(play.now, inputs);
+    play.asked.extend(effects);
+    let (call, _, _) = play.confirm_call();
+    play.give(Input::Confirmed { call, result: Err(CallFailure::Refused) });
+    play.none(is_confirm);
+    assert_eq!((play.core.load().events, play.core.load().handles), (0, 0));
+}
+
+#[test]
 fn with_confirm_after_journal_hands_full_of_unpublished_events_do_not_stop_the_pulls() {
     let now = Moment(5_000_000);
     let confirm_after = ConfirmAfter::Journal;
