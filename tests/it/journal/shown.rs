@@ -1,0 +1,173 @@
+//! The commands that show the journal: `events list` and `events show`.
+
+use super::*;
+
+fn list_args() -> ListArgs {
+    ListArgs {
+        state: None,
+        event_type: None,
+        sub_app: None,
+        file_id: None,
+        task_id: None,
+        maybe_duplicate: false,
+        since: None,
+        limit: 50,
+        json: true,
+    }
+}
+
+fn listed(path: &Path, args: &ListArgs) -> (String, events::Listed) {
+    let mut out = Vec::new();
+    let listed = events::list(path, args, &mut out).unwrap();
+    (String::from_utf8(out).unwrap(), listed)
+}
+
+fn listed_ids(path: &Path, args: &ListArgs) -> Vec<i64> {
+    let (text, _) = listed(path, args);
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_i64().unwrap();
+    text.lines().map(id).collect()
+}
+
+#[tokio::test]
+async fn listing_filters_and_pages_while_the_relay_runs_and_when_it_does_not() {
+    let mut desk = Desk::new();
+    let all = desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c")])).await;
+    desk.record(answer(10_000, &[("h4", "d")])).await;
+    desk.publish(all[0].event).await;
+    desk.confirm(all[0].delivery).await;
+    desk.publish(all[1].event).await;
+    let doubt = Attempt { event: all[2].event, uncertain: true, reason: "no answer".into() };
+    desk.journal().attempts(vec![doubt]).await.unwrap();
+    let text = |s: &str| Some(s.to_owned());
+    for running in [true, false] {
+        let path = desk.path();
+        assert_eq!(listed_ids(&path, &list_args()), [4, 3, 2, 1]);
+        for (args, expected) in [
+            (ListArgs { state: Some(State::Confirmed), ..list_args() }, vec![1]),
+            (ListArgs { state: Some(State::Received), ..list_args() }, vec![4, 3]),
+            (ListArgs { state: Some(State::Parked), ..list_args() }, vec![]),
+            (ListArgs { file_id: text("f-b"), ..list_args() }, vec![2]),
+            (ListArgs { task_id: text("t-c"), state: Some(State::Received), ..list_args() }, vec![3]),
+            (ListArgs { event_type: text("PullComplete"), limit: 2, ..list_args() }, vec![4, 3]),
+            (ListArgs { event_type: text("NewFileUpload"), ..list_args() }, vec![]),
+            (ListArgs { sub_app: Some(7), since: Some(wall(5_000)), ..list_args() }, vec![4]),
+            (ListArgs { sub_app: Some(0), ..list_args() }, vec![]),
+            (ListArgs { maybe_duplicate: true, ..list_args() }, vec![3]),
+            (ListArgs { limit: 0, ..list_args() }, vec![]),
+        ] {
+            assert_eq!(listed_ids(&path, &args), expected, "running: {running}, {args:?}");
+        }
+        let counts = Reader::open(&path).unwrap().count_by_state().unwrap();
+        assert_eq!(
+            counts,
+            [(State::Received, 2), (State::Published, 1), (State::Confirmed, 1), (State::Parked, 0)]
+        );
+        if running {
+            desk.stop();
+        }
+    }
+    desk.start();
+}
+
+#[tokio::test]
+async fn listing_goes_over_many_pages_without_a_gap() {
+    let desk = Desk::new();
+    // Equal times, so that the page ends fall between events of one millisecond.
+    for _ in 0..5 {
+        let names: Vec<_> =
+            (0..100).map(|n| (format!("h{n}-{}", fastrand::u64(..)), n.to_string())).collect();
+        let mut answer = answer(0, &names.iter().map(|(h, n)| (h.as_str(), n.as_str())).collect::<Vec<_>>());
+        answer.publish_now = false;
+        desk.record(answer).await;
+    }
+    let args = ListArgs { limit: 450, ..list_args() };
+    assert_eq!(listed_ids(&desk.path(), &args), (51..=500).rev().collect::<Vec<_>>());
+    assert_eq!(listed(&desk.path(), &args).1, events::Listed { events: 450, more: true });
+    let all = ListArgs { limit: 500, ..list_args() };
+    assert_eq!(listed(&desk.path(), &all).1, events::Listed { events: 500, more: false });
+    let reader = Reader::open(&desk.path()).unwrap();
+    let first = reader.list(&Filter::default(), None, 3).unwrap();
+    let second = reader.list(&Filter::default(), first.last().map(|e| e.cursor()), 2).unwrap();
+    assert_eq!(second.iter().map(|e| e.id).collect::<Vec<_>>(), [497, 496]);
+}
+
+#[tokio::test]
+async fn a_list_for_people_has_aligned_columns() {
+    let desk = Desk::new();
+    let all = desk.record(answer(0, &[("h1", "a"), ("h2", "a-long-name")])).await;
+    desk.journal().parked(vec![(all[1].event, "312\u{1b}NO_ROUTE".into())]).await.unwrap();
+    let (text, _) = listed(&desk.path(), &ListArgs { json: false, ..list_args() });
+    let id = |says| event("", says).fingerprint.to_string()[..32].to_owned();
+    let expected = format!(
+        "\
+ID  STATE     TYPE          SUB-APP  FILE           TASK           ATTEMPTS  RECEIVED                  MESSAGE ID
+2   parked    PullComplete  7        f-a-long-name  t-a-long-name  1         2023-11-14T22:13:20.100Z  {}  312\\u{{1b}}NO_ROUTE
+1   received  PullComplete  7        f-a            t-a            1         2023-11-14T22:13:20.100Z  {}
+",
+        id("a-long-name"),
+        id("a")
+    );
+    assert_eq!(text, expected);
+}
+
+fn shown(path: &Path, id: &str, json: bool) -> String {
+    let mut out = Vec::new();
+    events::show(path, &ShowArgs { id: id.into(), json }, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[tokio::test]
+async fn one_event_is_shown_with_everything() {
+    let desk = Desk::new();
+    let mut odd = answer(0, &[]);
+    let body = r#"{"EventHandle":"h1", "EventType":"Odd","n":1.0,"big":12345678901234567890123,"n":2}"#;
+    odd.events = vec![Arc::new(Event::parse(APP, Bytes::from(body)).unwrap())];
+    let one = desk.record(odd).await[0];
+    desk.publish(one.event).await;
+    desk.confirm(one.delivery).await;
+    let fingerprint = texts(&desk.sql(), "SELECT lower(hex(fingerprint)) FROM event").remove(0);
+    let message_id = &fingerprint[..32];
+    let json = shown(&desk.path(), "1", true);
+    assert_eq!(
+        json,
+        format!(
+            r#"{{"id":1,"message_id":"{message_id}","sub_app_id":7,"event_type":"Odd","file_id":null,"task_id":null,"state":"confirmed","occurrence":1,"redeliveries":0,"attempts":1,"maybe_duplicate":false,"reason":null,"received_at":"2023-11-14T22:13:20.100Z","published_at":"2023-11-14T22:13:20.500Z","confirmed_at":"2023-11-14T22:13:21.007Z","fingerprint":"{fingerprint}","deliveries":[{{"handle":"h1","request_id":"r-1","pulled_at":"2023-11-14T22:13:20.100Z","lease_until":"2023-11-14T22:13:47.000Z","outcome":"confirmed","confirmed_at":"2023-11-14T22:13:21.007Z"}}],"body":{body}}}
+"#
+        )
+    );
+    for id in [message_id, &message_id[..9], &message_id.to_uppercase()] {
+        assert_eq!(shown(&desk.path(), id, true), json, "{id}");
+    }
+    let people = shown(&desk.path(), "1", false);
+    for part in [
+        "state            confirmed\n",
+        "  confirmed  h1  request r-1\n",
+        "  \"big\": 12345678901234567890123,\n  \"n\": 2\n}\n",
+    ] {
+        assert!(people.contains(part), "{part:?} in {people}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_shown_is_explained() {
+    let desk = Desk::new();
+    desk.record(answer(0, &[("h1", "a"), ("h2", "a")])).await;
+    let message_id = event("", "a").fingerprint.to_string()[..32].to_owned();
+    let reader = Reader::open(&desk.path()).unwrap();
+    assert_eq!(reader.show(&message_id).unwrap().event.id, 1);
+    assert_eq!(reader.show(&format!("{message_id}-2")).unwrap().event.id, 2);
+    let ambiguous = reader.show(&message_id[..20]).unwrap_err();
+    assert!(matches!(&ambiguous, QueryError::Ambiguous { candidates, .. } if candidates.len() == 2));
+    assert!(ambiguous.to_string().contains(&format!("({message_id}, {message_id}-2)")), "{ambiguous}");
+    for what in ["99", "-1", "", "zz", "0000000000000000", &format!("{message_id}-3")] {
+        assert!(matches!(reader.show(what), Err(QueryError::NotFound { .. })), "{what}");
+    }
+    let nowhere = desk.folder.path().join("none.db");
+    let error = Reader::open(&nowhere).unwrap_err();
+    assert!(error.to_string().ends_with("start `vodrelay run` once, which makes it"), "{error}");
+    assert!(!nowhere.exists(), "looking makes nothing");
+    let error = Reader::open(desk.folder.path()).unwrap_err();
+    assert!(error.to_string().contains("it is a folder"), "{error}");
+    fs::write(&nowhere, "").unwrap();
+    assert!(Reader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
+}
