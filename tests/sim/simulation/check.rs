@@ -588,6 +588,12 @@ impl Checker {
             message.acked = 0;
             message.failed_at = None;
         }
+        // What the cloud forgot and the journal has not committed is in doubt from here on: the newest answer under the handle
+        // may have died as well, so that the journal's lease ends earlier than the one that was seen.
+        let its = self.pending.iter_mut().filter(|((of, _, _), _)| *of == relay);
+        for pending in its.flat_map(|(_, pending)| pending) {
+            pending.cutoff = pending.cutoff.min(self.now);
+        }
         self.paces[relay] = Pace::default();
     }
 
