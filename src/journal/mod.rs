@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Moment, WallTime};
-use crate::event::{Event, EventHandle, SubAppId};
+use crate::event::{Event, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::Lease;
 use crate::outcome::JournalState;
@@ -165,8 +165,6 @@ pub struct Loaded {
     pub content: Event,
     /// Whether the cloud has forgotten it already.
     pub confirmed: bool,
-    /// Its newest delivery, when that can still be confirmed.
-    pub live: Option<(DeliveryId, EventHandle, Lease)>,
 }
 
 /// The journal in figures.

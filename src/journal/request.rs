@@ -80,7 +80,7 @@ impl Request {
             Self::Settle { sub_app, received_before, at, slot } => {
                 slot.keep(store.settle(*sub_app, *received_before, *at)?);
             }
-            Self::Load { after, limit, slot } => slot.keep(store.load(*after, *limit, Moment::now())?),
+            Self::Load { after, limit, slot } => slot.keep(store.load(*after, *limit)?),
             Self::Release(event, slot) => slot.keep(store.release(*event)?),
             Self::Prune { before, limit, slot } => slot.keep(store.prune(*before, *limit)?),
             Self::Summary(slot) => slot.keep(store.summary()?),

@@ -20,7 +20,6 @@ use crate::clock::{Moment, WallTime, boot_id};
 use crate::crash;
 use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
 use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
-use crate::lease::Lease;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -358,20 +357,19 @@ impl Store {
         Ok(events.len() as u64)
     }
 
-    pub(super) fn load(&self, after: EventId, limit: u32, now: Moment) -> rusqlite::Result<Vec<Loaded>> {
+    pub(super) fn load(&self, after: EventId, limit: u32) -> rusqlite::Result<Vec<Loaded>> {
         // The second condition on the state lets SQLite use the partial index.
         let loaded = self
             .conn
             .prepare_cached(
                 "SELECT e.id AS event, e.occurrence, e.attempts + 1 AS attempts, e.redeliveries > 0 AS redelivered,
                         e.confirmed_at IS NOT NULL AS confirmed, e.sub_app_id, e.event_type, e.file_id, e.task_id,
-                        e.fingerprint, c.body, d.id AS delivery, d.handle, d.request_id, d.pulled_at, d.sent_at, d.cutoff,
-                        d.boot = ?3 AND d.outcome IS NULL AS open
+                        e.fingerprint, c.body, d.handle, d.request_id, d.pulled_at
                  FROM event AS e JOIN content AS c ON c.event = e.id
                       JOIN delivery AS d ON d.id = (SELECT max(id) FROM delivery WHERE event = e.id)
                  WHERE e.state = 'received' AND e.state <> 'confirmed' AND e.id > ?1 ORDER BY e.id LIMIT ?2",
             )?
-            .query_map(params![after.0, limit, self.boot], |row| loaded(row, now))?
+            .query_map(params![after.0, limit], loaded)?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut attempt =
             self.conn.prepare_cached("UPDATE event SET attempts = attempts + 1 WHERE id = ?1")?;
@@ -520,12 +518,7 @@ fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
     Ok(boot)
 }
 
-fn loaded(row: &Row<'_>, now: Moment) -> rusqlite::Result<Loaded> {
-    let handle = row.get::<_, Option<_>>("handle")?.map(EventHandle);
-    let lease = Lease { sent_at: moment(row.get("sent_at")?), cutoff: moment(row.get("cutoff")?) };
-    let confirmed: bool = row.get("confirmed")?;
-    let open = row.get::<_, bool>("open")? && !confirmed && !lease.lapsed(now);
-    let delivery = DeliveryId(row.get("delivery")?);
+fn loaded(row: &Row<'_>) -> rusqlite::Result<Loaded> {
     Ok(Loaded {
         event: EventId(row.get("event")?),
         occurrence: row.get("occurrence")?,
@@ -533,12 +526,11 @@ fn loaded(row: &Row<'_>, now: Moment) -> rusqlite::Result<Loaded> {
         redelivered: row.get("redelivered")?,
         pulled_at: WallTime(row.get("pulled_at")?),
         request_id: row.get("request_id")?,
-        confirmed,
-        live: handle.clone().filter(|_| open).map(|handle| (delivery, handle, lease)),
+        confirmed: row.get("confirmed")?,
         content: Event {
             sub_app: SubAppId(row.get::<_, i64>("sub_app_id")?.cast_unsigned()),
             body: Bytes::copy_from_slice(row.get_ref("body")?.as_bytes()?),
-            handle,
+            handle: row.get::<_, Option<_>>("handle")?.map(EventHandle),
             event_type: row.get("event_type")?,
             file_id: row.get("file_id")?,
             task_id: row.get("task_id")?,
