@@ -15,9 +15,10 @@ use crate::json::{Json, event, json};
 
 const APP: SubAppId = SubAppId(7);
 
-/// What reading an answer may hold at one time: a multiple of the answer, and what small ones need.
+/// What reading an answer may hold at one time: a multiple of the answer, and what its events need however short they are:
+/// half a kilobyte for each of the 1,024 that there can be.
 const MOST_BYTES_PER_BYTE: u64 = 32;
-const MOST_BYTES_ANYHOW: u64 = 64 * 1024;
+const MOST_BYTES_ANYHOW: u64 = 1024 * 512;
 
 const TOKENS: &[&str] = &[
     "{",
