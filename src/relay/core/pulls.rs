@@ -113,21 +113,19 @@ impl Core {
                 let lease = self.settings.window.lease(sent_at);
                 let publish_now = self.publishes_at_once();
                 let sub_app = self.queues[index].id;
-                let recorded = answer.clone();
-                let recording =
-                    Recording { sub_app: index, answer, lease, received_at, pulled_at, publish_now };
-                self.recordings.insert(pull, recording);
                 // The journal before anything else: whatever happens next, the event and its handle are known.
-                let answer = recorded;
                 self.out.effects.push(Effect::Record {
                     pull,
                     sub_app,
-                    answer,
+                    answer: answer.clone(),
                     lease,
                     received_at,
                     pulled_at,
                     publish_now,
                 });
+                let recording =
+                    Recording { sub_app: index, answer, lease, received_at, pulled_at, publish_now };
+                self.recordings.insert(pull, recording);
             }
         }
     }
