@@ -133,9 +133,7 @@ impl Running {
         let output_options = output_options(config)?;
         let journal_options = journal::Options { path: config.journal.path.clone() };
         let opened = tokio::task::spawn_blocking(move || Journal::open(&journal_options)).await;
-        let (journal, writer) = opened
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-            .map_err(AppError::Journal)?;
+        let (journal, writer) = unwound(opened).map_err(AppError::Journal)?;
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let (output, output_task) = match output_options {
             OutputOptions::Amqp(options) => output::amqp::spawn(*options, stop.clone()),
@@ -175,11 +173,11 @@ impl Running {
         let ended = tokio::select! {
             ended = &mut self.relay => flatten(ended).map_err(AppError::Relay),
             ended = &mut self.output => {
-                let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                let ended = unwound(ended);
                 // What is acked is still confirmed: the relay drains, and does not wait for an output that is gone.
                 self.drain.cancel();
-                let drained = tokio::time::timeout(DRAIN_LIMIT, &mut self.relay).await;
-                drop(drained);
+                // How it ends says nothing more than why the output ended.
+                let _ = tokio::time::timeout(DRAIN_LIMIT, &mut self.relay).await;
                 return self.close(ended.map_err(AppError::Output)).await;
             }
             () = too_long => {
@@ -190,12 +188,9 @@ impl Running {
         };
         self.stop.cancel();
         let closed = tokio::time::timeout(CLOSE_LIMIT, &mut self.output).await;
-        let ended = match closed {
-            Ok(Ok(Err(error))) => ended.and(Err(AppError::Output(error))),
-            Ok(Ok(Ok(()))) | Err(_) => ended,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        self.close(ended).await
+        // An output that takes too long to close is left behind.
+        let closed = closed.map_or(Ok(()), unwound).map_err(AppError::Output);
+        self.close(ended.and(closed)).await
     }
 
     async fn close(self, ended: Result<(), AppError>) -> Result<Snapshot, AppError> {
@@ -203,12 +198,9 @@ impl Running {
         // The writer ends when the last way to it is gone: the relay's and the maintenance's.
         relay.abort();
         stop.cancel();
-        if let Err(panic) = maintenance.await {
-            std::panic::resume_unwind(panic.into_panic());
-        }
+        unwound(maintenance.await);
         let snapshot = watch.snapshot();
-        let written = tokio::task::spawn_blocking(move || writer.join()).await;
-        let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let written = unwound(tokio::task::spawn_blocking(move || writer.join()).await);
         match (ended, written) {
             // The writer's own words say more than that it is gone.
             (Ok(()) | Err(AppError::Relay(RelayError::Journal)), Err(error)) => Err(AppError::Writer(error)),
@@ -216,6 +208,11 @@ impl Running {
             (Err(error), _) => Err(error),
         }
     }
+}
+
+/// What a task that nobody aborts returned. Its panic goes on here: a dead task is a dead process.
+fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 fn flatten(ended: Result<Result<(), RelayError>, tokio::task::JoinError>) -> Result<(), RelayError> {
