@@ -63,13 +63,13 @@ impl Core {
     /// Sends the calls that are worth sending now.
     pub(super) fn confirm_ready(&mut self, now: Moment) {
         for index in 0..self.queues.len() {
+            self.drop_stale(now, index);
             while self.confirm_one(now, index) {}
         }
     }
 
     /// Whether a call was sent, so that another one may follow.
     fn confirm_one(&mut self, now: Moment, index: usize) -> bool {
-        self.drop_stale(now, index);
         let lane = &self.queues[index].confirms;
         let Some(first) = lane.halves.front().map(|half| half[0]).or_else(|| lane.queue.front().copied())
         else {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::clock::{Moment, WallTime};
 use crate::event::EventHandle;
-use crate::identity::{DeliveryId, EventId, Recorded};
+use crate::identity::Recorded;
 use crate::lease::Lease;
 use crate::outcome::CallFailure;
 use crate::relay::pacing::EVENTS_PER_PULL;
@@ -211,7 +211,8 @@ impl Core {
         }
     }
 
-    /// Takes a handle into the relay's hands, to be confirmed once its events are safe and before its lease lapses.
+    /// Takes a handle into the relay's hands, to be confirmed once its events are safe and before its lease lapses. One
+    /// handle can stand on several events: it is confirmed when all of them are safe, within the earliest of their leases.
     fn hold(
         &mut self,
         now: Moment,
@@ -225,22 +226,6 @@ impl Core {
             self.forget_if_done(record.event);
             return;
         }
-        self.hold_delivery(sub_app, handle, lease, received_at, record.delivery, record.event);
-        let held = self.open_handles[&(sub_app, handle.clone())];
-        self.queue_if_safe(now, held);
-    }
-
-    /// Adds a delivery to its handle. One handle can stand on several events: it is confirmed when all of them are safe, and
-    /// within the earliest of their leases.
-    pub(super) fn hold_delivery(
-        &mut self,
-        sub_app: usize,
-        handle: &EventHandle,
-        lease: Lease,
-        received_at: Moment,
-        delivery: DeliveryId,
-        event: EventId,
-    ) {
         let key = (sub_app, handle.clone());
         let id = match self.open_handles.get(&key) {
             Some(id) => *id,
@@ -262,13 +247,14 @@ impl Core {
             }
         };
         if let Some(held) = self.held.get_mut(&id) {
-            held.deliveries.push((delivery, event));
+            held.deliveries.push((record.delivery, record.event));
             held.received_at = held.received_at.max(received_at);
         }
-        if let Some(carried) = self.events.get_mut(&event)
+        if let Some(carried) = self.events.get_mut(&record.event)
             && !carried.holds.contains(&id)
         {
             carried.holds.push(id);
         }
+        self.queue_if_safe(now, id);
     }
 }
