@@ -288,6 +288,8 @@ pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
             config::Topology::Verify => output::amqp::Topology::Verify,
         },
         format,
+        // The journal hands a backlog out in the order in which it was received, and that is kept.
+        in_order: config.relay.confirm_after == config::ConfirmAfter::Journal,
         tls: output::amqp::TlsFiles {
             ca_file: amqp.ca_file.clone(),
             certificate_file: amqp.client_cert_file.clone(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use lapin::Channel;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,9 +21,12 @@ use super::link::{self, Link};
 pub use super::message::{Format, RoutingKeyTemplate};
 pub use super::probe::{Step, probe};
 pub use super::tls::TlsFiles;
-use super::{Error, Job, Output, channel, refuse_the_rest};
+use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
 use crate::outcome::{OutputState, PublishOutcome};
 use crate::secret::Secret;
+
+/// How many channels publish at once. More than four gave nothing (`benches/README.md`).
+pub const LANES: usize = 4;
 
 /// Where one broker listens, and who we are there. It prints without the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +114,9 @@ pub struct Options {
     pub tls: TlsFiles,
     /// How many channels publish at once.
     pub lanes: usize,
+    /// Whether the messages of one sub-application share a lane, so that they leave in the order in which they were handed
+    /// over. Otherwise each goes over whichever lane is free first.
+    pub in_order: bool,
     /// How long things may take.
     pub limits: Limits,
 }
@@ -127,7 +134,8 @@ impl Options {
             topology: Topology::default(),
             format: Format::default(),
             tls: TlsFiles::default(),
-            lanes: 4,
+            lanes: LANES,
+            in_order: false,
             limits: Limits::default(),
         }
     }
@@ -142,8 +150,9 @@ impl Options {
 ///
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
-    let (output, jobs, state) = channel(OutputState::Down("not connected yet".into()));
-    let owner = Owner { options: Arc::new(options), jobs, state, shutdown };
+    let queues = if options.in_order { options.lanes } else { 1 };
+    let (output, Ends { queues, state }) = channel(OutputState::Down("not connected yet".into()), queues);
+    let owner = Owner { options: Arc::new(options), queues, state, shutdown };
     let task = tokio::spawn(async move {
         owner.run().await;
         Ok(())
@@ -160,7 +169,7 @@ enum Ended {
 
 struct Owner {
     options: Arc<Options>,
-    jobs: async_channel::Receiver<Job>,
+    queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
     shutdown: CancellationToken,
 }
@@ -175,7 +184,7 @@ impl Owner {
         loop {
             let attempt = tokio::select! {
                 () = self.shutdown.cancelled() => break,
-                () = refuse(&self.jobs) => break,
+                () = refuse(&self.queues) => break,
                 attempt = self.connect(&mut turn) => attempt,
             };
             match attempt {
@@ -192,11 +201,11 @@ impl Owner {
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
-                () = refuse(&self.jobs) => break,
+                () = refuse(&self.queues) => break,
                 () = tokio::time::sleep(backoff.next()) => {}
             }
         }
-        refuse_the_rest(&self.jobs);
+        refuse_the_rest(&self.queues);
         self.say(OutputState::Down("stopped".into()));
     }
 
@@ -228,15 +237,14 @@ impl Owner {
         let epoch = Epoch {
             options: self.options.clone(),
             connection: link.connection.clone(),
-            jobs: self.jobs.clone(),
             blocked,
             dead: dead.clone(),
             stop: self.shutdown.clone(),
             trouble,
         };
         let mut lanes = JoinSet::new();
-        for channel in channels {
-            lanes.spawn(Lane::new(epoch.clone(), channel).run());
+        for (channel, jobs) in channels.into_iter().zip(self.queues.iter().cycle()) {
+            lanes.spawn(Lane::new(epoch.clone(), jobs.clone(), channel).run());
         }
         drop(epoch);
         tracing::info!(broker = %link.address, "connected to RabbitMQ");
@@ -314,9 +322,12 @@ impl Owner {
     }
 }
 
-/// Answers every job with `Unsent` until the queue closes: nobody waits for a connection that may never come.
-async fn refuse(jobs: &async_channel::Receiver<Job>) {
-    while let Ok(job) = jobs.recv().await {
-        job.answer(PublishOutcome::Unsent);
-    }
+/// Answers every job with `Unsent` until the queues close: nobody waits for a connection that may never come.
+async fn refuse(queues: &[async_channel::Receiver<Job>]) {
+    let refuse_one = async |jobs: &async_channel::Receiver<Job>| {
+        while let Ok(job) = jobs.recv().await {
+            job.answer(PublishOutcome::Unsent);
+        }
+    };
+    join_all(queues.iter().map(refuse_one)).await;
 }

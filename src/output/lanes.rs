@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use super::amqp::Options;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
-use super::{Job, link, topology, unknown};
+use super::{Job, answer_all, link, topology, unknown};
 use crate::crash;
 use crate::outcome::PublishOutcome;
 
-/// As many as one pull brings.
-const BATCH_MAX: usize = 16;
+/// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
+const BATCH_MAX: usize = 64;
 
 /// A channel that has lived so long is replaced when the broker nacks a whole batch.
 ///
@@ -37,7 +37,6 @@ const NACKING_CHANNEL_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Epoch {
     pub(super) options: Arc<Options>,
     pub(super) connection: Arc<Connection>,
-    pub(super) jobs: async_channel::Receiver<Job>,
     /// Whether the broker reports `connection.blocked`.
     pub(super) blocked: watch::Receiver<bool>,
     /// The connection is gone: no answer comes any more.
@@ -50,6 +49,7 @@ pub(super) struct Epoch {
 
 pub(super) struct Lane {
     epoch: Epoch,
+    jobs: async_channel::Receiver<Job>,
     channel: Channel,
     opened_at: Instant,
     /// A job that was taken from the queue but has to go into the next batch.
@@ -74,8 +74,8 @@ enum Ending {
 }
 
 impl Lane {
-    pub(super) fn new(epoch: Epoch, channel: Channel) -> Self {
-        Self { epoch, channel, opened_at: Instant::now(), held: None }
+    pub(super) fn new(epoch: Epoch, jobs: async_channel::Receiver<Job>, channel: Channel) -> Self {
+        Self { epoch, jobs, channel, opened_at: Instant::now(), held: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -118,7 +118,7 @@ impl Lane {
                 () = epoch.dead.cancelled() => return None,
                 () = epoch.stop.cancelled() => return None,
                 changed = epoch.blocked.changed() => changed.ok()?,
-                job = epoch.jobs.recv(), if !blocked => return job.ok(),
+                job = self.jobs.recv(), if !blocked => return job.ok(),
             }
         }
     }
@@ -127,7 +127,7 @@ impl Lane {
     fn collect(&mut self, first: Job) -> Vec<Job> {
         let mut batch = vec![first];
         while !batch[0].alone && batch.len() < BATCH_MAX && self.held.is_none() {
-            let Ok(job) = self.epoch.jobs.try_recv() else { break };
+            let Ok(job) = self.jobs.try_recv() else { break };
             if job.alone || batch.iter().any(|other| other.message.message_id == job.message.message_id) {
                 self.held = Some(job);
             } else {
@@ -139,7 +139,7 @@ impl Lane {
 
     async fn publish(&self, batch: Vec<Job>) -> After {
         if self.epoch.dead.is_cancelled() {
-            batch.into_iter().for_each(|job| job.answer(PublishOutcome::Unsent));
+            answer_all(batch.into_iter().map(|job| (job, PublishOutcome::Unsent)));
             return After::Lost("the connection to RabbitMQ was lost".to_owned());
         }
         let options = &self.epoch.options;
@@ -190,13 +190,11 @@ impl Lane {
             }
             after => after,
         };
-        let mut returned = Vec::new();
-        for (job, outcome) in batch.into_iter().zip(outcomes) {
-            match outcome {
-                PublishOutcome::Returned { .. } if options.declares_queue() => returned.push((job, outcome)),
-                outcome => job.answer(outcome),
-            }
-        }
+        let (returned, answered): (Vec<_>, Vec<_>) =
+            batch.into_iter().zip(outcomes).partition(|(_, outcome)| {
+                matches!(outcome, PublishOutcome::Returned { .. }) && options.declares_queue()
+            });
+        answer_all(answered);
         if returned.is_empty() {
             return after;
         }
@@ -205,7 +203,7 @@ impl Lane {
             After::Ready => self.declare_again(returned.len()).await,
             after => after,
         };
-        returned.into_iter().for_each(|(job, outcome)| job.answer(outcome));
+        answer_all(returned);
         after
     }
 

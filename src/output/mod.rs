@@ -1,7 +1,7 @@
 //! Where events go: RabbitMQ, or standard output.
 //!
-//! An [`Output`] is the cheap, cloneable side of a task that [`amqp::spawn`] or [`stdout::spawn`] starts. Every message
-//! handed to it comes back as exactly one [`PublishOutcome`].
+//! An [`Output`] is the cheap, cloneable side of a task that [`amqp::spawn`] or [`stdout::spawn`] starts. For every message
+//! handed to it exactly one [`PublishOutcome`] comes back.
 //!
 //! - [`amqp`]: the task that owns the connection; `link` makes one, `topology` proves it, `lanes` publish over it and
 //!   `returns` says what the broker's answers prove.
@@ -21,11 +21,11 @@ mod topology;
 
 use std::sync::Arc;
 
-use async_channel::TrySendError;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::WallTime;
 use crate::event::{Event, MessageId};
+use crate::identity::EventId;
 use crate::outcome::{OutputState, PublishOutcome};
 
 /// One event on its way out.
@@ -53,34 +53,29 @@ pub enum Error {
     StandardOutput(#[source] std::io::Error),
 }
 
+/// Where outcomes go, those of one batch together.
+pub type Outcomes = mpsc::UnboundedSender<Vec<(EventId, PublishOutcome)>>;
+
 /// The side of an output that publishers hold.
 #[derive(Clone, Debug)]
 pub struct Output {
-    jobs: async_channel::Sender<Job>,
+    /// One for all lanes, or one for each.
+    queues: Arc<[async_channel::Sender<Job>]>,
     state: watch::Receiver<OutputState>,
 }
 
 impl Output {
-    /// Publishes one message; the future is its one outcome. The message is queued before this returns, if there is room, so
-    /// that messages leave in the order of these calls as far as one lane carries them.
+    /// Publishes one message; `outcomes` gets exactly one outcome for it, under the number of its `event`. It is queued when
+    /// this returns. The queue has no bound: whoever publishes limits how many outcomes are outstanding.
     ///
     /// `alone` asks for a batch of its own: a suspect is told apart from its siblings that way. The outcome comes within the
     /// output's own time limits, unless [`Output::state`] is [`OutputState::Blocked`]: then it waits as long as that lasts.
-    /// Dropping the future does not withdraw the message.
-    pub fn publish(&self, message: Message, alone: bool) -> impl Future<Output = PublishOutcome> + use<> {
-        let (answer, outcome) = oneshot::channel();
-        let queued = self.jobs.try_send(Job { message, alone, answer });
-        let jobs = self.jobs.clone();
-        async move {
-            let queued = match queued {
-                Err(TrySendError::Full(job)) => jobs.send(job).await.is_ok(),
-                queued => queued.is_ok(),
-            };
-            if !queued {
-                return PublishOutcome::Unsent;
-            }
-            // A job that is dropped unanswered proves nothing about its message.
-            outcome.await.unwrap_or_else(|_| unknown("the output ended before it answered"))
+    pub fn publish(&self, event: EventId, message: Message, alone: bool, outcomes: &Outcomes) {
+        let lanes = self.queues.len() as u64;
+        let lane = usize::try_from(message.event.sub_app.0 % lanes).unwrap_or_default();
+        let receipt = Receipt { event, outcomes: Some(outcomes.clone()) };
+        if let Err(refused) = self.queues[lane].try_send(Job { message, alone, receipt }) {
+            refused.into_inner().answer(PublishOutcome::Unsent);
         }
     }
 
@@ -95,29 +90,77 @@ impl Output {
 struct Job {
     message: Message,
     alone: bool,
-    answer: oneshot::Sender<PublishOutcome>,
+    receipt: Receipt,
 }
 
 impl Job {
     fn answer(self, outcome: PublishOutcome) {
-        // A publisher that no longer listens has its message's fate in the journal as unanswered.
-        let _ = self.answer.send(outcome);
+        answer_all([(self, outcome)]);
     }
 }
 
-/// Makes the two ends of an output. What waits in between is bounded, because it is memory.
-fn channel(initial: OutputState) -> (Output, async_channel::Receiver<Job>, watch::Sender<OutputState>) {
-    const QUEUED_JOBS: usize = 1024;
-    let (jobs, queue) = async_channel::bounded(QUEUED_JOBS);
-    let (state_sender, state) = watch::channel(initial);
-    (Output { jobs, state }, queue, state_sender)
+/// The promise of one outcome.
+#[derive(Debug)]
+struct Receipt {
+    event: EventId,
+    /// Until the promise is kept.
+    outcomes: Option<Outcomes>,
 }
 
-/// Closes the queue and answers what is left in it. It never left this process.
-fn refuse_the_rest(jobs: &async_channel::Receiver<Job>) {
-    jobs.close();
-    while let Ok(job) = jobs.try_recv() {
-        job.answer(PublishOutcome::Unsent);
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        // A job that is dropped unanswered proves nothing about its message.
+        if let Some(outcomes) = self.outcomes.take() {
+            tell(&outcomes, vec![(self.event, unknown("the output ended before it answered"))]);
+        }
+    }
+}
+
+/// Answers several jobs, and wakes whom it concerns once.
+fn answer_all(jobs: impl IntoIterator<Item = (Job, PublishOutcome)>) {
+    let mut together: Option<(Outcomes, Vec<(EventId, PublishOutcome)>)> = None;
+    for (mut job, outcome) in jobs {
+        let Some(outcomes) = job.receipt.outcomes.take() else { continue };
+        let told = (job.receipt.event, outcome);
+        match &mut together {
+            Some((to, batch)) if to.same_channel(&outcomes) => batch.push(told),
+            other => {
+                if let Some((to, batch)) = other.replace((outcomes, vec![told])) {
+                    tell(&to, batch);
+                }
+            }
+        }
+    }
+    if let Some((to, batch)) = together {
+        tell(&to, batch);
+    }
+}
+
+fn tell(outcomes: &Outcomes, batch: Vec<(EventId, PublishOutcome)>) {
+    // A publisher that no longer listens has its messages' fate in the journal as unanswered.
+    let _ = outcomes.send(batch);
+}
+
+/// The ends of an output that its own tasks hold.
+struct Ends {
+    queues: Vec<async_channel::Receiver<Job>>,
+    state: watch::Sender<OutputState>,
+}
+
+/// Makes the two sides of an output with so many queues.
+fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
+    let (senders, receivers): (Vec<_>, _) = (0..queues.max(1)).map(|_| async_channel::unbounded()).unzip();
+    let (state_sender, state) = watch::channel(initial);
+    (Output { queues: senders.into(), state }, Ends { queues: receivers, state: state_sender })
+}
+
+/// Closes the queues and answers what is left in them. It never left this process.
+fn refuse_the_rest(queues: &[async_channel::Receiver<Job>]) {
+    for jobs in queues {
+        jobs.close();
+        while let Ok(job) = jobs.try_recv() {
+            job.answer(PublishOutcome::Unsent);
+        }
     }
 }
 

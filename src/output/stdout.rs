@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, RoutingKeyTemplate, headers};
-use super::{Error, Job, Message, Output, channel, refuse_the_rest, unknown};
+use super::{Ends, Error, Job, Message, Output, answer_all, channel, refuse_the_rest, unknown};
 use crate::outcome::{OutputState, PublishOutcome};
 
 /// What the output needs to know.
@@ -38,10 +38,10 @@ pub fn spawn_to(
     writer: impl Write + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Output, JoinHandle<Result<(), Error>>) {
-    let (output, jobs, state) = channel(OutputState::Up);
+    let (output, Ends { queues, state }) = channel(OutputState::Up, 1);
     let task = tokio::spawn(async move {
-        let result = run(&options, writer, &jobs, &state, &shutdown).await;
-        refuse_the_rest(&jobs);
+        let result = run(&options, writer, &queues[0], &state, &shutdown).await;
+        refuse_the_rest(&queues);
         let reason = match &result {
             Ok(()) => "stopped".to_owned(),
             Err(error) => with_source(error),
@@ -99,7 +99,7 @@ async fn run(
                 biased;
                 result = &mut written => break result.unwrap_or_else(|_| Err(io::Error::other("the writer is gone"))),
                 () = async { shutdown.cancelled().await; tokio::time::sleep(PATIENCE).await } => {
-                    answer_all(batch, &unknown("the relay stopped while standard output was not read"));
+                    answer_alike(batch, &unknown("the relay stopped while standard output was not read"));
                     return Ok(());
                 }
                 () = tokio::time::sleep(PATIENCE), if *state.borrow() == OutputState::Up => {
@@ -110,14 +110,14 @@ async fn run(
         };
         match result {
             Ok(()) => {
-                answer_all(batch, &PublishOutcome::Acked);
+                answer_alike(batch, &PublishOutcome::Acked);
                 if *state.borrow() != OutputState::Up {
                     tracing::info!("the output takes events");
                     state.send_replace(OutputState::Up);
                 }
             }
             Err(error) => {
-                answer_all(batch, &unknown(format!("cannot write to standard output: {error}")));
+                answer_alike(batch, &unknown(format!("cannot write to standard output: {error}")));
                 return Err(Error::StandardOutput(error));
             }
         }
@@ -136,10 +136,8 @@ fn drain(first: Job, jobs: &async_channel::Receiver<Job>) -> Vec<Job> {
     batch
 }
 
-fn answer_all(batch: Vec<Job>, outcome: &PublishOutcome) {
-    for job in batch {
-        job.answer(outcome.clone());
-    }
+fn answer_alike(batch: Vec<Job>, outcome: &PublishOutcome) {
+    answer_all(batch.into_iter().map(|job| (job, outcome.clone())));
 }
 
 struct Headers(Vec<(&'static str, Header)>);

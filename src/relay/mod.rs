@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use self::core::{Answer, Core, Effect, Input, Settings};
 use crate::clock::{Moment, WallTime};
 use crate::event::MessageId;
+use crate::identity::EventId;
 use crate::journal::Journal;
-use crate::output::{Message, Output};
+use crate::outcome::{JournalState, OutputState, PublishOutcome};
+use crate::output::{Message, Outcomes, Output};
 use crate::vod::{self, Action};
 use journaling::Work;
 use report::{CallEnded, Report};
@@ -31,6 +33,9 @@ pub use stats::{Snapshot, Stats};
 
 /// How many inputs are taken together at the most; what they lead to is committed together.
 const INPUTS_PER_STEP: usize = 256;
+
+/// How many batches of outcomes are taken together at the most.
+const BATCHES_PER_STEP: usize = 8;
 
 /// What the relay works with.
 #[derive(Debug)]
@@ -72,9 +77,11 @@ pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayErro
     let (commits, work) = mpsc::unbounded_channel();
     tasks.spawn(journaling::lane(journal.clone(), window, work, inputs.clone()));
     let (journal_state, output_state) = (journal.state(), output.state());
+    let (outcomes, published) = mpsc::unbounded_channel();
     let report = Report::new(stats, window);
-    let mut shell = Shell { core, client, output, inputs, commits, tasks, report };
-    shell.run(arrived, journal_state, output_state, drain).await
+    let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks, report };
+    let arrivals = Arrivals { inputs: arrived, published, journal_state, output_state };
+    shell.run(arrivals, drain).await
 }
 
 /// What comes back from a task: an input, and for calls to the cloud what the report needs.
@@ -89,10 +96,19 @@ impl From<Input> for Arrived {
     }
 }
 
+/// Everything that wakes the relay.
+struct Arrivals {
+    inputs: mpsc::UnboundedReceiver<Arrived>,
+    published: mpsc::UnboundedReceiver<Vec<(EventId, PublishOutcome)>>,
+    journal_state: watch::Receiver<JournalState>,
+    output_state: watch::Receiver<OutputState>,
+}
+
 struct Shell {
     core: Core,
     client: vod::Client,
     output: Output,
+    outcomes: Outcomes,
     inputs: mpsc::UnboundedSender<Arrived>,
     commits: mpsc::UnboundedSender<Work>,
     tasks: JoinSet<Result<(), RelayError>>,
@@ -100,17 +116,13 @@ struct Shell {
 }
 
 impl Shell {
-    async fn run(
-        &mut self,
-        mut arrived: mpsc::UnboundedReceiver<Arrived>,
-        mut journal_state: watch::Receiver<crate::outcome::JournalState>,
-        mut output_state: watch::Receiver<crate::outcome::OutputState>,
-        drain: CancellationToken,
-    ) -> Result<(), RelayError> {
+    async fn run(&mut self, arrivals: Arrivals, drain: CancellationToken) -> Result<(), RelayError> {
+        let Arrivals { inputs: mut arrived, mut published, mut journal_state, mut output_state } = arrivals;
         let mut inputs: Vec<Arrived> = vec![
             Input::Journal(journal_state.borrow_and_update().clone()).into(),
             Input::Output(output_state.borrow_and_update().clone()).into(),
         ];
+        let mut batches = Vec::new();
         let mut draining = false;
         loop {
             let now = Moment::now();
@@ -123,11 +135,12 @@ impl Shell {
             for effect in self.core.step(now, inputs.drain(..).map(|arrived| arrived.input)) {
                 self.report.effect(now, &effect);
                 if matches!(effect, Effect::Finished) {
+                    self.report.progress();
                     return Ok(());
                 }
                 self.carry_out(effect);
             }
-            self.report.load(self.core.load());
+            self.report.load(now, self.core.load());
 
             // A task that has ended has sent its input before; its end alone is nothing to decide on.
             while inputs.is_empty() {
@@ -138,8 +151,8 @@ impl Shell {
                     }
                 };
                 tokio::select! {
-                    count = arrived.recv_many(&mut inputs, INPUTS_PER_STEP) => debug_assert!(count > 0),
-                    () = asleep => inputs.push(Input::Tick.into()),
+                    // States first: what came back from an output that is gone is judged as such.
+                    biased;
                     changed = journal_state.changed() => match changed {
                         Ok(()) => inputs.push(Input::Journal(journal_state.borrow_and_update().clone()).into()),
                         Err(_) => return Err(RelayError::Journal),
@@ -152,6 +165,17 @@ impl Shell {
                         inputs.push(Input::Drain.into());
                     }
                     Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
+                    count = published.recv_many(&mut batches, BATCHES_PER_STEP) => {
+                        debug_assert!(count > 0);
+                        let outcomes = batches.drain(..).flatten();
+                        inputs.extend(outcomes.map(|(event, outcome)| Input::Published { event, outcome }.into()));
+                        // What else is there belongs to the same step.
+                        while inputs.len() < INPUTS_PER_STEP && let Ok(more) = arrived.try_recv() {
+                            inputs.push(more);
+                        }
+                    }
+                    count = arrived.recv_many(&mut inputs, INPUTS_PER_STEP) => debug_assert!(count > 0),
+                    () = asleep => inputs.push(Input::Tick.into()),
                 }
             }
         }
@@ -183,6 +207,7 @@ impl Shell {
                 });
             }
             Effect::Publish { event, parcel, alone } => {
+                // Queued here and now, so that events leave in the core's order.
                 let message = Message {
                     message_id: MessageId::new(&parcel.event.fingerprint, parcel.occurrence),
                     event: Arc::clone(&parcel.event),
@@ -191,13 +216,7 @@ impl Shell {
                     pulled_at: parcel.pulled_at,
                     request_id: Arc::clone(&parcel.request_id),
                 };
-                // Queued here and now, so that events leave in the core's order.
-                let outcome = self.output.publish(message, alone);
-                self.tasks.spawn(async move {
-                    let outcome = outcome.await;
-                    send(&inputs, Input::Published { event, outcome }.into());
-                    Ok(())
-                });
+                self.output.publish(event, message, alone, &self.outcomes);
             }
             Effect::Confirm { call, sub_app, handles, cutoff } => {
                 let client = self.client.clone();

@@ -1,8 +1,9 @@
-//! What the relay says of its work: one line a batch at info, one an event at debug, and failing calls and publishes when
-//! they begin to fail, change their reason, and work again. Never a body, never a secret.
+//! What the relay says of its work: a line of progress now and then at info, one a batch and one an event at debug, and
+//! failing calls and publishes when they begin to fail, change their reason, and work again. Never a body, never a secret.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
@@ -31,7 +32,22 @@ pub(super) struct Report {
     /// Why calls fail now, by whose and which they are: the code, and all of it for people.
     failing: BTreeMap<(SubAppId, &'static str), (String, Arc<str>)>,
     refused: Refused,
+    since: Progress,
+    /// When progress was told last.
+    told_at: Option<Moment>,
 }
+
+/// What has been done since it was told last.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Progress {
+    pulled: usize,
+    redelivered: usize,
+    confirmed: usize,
+    let_go: usize,
+}
+
+/// Progress is told at most so often: a backlog is hundreds of batches a second.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Events whose last publish the broker did not take.
 #[derive(Debug, Default)]
@@ -47,7 +63,15 @@ const REASONS_TOLD: usize = 8;
 
 impl Report {
     pub(super) fn new(stats: Arc<Stats>, window: Window) -> Self {
-        Self { stats, window, answers: HashMap::new(), failing: BTreeMap::new(), refused: Refused::default() }
+        Self {
+            stats,
+            window,
+            answers: HashMap::new(),
+            failing: BTreeMap::new(),
+            refused: Refused::default(),
+            since: Progress::default(),
+            told_at: None,
+        }
     }
 
     /// A call ended: transitions are said, not attempts.
@@ -82,7 +106,9 @@ impl Report {
                     s.deliveries += recorded.len() as u64;
                     s.redelivered += redelivered as u64;
                 });
-                info!(%sub_app, events = recorded.len(), redelivered, %request_id, "pulled and journalled");
+                self.since.pulled += recorded.len();
+                self.since.redelivered += redelivered;
+                debug!(%sub_app, events = recorded.len(), redelivered, %request_id, "pulled and journalled");
                 for record in recorded {
                     debug!(
                         event = record.event.0,
@@ -119,15 +145,17 @@ impl Report {
                     self.stats.confirmed(now.since(delivery.received_at), lease_left);
                     debug!(event = delivery.event.0, "event confirmed");
                 }
-                info!(events = confirmed.len(), "confirmed");
+                self.since.confirmed += confirmed.len();
+                debug!(events = confirmed.len(), "confirmed");
             }
             Effect::RecordLetGo(deliveries, why) => {
+                self.since.let_go += deliveries.len();
                 self.stats.update(|s| s.let_go += deliveries.len() as u64);
                 let why = match why {
                     LetGo::Refused => "the cloud rejects the handle",
                     LetGo::Lost => "no answer before the lease lapsed",
                 };
-                info!(handles = deliveries.len(), why, "handles let go; their events come again");
+                debug!(handles = deliveries.len(), why, "handles let go; their events come again");
             }
             _ => {}
         }
@@ -164,7 +192,20 @@ impl Report {
         }
     }
 
-    pub(super) fn load(&self, load: Load) {
+    /// Tells what was done since it was told last, if there is anything to tell.
+    pub(super) fn progress(&mut self) {
+        let Progress { pulled, redelivered, confirmed, let_go } = std::mem::take(&mut self.since);
+        if pulled + confirmed + let_go > 0 {
+            info!(pulled, redelivered, confirmed, let_go, "relayed");
+        }
+    }
+
+    pub(super) fn load(&mut self, now: Moment, load: Load) {
+        if self.since != Progress::default() && self.told_at.is_none_or(|at| now.since(at) >= PROGRESS_EVERY)
+        {
+            self.told_at = Some(now);
+            self.progress();
+        }
         let trouble = self.trouble(load);
         self.stats.update(|s| {
             s.load = load;

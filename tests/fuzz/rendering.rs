@@ -4,15 +4,16 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vodrelay::clock::WallTime;
 use vodrelay::config::Config;
 use vodrelay::event::{Event, MessageId, SubAppId};
+use vodrelay::identity::EventId;
 use vodrelay::outcome::PublishOutcome;
 use vodrelay::output::message::{Format, RoutingKeyTemplate};
 use vodrelay::output::{Message, stdout};
@@ -179,9 +180,19 @@ fn lines(messages: &[Message], format: Format) -> Vec<u8> {
         let options = stdout::Options { routing_key: RoutingKeyTemplate::default(), format };
         let shutdown = CancellationToken::new();
         let (output, task) = stdout::spawn_to(options, writer, shutdown.clone());
-        let outcomes = messages.iter().map(|message| output.publish(message.clone(), false));
-        let outcomes = join_all(outcomes).await;
-        assert!(outcomes.iter().all(|outcome| *outcome == PublishOutcome::Acked), "{outcomes:?}");
+        let (outcomes, mut told) = mpsc::unbounded_channel();
+        for (number, message) in (1..).zip(messages) {
+            output.publish(EventId(number), message.clone(), false, &outcomes);
+        }
+        let mut acked = Vec::new();
+        while acked.len() < messages.len() {
+            for (event, outcome) in told.recv().await.unwrap() {
+                assert_eq!(outcome, PublishOutcome::Acked);
+                acked.push(event.0);
+            }
+        }
+        acked.sort_unstable();
+        assert!(acked.iter().copied().eq((1..).take(messages.len())), "{acked:?}");
         shutdown.cancel();
         task.await.unwrap().unwrap();
     });

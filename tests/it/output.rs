@@ -13,12 +13,13 @@ use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOpt
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vodrelay::clock::WallTime;
 use vodrelay::event::{Event, MessageId, SubAppId};
+use vodrelay::identity::EventId;
 use vodrelay::outcome::{OutputState, PublishOutcome};
 use vodrelay::output::amqp::{self, Address, Format, TlsFiles, Topology};
 use vodrelay::output::{Error, Message, Output, stdout};
@@ -130,7 +131,15 @@ impl Running {
 }
 
 async fn publish(output: &Output, message: &Message, alone: bool) -> PublishOutcome {
-    timeout(LIMIT, output.publish(message.clone(), alone)).await.expect("a publish had no outcome")
+    let (outcomes, mut told) = mpsc::unbounded_channel();
+    output.publish(EventId(1), message.clone(), alone, &outcomes);
+    let batch = timeout(LIMIT, told.recv()).await.expect("a publish had no outcome").unwrap();
+    drop(outcomes);
+    assert!(told.recv().await.is_none(), "a publish had two outcomes");
+    let [(EventId(1), outcome)] = <[_; 1]>::try_from(batch).unwrap() else {
+        panic!("another event's outcome")
+    };
+    outcome
 }
 
 fn is_unknown(outcome: &PublishOutcome, suspected: bool) -> bool {

@@ -19,7 +19,7 @@ mod pulls;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -385,7 +385,8 @@ pub struct Core {
     pulls: HashMap<PullId, usize>,
     recordings: HashMap<PullId, Recording>,
     events: HashMap<EventId, Carried>,
-    ready: VecDeque<EventId>,
+    /// In the order in which they were received: what failed goes before what came later.
+    ready: BTreeSet<EventId>,
     publishing: usize,
     held: HashMap<HeldId, Held>,
     /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
@@ -452,7 +453,7 @@ impl Core {
             pulls: HashMap::new(),
             recordings: HashMap::new(),
             events: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: BTreeSet::new(),
             publishing: 0,
             held: HashMap::new(),
             open_handles: HashMap::new(),

@@ -78,7 +78,10 @@ impl Core {
         match self.settings.confirm_after {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
-                self.output_up && !self.backlog.is_open() && self.in_hand() < self.room_for_publishing()
+                // What is being recorded to wait must not be overtaken.
+                let overtakes = self.recordings.values().any(|recording| !recording.publish_now);
+                let waits = self.backlog.is_open() || overtakes;
+                self.output_up && !waits && self.in_hand() < self.room_for_publishing()
             }
         }
     }
@@ -137,7 +140,7 @@ impl Core {
             if carried.stage == Stage::Stored {
                 carried.parcel = parcel;
                 carried.stage = Stage::Ready;
-                self.ready.push_back(event);
+                self.ready.insert(event);
             }
             return;
         }
@@ -153,12 +156,12 @@ impl Core {
             received_at: now,
         };
         self.events.insert(event, carried);
-        self.ready.push_back(event);
+        self.ready.insert(event);
     }
 
     pub(super) fn publish_ready(&mut self) {
         while self.output_up && self.publishing < PUBLISHING_MAX {
-            let Some(event) = self.ready.pop_front() else { return };
+            let Some(event) = self.ready.pop_first() else { return };
             let Some(carried) = self.events.get_mut(&event) else { continue };
             let (Stage::Ready, Some(parcel)) = (carried.stage, &carried.parcel) else { continue };
             let parcel = Arc::clone(parcel);
@@ -190,7 +193,11 @@ impl Core {
                 carried.alone |= suspect;
                 self.fail(event, true, reason);
             }
-            // Nothing left the process, so that there is nothing to commit.
+            // Nothing left the process, so that there is nothing to commit; and no output refused it.
+            PublishOutcome::Unsent if !self.output_up => {
+                carried.stage = Stage::Ready;
+                self.ready.insert(event);
+            }
             PublishOutcome::Unsent => self.back_off(now, event),
         }
     }
@@ -215,12 +222,19 @@ impl Core {
     }
 
     pub(super) fn back_off(&mut self, now: Moment, event: EventId) {
-        if let Some(carried) = self.events.get_mut(&event) {
-            carried.stage = Stage::BackingOff;
-            let wait = wait_after(carried.failures, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng);
-            carried.failures = carried.failures.saturating_add(1);
-            self.timers.insert((now + wait, Timer::Retry(event)));
+        let Some(carried) = self.events.get_mut(&event) else { return };
+        let failures = carried.failures;
+        carried.failures = failures.saturating_add(1);
+        // The output went away under it, which is no fault of the event: it waits for the output, in its old place. A second
+        // time it may be the event that takes the connection down.
+        if failures == 0 && !self.output_up {
+            carried.stage = Stage::Ready;
+            self.ready.insert(event);
+            return;
         }
+        carried.stage = Stage::BackingOff;
+        let wait = wait_after(failures, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng);
+        self.timers.insert((now + wait, Timer::Retry(event)));
     }
 
     pub(super) fn retry(&mut self, event: EventId) {
@@ -228,7 +242,7 @@ impl Core {
             && carried.stage == Stage::BackingOff
         {
             carried.stage = Stage::Ready;
-            self.ready.push_back(event);
+            self.ready.insert(event);
         }
     }
 

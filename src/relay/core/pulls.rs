@@ -205,7 +205,7 @@ impl Core {
         };
         self.events.insert(record.event, carried);
         match stage {
-            Stage::Ready => self.ready.push_back(record.event),
+            Stage::Ready => _ = self.ready.insert(record.event),
             Stage::Stored => self.backlog.contains(record.event),
             _ => {}
         }
