@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use sha2::{Digest, Sha256};
 
 /// The text is not one JSON value.
@@ -17,6 +18,9 @@ pub struct Malformed {
 
 /// No node, or no key; ends a list of siblings.
 const NONE: u32 = u32::MAX;
+
+/// Set in the place where a string ends, if the string has escapes: one without them means what stands there.
+const ESCAPED: u32 = 1 << 31;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -34,10 +38,11 @@ enum Kind {
 struct Node {
     /// Where the value begins; its first byte tells its kind.
     start: u32,
-    /// Where a scalar ends.
+    /// Where a scalar ends, and whether it is [`ESCAPED`].
     end: u32,
     /// Where the member's key begins, without its quotes; [`NONE`] outside objects.
     key_start: u32,
+    /// Where it ends, and whether it is [`ESCAPED`].
     key_end: u32,
     first_child: u32,
     next_sibling: u32,
@@ -60,7 +65,7 @@ struct Open {
 impl<'a> Document<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader { text, at: 0 };
-        if u32::try_from(text.len()).is_err() {
+        if text.len() >= ESCAPED as usize {
             return Err(reader.malformed());
         }
         // All at once: a list that grows holds its old half too while it moves.
@@ -75,8 +80,8 @@ impl<'a> Document<'a> {
             if !closes {
                 let (key_start, key_end) = if in_object { reader.key()? } else { (NONE, NONE) };
                 let start = place(reader.at);
-                let kind = reader.value()?;
-                let end = place(reader.at);
+                let (kind, escaped) = reader.value()?;
+                let end = end(reader.at, escaped);
                 let index = u32::try_from(document.nodes.len()).map_err(|_| reader.malformed())?;
                 document.nodes.push(Node {
                     start,
@@ -137,16 +142,25 @@ impl<'a> Document<'a> {
     }
 
     /// The literal text of a scalar; a string's without its quotes.
-    fn literal(&self, node: u32) -> &'a [u8] {
+    fn literal(&self, node: u32) -> Literal<'a> {
         let Node { start, end, .. } = self.nodes[node as usize];
         let quote = usize::from(self.kind(node) == Kind::String);
-        &self.text[start as usize + quote..end as usize - quote]
+        let text = &self.text[start as usize + quote..(end & !ESCAPED) as usize - quote];
+        Literal { text, escaped: end & ESCAPED != 0 }
     }
 
     /// The member's key, unescaped where that is possible; `None` outside objects.
     fn key(&self, node: u32) -> Option<Cow<'a, [u8]>> {
+        self.key_literal(node).map(Literal::meaning)
+    }
+
+    fn key_literal(&self, node: u32) -> Option<Literal<'a>> {
         let Node { key_start, key_end, .. } = self.nodes[node as usize];
-        (key_start != NONE).then(|| unescape(&self.text[key_start as usize..key_end as usize]))
+        if key_start == NONE {
+            return None;
+        }
+        let text = &self.text[key_start as usize..(key_end & !ESCAPED) as usize];
+        Some(Literal { text, escaped: key_end & ESCAPED != 0 })
     }
 
     /// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
@@ -172,7 +186,8 @@ impl<'a> Document<'a> {
 
     /// SHA-256 over `prefix` and the canonical form, without the root's members called `without`.
     pub(super) fn digest(&self, prefix: &str, without: &str) -> [u8; 32] {
-        let mut form = prefix.as_bytes().to_vec();
+        let mut form = Vec::with_capacity(prefix.len() + self.text.len());
+        form.extend_from_slice(prefix.as_bytes());
         self.write_canonical(&mut form, without.as_bytes());
         Sha256::digest(&form).into()
     }
@@ -196,8 +211,8 @@ impl<'a> Document<'a> {
                     let next = self.nodes[current as usize].first_child;
                     stack.push(Frame { next, close, root: stack.is_empty(), begun: false });
                 }
-                Kind::String => write_string(out, &unescape(self.literal(current))),
-                Kind::Number | Kind::Null | Kind::Bool => out.extend_from_slice(self.literal(current)),
+                Kind::String => write_string(out, self.literal(current)),
+                Kind::Number | Kind::Null | Kind::Bool => out.extend_from_slice(self.literal(current).text),
             }
             loop {
                 let Some(frame) = stack.last_mut() else { return };
@@ -208,9 +223,9 @@ impl<'a> Document<'a> {
                 }
                 current = frame.next;
                 frame.next = self.nodes[current as usize].next_sibling;
-                let key = self.key(current);
-                if let Some(key) = &key
-                    && (self.kind(current) == Kind::Null || (frame.root && key.as_ref() == without))
+                let key = self.key_literal(current);
+                if let Some(key) = key
+                    && (self.kind(current) == Kind::Null || (frame.root && key.meaning().as_ref() == without))
                 {
                     continue;
                 }
@@ -218,7 +233,7 @@ impl<'a> Document<'a> {
                     out.push(b',');
                 }
                 frame.begun = true;
-                if let Some(key) = &key {
+                if let Some(key) = key {
                     write_string(out, key);
                     out.push(b':');
                 }
@@ -228,27 +243,48 @@ impl<'a> Document<'a> {
     }
 }
 
+/// What stands in the text for a scalar, or for a key; of strings without their quotes.
+#[derive(Clone, Copy)]
+struct Literal<'a> {
+    text: &'a [u8],
+    escaped: bool,
+}
+
+impl<'a> Literal<'a> {
+    /// What a string stands for.
+    fn meaning(self) -> Cow<'a, [u8]> {
+        if self.escaped { Cow::Owned(unescape(self.text)) } else { Cow::Borrowed(self.text) }
+    }
+}
+
 /// A place in a text that is known to be no longer than places can tell.
 fn place(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(NONE)
+}
+
+/// The end of a scalar.
+fn end(at: usize, escaped: bool) -> u32 {
+    place(at) | if escaped { ESCAPED } else { 0 }
 }
 
 /// As many nodes as the text can have, by what parts them: a value follows the start, a comma, or the start of a container.
 fn most_nodes(text: &[u8]) -> usize {
     let mut most = 1;
     let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
+    'values: while let Some(byte) = bytes.next() {
         match byte {
             b',' | b'[' | b'{' => most += 1,
-            b'"' => loop {
-                match bytes.next() {
-                    Some(b'\\') => {
-                        bytes.next();
+            b'"' => {
+                while let Some(at) = memchr2(b'"', b'\\', bytes.as_slice()) {
+                    let escape = bytes.as_slice()[at] == b'\\';
+                    bytes.nth(at + usize::from(escape));
+                    if !escape {
+                        continue 'values;
                     }
-                    Some(b'"') | None => break,
-                    Some(_) => {}
                 }
-            },
+                // A string without an end: nothing of the rest is a value.
+                return most;
+            }
             _ => {}
         }
     }
@@ -300,7 +336,7 @@ impl<'a> Value<'a> {
 
     /// What a string stands for.
     pub(super) fn string(self) -> Option<Cow<'a, [u8]>> {
-        (self.kind() == Kind::String).then(|| unescape(self.document.literal(self.node)))
+        (self.kind() == Kind::String).then(|| self.document.literal(self.node).meaning())
     }
 
     /// A string's text; what is no text in it is replaced.
@@ -310,17 +346,16 @@ impl<'a> Value<'a> {
 
     /// A number's literal text.
     pub(super) fn number(self) -> Option<String> {
-        let literal = || String::from_utf8_lossy(self.document.literal(self.node)).into_owned();
+        let literal = || String::from_utf8_lossy(self.document.literal(self.node).text).into_owned();
         (self.kind() == Kind::Number).then(literal)
     }
 }
 
 /// The characters that a string stands for, in UTF-8. A lone surrogate, which is no character, becomes the three bytes that
 /// UTF-8 would have for it (WTF-8): strings that differ stay different.
-fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = literal.iter().position(|b| *b == b'\\') else { return Cow::Borrowed(literal) };
-    let mut text = literal[..first].to_vec();
-    let mut at = first;
+fn unescape(literal: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(literal.len());
+    let mut at = 0;
     while let Some(&byte) = literal.get(at) {
         at += 1;
         if byte != b'\\' {
@@ -355,7 +390,7 @@ fn unescape(literal: &[u8]) -> Cow<'_, [u8]> {
             other => text.push(other),
         }
     }
-    Cow::Owned(text)
+    text
 }
 
 fn hex4(literal: &[u8], at: usize) -> u32 {
@@ -367,9 +402,15 @@ fn low_byte(value: u32) -> u8 {
     value.to_le_bytes()[0]
 }
 
-fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+fn write_string(out: &mut Vec<u8>, literal: Literal<'_>) {
     out.push(b'"');
-    for &byte in text {
+    if !literal.escaped {
+        // Whatever has to be escaped was, or the text would not be JSON.
+        out.extend_from_slice(literal.text);
+        out.push(b'"');
+        return;
+    }
+    for byte in unescape(literal.text) {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
             0x00..0x20 => {
@@ -409,34 +450,31 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a key up to the member's value; where its literal text begins and ends.
+    /// Reads a key up to the member's value; where its literal text begins and ends, and whether it is [`ESCAPED`].
     fn key(&mut self) -> Result<(u32, u32), Malformed> {
         let start = self.at + 1;
-        self.string()?;
-        let end = self.at - 1;
+        let escaped = self.string()?;
+        let end = end(self.at - 1, escaped);
         self.skip_white_space();
         if self.next() != Some(b':') {
             return Err(self.malformed());
         }
         self.skip_white_space();
-        Ok((place(start), place(end)))
+        Ok((place(start), end))
     }
 
-    /// Reads a scalar, or the first byte of a container.
-    fn value(&mut self) -> Result<Kind, Malformed> {
+    /// Reads a scalar, or the first byte of a container; and whether it is a string with escapes.
+    fn value(&mut self) -> Result<(Kind, bool), Malformed> {
         match self.peek() {
             Some(b'{') => {
                 self.at += 1;
-                Ok(Kind::Object)
+                Ok((Kind::Object, false))
             }
             Some(b'[') => {
                 self.at += 1;
-                Ok(Kind::Array)
+                Ok((Kind::Array, false))
             }
-            Some(b'"') => {
-                self.string()?;
-                Ok(Kind::String)
-            }
+            Some(b'"') => Ok((Kind::String, self.string()?)),
             Some(b'n') => self.word(Kind::Null, b"null"),
             Some(b't') => self.word(Kind::Bool, b"true"),
             Some(b'f') => self.word(Kind::Bool, b"false"),
@@ -444,34 +482,42 @@ impl Reader<'_> {
                 while matches!(self.peek(), Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')) {
                     self.at += 1;
                 }
-                Ok(Kind::Number)
+                Ok((Kind::Number, false))
             }
             _ => Err(self.malformed()),
         }
     }
 
-    fn word(&mut self, kind: Kind, word: &[u8]) -> Result<Kind, Malformed> {
+    fn word(&mut self, kind: Kind, word: &[u8]) -> Result<(Kind, bool), Malformed> {
         let end = self.at + word.len();
         if self.text.get(self.at..end) != Some(word) {
             return Err(self.malformed());
         }
         self.at = end;
-        Ok(kind)
+        Ok((kind, false))
     }
 
-    /// Reads a string with its quotes.
-    fn string(&mut self) -> Result<(), Malformed> {
+    /// Reads a string with its quotes; whether it has escapes.
+    fn string(&mut self) -> Result<bool, Malformed> {
         if self.next() != Some(b'"') {
             return Err(self.malformed());
         }
+        let mut escaped = false;
         loop {
+            let rest = &self.text[self.at.min(self.text.len())..];
+            let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            // Without a way out of the loop the compiler looks at many bytes at once.
+            if rest[..plain].iter().fold(false, |control, byte| control | (*byte < 0x20)) {
+                return Err(self.malformed());
+            }
+            self.at += plain;
             match self.next() {
-                Some(b'"') => return Ok(()),
-                Some(b'\\') => {
-                    self.next();
+                Some(b'"') => return Ok(escaped),
+                Some(_) => {
+                    escaped = true;
+                    self.at += 1;
                 }
-                Some(0x00..0x20) | None => return Err(self.malformed()),
-                Some(_) => {}
+                None => return Err(self.malformed()),
             }
         }
     }
@@ -547,9 +593,9 @@ mod tests {
         let strings =
             [r"\ud800", r"\\ud800", r"\ud801", r"\udc00\ud800", r"\ud83d\ude00", r"\ufffd", "?", ""];
         let forms: std::collections::BTreeSet<Vec<u8>> =
-            strings.iter().map(|s| unescape(s.as_bytes()).into_owned()).collect();
+            strings.iter().map(|s| unescape(s.as_bytes())).collect();
         assert_eq!(forms.len(), strings.len());
-        assert_eq!(unescape(br"\ud83d\ude00").as_ref(), "\u{1f600}".as_bytes());
+        assert_eq!(unescape(br"\ud83d\ude00"), "\u{1f600}".as_bytes());
     }
 
     #[test]

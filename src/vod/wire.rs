@@ -1,10 +1,12 @@
 //! Requests and answers as JSON. An event stays the slice of the answer that it came in.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -81,8 +83,9 @@ pub struct EventConfig {
 pub(super) struct Answer {
     action: Action,
     body: Bytes,
-    /// The body as [`legible`] text of the same length.
-    text: Bytes,
+    /// The body as [`legible`] text of the same length, unless it is text as it came.
+    mended: Option<String>,
+    response: Response,
     pub(super) request_id: Option<String>,
     error: Option<(String, String)>,
 }
@@ -94,15 +97,34 @@ impl Answer {
     ///
     /// A [`CallFailure::Transient`] of our own when `body` is no answer of this API.
     pub(super) fn read(action: Action, body: Bytes) -> Result<Self, CallError> {
-        let text = legible(&body);
-        let response = Members::response(action, &text)?;
-        let request_id = response.text("RequestId").filter(|id| !id.is_empty());
+        let (text, mended) = match std::str::from_utf8(&body) {
+            Ok(text) => (text, None),
+            Err(_) => ("", Some(legible(&body))),
+        };
+        let text = mended.as_deref().unwrap_or(text);
+        let response = Response::read(action, text)?;
+        let request_id = response.raw(text, "RequestId").and_then(scalar).filter(|id| !id.is_empty());
         // Whatever stands there but null is an error: no success is read out of a shape that nobody has seen yet.
-        let error = response.raw("Error").map(|_| {
-            let text = |name| response.object("Error").and_then(|error| error.text(name));
+        let error = response.raw(text, "Error").map(|raw| {
+            let members: HashMap<String, &RawValue> = serde_json::from_str(raw).unwrap_or_default();
+            let text =
+                |name| members.get(name).filter(|raw| raw.get() != "null").and_then(|raw| scalar(raw.get()));
             (text("Code").unwrap_or_default(), text("Message").unwrap_or_else(|| "no message".to_owned()))
         });
-        Ok(Self { action, body, text, request_id, error })
+        Ok(Self { action, body, mended, response, request_id, error })
+    }
+
+    /// The member of the response that is there and not null.
+    fn raw(&self, name: &str) -> Option<&str> {
+        self.response.raw(self.text(), name)
+    }
+
+    fn member(&self, name: &str) -> Option<String> {
+        self.raw(name).and_then(scalar)
+    }
+
+    fn text(&self) -> &str {
+        self.mended.as_deref().or_else(|| std::str::from_utf8(&self.body).ok()).unwrap_or_default()
     }
 
     /// The cloud's error, if the answer is one.
@@ -122,21 +144,18 @@ impl Answer {
         if self.is_idle() {
             return Ok(Pull { request_id, events: Vec::new() });
         }
-        let response = Members::response(self.action, &self.text)?;
-        let elements = match response.raw("EventSet") {
-            Some(set) => {
-                serde_json::from_str::<Elements<'_>>(set.get()).map(|elements| elements.0).map_err(|_| {
-                    self.strange(&format!("EventSet is not a list of at most {MOST_EVENTS} events"))
-                })?
+        let elements = match &self.response.events {
+            EventSet::List(elements) => elements.as_slice(),
+            EventSet::Absent => &[],
+            EventSet::Odd => {
+                let message = format!("EventSet is not a list of at most {MOST_EVENTS} events");
+                return Err(self.strange(&message));
             }
-            None => Vec::new(),
         };
-        let all_text = self.text == self.body;
-        let events = elements.into_iter().enumerate().map(|(index, element)| {
+        let events = elements.iter().enumerate().map(|(index, place)| {
             // The same place in what the cloud sent: a byte that is no text is carried like any other.
-            let start = element.get().as_ptr().addr() - self.text.as_ptr().addr();
-            let body = self.body.slice(start..start + element.get().len());
-            if !all_text && std::str::from_utf8(&body).is_err() {
+            let body = self.body.slice(place.clone());
+            if self.mended.is_some() && std::str::from_utf8(&body).is_err() {
                 warn!(index, %request_id, "an event is not UTF-8; it is carried byte for byte");
             }
             Event::parse(sub_app, body)
@@ -156,22 +175,20 @@ impl Answer {
 
     /// The answer as that of `DescribeEventsState`.
     pub(super) fn into_count(self) -> Result<u64, CallError> {
-        let response = Members::response(self.action, &self.text)?;
-        let count = response.raw("CountOfEventsToPull").and_then(|raw| raw.get().parse().ok());
+        let count = self.raw("CountOfEventsToPull").and_then(|raw| raw.parse().ok());
         count.ok_or_else(|| self.strange("CountOfEventsToPull is not a count"))
     }
 
     /// The answer as that of `DescribeEventConfig`.
     pub(super) fn into_event_config(self) -> Result<EventConfig, CallError> {
-        let response = Members::response(self.action, &self.text)?;
-        let switch = |name| match response.text(name).as_deref() {
+        let switch = |name| match self.member(name).as_deref() {
             Some("ON") => Some(true),
             Some("OFF") => Some(false),
             _ => None,
         };
         Ok(EventConfig {
-            mode: response.text("Mode"),
-            notification_url: response.text("NotificationUrl"),
+            mode: self.member("Mode"),
+            notification_url: self.member("NotificationUrl"),
             upload_media_complete: switch("UploadMediaCompleteEventSwitch"),
             delete_media_complete: switch("DeleteMediaCompleteEventSwitch"),
             persistence_complete: switch("PersistenceCompleteEventSwitch"),
@@ -192,103 +209,174 @@ impl Answer {
 
 /// The bytes with a `?` for every byte that is not UTF-8: text of the same length, in which everything stands at the same
 /// place. JSON has such bytes in strings only, where they part nothing, so that what parts the events is still seen.
-fn legible(body: &Bytes) -> Bytes {
-    if std::str::from_utf8(body).is_ok() {
-        return body.clone();
-    }
-    let mut text = Vec::with_capacity(body.len());
+fn legible(body: &Bytes) -> String {
+    let mut text = String::with_capacity(body.len());
     for chunk in body.utf8_chunks() {
-        text.extend_from_slice(chunk.valid().as_bytes());
-        text.resize(text.len() + chunk.invalid().len(), b'?');
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '?'));
     }
-    text.into()
+    text
 }
 
-/// The elements of an array, uncut.
-struct Elements<'a>(Vec<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Elements<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Elements<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = list.next_element()? {
-                    if elements.len() == MOST_EVENTS {
-                        return Err(A::Error::custom("too many elements"));
-                    }
-                    elements.push(element);
-                }
-                Ok(Elements(elements))
-            }
-        }
-
-        deserializer.deserialize_seq(Collect)
-    }
+/// What the object `Response` says, as places in the text. Members that nobody asks for are never looked into, however
+/// deep they nest. The last of equal keys counts, as in most readers of JSON.
+#[derive(Debug, Default)]
+struct Response {
+    members: Vec<(String, Range<usize>)>,
+    events: EventSet,
 }
 
-/// The members of an object, uncut: members that nobody asks for are never looked into, however deep they nest. The last of
-/// equal keys counts, as in most readers of JSON.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// The list of events in an answer.
+#[derive(Debug, Default)]
+enum EventSet {
+    /// Not there, or null.
+    #[default]
+    Absent,
+    /// Where each event stands.
+    List(Vec<Range<usize>>),
+    /// Something else, or more than there is memory for.
+    Odd,
+}
 
-impl<'a> Members<'a> {
-    fn response(action: Action, text: &'a Bytes) -> Result<Self, CallError> {
+impl Response {
+    fn read(action: Action, text: &str) -> Result<Self, CallError> {
         let own = |code, message: String| CallError::own(action, CallFailure::Transient, code, message);
-        let no_answer = || own("not_an_answer", "the answer has no object called Response".to_owned());
-        let raw: &RawValue = serde_json::from_slice(text)
-            .map_err(|error| own("not_json", format!("the answer is not JSON: {error}")))?;
-        let envelope: Self = serde_json::from_str(raw.get()).map_err(|_| no_answer())?;
-        envelope.object("Response").ok_or_else(no_answer)
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let read = Part { text, role: Role::Envelope }.deserialize(&mut reader);
+        match read.and_then(|shape| reader.end().map(|()| shape)) {
+            Ok(Shape::Object(response)) => Ok(response),
+            Ok(_) => Err(own("not_an_answer", "the answer has no object called Response".to_owned())),
+            Err(error) => Err(own("not_json", format!("the answer is not JSON: {error}"))),
+        }
     }
 
     /// A member that is there and not null.
-    fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let (_, raw) = self.0.iter().rfind(|(key, _)| key == name)?;
-        (raw.get() != "null").then_some(*raw)
-    }
-
-    fn object(&self, name: &str) -> Option<Self> {
-        serde_json::from_str(self.raw(name)?.get()).ok()
-    }
-
-    /// A string's text, or a scalar's literal.
-    fn text(&self, name: &str) -> Option<String> {
-        let raw = self.raw(name)?.get();
-        if raw.starts_with(['{', '[']) {
-            return None;
-        }
-        Some(serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned()))
+    fn raw<'t>(&self, text: &'t str, name: &str) -> Option<&'t str> {
+        let (_, place) = self.members.iter().rfind(|(key, _)| key == name)?;
+        text.get(place.clone()).filter(|raw| *raw != "null")
     }
 }
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
+/// A string's text, or a scalar's literal.
+fn scalar(raw: &str) -> Option<String> {
+    if raw.starts_with(['{', '[']) {
+        return None;
+    }
+    Some(serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned()))
+}
 
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members<'de>;
+/// Reads an answer in one pass, because it can be long.
+#[derive(Clone, Copy)]
+struct Part<'t> {
+    /// The whole answer.
+    text: &'t str,
+    role: Role,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The whole: the shape of its member `Response` is what is wanted.
+    Envelope,
+    Response,
+    EventSet,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
+/// What a part turned out to be.
+enum Shape {
+    Object(Response),
+    List(EventSet),
+    Null,
+    Other,
+}
+
+impl Part<'_> {
+    fn place(self, raw: &RawValue) -> Range<usize> {
+        let start = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
+        start..start + raw.get().len()
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Part<'_> {
+    type Value = Shape;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Part<'_> {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+        let mut shape = Shape::Other;
+        let mut response = Response::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match (self.role, key.as_str()) {
+                (Role::Envelope, "Response") => {
+                    shape = map.next_value_seed(Part { role: Role::Response, ..self })?;
                 }
-                Ok(Members(members))
+                (Role::Response, "EventSet") => {
+                    response.events = match map.next_value_seed(Part { role: Role::EventSet, ..self })? {
+                        Shape::List(events) => events,
+                        Shape::Null => EventSet::Absent,
+                        Shape::Object(_) | Shape::Other => EventSet::Odd,
+                    };
+                }
+                (Role::Response, _) => {
+                    let place = self.place(map.next_value()?);
+                    response.members.push((key, place));
+                }
+                (Role::Envelope | Role::EventSet, _) => _ = map.next_value::<IgnoredAny>()?,
             }
         }
+        Ok(if self.role == Role::Response { Shape::Object(response) } else { shape })
+    }
 
-        deserializer.deserialize_map(Collect)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
+        let mut elements = Vec::new();
+        while self.role == Role::EventSet
+            && elements.len() < MOST_EVENTS
+            && let Some(element) = list.next_element()?
+        {
+            elements.push(self.place(element));
+        }
+        let mut rest = false;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            rest = true;
+        }
+        Ok(match self.role {
+            Role::EventSet if rest => Shape::List(EventSet::Odd),
+            Role::EventSet => Shape::List(EventSet::List(elements)),
+            Role::Envelope | Role::Response => Shape::Other,
+        })
+    }
+
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
+        Ok(Shape::Other)
     }
 }
 
