@@ -16,6 +16,7 @@ use crate::outcome::{JournalState, OutputState};
 use crate::output;
 use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
+use crate::times::{Quantiles, Times};
 use crate::vod;
 
 /// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
@@ -82,12 +83,18 @@ pub struct Watch {
     // The states only: a way to the journal would keep its writer waiting for whoever looks on.
     journal: watch::Receiver<JournalState>,
     output: watch::Receiver<OutputState>,
+    publish_times: Arc<Times>,
 }
 
 impl Watch {
     /// The figures of this run.
     pub fn snapshot(&self) -> Snapshot {
         self.stats.snapshot()
+    }
+
+    /// How long the broker takes for a publish.
+    pub fn publish_times(&self) -> Quantiles {
+        self.publish_times.quantiles()
     }
 
     /// Whether the output takes events.
@@ -142,7 +149,12 @@ impl Running {
         let maintenance = maintenance::spawn(journal.clone(), config.journal.retention, stop.clone());
         let maintenance = maintenance.await.map_err(AppError::Maintenance)?;
         let stats = Arc::new(Stats::new());
-        let watch = Watch { stats: Arc::clone(&stats), journal: journal.state(), output: output.state() };
+        let watch = Watch {
+            stats: Arc::clone(&stats),
+            journal: journal.state(),
+            output: output.state(),
+            publish_times: output.publish_times(),
+        };
         let parts = Parts { settings: settings(config), client, journal, output, stats };
         let relay = tokio::spawn(relay::run(parts, drain.clone()));
         Ok(Self { drain, stop, relay, output: output_task, maintenance, writer, watch })

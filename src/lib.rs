@@ -6,6 +6,7 @@
 //! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
+//! - [`times`]: how long things take.
 //! - [`crash`]: where a test build can be made to die.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
 //! - [`vod`]: the client of the cloud's API.
@@ -34,4 +35,5 @@ pub mod outcome;
 pub mod output;
 pub mod relay;
 pub mod secret;
+pub mod times;
 pub mod vod;

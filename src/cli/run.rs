@@ -62,10 +62,13 @@ async fn relay(config: &Config) -> Result<Exit, Failure> {
     };
     let snapshot = ended?;
     let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
+    let publish = watch.publish_times();
     info!(
         deliveries = snapshot.deliveries,
         published,
         confirmed = snapshot.confirmed,
+        publish_p50_us = publish.p50_us,
+        publish_p99_us = publish.p99_us,
         "vodrelay has stopped"
     );
     Ok(Exit::Done)

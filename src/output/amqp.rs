@@ -24,6 +24,7 @@ pub use super::tls::TlsFiles;
 use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
 use crate::outcome::{OutputState, PublishOutcome};
 use crate::secret::Secret;
+use crate::times::Times;
 
 /// How many channels publish at once. More than four gave nothing (`benches/README.md`).
 pub const LANES: usize = 4;
@@ -151,8 +152,9 @@ impl Options {
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
     let queues = if options.in_order { options.lanes } else { 1 };
-    let (output, Ends { queues, state }) = channel(OutputState::Down("not connected yet".into()), queues);
-    let owner = Owner { options: Arc::new(options), queues, state, shutdown };
+    let (output, Ends { queues, state, times }) =
+        channel(OutputState::Down("not connected yet".into()), queues);
+    let owner = Owner { options: Arc::new(options), queues, state, times, shutdown };
     let task = tokio::spawn(async move {
         owner.run().await;
         Ok(())
@@ -171,6 +173,7 @@ struct Owner {
     options: Arc<Options>,
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
+    times: Arc<Times>,
     shutdown: CancellationToken,
 }
 
@@ -237,6 +240,7 @@ impl Owner {
         let epoch = Epoch {
             options: self.options.clone(),
             connection: link.connection.clone(),
+            times: Arc::clone(&self.times),
             blocked,
             dead: dead.clone(),
             stop: self.shutdown.clone(),

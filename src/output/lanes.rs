@@ -22,6 +22,7 @@ use super::returns::{Answer, Returned, settle};
 use super::{Job, answer_all, link, topology, unknown};
 use crate::crash;
 use crate::outcome::PublishOutcome;
+use crate::times::Times;
 
 /// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
 const BATCH_MAX: usize = 64;
@@ -37,6 +38,7 @@ const NACKING_CHANNEL_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Epoch {
     pub(super) options: Arc<Options>,
     pub(super) connection: Arc<Connection>,
+    pub(super) times: Arc<Times>,
     /// Whether the broker reports `connection.blocked`.
     pub(super) blocked: watch::Receiver<bool>,
     /// The connection is gone: no answer comes any more.
@@ -144,6 +146,7 @@ impl Lane {
         }
         let options = &self.epoch.options;
         let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
+        let began = Instant::now();
         let mut pending = FuturesUnordered::new();
         for (index, job) in batch.iter().enumerate() {
             let message = &job.message;
@@ -170,7 +173,10 @@ impl Lane {
                     biased;
                     next = pending.next() => match next {
                         None => break Ending::Resolved,
-                        Some((index, Ok(confirmation))) => answers[index] = answer(confirmation),
+                        Some((index, Ok(confirmation))) => {
+                            self.epoch.times.record(began.elapsed());
+                            answers[index] = answer(confirmation);
+                        }
                         Some((_, Err(error))) => errors.push(error),
                     },
                     () = self.epoch.dead.cancelled() => break Ending::Dead,

@@ -27,6 +27,7 @@ use crate::clock::WallTime;
 use crate::event::{Event, MessageId};
 use crate::identity::EventId;
 use crate::outcome::{OutputState, PublishOutcome};
+use crate::times::Times;
 
 /// One event on its way out.
 #[derive(Clone, Debug)]
@@ -62,6 +63,7 @@ pub struct Output {
     /// One for all lanes, or one for each.
     queues: Arc<[async_channel::Sender<Job>]>,
     state: watch::Receiver<OutputState>,
+    times: Arc<Times>,
 }
 
 impl Output {
@@ -82,6 +84,11 @@ impl Output {
     /// Whether events can be taken now; every change is seen.
     pub fn state(&self) -> watch::Receiver<OutputState> {
         self.state.clone()
+    }
+
+    /// How long publishes take, from the batch's first frame to the answer. A line of standard output takes part in none.
+    pub fn publish_times(&self) -> Arc<Times> {
+        Arc::clone(&self.times)
     }
 }
 
@@ -145,13 +152,16 @@ fn tell(outcomes: &Outcomes, batch: Vec<(EventId, PublishOutcome)>) {
 struct Ends {
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
+    times: Arc<Times>,
 }
 
 /// Makes the two sides of an output with so many queues.
 fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     let (senders, receivers): (Vec<_>, _) = (0..queues.max(1)).map(|_| async_channel::unbounded()).unzip();
     let (state_sender, state) = watch::channel(initial);
-    (Output { queues: senders.into(), state }, Ends { queues: receivers, state: state_sender })
+    let times = Arc::new(Times::new());
+    let output = Output { queues: senders.into(), state, times: Arc::clone(&times) };
+    (output, Ends { queues: receivers, state: state_sender, times })
 }
 
 /// Closes the queues and answers what is left in them. It never left this process.

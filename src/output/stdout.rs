@@ -38,7 +38,7 @@ pub fn spawn_to(
     writer: impl Write + Send + 'static,
     shutdown: CancellationToken,
 ) -> (Output, JoinHandle<Result<(), Error>>) {
-    let (output, Ends { queues, state }) = channel(OutputState::Up, 1);
+    let (output, Ends { queues, state, .. }) = channel(OutputState::Up, 1);
     let task = tokio::spawn(async move {
         let result = run(&options, writer, &queues[0], &state, &shutdown).await;
         refuse_the_rest(&queues);
