@@ -14,6 +14,8 @@
 mod broker;
 #[path = "../tests/it/crash/campaigns.rs"]
 mod crash;
+#[path = "../tests/it/leash.rs"]
+mod leash;
 #[expect(dead_code, reason = "these campaigns need a part of what the tests use")]
 #[path = "../tests/it/world.rs"]
 mod world;

@@ -235,7 +235,8 @@ impl Broker {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    fn pid(&self) -> Pid {
+    /// The process of the node.
+    pub(crate) fn pid(&self) -> Pid {
         self.node.lock().unwrap().as_ref().expect("the node is not running").pid
     }
 

@@ -10,6 +10,7 @@ mod crash;
 mod emulator;
 mod house;
 mod journal;
+mod leash;
 mod output;
 mod process;
 mod relay;

@@ -11,35 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::broker::LIMIT;
+use crate::leash::Leash;
 use crate::world::World;
-
-/// A process group that cannot outlive this process: its leader waits for the end of a pipe that this process holds, and
-/// then kills the whole group.
-struct Leash(Child);
-
-impl Leash {
-    fn new() -> Self {
-        let leader = Command::new("sh")
-            .args(["-c", "read -r _; kill -9 0"])
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(leader.unwrap())
-    }
-
-    fn group(&self) -> i32 {
-        i32::try_from(self.0.id()).unwrap()
-    }
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
 
 /// What the lives of one relay have in common: its program, its configuration, its journal, its log.
 pub(crate) struct Host {

@@ -1,0 +1,73 @@
+//! How fast the relay is when nothing limits it but the machine, beside a loop that only publishes.
+
+use crate::broker::Broker;
+use crate::report::{Figure, Goal, median};
+use crate::world::Stage;
+use crate::world::bare::{self, Shape};
+use crate::world::cloud::{Behaviour, Cloud};
+use crate::world::events::{Kind, ONE_KB};
+use crate::world::queue;
+use crate::world::relay::{NO_LIMIT, Setup};
+use crate::world::run::{Run, peak_figure, work_off};
+
+pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
+    let broker = stage.broker().await;
+    let mut figures = Vec::new();
+    for kind in [ONE_KB, Kind::Upload] {
+        figures.extend(of_kind(stage, &broker, kind).await);
+    }
+    figures
+}
+
+/// One relay and both bare loops, with the same messages.
+struct Round {
+    relay: Run,
+    bare: f64,
+    bare_64: f64,
+}
+
+async fn of_kind(stage: &Stage, broker: &Broker, kind: Kind) -> Vec<Figure> {
+    let (rounds, events) = stage.pick((5, 20_000), (1, 2_000));
+    let mut all: Vec<Round> = Vec::new();
+    for number in 1..=rounds {
+        let round = round(stage, broker, kind, events).await;
+        stage.say(&format!(
+            "{}, round {number} of {rounds}: relay {:.0} events/s, bare {:.0}, in batches of 64 {:.0}",
+            kind.name(),
+            round.relay.events_per_second(),
+            round.bare,
+            round.bare_64,
+        ));
+        all.push(round);
+    }
+    let of = |figure: &dyn Fn(&Round) -> f64| median(&all.iter().map(figure).collect::<Vec<f64>>());
+    let cpu = |whose: usize| of(&|round| round.relay.cpu_us_per_event()[whose]);
+    let name = |figure: &str| format!("{}: {figure}", kind.name());
+    let peak = all.iter().map(|round| round.relay.peak_mb()).fold(0.0, f64::max);
+    vec![
+        Figure::new(name("relayed"), of(&|round| round.relay.events_per_second()), "events/s"),
+        Figure::new(name("bare, batches of 16"), of(&|round| round.bare), "events/s"),
+        Figure::new(name("bare, batches of 64"), of(&|round| round.bare_64), "events/s"),
+        Figure::new(name("relayed / bare"), of(&|round| round.relay.events_per_second() / round.bare), "")
+            .goal(Goal::AtLeast(0.6)),
+        Figure::new(name("relay's CPU an event"), cpu(0), "us").goal(Goal::AtMost(25.0)),
+        Figure::new(name("emulator's CPU an event"), cpu(1), "us"),
+        Figure::new(name("broker's CPU an event"), cpu(2), "us"),
+        peak_figure(name("peak memory"), peak),
+    ]
+}
+
+async fn round(stage: &Stage, broker: &Broker, kind: Kind, events: u64) -> Round {
+    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+    cloud.put(0, kind.events(0, events)).await;
+    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
+    let relay = work_off(stage, &cloud, broker, &setup, events).await;
+    drop(cloud);
+    let messages = queue::take(broker, &setup.queue, events).await;
+    assert_eq!(queue::delete(broker, &setup.queue).await, 0, "everything was published once");
+    // Alone on the machine now.
+    let per_second = |took: std::time::Duration| events as f64 / took.as_secs_f64();
+    let bare = per_second(bare::publish(broker, &messages, Shape::relay()).await);
+    let bare_64 = per_second(bare::publish(broker, &messages, Shape { batch: 64, ..Shape::relay() }).await);
+    Round { relay, bare, bare_64 }
+}

@@ -1,0 +1,97 @@
+//! Measures the relay as it is shipped, against a cloud that is emulated and a RabbitMQ that is not.
+//!
+//! `cargo bench --bench figures` measures everything and ends with an error when a goal is missed; `-- --short` only sees
+//! that every measurement works. What the figures mean is in `benches/README.md`.
+//!
+//! A scenario is a module with a function that returns figures, and a line in [`SCENARIOS`].
+
+mod ceiling;
+mod quota;
+mod report;
+#[expect(dead_code, reason = "scenarios that are still to come need the rest")]
+mod world;
+
+#[expect(dead_code, reason = "the scenarios need a part of what the tests use")]
+#[path = "../../tests/it/broker.rs"]
+mod broker;
+#[path = "../../tests/it/leash.rs"]
+mod leash;
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use report::{Figure, Report};
+use world::Stage;
+
+/// Measure the relay
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only see that each scenario works: little of everything, and no goals
+    #[arg(long)]
+    short: bool,
+    /// Run these scenarios alone
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = PossibleValuesParser::new(names()))]
+    only: Vec<String>,
+    /// Where the figures are written
+    #[arg(long, value_name = "FILE", default_value_os_t = default_json())]
+    json: PathBuf,
+    /// What cargo passes to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Something to measure.
+struct Scenario {
+    name: &'static str,
+    run: for<'a> fn(&'a Stage) -> LocalBoxFuture<'a, Vec<Figure>>,
+}
+
+/// All there is to measure, in the order of the table.
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "quota", run: |stage| quota::run(stage).boxed_local() },
+    Scenario { name: "ceiling", run: |stage| ceiling::run(stage).boxed_local() },
+];
+
+fn names() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name).collect()
+}
+
+/// Cargo's folder for what benchmarks make: on the disk that the program is built on, which is hardly ever a `tmpfs`.
+const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
+
+fn default_json() -> PathBuf {
+    Path::new(SCRATCH).with_file_name("figures.json")
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The brokers' folders too: their disk is a part of what is measured.
+    tempfile::env::override_temp_dir(Path::new(SCRATCH)).expect("nobody has chosen another folder yet");
+    // The HTTP client's TLS part wants a provider even where no TLS is spoken.
+    rustls::crypto::ring::default_provider().install_default().expect("nobody has installed another one");
+    let mut report = Report::new(arguments.short);
+    let wanted = |scenario: &&Scenario| {
+        arguments.only.is_empty() || arguments.only.iter().any(|name| name == scenario.name)
+    };
+    for scenario in SCENARIOS.iter().filter(wanted) {
+        let stage = Stage::new(scenario.name, arguments.short);
+        stage.say("begins");
+        // One scenario that cannot be measured is no reason to lose the figures of the others.
+        match AssertUnwindSafe((scenario.run)(&stage)).catch_unwind().await {
+            Ok(figures) => report.add(scenario.name, figures),
+            Err(_) => report.failed(scenario.name),
+        }
+        stage.say("ends");
+    }
+    print!("{}", report.table());
+    report.write(&arguments.json);
+    eprintln!("the figures are in {}", arguments.json.display());
+    if report.all_is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,71 @@
+//! What the broker takes from a publisher that does nothing else: the measure of the relay's throughput.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+
+use super::queue;
+use crate::broker::{Broker, Received, unique};
+
+/// How the bare loop publishes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Channels, each with one batch in flight.
+    pub(crate) lanes: usize,
+    /// Messages that are awaited together.
+    pub(crate) batch: usize,
+}
+
+impl Shape {
+    /// As the relay does by default.
+    pub(crate) fn relay() -> Self {
+        Self { lanes: vodrelay::output::amqp::Options::new(Vec::new()).lanes, batch: 16 }
+    }
+}
+
+/// Publishes these messages, as a relay has published them, to a fresh queue, and removes it. Returns how long the
+/// publishes took, from the first one to the last confirm.
+pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape) -> Duration {
+    let name = unique("bare");
+    let (connection, channel) = broker.channel().await;
+    queue::declare(&channel, &name).await;
+    let mut lanes = Vec::new();
+    for share in messages.chunks(messages.len().div_ceil(shape.lanes)) {
+        let channel = connection.create_channel().await.expect("a channel can be opened");
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms can be asked for");
+        lanes.push((channel, name.clone(), share.to_vec()));
+    }
+    let began = Instant::now();
+    let lanes = lanes.into_iter().map(|(channel, name, share)| {
+        tokio::spawn(async move { lane(&channel, &name, share, shape.batch).await })
+    });
+    for ended in join_all(lanes).await {
+        ended.expect("a lane ends well");
+    }
+    let took = began.elapsed();
+    let _ = connection.close(200, "published".into()).await;
+    let stored = u64::from(queue::delete(broker, &name).await);
+    assert_eq!(stored, messages.len() as u64, "the broker has what it confirmed");
+    took
+}
+
+async fn lane(channel: &Channel, exchange: &str, messages: Vec<Received>, batch: usize) {
+    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let mut messages = messages.into_iter().peekable();
+    while messages.peek().is_some() {
+        let mut confirms = Vec::with_capacity(batch);
+        for message in messages.by_ref().take(batch) {
+            let Received { routing_key, properties, body } = message;
+            let publish = channel
+                .basic_publish(exchange.into(), routing_key.into(), mandatory, &body, properties)
+                .await;
+            confirms.push(publish.expect("a message can be published"));
+        }
+        for confirm in join_all(confirms).await {
+            let confirm = confirm.expect("a publish is answered");
+            assert!(matches!(confirm, Confirmation::Ack(None)), "{confirm:?}");
+        }
+    }
+}

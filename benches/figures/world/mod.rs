@@ -1,0 +1,72 @@
+//! What scenarios are made of: processes, a cloud, a broker, queues, events, and a relay that works off a backlog.
+
+pub(crate) mod bare;
+pub(crate) mod cloud;
+pub(crate) mod events;
+pub(crate) mod process;
+pub(crate) mod queue;
+pub(crate) mod relay;
+pub(crate) mod run;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+use crate::leash::Leash;
+
+/// How long a start, an end or any other single step may take on a busy machine.
+pub(crate) const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// The magic number of `tmpfs` (Linux's `magic.h`).
+const TMPFS: u32 = 0x0102_1994;
+
+/// Where one scenario plays: its folder, and the leash of its processes. Both go with it.
+pub(crate) struct Stage {
+    name: &'static str,
+    short: bool,
+    began: Instant,
+    // Dropped in this order: the processes before their folder.
+    leash: Leash,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    pub(crate) fn new(name: &'static str, short: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("figures-").tempdir().expect("a folder can be made");
+        let stat = rustix::fs::statfs(folder.path()).expect("a file system can be examined");
+        assert!(stat.f_type as u32 != TMPFS, "the target folder is in memory, where a sync costs nothing");
+        Self { name, short, began: Instant::now(), leash: Leash::new(), folder }
+    }
+
+    /// How much of something a full run takes, or a short one.
+    pub(crate) fn pick<T>(&self, full: T, short: T) -> T {
+        if self.short { short } else { full }
+    }
+
+    /// Where files of this scenario can be put.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Tells whoever looks on how far this is.
+    pub(crate) fn say(&self, what: &str) {
+        eprintln!("{:>6.1} s  {}: {what}", self.began.elapsed().as_secs_f64(), self.name);
+    }
+
+    /// A RabbitMQ node of this scenario's own.
+    pub(crate) async fn broker(&self) -> Broker {
+        Broker::start().await
+    }
+}
+
+/// Waits until something is there, looking for it every few milliseconds.
+pub(crate) async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,75 @@
+//! A queue as the relay declares it, from the consumer's side.
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer, ExchangeKind};
+use tokio::time::timeout;
+
+use super::STEP_LIMIT;
+use crate::broker::{Broker, Received};
+
+/// Makes the exchange and the queue of this name, as the relay does.
+pub(crate) async fn declare(channel: &Channel, name: &str) {
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let none = FieldTable::default;
+    channel
+        .exchange_declare(name.into(), ExchangeKind::Topic, durable, none())
+        .await
+        .expect("an exchange can be declared");
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let mut quorum = none();
+    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    channel.queue_declare(name.into(), durable, quorum).await.expect("a queue can be declared");
+    channel
+        .queue_bind(name.into(), name.into(), "vod.#".into(), QueueBindOptions::default(), none())
+        .await
+        .expect("a queue can be bound");
+}
+
+/// A consumer that needs not ack: the broker does with every message what it would do after an ack.
+pub(crate) async fn consume(channel: &Channel, name: &str) -> Consumer {
+    channel.basic_qos(1_000, BasicQosOptions::default()).await.expect("a prefetch can be set");
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    channel
+        .basic_consume(name.into(), "".into(), options, FieldTable::default())
+        .await
+        .expect("a queue can be consumed")
+}
+
+/// Takes so many messages from a queue; fails when they do not come.
+pub(crate) async fn take(broker: &Broker, name: &str, count: u64) -> Vec<Received> {
+    let (connection, channel) = broker.channel().await;
+    let mut consumer = consume(&channel, name).await;
+    let mut taken = Vec::new();
+    while (taken.len() as u64) < count {
+        let next = timeout(STEP_LIMIT, consumer.next()).await;
+        let next = next.unwrap_or_else(|_| panic!("{} of {count} messages came", taken.len()));
+        let delivery = next.expect("the queue goes on").expect("a message can be taken");
+        taken.push(Received {
+            routing_key: delivery.routing_key.to_string(),
+            properties: delivery.properties,
+            body: delivery.data,
+        });
+    }
+    let _ = timeout(STEP_LIMIT, connection.close(200, "taken".into())).await;
+    taken
+}
+
+/// Removes the exchange and the queue of this name; says how many messages were left in it.
+pub(crate) async fn delete(broker: &Broker, name: &str) -> u32 {
+    let (connection, channel) = broker.channel().await;
+    let left = channel
+        .queue_delete(name.into(), QueueDeleteOptions::default())
+        .await
+        .expect("a queue can be deleted");
+    channel
+        .exchange_delete(name.into(), ExchangeDeleteOptions::default())
+        .await
+        .expect("an exchange can be deleted");
+    let _ = timeout(STEP_LIMIT, connection.close(200, "deleted".into())).await;
+    left
+}
