@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use crate::report::{Figure, Goal, median};
 use crate::world::Stage;
-use crate::world::bare::{self, Shape};
+use crate::world::bare::{self, Bare, Shape};
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{Kind, ONE_KB};
 use crate::world::queue;
@@ -14,7 +14,7 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     let broker = stage.broker().await;
     let mut figures = Vec::new();
     for kind in [ONE_KB, Kind::Upload] {
-        figures.extend(of_kind(stage, &broker, kind).await);
+        figures.extend(of_kind(stage, broker, kind).await);
     }
     figures
 }
@@ -22,12 +22,12 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
 /// One relay and both bare loops, with the same messages.
 struct Round {
     relay: Run,
-    bare: f64,
-    bare_64: f64,
+    bare: Bare,
+    bare_64: Bare,
 }
 
 async fn of_kind(stage: &Stage, broker: &Broker, kind: Kind) -> Vec<Figure> {
-    let (rounds, events) = stage.pick((5, 20_000), (1, 2_000));
+    let (rounds, events) = stage.pick((5, 30_000), (1, 2_000));
     let mut all: Vec<Round> = Vec::new();
     for number in 1..=rounds {
         let round = round(stage, broker, kind, events).await;
@@ -35,24 +35,30 @@ async fn of_kind(stage: &Stage, broker: &Broker, kind: Kind) -> Vec<Figure> {
             "{}, round {number} of {rounds}: relay {:.0} events/s, bare {:.0}, in batches of 64 {:.0}",
             kind.name(),
             round.relay.events_per_second(),
-            round.bare,
-            round.bare_64,
+            round.bare.events_per_second,
+            round.bare_64.events_per_second,
         ));
         all.push(round);
     }
     let of = |figure: &dyn Fn(&Round) -> f64| median(&all.iter().map(figure).collect::<Vec<f64>>());
+    let relayed = |round: &Round| round.relay.events_per_second();
+    let ratio = of(&|round| relayed(round) / round.bare.events_per_second);
     let cpu = |whose: usize| of(&|round| round.relay.cpu_us_per_event()[whose]);
-    let name = |figure: &str| format!("{}: {figure}", kind.name());
     let peak = all.iter().map(|round| round.relay.peak_mb()).fold(0.0, f64::max);
+    let name = |figure: &str| format!("{}: {figure}", kind.name());
     vec![
-        Figure::new(name("relayed"), of(&|round| round.relay.events_per_second()), "events/s"),
-        Figure::new(name("bare, batches of 16"), of(&|round| round.bare), "events/s"),
-        Figure::new(name("bare, batches of 64"), of(&|round| round.bare_64), "events/s"),
-        Figure::new(name("relayed / bare"), of(&|round| round.relay.events_per_second() / round.bare), "")
-            .goal(Goal::AtLeast(0.6)),
+        Figure::new(name("relayed"), of(&relayed), "events/s"),
+        Figure::new(name("bare, batches of 16"), of(&|round| round.bare.events_per_second), "events/s"),
+        Figure::new(name("bare, batches of 64"), of(&|round| round.bare_64.events_per_second), "events/s"),
+        Figure::new(name("relayed / bare"), ratio, "").goal(Goal::AtLeast(0.6)),
         Figure::new(name("relay's CPU an event"), cpu(0), "us").goal(Goal::AtMost(25.0)),
         Figure::new(name("emulator's CPU an event"), cpu(1), "us"),
         Figure::new(name("broker's CPU an event"), cpu(2), "us"),
+        Figure::new(
+            name("bare: broker's CPU an event"),
+            of(&|round| round.bare.broker_cpu_us_per_event),
+            "us",
+        ),
         peak_figure(name("peak memory"), peak),
     ]
 }
@@ -66,8 +72,7 @@ async fn round(stage: &Stage, broker: &Broker, kind: Kind, events: u64) -> Round
     let messages = queue::take(broker, &setup.queue, events).await;
     assert_eq!(queue::delete(broker, &setup.queue).await, 0, "everything was published once");
     // Alone on the machine now.
-    let per_second = |took: std::time::Duration| events as f64 / took.as_secs_f64();
-    let bare = per_second(bare::publish(broker, &messages, Shape::relay()).await);
-    let bare_64 = per_second(bare::publish(broker, &messages, Shape { batch: 64, ..Shape::relay() }).await);
+    let bare = bare::publish(broker, &messages, Shape::relay()).await;
+    let bare_64 = bare::publish(broker, &messages, Shape { batch: 64, ..Shape::relay() }).await;
     Round { relay, bare, bare_64 }
 }

@@ -6,9 +6,15 @@
 //! A scenario is a module with a function that returns figures, and a line in [`SCENARIOS`].
 
 mod ceiling;
+mod event_size;
+mod journal_size;
+mod latency;
+mod memory;
+mod prefilled;
 mod quota;
 mod report;
-#[expect(dead_code, reason = "scenarios that are still to come need the rest")]
+mod store_and_forward;
+mod sub_apps;
 mod world;
 
 #[expect(dead_code, reason = "the scenarios need a part of what the tests use")]
@@ -56,6 +62,12 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "quota", run: |stage| quota::run(stage).boxed_local() },
     Scenario { name: "ceiling", run: |stage| ceiling::run(stage).boxed_local() },
+    Scenario { name: "latency", run: |stage| latency::run(stage).boxed_local() },
+    Scenario { name: "memory", run: |stage| memory::run(stage).boxed_local() },
+    Scenario { name: "journal-size", run: |stage| journal_size::run(stage).boxed_local() },
+    Scenario { name: "sub-apps", run: |stage| sub_apps::run(stage).boxed_local() },
+    Scenario { name: "event-size", run: |stage| event_size::run(stage).boxed_local() },
+    Scenario { name: "store-and-forward", run: |stage| store_and_forward::run(stage).boxed_local() },
 ];
 
 fn names() -> Vec<&'static str> {

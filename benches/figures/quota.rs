@@ -22,13 +22,13 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     let events = stage.pick(20_000, 2_000);
 
     stage.say("the quota is what the relay is configured with");
-    let known = relay_backlog(stage, &broker, CONFIGURED, events).await;
+    let known = relay_backlog(stage, broker, CONFIGURED, events).await;
     let whole = known.since(Duration::ZERO);
     let ratio = known.events_per_second() / f64::from(CONFIGURED * EVENTS_PER_CALL);
 
     stage.say("the quota is half of that");
     let half = CONFIGURED / 2;
-    let unknown = relay_backlog(stage, &broker, half, events).await;
+    let unknown = relay_backlog(stage, broker, half, events).await;
     // By then it should have found out.
     let found = unknown.since(stage.pick(Duration::from_secs(5), Duration::ZERO));
     let found_ratio = found.events_per_second() / f64::from(half * EVENTS_PER_CALL);

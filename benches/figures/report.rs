@@ -170,3 +170,18 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }
+
+/// The median of the ratios of the rounds: what slows the machine down for a while slows down both sides of a round.
+pub(crate) fn median_ratio(values: &[f64], of: &[f64]) -> f64 {
+    let ratios: Vec<f64> = values.iter().zip(of).map(|(value, of)| value / of).collect();
+    median(&ratios)
+}
+
+/// The smallest value that so many percent of the values do not exceed.
+pub(crate) fn percentile(values: &[f64], percent: f64) -> f64 {
+    assert!(!values.is_empty(), "a percentile of nothing");
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}

@@ -1,11 +1,12 @@
 //! What the broker takes from a publisher that does nothing else: the measure of the relay's throughput.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
 
+use super::process::cpu_time;
 use super::queue;
 use crate::broker::{Broker, Received, unique};
 
@@ -25,9 +26,16 @@ impl Shape {
     }
 }
 
-/// Publishes these messages, as a relay has published them, to a fresh queue, and removes it. Returns how long the
-/// publishes took, from the first one to the last confirm.
-pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape) -> Duration {
+/// What a bare loop did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bare {
+    pub(crate) events_per_second: f64,
+    pub(crate) broker_cpu_us_per_event: f64,
+}
+
+/// Publishes these messages, as a relay has published them, to a fresh queue, and removes it. What counts is the time from
+/// the first publish to the last confirm.
+pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape) -> Bare {
     let name = unique("bare");
     let (connection, channel) = broker.channel().await;
     queue::declare(&channel, &name).await;
@@ -37,18 +45,22 @@ pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms can be asked for");
         lanes.push((channel, name.clone(), share.to_vec()));
     }
-    let began = Instant::now();
+    let (cpu_before, began) = (cpu_time(broker.pid()), Instant::now());
     let lanes = lanes.into_iter().map(|(channel, name, share)| {
         tokio::spawn(async move { lane(&channel, &name, share, shape.batch).await })
     });
     for ended in join_all(lanes).await {
         ended.expect("a lane ends well");
     }
-    let took = began.elapsed();
+    let (took, cpu) = (began.elapsed(), cpu_time(broker.pid()) - cpu_before);
     let _ = connection.close(200, "published".into()).await;
     let stored = u64::from(queue::delete(broker, &name).await);
     assert_eq!(stored, messages.len() as u64, "the broker has what it confirmed");
-    took
+    let events = messages.len() as f64;
+    Bare {
+        events_per_second: events / took.as_secs_f64(),
+        broker_cpu_us_per_event: cpu.as_secs_f64() * 1e6 / events,
+    }
 }
 
 async fn lane(channel: &Channel, exchange: &str, messages: Vec<Received>, batch: usize) {

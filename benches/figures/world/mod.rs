@@ -2,6 +2,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod cloud;
+pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod process;
 pub(crate) mod queue;
@@ -11,14 +12,11 @@ pub(crate) mod run;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::leash::Leash;
 
 /// How long a start, an end or any other single step may take on a busy machine.
 pub(crate) const STEP_LIMIT: Duration = Duration::from_secs(120);
-
-/// The magic number of `tmpfs` (Linux's `magic.h`).
-const TMPFS: u32 = 0x0102_1994;
 
 /// Where one scenario plays: its folder, and the leash of its processes. Both go with it.
 pub(crate) struct Stage {
@@ -33,8 +31,10 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(name: &'static str, short: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("figures-").tempdir().expect("a folder can be made");
-        let stat = rustix::fs::statfs(folder.path()).expect("a file system can be examined");
-        assert!(stat.f_type as u32 != TMPFS, "the target folder is in memory, where a sync costs nothing");
+        assert!(
+            !disk::is_memory(folder.path()),
+            "the target folder is in memory, where a sync costs nothing"
+        );
         Self { name, short, began: Instant::now(), leash: Leash::new(), folder }
     }
 
@@ -53,9 +53,9 @@ impl Stage {
         eprintln!("{:>6.1} s  {}: {what}", self.began.elapsed().as_secs_f64(), self.name);
     }
 
-    /// A RabbitMQ node of this scenario's own.
-    pub(crate) async fn broker(&self) -> Broker {
-        Broker::start().await
+    /// The RabbitMQ node of all scenarios. One that kills it starts it again.
+    pub(crate) async fn broker(&self) -> &'static Broker {
+        broker::shared().await
     }
 }
 

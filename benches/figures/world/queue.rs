@@ -40,22 +40,27 @@ pub(crate) async fn consume(channel: &Channel, name: &str) -> Consumer {
         .expect("a queue can be consumed")
 }
 
-/// Takes so many messages from a queue; fails when they do not come.
-pub(crate) async fn take(broker: &Broker, name: &str, count: u64) -> Vec<Received> {
+/// Takes so many messages from a queue, in their order; fails when they do not come.
+pub(crate) async fn each(broker: &Broker, name: &str, count: u64, mut take: impl FnMut(Received)) {
     let (connection, channel) = broker.channel().await;
     let mut consumer = consume(&channel, name).await;
-    let mut taken = Vec::new();
-    while (taken.len() as u64) < count {
+    for taken in 0..count {
         let next = timeout(STEP_LIMIT, consumer.next()).await;
-        let next = next.unwrap_or_else(|_| panic!("{} of {count} messages came", taken.len()));
+        let next = next.unwrap_or_else(|_| panic!("{taken} of {count} messages came"));
         let delivery = next.expect("the queue goes on").expect("a message can be taken");
-        taken.push(Received {
+        take(Received {
             routing_key: delivery.routing_key.to_string(),
             properties: delivery.properties,
             body: delivery.data,
         });
     }
     let _ = timeout(STEP_LIMIT, connection.close(200, "taken".into())).await;
+}
+
+/// As [`each`], all of them at once.
+pub(crate) async fn take(broker: &Broker, name: &str, count: u64) -> Vec<Received> {
+    let mut taken = Vec::new();
+    each(broker, name, count, |message| taken.push(message)).await;
     taken
 }
 

@@ -1,14 +1,19 @@
 //! The relay, as a process.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use serde_json::Value;
+use tokio::net::UnixDatagram;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::Stage;
 use super::cloud::{CREDENTIALS, Cloud};
 use super::process::Process;
+use super::{STEP_LIMIT, Stage};
 use crate::broker::{Broker, unique};
 
 /// More than any cloud answers: the relay then paces itself by nothing.
@@ -49,22 +54,39 @@ impl Setup {
     pub(crate) fn journal(&mut self, path: &Path) {
         self.set("JOURNAL__PATH", path.to_str().expect("the folder's name is text"));
     }
-
-    /// The journal's file.
-    pub(crate) fn journal_path(&self) -> PathBuf {
-        PathBuf::from(&self.variables["VODRELAY_JOURNAL__PATH"])
-    }
 }
 
 /// A relay at work. Its log goes to a file, at its default level.
 pub(crate) struct Relay {
     process: Process,
+    started: Instant,
+    ready: oneshot::Receiver<Instant>,
+    /// The service manager's ear, and the folder of its socket.
+    _listener: AbortOnDropHandle<()>,
+    _folder: tempfile::TempDir,
 }
 
 impl Relay {
     pub(crate) fn start(stage: &Stage, setup: &Setup) -> Self {
+        // Not the scenario's folder: the name of a socket has room for a hundred bytes.
+        let folder = tempfile::Builder::new().prefix("figures-").tempdir_in(std::env::temp_dir());
+        let folder = folder.expect("a folder can be made");
+        let socket = folder.path().join("notify");
+        let listener = UnixDatagram::bind(&socket).expect("a socket can be made");
+        let (told, ready) = oneshot::channel();
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen(listener, told)));
+        let notify = ("NOTIFY_SOCKET", socket.to_str().expect("the folder's name is text"));
         let variables = setup.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        Self { process: Process::start(stage, &setup.queue, &["run"], variables) }
+        let started = Instant::now();
+        let process = Process::start(stage, &setup.queue, &["run"], variables.chain([notify]));
+        Self { process, started, ready, _listener: listener, _folder: folder }
+    }
+
+    /// Waits until it says that it is ready; returns how long that took from its start. To be asked once.
+    pub(crate) async fn ready(&mut self) -> Duration {
+        let ready = timeout(STEP_LIMIT, &mut self.ready).await;
+        let ready = ready.unwrap_or_else(|_| panic!("the relay is not ready\n{}", self.process.log()));
+        ready.expect("the listener goes on") - self.started
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -79,6 +101,21 @@ impl Relay {
     /// Lets it drain, and returns what it logged.
     pub(crate) async fn drained(self) -> Log {
         Log(self.process.terminate().await)
+    }
+}
+
+/// Hears the first READY, and whatever else is said: a socket that nobody reads would hold the relay up.
+async fn listen(socket: UnixDatagram, ready: oneshot::Sender<Instant>) {
+    let mut ready = Some(ready);
+    let mut buffer = [0; 4096];
+    while let Ok(length) = socket.recv(&mut buffer).await {
+        let said = String::from_utf8_lossy(&buffer[..length]);
+        if said.lines().any(|line| line == "READY=1")
+            && let Some(ready) = ready.take()
+        {
+            // Not every scenario asks.
+            let _ = ready.send(Instant::now());
+        }
     }
 }
 

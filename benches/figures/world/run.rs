@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::cloud::Cloud;
 use super::process::{Memory, cpu_time, memory};
-use super::relay::{Log, Relay, Setup};
+use super::relay::{Relay, Setup};
 use super::{STEP_LIMIT, Stage};
 use crate::broker::Broker;
 use crate::report::{Figure, Goal};
@@ -36,7 +36,6 @@ pub(crate) struct Run {
     pub(crate) samples: Vec<Sample>,
     pub(crate) events: u64,
     pub(crate) memory: Memory,
-    pub(crate) log: Log,
     cpu: Cpu,
 }
 
@@ -95,7 +94,8 @@ pub(crate) async fn work_off(
         broker: after.broker - cpu_before.broker,
     };
     let memory = memory(relay.pid());
-    Run { samples, events, memory, log: relay.drained().await, cpu }
+    relay.drained().await;
+    Run { samples, events, memory, cpu }
 }
 
 impl Run {
