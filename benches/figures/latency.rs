@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::Consumer;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
 use crate::broker::Broker;
 use crate::report::{Figure, Goal, percentile};
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{ONE_KB, number};
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
-use crate::world::{STEP_LIMIT, Stage, disk, queue};
+use crate::world::{STEP_LIMIT, Stage, bounded, disk, queue};
 
 pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     let broker = stage.broker().await;
@@ -51,7 +51,7 @@ async fn at_rate(stage: &Stage, broker: &Broker, per_second: u32) -> Vec<Figure>
         sent.iter().map(|(number, sent)| milliseconds(received[number].duration_since(*sent))).collect();
     cloud.confirmed(count + 1, STEP_LIMIT).await;
     let log = relay.drained().await;
-    let _ = timeout(STEP_LIMIT, connection.close(200, "measured".into())).await;
+    queue::close(connection).await;
     assert_eq!(queue::delete(broker, &setup.queue).await, 0, "everything was published once");
 
     let name = |figure: &str| format!("{per_second}/s: {figure}");
@@ -90,8 +90,7 @@ async fn send(cloud: &Arc<Cloud>, per_second: u32, count: u64) -> HashMap<u64, I
 async fn receive(mut consumer: Consumer, count: u64) -> HashMap<u64, Instant> {
     let mut received = HashMap::new();
     while (received.len() as u64) < count {
-        let next = timeout(STEP_LIMIT, consumer.next()).await;
-        let next = next.unwrap_or_else(|_| panic!("{} of {count} events came", received.len()));
+        let next = bounded(&format!("{} of {count} events came", received.len()), consumer.next()).await;
         let delivery = next.expect("the queue goes on").expect("a message can be taken");
         let before = received.insert(number(&delivery.data), Instant::now());
         assert!(before.is_none(), "an event came twice");

@@ -31,6 +31,7 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use tokio::signal::unix::{SignalKind, signal};
 
 use report::{Figure, Report};
 use world::Stage;
@@ -88,6 +89,19 @@ async fn main() -> ExitCode {
     tempfile::env::override_temp_dir(Path::new(SCRATCH)).expect("nobody has chosen another folder yet");
     // The HTTP client's TLS part wants a provider even where no TLS is spoken.
     rustls::crypto::ring::default_provider().install_default().expect("nobody has installed another one");
+    tokio::select! {
+        report = measure(&arguments) => {
+            print!("{}", report.table());
+            report.write(&arguments.json);
+            eprintln!("the figures are in {}", arguments.json.display());
+            if report.all_is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        // What was begun is cleared away on the way out.
+        () = interrupted() => ExitCode::FAILURE,
+    }
+}
+
+async fn measure(arguments: &Arguments) -> Report {
     let mut report = Report::new(arguments.short);
     let wanted = |scenario: &&Scenario| {
         arguments.only.is_empty() || arguments.only.iter().any(|name| name == scenario.name)
@@ -102,8 +116,13 @@ async fn main() -> ExitCode {
         }
         stage.say("ends");
     }
-    print!("{}", report.table());
-    report.write(&arguments.json);
-    eprintln!("the figures are in {}", arguments.json.display());
-    if report.all_is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    report
+}
+
+async fn interrupted() {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be heard");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::Consumer;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 
 use crate::broker::Broker;
 use crate::report::{Figure, Goal, median, median_ratio, percentile};
@@ -15,7 +15,7 @@ use crate::world::events::{ONE_KB, number};
 use crate::world::process::cpu_time;
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::run::work_off;
-use crate::world::{STEP_LIMIT, Stage, queue};
+use crate::world::{Stage, bounded, queue};
 
 const COUNTS: [u64; 3] = [1, 50, 500];
 
@@ -133,7 +133,7 @@ async fn fair(stage: &Stage, broker: &Broker) -> Vec<Figure> {
     let received = received.await.expect("the consumer ends well");
     relay.assert_alive();
     assert!(confirmed().await < cloud.stats().await.queues[&BUSY].put, "the backlog lasted");
-    let _ = timeout(STEP_LIMIT, connection.close(200, "measured".into())).await;
+    queue::close(connection).await;
 
     let delays: Vec<f64> = sent
         .iter()
@@ -160,6 +160,6 @@ async fn receive(mut consumer: Consumer, first: u64, count: u64) -> HashMap<u64,
             }
         }
     };
-    assert!(timeout(STEP_LIMIT, everything).await.is_ok(), "some of the {count} events did not come");
+    bounded("every event comes", everything).await;
     received
 }

@@ -7,7 +7,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
 
 use super::process::cpu_time;
-use super::queue;
+use super::{bounded, queue};
 use crate::broker::{Broker, Received, unique};
 
 /// How the bare loop publishes.
@@ -49,11 +49,11 @@ pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape
     let lanes = lanes.into_iter().map(|(channel, name, share)| {
         tokio::spawn(async move { lane(&channel, &name, share, shape.batch).await })
     });
-    for ended in join_all(lanes).await {
+    for ended in bounded("everything is published", join_all(lanes)).await {
         ended.expect("a lane ends well");
     }
     let (took, cpu) = (began.elapsed(), cpu_time(broker.pid()) - cpu_before);
-    let _ = connection.close(200, "published".into()).await;
+    queue::close(connection).await;
     let stored = u64::from(queue::delete(broker, &name).await);
     assert_eq!(stored, messages.len() as u64, "the broker has what it confirmed");
     let events = messages.len() as f64;

@@ -59,6 +59,12 @@ impl Stage {
     }
 }
 
+/// Waits for something that may take long, but not for ever.
+pub(crate) async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let ended = tokio::time::timeout(STEP_LIMIT, work).await;
+    ended.unwrap_or_else(|_| panic!("waited {STEP_LIMIT:?} in vain: {what}"))
+}
+
 /// Waits until something is there, looking for it every few milliseconds.
 pub(crate) async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;

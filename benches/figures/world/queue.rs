@@ -1,15 +1,17 @@
 //! A queue as the relay declares it, from the consumer's side.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Consumer, ExchangeKind};
+use lapin::{Channel, Connection, Consumer, ExchangeKind};
 use tokio::time::timeout;
 
-use super::STEP_LIMIT;
+use super::bounded;
 use crate::broker::{Broker, Received};
 
 /// Makes the exchange and the queue of this name, as the relay does.
@@ -45,8 +47,7 @@ pub(crate) async fn each(broker: &Broker, name: &str, count: u64, mut take: impl
     let (connection, channel) = broker.channel().await;
     let mut consumer = consume(&channel, name).await;
     for taken in 0..count {
-        let next = timeout(STEP_LIMIT, consumer.next()).await;
-        let next = next.unwrap_or_else(|_| panic!("{taken} of {count} messages came"));
+        let next = bounded(&format!("{taken} of {count} messages came"), consumer.next()).await;
         let delivery = next.expect("the queue goes on").expect("a message can be taken");
         take(Received {
             routing_key: delivery.routing_key.to_string(),
@@ -54,7 +55,7 @@ pub(crate) async fn each(broker: &Broker, name: &str, count: u64, mut take: impl
             body: delivery.data,
         });
     }
-    let _ = timeout(STEP_LIMIT, connection.close(200, "taken".into())).await;
+    close(connection).await;
 }
 
 /// As [`each`], all of them at once.
@@ -67,14 +68,17 @@ pub(crate) async fn take(broker: &Broker, name: &str, count: u64) -> Vec<Receive
 /// Removes the exchange and the queue of this name; says how many messages were left in it.
 pub(crate) async fn delete(broker: &Broker, name: &str) -> u32 {
     let (connection, channel) = broker.channel().await;
-    let left = channel
-        .queue_delete(name.into(), QueueDeleteOptions::default())
-        .await
-        .expect("a queue can be deleted");
-    channel
-        .exchange_delete(name.into(), ExchangeDeleteOptions::default())
-        .await
-        .expect("an exchange can be deleted");
-    let _ = timeout(STEP_LIMIT, connection.close(200, "deleted".into())).await;
+    let left =
+        bounded("a queue is deleted", channel.queue_delete(name.into(), QueueDeleteOptions::default()));
+    let left = left.await.expect("a queue can be deleted");
+    let gone = channel.exchange_delete(name.into(), ExchangeDeleteOptions::default());
+    bounded("an exchange is deleted", gone).await.expect("an exchange can be deleted");
+    close(connection).await;
     left
+}
+
+/// Says goodbye. lapin 4.12.3 sometimes drops the connection instead, and then waits for ever for an answer (seen right after
+/// channels were dropped).
+pub(crate) async fn close(connection: Connection) {
+    let _ = timeout(Duration::from_secs(2), connection.close(200, "done".into())).await;
 }

@@ -8,12 +8,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::net::UnixDatagram;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cloud::{CREDENTIALS, Cloud};
 use super::process::Process;
-use super::{STEP_LIMIT, Stage};
+use super::{Stage, bounded};
 use crate::broker::{Broker, unique};
 
 /// More than any cloud answers: the relay then paces itself by nothing.
@@ -84,8 +83,7 @@ impl Relay {
 
     /// Waits until it says that it is ready; returns how long that took from its start. To be asked once.
     pub(crate) async fn ready(&mut self) -> Duration {
-        let ready = timeout(STEP_LIMIT, &mut self.ready).await;
-        let ready = ready.unwrap_or_else(|_| panic!("the relay is not ready\n{}", self.process.log()));
+        let ready = bounded("the relay is ready", &mut self.ready).await;
         ready.expect("the listener goes on") - self.started
     }
 
