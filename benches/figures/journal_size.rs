@@ -1,7 +1,7 @@
 //! Whether a journal that is full of old events slows the relay down, or its start.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::Broker;
 use crate::prefilled;
@@ -31,8 +31,9 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
             None => left_out.push(size),
         }
     }
-    // Every journal's events are numbered on from the last ones: an event that is in it already would be another case.
-    let mut next = 0;
+    // No journal has met these numbers before, not even in an earlier run: an event that comes again is another case.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+    let mut next = u64::try_from(now.as_millis()).expect("it is not that late");
     for number in 1..=rounds {
         for journal in &mut journals {
             let events = stage.pick(20_000, 1_000);

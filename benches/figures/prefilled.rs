@@ -1,7 +1,7 @@
 //! Journals with millions of old events in them, made by bulk SQL in a file that the relay itself has begun.
 //!
 //! They are kept beside the build, because a large one takes minutes. A name says which schema it has, so that another
-//! schema gets another file. Each run adds the events that it relays.
+//! schema gets another file. Each run adds the events that it relays, until there are too many of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::{Stage, disk};
 
 /// What one event takes, with its indexes; measured, and rounded up. Sorting the indexes takes some more for a while.
-const BYTES_PER_EVENT: u64 = 1_400;
+const BYTES_PER_EVENT: u64 = 1_000;
 
 /// What is left free for whoever else uses the disk.
 const RESERVE_BYTES: u64 = 4 << 30;
@@ -83,8 +83,11 @@ pub(crate) async fn journal(stage: &Stage, broker: &Broker, events: u64) -> Opti
     let fresh = begun_by_the_relay(stage, broker).await;
     let path = Path::new(SCRATCH).join(format!("journal-{}-{events}.db", schema_name(&fresh)));
     if path.exists() {
-        stage.say(&format!("{} is there already", path.display()));
-        return Some(path);
+        if newest(&path) <= events + events / 5 {
+            stage.say(&format!("{} is there already", path.display()));
+            return Some(path);
+        }
+        fs::remove_file(&path).expect("a file can be removed");
     }
     let (needed, free) = (events * BYTES_PER_EVENT + RESERVE_BYTES, disk::free_bytes(Path::new(SCRATCH)));
     if free < needed {
@@ -128,6 +131,13 @@ fn schema_name(path: &Path) -> String {
     let texts = strings(&journal, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name");
     let digest = hex::encode(Sha256::digest(texts.join("\n")));
     format!("v{version}-{}", &digest[..8])
+}
+
+/// The number of the newest event, and so the number of all, because none was pruned.
+fn newest(path: &Path) -> u64 {
+    let journal = Connection::open(path).expect("a journal can be opened");
+    let newest = journal.query_row("SELECT max(id) FROM event", [], |row| row.get::<_, i64>(0));
+    newest.expect("a journal has events").cast_unsigned()
 }
 
 fn fill(path: &Path, events: u64) {
