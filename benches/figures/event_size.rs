@@ -47,7 +47,7 @@ async fn of_size(stage: &Stage, broker: &Broker, bytes: usize, events: u64) -> V
     let per_second = run.events_per_second();
     vec![
         Figure::new(name("relayed"), per_second, "events/s"),
-        Figure::new(name("relayed"), per_second * bytes as f64 / 1e6, "MB/s"),
+        Figure::new(name("carried"), per_second * bytes as f64 / 1e6, "MB/s"),
         Figure::new(name("relay's CPU an event"), run.cpu_us_per_event()[0], "us"),
         Figure::new(name("peak memory"), run.peak_mb(), "MB"),
     ]

@@ -1,5 +1,6 @@
 //! Figures, the goals beside them, and the two ways in which they are shown: a table, and JSON.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -83,6 +84,8 @@ impl Report {
     }
 
     pub(crate) fn add(&mut self, scenario: &str, figures: Vec<Figure>) {
+        let names: HashSet<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
+        assert_eq!(names.len(), figures.len(), "the figures of {scenario} have names of their own");
         self.scenarios.push(Section { scenario: scenario.to_owned(), figures: Some(figures) });
     }
 
