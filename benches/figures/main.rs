@@ -10,9 +10,11 @@ mod event_size;
 mod journal_size;
 mod latency;
 mod memory;
+mod peers;
 mod prefilled;
 mod quota;
 mod report;
+mod scale;
 mod store_and_forward;
 mod sub_apps;
 mod world;
@@ -69,6 +71,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "sub-apps", run: |stage| sub_apps::run(stage).boxed_local() },
     Scenario { name: "event-size", run: |stage| event_size::run(stage).boxed_local() },
     Scenario { name: "store-and-forward", run: |stage| store_and_forward::run(stage).boxed_local() },
+    Scenario { name: "peers", run: |stage| peers::run(stage).boxed_local() },
+    Scenario { name: "scale", run: |stage| scale::run(stage).boxed_local() },
 ];
 
 fn names() -> Vec<&'static str> {

@@ -48,6 +48,11 @@ impl Stage {
         self.folder.path()
     }
 
+    /// The process group of the leash, for programs that are no [`process::Process`].
+    pub(crate) fn group(&self) -> i32 {
+        self.leash.group()
+    }
+
     /// Tells whoever looks on how far this is.
     pub(crate) fn say(&self, what: &str) {
         eprintln!("{:>6.1} s  {}: {what}", self.began.elapsed().as_secs_f64(), self.name);
