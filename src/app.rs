@@ -83,6 +83,7 @@ pub struct Watch {
     // The states only: a way to the journal would keep its writer waiting for whoever looks on.
     journal: watch::Receiver<JournalState>,
     output: watch::Receiver<OutputState>,
+    commit_times: Arc<Times>,
     publish_times: Arc<Times>,
 }
 
@@ -90,6 +91,11 @@ impl Watch {
     /// The figures of this run.
     pub fn snapshot(&self) -> Snapshot {
         self.stats.snapshot()
+    }
+
+    /// How long the journal takes for a transaction.
+    pub fn commit_times(&self) -> Quantiles {
+        self.commit_times.quantiles()
     }
 
     /// How long the broker takes for a publish.
@@ -153,6 +159,7 @@ impl Running {
             stats: Arc::clone(&stats),
             journal: journal.state(),
             output: output.state(),
+            commit_times: journal.commit_times(),
             publish_times: output.publish_times(),
         };
         let parts = Parts { settings: settings(config), client, journal, output, stats };

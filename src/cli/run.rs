@@ -62,11 +62,13 @@ async fn relay(config: &Config) -> Result<Exit, Failure> {
     };
     let snapshot = ended?;
     let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
-    let publish = watch.publish_times();
+    let (commit, publish) = (watch.commit_times(), watch.publish_times());
     info!(
         deliveries = snapshot.deliveries,
         published,
         confirmed = snapshot.confirmed,
+        commit_p50_us = commit.p50_us,
+        commit_p99_us = commit.p99_us,
         publish_p50_us = publish.p50_us,
         publish_p99_us = publish.p99_us,
         "vodrelay has stopped"

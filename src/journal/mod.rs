@@ -7,12 +7,14 @@
 //! - [`query`]: read-only access for the commands that show the journal.
 //! - [`probe`]: a look at the path, the lock and the disk that leaves nothing behind.
 
+mod damage;
 mod files;
 pub mod probe;
 pub mod query;
 mod request;
 mod schema;
 mod store;
+mod tally;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use crate::event::{Event, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::Lease;
 use crate::outcome::JournalState;
+use crate::times::Times;
 use request::{Request, Slot};
 pub use writer::{WriteError, Writer};
 
@@ -193,6 +196,7 @@ pub struct Journal {
     requests: mpsc::Sender<Request>,
     state: watch::Receiver<JournalState>,
     commits: Arc<AtomicU64>,
+    times: Arc<Times>,
 }
 
 impl Journal {
@@ -207,14 +211,23 @@ impl Journal {
         let (lock, path) = files::prepare(&options.path)?;
         let store = store::Store::open(&path)?;
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
+        if !store.is_seen_through() {
+            damage::look_on(path.clone(), requests.downgrade());
+        }
         let commits = Arc::new(AtomicU64::new(0));
-        let (writer, state) = Writer::start(store, lock, path, queue, commits.clone())?;
-        Ok((Self { requests, state, commits }, writer))
+        let times = Arc::new(Times::new());
+        let (writer, state) = Writer::start(store, lock, path, queue, commits.clone(), times.clone())?;
+        Ok((Self { requests, state, commits, times }, writer))
     }
 
     /// Whether the last commit succeeded.
     pub fn state(&self) -> watch::Receiver<JournalState> {
         self.state.clone()
+    }
+
+    /// How long transactions take, from the first statement to the end of the sync.
+    pub fn commit_times(&self) -> Arc<Times> {
+        Arc::clone(&self.times)
     }
 
     /// How many transactions were committed since the journal was opened.

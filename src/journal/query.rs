@@ -113,6 +113,13 @@ impl FromSql for State {
     }
 }
 
+/// Files and tasks are indexed within the hour of their event: each hour that the journal knows is looked into.
+const IN_AN_HOUR: &str = "e.received_at / 3600000 IN (
+    WITH RECURSIVE hour (n) AS (
+        SELECT (SELECT min(received_at) FROM event) / 3600000
+        UNION ALL SELECT n + 1 FROM hour WHERE n < (SELECT max(received_at) FROM event) / 3600000)
+    SELECT n FROM hour)";
+
 /// Which events to list; everything that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -280,9 +287,11 @@ impl Reader {
         if let Some(wanted) = &state {
             sql += " AND e.state = :state";
             values.push((":state", wanted));
-            if filter.state != Some(State::Confirmed) {
-                // The words of the partial index.
-                sql += " AND e.state <> 'confirmed'";
+            match filter.state {
+                // The words of the partial indexes.
+                Some(State::Received) => sql += " AND e.state = 'received'",
+                Some(State::Published | State::Parked) => sql += " AND e.state <> 'confirmed'",
+                Some(State::Confirmed) | None => {}
             }
         }
         if let Some(wanted) = &filter.event_type {
@@ -294,11 +303,11 @@ impl Reader {
             values.push((":sub_app", wanted));
         }
         if let Some(wanted) = &filter.file_id {
-            sql += " AND e.file_id = :file";
+            sql += &format!(" AND e.file_id = :file AND {IN_AN_HOUR}");
             values.push((":file", wanted));
         }
         if let Some(wanted) = &filter.task_id {
-            sql += " AND e.task_id = :task";
+            sql += &format!(" AND e.task_id = :task AND {IN_AN_HOUR}");
             values.push((":task", wanted));
         }
         if filter.maybe_duplicate {

@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, ffi, named_params, params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
-use tracing::info;
 
+use super::damage;
+use super::query::State;
 use super::schema::{self, Found};
+use super::tally::Tally;
 use super::{Answer, Attempt, HandleOutcome, Loaded, OpenError, Summary};
 use crate::clock::{Moment, WallTime, boot_id};
 use crate::crash;
@@ -23,8 +23,6 @@ use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a start may take to look at the pages of a large journal.
-const DAMAGE_LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// What a checkpoint leaves of a WAL that a slow reader made long.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
@@ -40,6 +38,9 @@ pub(super) struct Store {
     conn: Connection,
     /// This boot's row in `boot`: moments of other boots are not comparable.
     boot: i64,
+    tally: Tally,
+    /// Whether all pages have been looked at.
+    seen_through: bool,
 }
 
 /// What the judgement of a delivery needs of one occurrence.
@@ -60,13 +61,14 @@ impl Store {
             code => OpenError::Failed { path: path.to_owned(), cause, next_step: next_step(code) },
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let seen_through;
         let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         // A file that is refused stays as it is: the end of the last connection would fold the WAL into it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
         match schema::examine(&conn).map_err(failed)? {
             Found::Version(version) => {
-                look_for_damage(&conn).map_err(failed)?;
+                seen_through = damage::look(&conn, damage::LIMIT_AT_START).map_err(failed)?;
                 if !configure(&conn, version == 0).map_err(failed)? {
                     let problem =
                         "its file system has no shared memory for SQLite's WAL: move it to a local disk";
@@ -84,13 +86,24 @@ impl Store {
         }
         let boot = begin_process(&mut conn).map_err(failed)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-        Ok(Self { conn, boot })
+        Ok(Self { conn, boot, tally: Tally::default(), seen_through })
+    }
+
+    /// Whether the start had the time to look at all pages.
+    pub(super) fn is_seen_through(&self) -> bool {
+        self.seen_through
     }
 
     /// Opens the transaction that the other methods run in.
     pub(super) fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        self.tally.begin();
         // Immediate: a transaction that reads first and writes later can fail with BUSY whatever the time-out is.
         Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)
+    }
+
+    /// Writes what is written once for each transaction, before its commit.
+    pub(super) fn finish(&self) -> rusqlite::Result<()> {
+        self.tally.write(&self.conn)
     }
 
     pub(super) fn record(&self, answer: &Answer) -> rusqlite::Result<Vec<Recorded>> {
@@ -163,30 +176,43 @@ impl Store {
     /// That is every unconfirmed one and the newest few: when the cloud forgets that it confirmed an answer with several
     /// equal events, each of them comes again under its handle.
     fn occurrences(&self, fingerprint: &Fingerprint) -> rusqlite::Result<Vec<Occurrence>> {
-        let mut statement = self.conn.prepare_cached(
+        let occurrence = |row: &Row<'_>| {
+            Ok(Occurrence {
+                event: EventId(row.get(0)?),
+                occurrence: row.get(1)?,
+                progress: Progress { published: row.get(2)?, parked: row.get(3)?, confirmed: row.get(4)? },
+                attempts: row.get(5)?,
+            })
+        };
+        let mut newest = self.conn.prepare_cached(
             "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
-             FROM event INDEXED BY event_open_by_fingerprint
-             WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL
-             UNION
-             SELECT * FROM (
-                 SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts FROM event
-                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3)
-             ORDER BY occurrence",
+             FROM event INDEXED BY event_by_fingerprint
+             WHERE fingerprint_head = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3",
         )?;
         let rows =
-            statement.query_map(params![head(fingerprint), fingerprint.0, NEWEST_OCCURRENCES], |row| {
-                Ok(Occurrence {
-                    event: EventId(row.get(0)?),
-                    occurrence: row.get(1)?,
-                    progress: Progress {
-                        published: row.get(2)?,
-                        parked: row.get(3)?,
-                        confirmed: row.get(4)?,
-                    },
-                    attempts: row.get(5)?,
-                })
-            })?;
-        rows.collect()
+            newest.query_map(params![head(fingerprint), fingerprint.0, NEWEST_OCCURRENCES], occurrence)?;
+        let mut occurrences = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        // Most events have one. Where there are as many as were asked for, some unconfirmed ones may be older; the first
+        // occurrence is not in that index, so that it is looked up by its number.
+        if let Some(oldest) = occurrences.last().map(|o| o.occurrence)
+            && occurrences.len() >= NEWEST_OCCURRENCES as usize
+        {
+            let mut older = self.conn.prepare_cached(
+                "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+                 FROM event INDEXED BY event_open_again
+                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL AND occurrence > 1 AND occurrence < ?3
+                 UNION ALL
+                 SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+                 FROM event INDEXED BY event_by_fingerprint
+                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND occurrence = 1 AND confirmed_at IS NULL AND 1 < ?3",
+            )?;
+            let rows = older.query_map(params![head(fingerprint), fingerprint.0, oldest], occurrence)?;
+            for row in rows {
+                occurrences.push(row?);
+            }
+        }
+        occurrences.sort_unstable_by_key(|o| o.occurrence);
+        Ok(occurrences)
     }
 
     fn leases(&self, event: EventId, answer: &Answer) -> rusqlite::Result<Vec<KnownLease>> {
@@ -215,30 +241,31 @@ impl Store {
         attempts: u32,
         uncertain: bool,
     ) -> rusqlite::Result<EventId> {
+        let reason = uncertain.then_some("an equal event before it was settled without the cloud's answer");
         let id = self
             .conn
             .prepare_cached(
                 "INSERT INTO event (fingerprint_head, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
                                     received_at, attempts, uncertain, reason)
-                 VALUES (:head, :fingerprint, :occurrence, :sub_app, :event_type, :file, :task, :received_at, :attempts,
-                         :uncertain, :reason)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
-            .insert(named_params! {
-                ":head": head(&event.fingerprint),
-                ":fingerprint": event.fingerprint.0,
-                ":occurrence": occurrence,
-                ":sub_app": event.sub_app.0.cast_signed(),
-                ":event_type": event.event_type,
-                ":file": event.file_id,
-                ":task": event.task_id,
-                ":received_at": answer.pulled_at.0,
-                ":attempts": attempts,
-                ":uncertain": uncertain,
-                ":reason": uncertain.then_some("an equal event before it was settled without the cloud's answer"),
-            })?;
+            .insert(params![
+                head(&event.fingerprint),
+                event.fingerprint.0,
+                occurrence,
+                event.sub_app.0.cast_signed(),
+                event.event_type,
+                event.file_id,
+                event.task_id,
+                answer.pulled_at.0,
+                attempts,
+                uncertain,
+                reason,
+            ])?;
         self.conn
             .prepare_cached("INSERT INTO content (event, body) VALUES (?1, ?2)")?
             .execute(params![id, Text(&event.body)])?;
+        self.tally.came(State::Received);
         Ok(EventId(id))
     }
 
@@ -246,19 +273,19 @@ impl Store {
         self.conn
             .prepare_cached(
                 "INSERT INTO delivery (event, handle, request_id, boot, sent_at, cutoff, received_at, pulled_at, lease_until)
-                 VALUES (:event, :handle, :request, :boot, :sent_at, :cutoff, :received_at, :pulled_at, :lease_until)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
-            .insert(named_params! {
-                ":event": id.0,
-                ":handle": event.handle.as_ref().map(|h| &h.0),
-                ":request": answer.request_id,
-                ":boot": self.boot,
-                ":sent_at": answer.lease.sent_at.0.cast_signed(),
-                ":cutoff": answer.lease.cutoff.0.cast_signed(),
-                ":received_at": answer.received_at.0.cast_signed(),
-                ":pulled_at": answer.pulled_at.0,
-                ":lease_until": answer.lease_until.0,
-            })
+            .insert(params![
+                id.0,
+                event.handle.as_ref().map(|h| &h.0),
+                answer.request_id,
+                self.boot,
+                answer.lease.sent_at.0.cast_signed(),
+                answer.lease.cutoff.0.cast_signed(),
+                answer.received_at.0.cast_signed(),
+                answer.pulled_at.0,
+                answer.lease_until.0,
+            ])
             .map(DeliveryId)
     }
 
@@ -273,37 +300,79 @@ impl Store {
     }
 
     pub(super) fn published(&self, events: &[(EventId, WallTime)]) -> rusqlite::Result<()> {
-        let mut statement = self
+        let mut published = self.conn.prepare_cached(
+            "UPDATE event SET published_at = ?2
+             WHERE id = ?1 AND published_at IS NULL AND confirmed_at IS NULL AND NOT parked",
+        )?;
+        let mut confirmed = self.conn.prepare_cached(
+            "UPDATE event SET published_at = ?2
+             WHERE id = ?1 AND published_at IS NULL AND confirmed_at IS NOT NULL AND NOT parked",
+        )?;
+        let mut parked = self
             .conn
             .prepare_cached("UPDATE event SET published_at = ?2 WHERE id = ?1 AND published_at IS NULL")?;
         for (event, at) in events {
-            statement.execute(params![event.0, at.0])?;
+            let set = params![event.0, at.0];
+            if published.execute(set)? > 0 {
+                self.tally.moved(1, State::Received, State::Published);
+            } else if confirmed.execute(set)? > 0 {
+                self.tally.moved(1, State::Received, State::Confirmed);
+            } else {
+                parked.execute(set)?;
+            }
         }
         Ok(())
     }
 
     pub(super) fn parked(&self, events: &[(EventId, String)]) -> rusqlite::Result<()> {
         // An ack that was committed wins: what the broker has is not given up.
-        let mut statement = self.conn.prepare_cached(
-            "UPDATE event SET parked = 1, reason = ?2 WHERE id = ?1 AND published_at IS NULL",
+        let mut park = self.conn.prepare_cached(
+            "UPDATE event SET parked = 1, reason = ?2 WHERE id = ?1 AND published_at IS NULL AND NOT parked",
+        )?;
+        let mut again = self.conn.prepare_cached(
+            "UPDATE event SET reason = ?2 WHERE id = ?1 AND published_at IS NULL AND parked",
         )?;
         for (event, reason) in events {
-            statement.execute(params![event.0, reason])?;
+            if park.execute(params![event.0, reason])? > 0 {
+                self.tally.moved(1, State::Received, State::Parked);
+            } else {
+                again.execute(params![event.0, reason])?;
+            }
         }
         Ok(())
     }
 
     pub(super) fn confirmed(&self, deliveries: &[DeliveryId], at: WallTime) -> rusqlite::Result<()> {
-        let mut delivery = self.conn.prepare_cached(
-            "UPDATE delivery SET outcome = 'confirmed', confirmed_at = ?2 WHERE id = ?1 AND outcome IS NOT 'confirmed'",
-        )?;
-        let mut event = self.conn.prepare_cached(
-            "UPDATE event SET confirmed_at = ?2
-             WHERE id = (SELECT event FROM delivery WHERE id = ?1) AND confirmed_at IS NULL",
-        )?;
+        let mut brought =
+            self.conn.prepare_cached("SELECT event, outcome IS 'confirmed' FROM delivery WHERE id = ?1")?;
+        let mut delivery = self
+            .conn
+            .prepare_cached("UPDATE delivery SET outcome = 'confirmed', confirmed_at = ?2 WHERE id = ?1")?;
         for id in deliveries {
-            delivery.execute(params![id.0, at.0])?;
-            event.execute(params![id.0, at.0])?;
+            let found = brought.query_row([id.0], |row| Ok((row.get(0)?, row.get::<_, bool>(1)?)));
+            let Some((event, known)) = found.optional()? else { continue };
+            if !known {
+                delivery.execute(params![id.0, at.0])?;
+            }
+            self.forgotten_by_the_cloud(event, at)?;
+        }
+        Ok(())
+    }
+
+    fn forgotten_by_the_cloud(&self, event: i64, at: WallTime) -> rusqlite::Result<()> {
+        let done = self
+            .conn
+            .prepare_cached(
+                "UPDATE event SET confirmed_at = ?2
+                 WHERE id = ?1 AND confirmed_at IS NULL AND published_at IS NOT NULL AND NOT parked",
+            )?
+            .execute(params![event, at.0])?;
+        self.tally.moved(done, State::Published, State::Confirmed);
+        if done == 0 {
+            // Still to be published, or parked: its state stays.
+            self.conn
+                .prepare_cached("UPDATE event SET confirmed_at = ?2 WHERE id = ?1 AND confirmed_at IS NULL")?
+                .execute(params![event, at.0])?;
         }
         Ok(())
     }
@@ -336,8 +405,9 @@ impl Store {
         let events = self
             .conn
             .prepare_cached(
-                "SELECT id FROM event
-                 WHERE sub_app_id = ?1 AND confirmed_at IS NULL AND (published_at IS NOT NULL OR parked)
+                "SELECT id FROM event INDEXED BY event_under_way
+                 WHERE sub_app_id = ?1 AND state <> 'confirmed' AND confirmed_at IS NULL
+                   AND (published_at IS NOT NULL OR parked)
                    AND EXISTS (SELECT 1 FROM delivery
                                WHERE delivery.id = (SELECT max(id) FROM delivery WHERE event = event.id)
                                  AND (boot <> ?2 OR delivery.received_at < ?3))",
@@ -346,28 +416,26 @@ impl Store {
                 row.get(0)
             })?
             .collect::<rusqlite::Result<Vec<i64>>>()?;
-        let mut event = self.conn.prepare_cached("UPDATE event SET confirmed_at = ?2 WHERE id = ?1")?;
         let mut delivery = self
             .conn
             .prepare_cached("UPDATE delivery SET outcome = 'settled' WHERE event = ?1 AND outcome IS NULL")?;
         for id in &events {
-            event.execute(params![id, at.0])?;
+            self.forgotten_by_the_cloud(*id, at)?;
             delivery.execute([id])?;
         }
         Ok(events.len() as u64)
     }
 
     pub(super) fn load(&self, after: EventId, limit: u32) -> rusqlite::Result<Vec<Loaded>> {
-        // The second condition on the state lets SQLite use the partial index.
         let loaded = self
             .conn
             .prepare_cached(
                 "SELECT e.id AS event, e.occurrence, e.attempts + 1 AS attempts, e.redeliveries > 0 AS redelivered,
                         e.confirmed_at IS NOT NULL AS confirmed, e.sub_app_id, e.event_type, e.file_id, e.task_id,
                         e.fingerprint, c.body, d.handle, d.request_id, d.pulled_at
-                 FROM event AS e JOIN content AS c ON c.event = e.id
+                 FROM event AS e INDEXED BY event_received JOIN content AS c ON c.event = e.id
                       JOIN delivery AS d ON d.id = (SELECT max(id) FROM delivery WHERE event = e.id)
-                 WHERE e.state = 'received' AND e.state <> 'confirmed' AND e.id > ?1 ORDER BY e.id LIMIT ?2",
+                 WHERE e.state = 'received' AND e.id > ?1 ORDER BY e.id LIMIT ?2",
             )?
             .query_map(params![after.0, limit], loaded)?
             .collect::<rusqlite::Result<Vec<_>>>()?;
@@ -386,6 +454,13 @@ impl Store {
                 "UPDATE event SET parked = 0, attempts = 0, reason = NULL WHERE id = ?1 AND parked",
             )?
             .execute([event.0])?;
+        if released > 0 {
+            let state = self
+                .conn
+                .prepare_cached("SELECT state FROM event WHERE id = ?1")?
+                .query_row([event.0], |row| row.get(0))?;
+            self.tally.moved(1, State::Parked, state);
+        }
         Ok(released > 0)
     }
 
@@ -422,7 +497,7 @@ impl Store {
         }
         let (unconfirmed, oldest): (i64, Option<i64>) = self
             .conn
-            .prepare_cached("SELECT count(*), min(received_at) FROM event INDEXED BY event_open_by_sub_app WHERE confirmed_at IS NULL")?
+            .prepare_cached("SELECT count(*), min(received_at) FROM event INDEXED BY event_under_way WHERE state <> 'confirmed' AND confirmed_at IS NULL")?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         summary.unconfirmed = unconfirmed.try_into().unwrap_or(0);
         summary.oldest_unconfirmed = oldest.map(WallTime);
@@ -451,41 +526,6 @@ pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
     }
 }
 
-/// Looks at the structure of every page before anything is written, for as long as [`DAMAGE_LOOK_LIMIT`]: SQLite itself meets
-/// a damaged page when it needs it, which can be long after the start.
-fn look_for_damage(conn: &Connection) -> rusqlite::Result<()> {
-    let interrupt = conn.get_interrupt_handle();
-    let (looking, looked) = mpsc::channel::<()>();
-    let timer = thread::spawn(move || {
-        if looked.recv_timeout(DAMAGE_LOOK_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            interrupt.interrupt();
-        }
-    });
-    let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
-    drop(looking);
-    // After its end no later statement can be interrupted.
-    if let Err(panic) = timer.join() {
-        std::panic::resume_unwind(panic);
-    }
-    match found {
-        Ok(verdict) if verdict == "ok" => Ok(()),
-        Ok(damage) => {
-            // The line before it names the database, of which there is one.
-            let damage = damage.lines().last().unwrap_or_default().to_owned();
-            let corrupt = ffi::Error::new(ffi::SQLITE_CORRUPT);
-            Err(rusqlite::Error::SqliteFailure(corrupt, Some(damage)))
-        }
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-            info!(
-                limit_s = DAMAGE_LOOK_LIMIT.as_secs(),
-                "the journal is too large to look at all of it before the start"
-            );
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// False when the file system cannot hold a WAL, which SQLite answers by keeping the mode it had.
 fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     if new {
@@ -498,6 +538,8 @@ fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Without this a statement is compiled anew for each value that could make another plan better.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(mode == "wal")
 }
 
@@ -508,8 +550,7 @@ fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
     tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&name])?;
     let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&name], |row| row.get(0))?;
     tx.execute(
-        "UPDATE event SET uncertain = 1
-         WHERE state = 'received' AND state <> 'confirmed' AND attempts > 0 AND uncertain = 0",
+        "UPDATE event SET uncertain = 1 WHERE state = 'received' AND attempts > 0 AND uncertain = 0",
         [],
     )?;
     crash::point("committing", "start");

@@ -16,6 +16,7 @@ use super::request::Request;
 use super::store::{Store, next_step};
 use crate::crash;
 use crate::outcome::JournalState;
+use crate::times::Times;
 
 /// Requests that share one commit at most.
 const BATCH: usize = 256;
@@ -67,12 +68,13 @@ impl Writer {
         path: PathBuf,
         requests: mpsc::Receiver<Request>,
         commits: Arc<AtomicU64>,
+        times: Arc<Times>,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
         let file = Identity::of(&path)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, file, requests, state, commits };
+        let work = Work { store, path, file, requests, state, commits, times };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -104,6 +106,7 @@ struct Work {
     requests: mpsc::Receiver<Request>,
     state: watch::Sender<JournalState>,
     commits: Arc<AtomicU64>,
+    times: Arc<Times>,
 }
 
 impl Work {
@@ -165,12 +168,15 @@ impl Work {
             let moved = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
             return Err(rusqlite::Error::SqliteFailure(moved, Some("the file was moved or removed".into())));
         }
+        let began = Instant::now();
         let transaction = self.store.begin()?;
         for request in batch {
             request.run(&self.store)?;
             crash::point("committing", request.name());
         }
+        self.store.finish()?;
         transaction.commit()?;
+        self.times.record(began.elapsed());
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -581,7 +581,7 @@ async fn a_journal_in_use_is_no_failure() {
     let stage = Stage::new().await;
     let (_journal, _writer) = Journal::open(&journal::Options { path: stage.journal() }).unwrap();
     let line = format!(
-        "ok    journal      DIR/journal.db: schema version 1; in use by process {}",
+        "ok    journal      DIR/journal.db: schema version 2; in use by process {}",
         std::process::id()
     );
     stage.check().await.has(0, &line);
@@ -672,7 +672,7 @@ async fn a_second_relay_on_one_journal_ends_at_once_and_the_first_goes_on() {
     stage
         .check()
         .await
-        .has(0, &format!("ok    journal      DIR/journal.db: schema version 1; in use by process {pid}"));
+        .has(0, &format!("ok    journal      DIR/journal.db: schema version 2; in use by process {pid}"));
     let polls = stage.cloud.stats().calls(Action::PullEvents);
     stage.cloud.wait_until(move |cloud| cloud.calls(Action::PullEvents) > polls, LIMIT).await.unwrap();
     kill(pid, Signal::SIGTERM).unwrap();
