@@ -266,7 +266,7 @@ async fn all_is_well_and_nothing_is_left_behind() {
             format!("ok    broker       exchange \"{name}\": exists, a durable topic exchange"),
             format!("ok    broker       queue \"{name}\": exists, a durable quorum queue with 0 messages"),
             format!("ok    broker       binding of \"{name}\": it is bound with \"vod.#\" at the start"),
-            "ok    journal      DIR/journal.db: schema version 1; not in use".to_owned(),
+            "ok    journal      DIR/journal.db: schema version 2; not in use".to_owned(),
         ],
     );
     let before = stage.files();
