@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
+use nix::unistd::Pid;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::broker::{self, Broker, Received, unique};
@@ -47,6 +48,8 @@ struct Round {
     repeats: u64,
     /// Of all relays together, after their end.
     journal_bytes: u64,
+    /// What all relays together had written to their disks.
+    written_bytes: u64,
     relays_cpu: Duration,
     brokers_cpu: Duration,
 }
@@ -132,6 +135,8 @@ async fn of_place(stage: &Stage, place: Place<'_>) -> Vec<Figure> {
         if relays == 1 {
             let bytes = of(&|round| round.journal_bytes as f64 / place.events as f64);
             figures.push(Figure::new(name("journal, an event of 1 KB"), bytes, "bytes"));
+            let bytes = of(&|round| round.written_bytes as f64 / place.events as f64);
+            figures.push(Figure::new(name("written to disk, an event"), bytes, "bytes"));
         } else {
             let least = of(&|round| round.shares.iter().copied().fold(f64::INFINITY, f64::min));
             figures.push(Figure::new(name("smallest share"), 100.0 * least, "% of the events"));
@@ -188,6 +193,7 @@ async fn round(stage: &Stage, place: Place<'_>, relays: usize) -> Round {
     let samples = watched(&cloud, &mut running, events).await;
     let relays_cpu = running.iter().map(|relay| cpu_time(relay.pid())).sum();
     let brokers_cpu = cpu_of_nodes() - brokers_before;
+    let written_bytes = running.iter().map(|relay| written(relay.pid())).sum();
     for relay in running {
         relay.drained().await;
     }
@@ -204,6 +210,7 @@ async fn round(stage: &Stage, place: Place<'_>, relays: usize) -> Round {
             / (after.calls() - before.calls()) as f64,
         shares,
         redeliveries: after.events().redeliveries,
+        written_bytes,
         journal_bytes: journals.iter().map(|journal| size(journal)).sum(),
         repeats: published.checked_sub(events).expect("every event was published"),
         relays_cpu,
@@ -247,6 +254,13 @@ async fn assert_replicated(nodes: &[&Broker], queue: &str) {
 fn size(journal: &Path) -> u64 {
     let of = |end| std::fs::metadata(format!("{}{end}", journal.display())).map_or(0, |file| file.len());
     ["", "-wal", "-shm"].map(of).iter().sum()
+}
+
+/// What a process had written to disks so far, whole pages and everything twice that is written twice.
+fn written(pid: Pid) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("the process lives");
+    let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    bytes.and_then(|bytes| bytes.parse().ok()).expect("the kernel counts what is written")
 }
 
 /// How many events are confirmed in a journal.
