@@ -22,6 +22,9 @@ const NONE: u32 = u32::MAX;
 /// Set in the place where a string ends, if the string has escapes: one without them means what stands there.
 const ESCAPED: u32 = 1 << 31;
 
+/// The events of the documents nest no deeper; others do, and cost a list that grows.
+const USUAL_DEPTH: usize = 16;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Object,
@@ -70,7 +73,8 @@ impl<'a> Document<'a> {
         }
         // All at once: a list that grows holds its old half too while it moves.
         let mut document = Self { text, nodes: Vec::with_capacity(most_nodes(text)) };
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<Open> = Vec::with_capacity(USUAL_DEPTH);
+        let mut members = Vec::new();
         loop {
             // At the start of a value, or of a member inside an object, or at the end of a container.
             reader.skip_white_space();
@@ -119,7 +123,7 @@ impl<'a> Document<'a> {
                     _ => return Err(reader.malformed()),
                 }
                 if is_object && !container.sorted {
-                    document.sort_members(container.node);
+                    document.sort_members(container.node, &mut members);
                 }
                 open.pop();
             }
@@ -164,16 +168,16 @@ impl<'a> Document<'a> {
     }
 
     /// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
-    fn sort_members(&mut self, object: u32) {
-        let mut members = Vec::new();
+    fn sort_members(&mut self, object: u32, members: &mut Vec<u32>) {
+        members.clear();
         let mut next = self.nodes[object as usize].first_child;
         while next != NONE {
             members.push(next);
             next = self.nodes[next as usize].next_sibling;
         }
-        members.sort_by_cached_key(|member| self.key(*member));
+        members.sort_by(|a, b| self.key(*a).cmp(&self.key(*b)));
         let mut after = NONE;
-        for member in members.into_iter().rev() {
+        for member in members.drain(..).rev() {
             self.nodes[member as usize].next_sibling = after;
             after = member;
         }
@@ -200,7 +204,7 @@ impl<'a> Document<'a> {
             root: bool,
             begun: bool,
         }
-        let mut stack: Vec<Frame> = Vec::new();
+        let mut stack: Vec<Frame> = Vec::with_capacity(USUAL_DEPTH);
         let mut current = 0;
         loop {
             let kind = self.kind(current);

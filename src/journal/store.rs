@@ -23,6 +23,8 @@ use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pages in the WAL before they are copied into the file: a page that changed many times until then is copied once. 16 MB.
+const WAL_PAGES: i64 = 4_096;
 /// What a checkpoint leaves of a WAL that a slow reader made long.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
@@ -536,6 +538,7 @@ fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     // FULL: a commit is on the disk when it returns, also after a power cut.
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     // Without this a statement is compiled anew for each value that could make another plan better.
