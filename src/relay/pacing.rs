@@ -1,4 +1,4 @@
-//! When to call the cloud, and how many calls at once.
+//! When to poll a sub-application, and by how many polls at once. How many calls the account may make is the quota's matter.
 
 use std::time::Duration;
 
@@ -16,67 +16,13 @@ const POLLS_MAX: usize = 32;
 const TRANSIENT_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const OPERATOR_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The pace of one API for the whole account: a token bucket whose rate gives way when the cloud says that it is too much.
-///
-/// The limit is the account's, so that other programs may use part of it: multiplicative decrease, additive increase.
-#[derive(Clone, Debug)]
-pub struct Quota {
-    configured_per_second: f64,
-    per_second: f64,
-    tokens: f64,
-    refilled_at: Moment,
-    lowered_at: Option<Moment>,
-}
-
-impl Quota {
-    /// A quota that starts at the configured rate.
-    pub fn new(per_second: u32, now: Moment) -> Self {
-        let rate = f64::from(per_second.max(1));
-        Self {
-            configured_per_second: rate,
-            per_second: rate,
-            tokens: 1.0,
-            refilled_at: now,
-            lowered_at: None,
-        }
-    }
-
-    /// Takes the right to one call, or says when there may be one.
-    pub fn take(&mut self, now: Moment) -> Result<(), Moment> {
-        self.refill(now);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(());
-        }
-        let missing = Duration::from_secs_f64((1.0 - self.tokens) / self.per_second);
-        Err(now + missing.max(Duration::from_millis(1)))
-    }
-
-    fn refill(&mut self, now: Moment) {
-        let elapsed = now.since(self.refilled_at).as_secs_f64();
-        self.refilled_at = self.refilled_at.max(now);
-        // A tenth of a second's worth may be sent in one burst.
-        let burst = (self.per_second / 10.0).max(1.0);
-        self.tokens = (self.tokens + elapsed * self.per_second).min(burst);
-        // Back to the configured rate in about twenty seconds.
-        self.per_second =
-            (self.per_second + elapsed * self.configured_per_second / 20.0).min(self.configured_per_second);
-    }
-
-    /// The cloud said that it was too much. Calls that were already under way then say so too, and count once.
-    pub fn throttled(&mut self, now: Moment) {
-        if self.lowered_at.is_some_and(|at| now.since(at) < Duration::from_millis(500)) {
-            return;
-        }
-        self.lowered_at = Some(now);
-        self.per_second = (self.per_second * 0.7).max(1.0);
-        self.tokens = self.tokens.min(0.0);
-    }
-
-    /// The rate now, in calls per second.
-    pub fn per_second(&self) -> f64 {
-        self.per_second
-    }
+/// What a sub-application asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A poll from this moment on, to see whether there is anything.
+    From(Moment),
+    /// Another poll now: there is more.
+    More,
 }
 
 /// When one sub-application is polled, and by how many polls at once.
@@ -108,9 +54,10 @@ impl Polls {
         self.in_flight
     }
 
-    /// Whether another poll is wanted; `None` when enough are in flight, else from when on.
-    pub fn wanted_from(&self) -> Option<Moment> {
-        (self.in_flight < self.target).then_some(self.due)
+    /// Whether another poll is wanted; `None` when enough are in flight.
+    pub fn wish(&self) -> Option<Wish> {
+        let wish = if self.target > 1 { Wish::More } else { Wish::From(self.due) };
+        (self.in_flight < self.target).then_some(wish)
     }
 
     /// A poll leaves.
@@ -142,14 +89,16 @@ impl Polls {
     /// A poll failed.
     pub fn failed(&mut self, failure: CallFailure, now: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
-        self.target = 1;
         let backoff = match failure {
-            CallFailure::Throttled | CallFailure::Transient => &mut self.transient,
+            // It did nothing, and says nothing of this sub-application. It is asked again when the quota allows.
+            CallFailure::Throttled => return,
+            CallFailure::Transient => &mut self.transient,
             CallFailure::Credentials
             | CallFailure::Clock
             | CallFailure::Refused
             | CallFailure::Configuration => &mut self.operator,
         };
+        self.target = 1;
         self.due = now + backoff.next(rng);
     }
 
@@ -172,14 +121,15 @@ mod tests {
     fn one_poll_while_idle_more_while_batches_are_full_and_back() {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut polls = polls();
+        assert_eq!(polls.wish(), Some(Wish::From(Moment(0))));
         polls.started();
-        assert_eq!(polls.wanted_from(), None);
+        assert_eq!(polls.wish(), None);
         polls.brought(16, Moment(10));
         for _ in 0..2 {
-            assert_eq!(polls.wanted_from(), Some(Moment(10)));
+            assert_eq!(polls.wish(), Some(Wish::More));
             polls.started();
         }
-        assert_eq!(polls.wanted_from(), None);
+        assert_eq!(polls.wish(), None);
         for _ in 0..20 {
             polls.brought(16, Moment(11));
             polls.started();
@@ -187,7 +137,7 @@ mod tests {
         assert_eq!(polls.target, POLLS_MAX);
         polls.found_nothing(Moment(12), &mut rng);
         assert_eq!((polls.target, polls.in_flight), (1, 1));
-        assert_eq!(polls.wanted_from(), None);
+        assert_eq!(polls.wish(), None);
     }
 
     #[test]
@@ -223,32 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_lets_through_its_rate_and_gives_way() {
-        let mut quota = Quota::new(100, Moment(0));
-        let calls = |quota: &mut Quota, from: u64, to: u64| {
-            (from..to).filter(|ms| quota.take(Moment(*ms)).is_ok()).count()
-        };
-        let full = calls(&mut quota, 0, 2_000);
-        assert!((199..=211).contains(&full), "{full}");
-        quota.throttled(Moment(2_000));
-        quota.throttled(Moment(2_001));
-        assert!((quota.per_second() - 70.0).abs() < 0.1);
-        let lowered = calls(&mut quota, 2_000, 2_500);
-        assert!((30..=38).contains(&lowered), "{lowered}");
-        quota.take(Moment(30_000)).unwrap();
-        assert!((quota.per_second() - 100.0).abs() < 0.1);
-        for ms in 0..60 {
-            quota.throttled(Moment(31_000 + ms * 1_000));
-        }
-        assert!(quota.per_second() >= 1.0);
-    }
-
-    #[test]
-    fn a_quota_says_when_to_come_again() {
-        let mut quota = Quota::new(10, Moment(0));
-        assert_eq!(quota.take(Moment(0)), Ok(()));
-        let when = quota.take(Moment(0)).unwrap_err();
-        assert_eq!(when, Moment(100));
-        assert_eq!(quota.take(when), Ok(()));
+    fn a_throttled_poll_is_asked_again_and_changes_nothing_else() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut polls = polls();
+        polls.started();
+        polls.brought(16, Moment(10));
+        polls.started();
+        polls.started();
+        polls.failed(CallFailure::Throttled, Moment(20), &mut rng);
+        assert_eq!((polls.target, polls.in_flight, polls.wish()), (2, 1, Some(Wish::More)));
     }
 }

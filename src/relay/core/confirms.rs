@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{CallId, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Timer};
+use super::{CallId, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Ticket, Timer};
 use crate::clock::Moment;
 use crate::outcome::CallFailure;
 use crate::relay::backoff::Backoff;
@@ -13,8 +13,9 @@ use crate::relay::backoff::Backoff;
 /// What one `ConfirmEvents` takes at most (document 266/33434).
 const HANDLES_PER_CALL: usize = 16;
 
-/// How many calls of one sub-application are in flight at the most.
-const CALLS_MAX: usize = 4;
+/// How many calls of one sub-application are in flight at the most: enough for the account's limit over a third of a second
+/// of round trip.
+const CALLS_MAX: usize = 32;
 
 /// How long a handle waits for others to fill its call, while another call is in flight.
 const LINGER: Duration = Duration::from_millis(50);
@@ -49,6 +50,11 @@ impl Lane {
         }
     }
 
+    /// The next one to be called for.
+    fn first(&self) -> Option<HeldId> {
+        self.halves.front().map(|half| half[0]).or_else(|| self.queue.front().copied())
+    }
+
     /// At once, and not when it is its turn: by then it may have been queued again, and stand there twice.
     fn take_back(&mut self, id: HeldId) {
         self.queue.retain(|queued| *queued != id);
@@ -59,74 +65,75 @@ impl Lane {
     }
 }
 
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Call {
+    sub_app: usize,
+    group: Vec<HeldId>,
+    /// Whether it is a part of a rejected call.
+    apart: bool,
+    ticket: Ticket,
+}
+
 impl Core {
-    /// Sends the calls that are worth sending now.
+    /// Sends the calls that are worth sending now, one for each sub-application in turn.
     pub(super) fn confirm_ready(&mut self, now: Moment) {
-        for index in 0..self.queues.len() {
-            self.drop_stale(now, index);
-            while self.confirm_one(now, index) {}
+        let mut turn = None;
+        while let Some((next, index)) = self.confirm_turns.after(turn) {
+            turn = Some(next);
+            match self.next_call_from(now, index) {
+                // Something else has to happen before.
+                None => {}
+                Some(from) if from > now => self.wake(from),
+                Some(_) => match self.confirm_quota.take(now) {
+                    Ok(ticket) => self.call(now, index, ticket),
+                    Err(when) => {
+                        self.wake(when);
+                        return;
+                    }
+                },
+            }
         }
     }
 
-    /// Whether a call was sent, so that another one may follow.
-    fn confirm_one(&mut self, now: Moment, index: usize) -> bool {
-        let lane = &self.queues[index].confirms;
-        let Some(first) = lane.halves.front().map(|half| half[0]).or_else(|| lane.queue.front().copied())
-        else {
-            return false;
+    /// From when on the next call of this sub-application is worth sending.
+    fn next_call_from(&mut self, now: Moment, index: usize) -> Option<Moment> {
+        let first = loop {
+            let first = self.queues[index].confirms.first()?;
+            if self.held[&first].lease.remaining(now) >= CALL_MIN {
+                break first;
+            }
+            self.lapse(first);
         };
+        let lane = &self.queues[index].confirms;
         if lane.calls >= CALLS_MAX {
-            return false;
-        }
-        if lane.not_before > now {
-            let not_before = lane.not_before;
-            self.wake(not_before);
-            return false;
+            return None;
         }
         // Alone it leaves at once; behind another call it waits a little for company.
-        let HeldStage::Queued(since) = self.held[&first].stage else { return false };
         let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_CALL;
-        if lane.calls > 0 && !full && !self.draining && now < since + LINGER {
-            self.wake(since + LINGER);
-            return false;
-        }
-        if let Err(when) = self.confirm_quota.take(now) {
-            self.wake(when);
-            return false;
-        }
+        let at_once = lane.calls == 0 || full || self.draining;
+        let HeldStage::Queued(since) = self.held[&first].stage else { return None };
+        Some(lane.not_before.max(if at_once { now } else { since + LINGER }))
+    }
+
+    fn call(&mut self, now: Moment, index: usize, ticket: Ticket) {
         let lane = &mut self.queues[index].confirms;
-        let group = lane.halves.pop_front().unwrap_or_else(|| {
+        let apart = !lane.halves.is_empty();
+        let mut group = lane.halves.pop_front().unwrap_or_else(|| {
             let count = lane.queue.len().min(HANDLES_PER_CALL);
             lane.queue.drain(..count).collect()
         });
         lane.calls += 1;
-        self.call(index, group);
-        true
-    }
-
-    /// Forgets what was waiting and need not any more, and lets go what no call could confirm in time.
-    fn drop_stale(&mut self, now: Moment, index: usize) {
-        let lane = &self.queues[index].confirms;
-        if lane.queue.is_empty() && lane.halves.is_empty() {
-            return;
-        }
-        let waiting: Vec<HeldId> = lane.queue.iter().chain(lane.halves.iter().flatten()).copied().collect();
-        for id in waiting {
-            if self.held.get(&id).is_some_and(|held| held.lease.remaining(now) < CALL_MIN) {
-                self.lapse(id);
+        // Its next call comes after those of the others.
+        self.confirm_turns.leave(index);
+        self.queue_changed(index);
+        group.retain(|id| {
+            let in_time = self.held[id].lease.remaining(now) >= CALL_MIN;
+            if !in_time {
+                self.lapse(*id);
             }
-        }
-        let held = &self.held;
-        let queued = |id: &HeldId| held.get(id).is_some_and(|h| matches!(h.stage, HeldStage::Queued(_)));
-        let lane = &mut self.queues[index].confirms;
-        lane.queue.retain(queued);
-        for half in &mut lane.halves {
-            half.retain(queued);
-        }
-        lane.halves.retain(|half| !half.is_empty());
-    }
-
-    fn call(&mut self, index: usize, group: Vec<HeldId>) {
+            in_time
+        });
         let call = CallId(self.new_id());
         let handles = self.distinct(&group);
         let mut cutoff = Moment(u64::MAX);
@@ -138,16 +145,22 @@ impl Core {
                 self.open_handles.remove(&(index, held.handle.clone()));
             }
         }
-        self.calls.insert(call, group);
+        self.calls.insert(call, Call { sub_app: index, group, apart, ticket });
         let sub_app = self.queues[index].id;
         self.out.effects.push(Effect::Confirm { call, sub_app, handles, cutoff });
     }
 
+    /// A sub-application waits for its turn while there is something in its queue.
+    fn queue_changed(&mut self, index: usize) {
+        if self.queues[index].confirms.first().is_some() {
+            self.confirm_turns.enter(index);
+        } else {
+            self.confirm_turns.leave(index);
+        }
+    }
+
     pub(super) fn confirmed(&mut self, now: Moment, call: CallId, result: Result<(), CallFailure>) {
-        let Some(group) = self.calls.remove(&call) else { return };
-        let Some(index) = group.first().and_then(|id| self.held.get(id)).map(|held| held.sub_app) else {
-            return;
-        };
+        let Some(Call { sub_app: index, group, apart, ticket }) = self.calls.remove(&call) else { return };
         let lane = &mut self.queues[index].confirms;
         lane.calls -= 1;
         match result {
@@ -161,14 +174,23 @@ impl Core {
             // The cloud answered, so that there is no reason to wait.
             Err(CallFailure::Refused) if group.len() == 1 => self.refused(group[0]),
             Err(CallFailure::Refused) => self.halve(now, index, &group),
+            // It did nothing, and is made again as it was. When, the quota says.
+            Err(CallFailure::Throttled) => {
+                self.confirm_quota.throttled(ticket, now, &mut self.rng);
+                let again = self.reopen(now, &group);
+                let lane = &mut self.queues[index].confirms;
+                if !apart {
+                    again.into_iter().rev().for_each(|id| lane.queue.push_front(id));
+                } else if !again.is_empty() {
+                    lane.halves.push_front(again);
+                }
+            }
             Err(failure) => {
                 lane.not_before = now + lane.backoff.next(&mut self.rng);
                 lane.failures_in_a_row += 1;
                 let halve = lane.failures_in_a_row >= FAILURES_BEFORE_HALVING && group.len() > 1;
-                match failure {
-                    CallFailure::Throttled => self.confirm_quota.throttled(now),
-                    CallFailure::Transient => self.mark_tried(&group),
-                    _ => {}
+                if failure == CallFailure::Transient {
+                    self.mark_tried(&group);
                 }
                 if halve && failure == CallFailure::Transient {
                     self.halve(now, index, &group);
@@ -178,6 +200,7 @@ impl Core {
                 }
             }
         }
+        self.queue_changed(index);
     }
 
     fn mark_tried(&mut self, group: &[HeldId]) {
@@ -266,6 +289,7 @@ impl Core {
         if let Some(held) = self.held.get_mut(&id) {
             held.stage = stage;
         }
+        self.queue_changed(index);
     }
 
     fn forgotten_by_the_cloud(&mut self, id: HeldId) {
@@ -302,6 +326,10 @@ impl Core {
         let key = (held.sub_app, held.handle);
         if self.open_handles.get(&key) == Some(&id) {
             self.open_handles.remove(&key);
+        }
+        if matches!(held.stage, HeldStage::Queued(_)) {
+            self.queues[held.sub_app].confirms.take_back(id);
+            self.queue_changed(held.sub_app);
         }
         for (delivery, event) in held.deliveries {
             if held.tried {

@@ -16,19 +16,23 @@
 mod confirms;
 mod publishes;
 mod pulls;
+mod quota;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pacing::{Polls, Quota};
+use super::pacing::Polls;
 use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::{Lease, Window};
 use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
+use quota::{Quota, Ticket};
+use turns::{PollTurns, Round};
 
 /// On which proof an event counts as safe, so that its handle may be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,13 +381,19 @@ pub struct Core {
     draining: bool,
     finished: bool,
     queues: Vec<Queue>,
-    next_queue: usize,
+    poll_turns: PollTurns,
+    /// Sub-applications with something to confirm.
+    confirm_turns: Round,
     pull_quota: Quota,
     confirm_quota: Quota,
     next_id: u64,
 
-    pulls: HashMap<PullId, usize>,
+    pulls: HashMap<PullId, (usize, Ticket)>,
+    /// Sub-applications with a poll in flight.
+    polled: usize,
     recordings: HashMap<PullId, Recording>,
+    /// Events in these.
+    recording: usize,
     events: HashMap<EventId, Carried>,
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
@@ -391,7 +401,7 @@ pub struct Core {
     held: HashMap<HeldId, Held>,
     /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
     open_handles: HashMap<(usize, EventHandle), HeldId>,
-    calls: HashMap<CallId, Vec<HeldId>>,
+    calls: HashMap<CallId, confirms::Call>,
     backlog: publishes::Backlog,
     /// Commits that nothing but the drain waits for.
     commits: usize,
@@ -431,27 +441,35 @@ pub struct Load {
 impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
-        let queues = settings.sub_apps.iter().map(|id| Queue {
+        let queue = |id: &SubAppId| Queue {
             id: *id,
             polls: Polls::new(settings.idle_backoff_min, settings.idle_backoff_max, now),
             confirms: confirms::Lane::new(),
             // An earlier run may have left unconfirmed events behind, and a pull whose answer it never saw.
             unsettled: Some((now, now)),
             veiled_until: now + settings.window.length + pulls::SETTLE_SLACK,
-        });
+        };
+        let queues: Vec<Queue> = settings.sub_apps.iter().map(queue).collect();
+        let mut poll_turns = PollTurns::default();
+        for (index, queue) in queues.iter().enumerate() {
+            poll_turns.wishes(index, queue.polls.wish());
+        }
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             output_up: false,
             journal_up: true,
             draining: false,
             finished: false,
-            queues: queues.collect(),
-            next_queue: 0,
+            queues,
+            poll_turns,
+            confirm_turns: Round::default(),
             pull_quota: Quota::new(settings.requests_per_second, now),
             confirm_quota: Quota::new(settings.requests_per_second, now),
             next_id: 0,
             pulls: HashMap::new(),
+            polled: 0,
             recordings: HashMap::new(),
+            recording: 0,
             events: HashMap::new(),
             ready: BTreeSet::new(),
             publishing: 0,

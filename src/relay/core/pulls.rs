@@ -18,7 +18,7 @@ use crate::relay::pacing::EVENTS_PER_PULL;
 pub(super) const SETTLE_SLACK: Duration = Duration::from_secs(5);
 
 impl Core {
-    /// Sends the polls that are wanted, taking the sub-applications in turn.
+    /// Sends the polls that are wanted, by the sub-applications' turns.
     pub(super) fn pull(&mut self, now: Moment) {
         // While the broker is away the cloud keeps the events, for four days; or the journal does.
         let may_go_on = match self.settings.confirm_after {
@@ -28,57 +28,47 @@ impl Core {
         if self.draining || !self.journal_up || !may_go_on {
             return;
         }
-        let count = self.queues.len();
-        let mut in_turn = 0;
-        while in_turn < count {
-            let index = (self.next_queue + in_turn) % count;
-            let Some(from) = self.queues[index].polls.wanted_from() else {
-                in_turn += 1;
-                continue;
+        while let Some(index) = self.next_to_poll(now) {
+            let ticket = match self.pull_quota.take(now) {
+                Ok(ticket) => ticket,
+                Err(when) => {
+                    self.wake(when);
+                    return;
+                }
             };
-            if from > now {
-                self.wake(from);
-                in_turn += 1;
-                continue;
-            }
-            if !self.has_room(index) {
-                // Room is made by an input, so that no timer is needed.
-                in_turn += 1;
-                continue;
-            }
-            if let Err(when) = self.pull_quota.take(now) {
-                self.next_queue = index;
-                self.wake(when);
-                return;
-            }
             let pull = PullId(self.new_id());
             let queue = &mut self.queues[index];
+            self.polled += usize::from(queue.polls.in_flight() == 0);
             queue.polls.started();
+            self.poll_turns.served(index);
+            self.poll_turns.wishes(index, queue.polls.wish());
             let sub_app = queue.id;
-            self.pulls.insert(pull, index);
+            self.pulls.insert(pull, (index, ticket));
             self.out.effects.push(Effect::Pull { pull, sub_app });
-            // The next sub-application comes first now; this one may have another poll in the next round.
-            self.next_queue = (index + 1) % count;
-            in_turn = 0;
+        }
+        if let Some(due) = self.poll_turns.next_due(now) {
+            self.wake(due);
         }
     }
 
-    /// A first poll needs room for its own batch, a further one for the batches of all further polls. Reserving for first
-    /// polls would let many idle sub-applications starve each other.
-    fn has_room(&self, index: usize) -> bool {
-        let own = if self.queues[index].polls.in_flight() == 0 { 1 } else { self.further_polls() + 2 };
-        self.in_hand() + self.backlog.coming() + own * EVENTS_PER_PULL <= self.settings.max_in_flight
+    /// The sub-application whose turn it is, if there is room for what its poll may bring. Room is made by an input, so that
+    /// no timer is needed. A first poll needs room for its own batch, a further one for the batches of all further polls:
+    /// reserving for first polls would let many idle sub-applications starve each other.
+    fn next_to_poll(&self, now: Moment) -> Option<usize> {
+        let room = self.settings.max_in_flight.checked_sub(self.in_hand() + self.backlog.coming())?;
+        let for_a_further_one = (self.further_polls() + 2) * EVENTS_PER_PULL <= room;
+        let may = |index: usize| for_a_further_one || self.queues[index].polls.in_flight() == 0;
+        (EVENTS_PER_PULL <= room).then(|| self.poll_turns.next(now, may)).flatten()
     }
 
     /// Polls beyond the first of each sub-application: room is kept for what they bring.
     pub(super) fn further_polls(&self) -> usize {
-        self.queues.iter().map(|q| q.polls.in_flight().saturating_sub(1)).sum()
+        self.pulls.len() - self.polled
     }
 
     /// Events in the relay's hands, or on their way there through the journal.
     pub(super) fn in_hand(&self) -> usize {
-        let recording: usize = self.recordings.values().map(|r| r.answer.events.len()).sum();
-        self.events.len() + recording
+        self.events.len() + self.recording
     }
 
     pub(super) fn pulled(
@@ -90,11 +80,11 @@ impl Core {
         pulled_at: WallTime,
         result: Result<Answer, CallFailure>,
     ) {
-        let Some(index) = self.pulls.remove(&pull) else { return };
+        let Some((index, ticket)) = self.pulls.remove(&pull) else { return };
         match result {
             Err(failure) => {
                 if failure == CallFailure::Throttled {
-                    self.pull_quota.throttled(now);
+                    self.pull_quota.throttled(ticket, now, &mut self.rng);
                 }
                 let queue = &mut self.queues[index];
                 queue.polls.failed(failure, now, &mut self.rng);
@@ -123,11 +113,15 @@ impl Core {
                     pulled_at,
                     publish_now,
                 });
+                self.recording += answer.events.len();
                 let recording =
                     Recording { sub_app: index, answer, lease, received_at, pulled_at, publish_now };
                 self.recordings.insert(pull, recording);
             }
         }
+        let polls = &self.queues[index].polls;
+        self.polled -= usize::from(polls.in_flight() == 0);
+        self.poll_turns.wishes(index, polls.wish());
     }
 
     /// An idle answer proves that the cloud holds nothing that was visible when the pull was sent: what was let go long
@@ -151,6 +145,7 @@ impl Core {
 
     pub(super) fn recorded(&mut self, now: Moment, pull: PullId, recorded: Vec<Recorded>) {
         let Some(recording) = self.recordings.remove(&pull) else { return };
+        self.recording -= recording.answer.events.len();
         for (event, record) in recording.answer.events.iter().zip(recorded) {
             let parcel = Parcel {
                 event: Arc::clone(event),

@@ -1,5 +1,8 @@
 //! The transition table, row by row. Each test plays the shell: it looks at effects and answers with inputs.
 
+mod pace;
+mod pace_model;
+
 use bytes::Bytes;
 
 use super::*;
@@ -118,12 +121,29 @@ impl Play {
         EventId(self.next_row)
     }
 
+    fn pull_fails(&mut self, pull: PullId, failure: CallFailure) {
+        let (sent_at, received_at) = (self.now, self.now);
+        let result = Err(failure);
+        self.give(Input::Pulled { pull, sent_at, received_at, pulled_at: WallTime(0), result });
+    }
+
     /// Answers all publishes under way.
     fn broker_says(&mut self, outcome: &PublishOutcome) {
         for effect in self.take(is_publish) {
             let Effect::Publish { event, .. } = effect else { unreachable!() };
             self.give(Input::Published { event, outcome: outcome.clone() });
         }
+    }
+
+    /// Acks all publishes under way, in one step, and commits that.
+    fn all_are_published(&mut self) {
+        let acked = self.take(is_publish).into_iter().map(|effect| match effect {
+            Effect::Publish { event, .. } => Input::Published { event, outcome: PublishOutcome::Acked },
+            other => panic!("{other:?}"),
+        });
+        let effects = self.core.step(self.now, acked);
+        self.asked.extend(effects);
+        self.commit();
     }
 
     /// Commits what is asked to be committed about publishes.
@@ -767,14 +787,7 @@ fn a_lost_pull_answer_veils_the_queue_so_that_idle_proves_nothing() {
     let settles = |e: &Effect| matches!(e, Effect::Settle { .. });
     play.pass(40 * SECOND);
     let Effect::Pull { pull, .. } = play.one(is_pull) else { unreachable!() };
-    let (sent_at, received_at) = (play.now, play.now);
-    play.give(Input::Pulled {
-        pull,
-        sent_at,
-        received_at,
-        pulled_at: WallTime(0),
-        result: Err(CallFailure::Transient),
-    });
+    play.pull_fails(pull, CallFailure::Transient);
     play.pass(20 * SECOND);
     play.answer(&[]);
     play.none(settles);
@@ -827,22 +840,6 @@ fn many_idle_sub_applications_each_have_their_poll() {
     let mut play = play;
     play.pass(SECOND);
     assert_eq!(play.take(is_pull).len(), 500);
-}
-
-#[test]
-fn a_throttled_pull_slows_every_sub_application_down() {
-    let sub_apps = (0..4).map(SubAppId).collect();
-    let mut play = Play::new(Settings { sub_apps, ..settings() });
-    let Some(Effect::Pull { pull, .. }) = play.take(is_pull).pop() else { unreachable!() };
-    let (sent_at, received_at) = (play.now, play.now);
-    play.give(Input::Pulled {
-        pull,
-        sent_at,
-        received_at,
-        pulled_at: WallTime(0),
-        result: Err(CallFailure::Throttled),
-    });
-    assert!(play.core.pull_quota.per_second() < 71.0);
 }
 
 #[test]

@@ -29,6 +29,10 @@ use vodrelay::relay::core::{Answer, ConfirmAfter, Load, Parcel};
 use super::journal::{Delivery, Journal};
 use super::plan::{Plan, Theme};
 
+/// While nothing is accepted: so many calls are none too many at first, and one more for each such time.
+const CALLS_IN_VAIN: u64 = 10;
+const CALL_IN_VAIN_MS: u64 = 200;
+
 /// What is promised, and what is asked besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Guarantee {
@@ -130,15 +134,32 @@ struct Pending {
     cutoff: u64,
 }
 
+/// The calls of one API.
+#[derive(Debug, Default)]
+struct Calls {
+    last_second: VecDeque<u64>,
+    /// Since when the relay knows that the cloud throttles, while no call was accepted, and the calls since then.
+    throttled: Option<(u64, u64)>,
+}
+
 #[derive(Debug, Default)]
 struct Pace {
     /// No pull of a sub-application before this moment.
     pull_not_before: BTreeMap<SubAppId, u64>,
     confirm_not_before: BTreeMap<SubAppId, u64>,
-    pulls: VecDeque<u64>,
-    confirms: VecDeque<u64>,
+    pulls: Calls,
+    confirms: Calls,
     last_tick: u64,
     ticks: usize,
+}
+
+impl Pace {
+    fn calls(&mut self, api: Api) -> &mut Calls {
+        match api {
+            Api::Pull => &mut self.pulls,
+            Api::Confirm => &mut self.confirms,
+        }
+    }
 }
 
 /// How an event is handed out.
@@ -159,8 +180,19 @@ pub(crate) enum PullEnd {
     Brought,
     /// It brought none.
     Idle,
-    /// It failed.
+    /// The cloud throttled it.
+    Throttled,
+    /// It failed otherwise.
     Failed,
+}
+
+/// The APIs whose calls the cloud counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Api {
+    /// `PullEvents`.
+    Pull,
+    /// `ConfirmEvents`.
+    Confirm,
 }
 
 type Key = (usize, EventId);
@@ -294,14 +326,14 @@ impl Checker {
                 format!("a pull of {sub_app} before {not_before} ms, after one that brought nothing"),
             );
         }
-        self.paces[relay].pulls.push_back(self.now);
-        self.rate(relay);
+        self.called(relay, Api::Pull);
     }
 
     /// The relay learnt how a pull ended.
     pub(crate) fn pull_ended(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, end: PullEnd) {
         let not_before = match end {
             PullEnd::Brought => 0,
+            PullEnd::Throttled => return self.throttled(relay, Api::Pull),
             PullEnd::Idle => sent_at + 200,
             PullEnd::Failed => self.now + 200,
         };
@@ -494,8 +526,7 @@ impl Checker {
                 format!("a confirm of {sub_app} follows a failed one without a wait"),
             );
         }
-        self.paces[relay].confirms.push_back(self.now);
-        self.rate(relay);
+        self.called(relay, Api::Confirm);
     }
 
     /// The relay learnt that a confirm failed, and not because of its handles.
@@ -503,23 +534,42 @@ impl Checker {
         self.paces[relay].confirm_not_before.insert(sub_app, self.now + 100);
     }
 
-    fn rate(&mut self, relay: usize) {
-        let limit = self.plan.requests_per_second as usize;
-        let burst = (limit / 10).max(1);
+    /// The cloud accepted a call: what it answered is another matter.
+    pub(crate) fn call_accepted(&mut self, relay: usize, api: Api) {
+        self.paces[relay].calls(api).throttled = None;
+    }
+
+    /// The relay learnt that a call was throttled.
+    pub(crate) fn throttled(&mut self, relay: usize, api: Api) {
         let now = self.now;
-        let pace = &mut self.paces[relay];
-        for calls in [&mut pace.pulls, &mut pace.confirms] {
-            while calls.front().is_some_and(|at| at + 1_000 <= now) {
-                calls.pop_front();
-            }
+        self.paces[relay].calls(api).throttled.get_or_insert((now, 0));
+    }
+
+    /// The account's limit is kept, at any moment. While nothing is accepted, calls become few, whatever the limit.
+    fn called(&mut self, relay: usize, api: Api) {
+        let limit = self.plan.requests_per_second as usize;
+        let burst = limit / 50 + 1;
+        let now = self.now;
+        let calls = self.paces[relay].calls(api);
+        while calls.last_second.front().is_some_and(|at| at + 1_000 <= now) {
+            calls.last_second.pop_front();
         }
-        let pace = &self.paces[relay];
-        let most = pace.pulls.len().max(pace.confirms.len());
-        if most > limit + burst {
-            self.violated(
-                Guarantee::Bounded,
-                format!("relay {relay} made {most} calls in a second, {limit} allowed"),
-            );
+        calls.last_second.push_back(now);
+        let count = calls.last_second.len();
+        let mut in_vain = None;
+        if let Some((since, calls)) = &mut calls.throttled {
+            *calls += 1;
+            in_vain = Some((now - *since, *calls));
+        }
+        if count > limit + burst {
+            let what = format!("relay {relay} made {count} calls of {api:?} in a second, {limit} allowed");
+            self.violated(Guarantee::Bounded, what);
+        }
+        if let Some((ms, calls)) = in_vain
+            && calls > CALLS_IN_VAIN + ms / CALL_IN_VAIN_MS
+        {
+            let what = format!("relay {relay} made {calls} calls of {api:?} in {ms} ms, all of them in vain");
+            self.violated(Guarantee::Bounded, what);
         }
     }
 

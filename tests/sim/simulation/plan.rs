@@ -20,7 +20,7 @@ pub(crate) enum Fault {
     PullAnswerLost,
     /// The answer takes long, often longer than its lease.
     PullAnswerSlow,
-    /// The cloud says that it is too much.
+    /// The cloud says that it is too much, whatever the rate.
     PullThrottled,
     /// The cloud refuses for a reason that only an operator can mend, for a while.
     PullRefused,
@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     ConfirmAnswerLost,
     /// A confirm takes seconds on its way there or back.
     ConfirmSlow,
-    /// The cloud says that it is too much.
+    /// The cloud says that it is too much, whatever the rate.
     ConfirmThrottled,
     /// The credentials, the clock or the account are wrong for a while.
     ConfirmDenied,
@@ -88,11 +88,13 @@ pub(crate) enum Fault {
     WallJump,
     /// The relay is asked to drain, and started again.
     Drain,
+    /// Other programs on the account call so often that nothing is left for a while.
+    OthersTakeAll,
 }
 
 impl Fault {
     /// Each of them, in the order of their declaration.
-    pub(crate) const ALL: [Fault; 37] = [
+    pub(crate) const ALL: [Fault; 38] = [
         Fault::PullRequestLost,
         Fault::PullAnswerLost,
         Fault::PullAnswerSlow,
@@ -130,6 +132,7 @@ impl Fault {
         Fault::Suspend,
         Fault::WallJump,
         Fault::Drain,
+        Fault::OthersTakeAll,
     ];
 
     /// How likely it is where it can happen, per mille: when the seed has some of it, and when it has plenty.
@@ -148,7 +151,8 @@ impl Fault {
             | Fault::JournalDown
             | Fault::Suspend
             | Fault::WallJump
-            | Fault::Drain => (15, 80),
+            | Fault::Drain
+            | Fault::OthersTakeAll => (15, 80),
             Fault::EarlySameHandle | Fault::EarlyNewHandle => (50, 300),
             _ => (40, 250),
         }
@@ -165,6 +169,7 @@ impl Fault {
                 | Fault::Suspend
                 | Fault::WallJump
                 | Fault::Drain
+                | Fault::OthersTakeAll
                 | Fault::EarlySameHandle
                 | Fault::EarlyNewHandle
         )
@@ -182,6 +187,17 @@ pub(crate) enum Theme {
     BrokerAway,
     /// No fault at all.
     Calm,
+}
+
+/// How the cloud counts the calls of one API of the account. Not a fault: it goes on doing so when all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// It does not.
+    Not,
+    /// A bucket that holds a second's worth.
+    Bucket,
+    /// A count that begins anew each second.
+    Window,
 }
 
 /// All that a seed decides beforehand.
@@ -203,8 +219,12 @@ pub(crate) struct Plan {
     pub(crate) max_in_flight: usize,
     /// Publishes before an event is parked.
     pub(crate) publish_attempts: u32,
-    /// Calls per second.
+    /// Calls per second, as the relay is told.
     pub(crate) requests_per_second: u32,
+    /// How the cloud counts them.
+    pub(crate) counting: Counting,
+    /// Calls per second, as the cloud accepts them.
+    pub(crate) accepted_per_second: u32,
     /// How many events are put.
     pub(crate) events: usize,
     /// How long the safety phase lasts, in milliseconds; events are put during its first three quarters.
@@ -278,6 +298,12 @@ impl Plan {
         }
         let bad = matches!(theme, Theme::Swarm | Theme::BadNeighbours) && rng.u8(0..3) > 0;
         let length = [(30, 3), (30, 3), (30, 10), (12, 2)][rng.usize(0..4)];
+        let requests_per_second = [100, 100, 20, 5][rng.usize(0..if swarm { 4 } else { 2 })];
+        // As much as the relay was told, or much less: often in a swarm, and where nothing else goes wrong.
+        let percent = match theme {
+            Theme::Swarm | Theme::Calm => [100, 50, 30, 10][rng.usize(0..4)],
+            Theme::BadNeighbours | Theme::BrokerAway => 100,
+        };
         Self {
             seed,
             theme,
@@ -294,7 +320,9 @@ impl Plan {
                 Theme::BadNeighbours | Theme::Calm => 1024,
             },
             publish_attempts: rng.u32(1..=5),
-            requests_per_second: [100, 100, 20, 5][rng.usize(0..if swarm { 4 } else { 2 })],
+            requests_per_second,
+            counting: [Counting::Not, Counting::Bucket, Counting::Window][rng.usize(0..3)],
+            accepted_per_second: (requests_per_second * percent / 100).max(1),
             events: if theme == Theme::BrokerAway { 200 } else { [8, 20, 40, 80, 160][rng.usize(0..5)] },
             safety_ms: [20_000, 60_000, 150_000][rng.usize(0..3)],
             equal_per_mille: [0, 100, 500][rng.usize(0..3)],

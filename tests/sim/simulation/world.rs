@@ -12,7 +12,7 @@ use vodrelay::identity::{EventId, Recorded};
 use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
 
-use super::check::{Checker, Committed, HandedOut, PullEnd, Violation, millis};
+use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
 use super::journal::{Arrival, Journal};
 use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
@@ -69,6 +69,14 @@ enum Happening {
     BrokerAway,
     Calm,
     Look,
+    /// At the cloud's door.
+    PullArrives {
+        relay: usize,
+        life: u64,
+        pull: PullId,
+        sub_app: SubAppId,
+        sent_at: u64,
+    },
     PullAtCloud {
         relay: usize,
         life: u64,
@@ -171,6 +179,7 @@ struct Process {
 enum Ended {
     Pull(SubAppId, u64, PullEnd),
     Confirm(SubAppId),
+    ConfirmThrottled,
 }
 
 /// A host with a journal on its disk.
@@ -221,6 +230,9 @@ pub(crate) struct World {
     /// others to the relay.
     surprising: BTreeSet<(SubAppId, EventNo)>,
     poisoned: BTreeSet<EventHandle>,
+    pull_limit: Limiter,
+    confirm_limit: Limiter,
+    others_take_all_until: u64,
     relays: Vec<Relay>,
     next_flight: u64,
     cancelled: BTreeSet<u64>,
@@ -245,7 +257,10 @@ macro_rules! say {
 mod broker;
 mod cloud;
 mod lane;
+mod limit;
 mod process;
+
+use limit::Limiter;
 
 /// Runs a plan to its end.
 pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
@@ -298,6 +313,9 @@ impl World {
             contents: HashMap::new(),
             surprising: BTreeSet::new(),
             poisoned: BTreeSet::new(),
+            pull_limit: Limiter::new(&plan),
+            confirm_limit: Limiter::new(&plan),
+            others_take_all_until: 0,
             relays: (0..plan.relays).map(relay).collect(),
             next_flight: 0,
             cancelled: BTreeSet::new(),
@@ -403,6 +421,9 @@ impl World {
             Happening::BrokerAway => (0..self.relays.len()).for_each(|relay| self.disconnect(relay)),
             Happening::Calm => self.calm(),
             Happening::Look => self.look(),
+            Happening::PullArrives { relay, life, pull, sub_app, sent_at } => {
+                self.pull_arrives(relay, life, pull, sub_app, sent_at);
+            }
             Happening::PullAtCloud { relay, life, pull, sub_app, sent_at, until } => {
                 self.pull_at_cloud(relay, life, pull, sub_app, sent_at, until);
             }
@@ -437,8 +458,13 @@ impl World {
             Within::ConfirmBack { call, sub_app, result, left } => {
                 if self.process(relay).confirms.remove(&call) {
                     say!(self, "relay {relay}: {call:?} {result:?}");
-                    if left && result.is_err_and(|failure| failure != CallFailure::Refused) {
-                        self.process(relay).ended.push(Ended::Confirm(sub_app));
+                    match result {
+                        Err(CallFailure::Throttled) => {
+                            self.process(relay).ended.push(Ended::ConfirmThrottled)
+                        }
+                        Err(CallFailure::Refused) | Ok(()) => {}
+                        Err(_) if left => self.process(relay).ended.push(Ended::Confirm(sub_app)),
+                        Err(_) => {}
                     }
                     let result = self.sabotage.map_or(result, |bug| bug.confirmed(result));
                     self.give(relay, Input::Confirmed { call, result });
@@ -497,6 +523,9 @@ impl World {
             }
             Fault::WallJump => self.relays[relay].wall_offset = self.rng.i64(-4_000_000..4_000_000),
             Fault::Drain => self.drain(relay),
+            Fault::OthersTakeAll => {
+                self.others_take_all_until = self.others_take_all_until.max(self.now + lasts);
+            }
             Fault::EarlySameHandle => self.early(Redelivery::SameHandle),
             Fault::EarlyNewHandle => self.early(Redelivery::NewHandle),
             _ => unreachable!("it comes by the occasion"),
@@ -563,6 +592,7 @@ impl World {
         say!(self, "all is well from now on");
         self.stormy = false;
         self.calm_since = self.now;
+        self.others_take_all_until = self.now;
         for queue in self.queues.values_mut() {
             queue.heal();
         }

@@ -57,8 +57,40 @@ impl World {
         }
         let trip = self.trip();
         let life = self.relays[relay].life;
-        let until = self.now + trip + self.plan.hold_ms;
-        self.after(trip, Happening::PullAtCloud { relay, life, pull, sub_app, sent_at, until });
+        self.after(trip, Happening::PullArrives { relay, life, pull, sub_app, sent_at });
+    }
+
+    pub(super) fn pull_arrives(
+        &mut self,
+        relay: usize,
+        life: u64,
+        pull: PullId,
+        sub_app: SubAppId,
+        sent_at: u64,
+    ) {
+        if self.throttles(Api::Pull) {
+            let result = Err(CallFailure::Throttled);
+            let back = Within::PullBack { pull, sub_app, sent_at, result };
+            let answer_takes = self.trip();
+            self.after(answer_takes, Happening::Within { relay, life, what: back });
+            return;
+        }
+        self.checker.call_accepted(relay, Api::Pull);
+        let until = self.now + self.plan.hold_ms;
+        self.pull_at_cloud(relay, life, pull, sub_app, sent_at, until);
+    }
+
+    /// Whether a call is too much, for whatever reason.
+    fn throttles(&mut self, api: Api) -> bool {
+        let (fault, limiter) = match api {
+            Api::Pull => (Fault::PullThrottled, &mut self.pull_limit),
+            Api::Confirm => (Fault::ConfirmThrottled, &mut self.confirm_limit),
+        };
+        let accepted = self.now >= self.others_take_all_until && limiter.accepts(self.now);
+        if !accepted {
+            say!(self, "cloud: {api:?} is over the limit");
+        }
+        !accepted || self.strikes(fault)
     }
 
     pub(super) fn pull_at_cloud(
@@ -71,9 +103,7 @@ impl World {
         until: u64,
     ) {
         let now = self.now;
-        let refusal = if self.strikes(Fault::PullThrottled) {
-            Some(CallFailure::Throttled)
-        } else if self.strikes(Fault::PullRefused) {
+        let refusal = if self.strikes(Fault::PullRefused) {
             let kinds = [
                 CallFailure::Credentials,
                 CallFailure::Clock,
@@ -171,6 +201,7 @@ impl World {
             return;
         }
         let end = match &result {
+            Err(CallFailure::Throttled) => PullEnd::Throttled,
             Err(_) => PullEnd::Failed,
             Ok(bodies) if bodies.is_empty() => PullEnd::Idle,
             Ok(_) => PullEnd::Brought,
@@ -243,7 +274,11 @@ impl World {
         handles: &[EventHandle],
     ) {
         let answer_takes = self.slow(Fault::ConfirmSlow);
-        let result = if self.strikes(Fault::ConfirmThrottled) {
+        let throttled = self.throttles(Api::Confirm);
+        if !throttled {
+            self.checker.call_accepted(relay, Api::Confirm);
+        }
+        let result = if throttled {
             Err(CallFailure::Throttled)
         } else if self.strikes(Fault::ConfirmDenied) {
             let kinds = [CallFailure::Credentials, CallFailure::Clock, CallFailure::Configuration];

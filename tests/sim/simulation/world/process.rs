@@ -107,6 +107,7 @@ impl World {
             match ended {
                 Ended::Pull(sub_app, sent_at, end) => self.checker.pull_ended(relay, sub_app, sent_at, end),
                 Ended::Confirm(sub_app) => self.checker.confirm_failed(relay, sub_app),
+                Ended::ConfirmThrottled => self.checker.throttled(relay, Api::Confirm),
             }
         }
         let process = self.process(relay);
