@@ -169,6 +169,37 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn in_order_the_messages_of_a_sub_application_stay_in_their_order() {
+    let broker = broker::shared().await;
+    let options = amqp::Options { in_order: true, ..options(broker) };
+    let running = Running::up(&options).await;
+    let (outcomes, mut told) = mpsc::unbounded_channel();
+    const MESSAGES: u64 = 2_000;
+    for number in 0..MESSAGES {
+        let json = format!(r#"{{"EventType":"T","Number":{number}}}"#);
+        let event = Event::parse(SubAppId(1_500_000_000 + number % 5), Bytes::from(json)).unwrap();
+        let id = EventId(i64::try_from(number).unwrap());
+        running.output.publish(id, message_of(event.into()), false, &outcomes);
+    }
+    let mut acked = 0;
+    while acked < MESSAGES {
+        for (_, outcome) in timeout(LIMIT, told.recv()).await.unwrap().unwrap() {
+            assert_eq!(outcome, PublishOutcome::Acked);
+            acked += 1;
+        }
+    }
+    let mut last = HashMap::new();
+    for received in broker.drain(&options.queue, 2_000).await {
+        let body: serde_json::Value = serde_json::from_slice(&received.body).unwrap();
+        let number = body["Number"].as_u64().unwrap();
+        let before = last.insert(received.routing_key, number);
+        assert!(before < Some(number), "{number} after {before:?}");
+    }
+    assert_eq!(last.len(), 5);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_reads_back_the_bytes_and_the_properties() {
     let broker = broker::shared().await;
     let options = options(broker);

@@ -25,6 +25,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::pacing::Polls;
 use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, SubAppId};
@@ -388,20 +390,20 @@ pub struct Core {
     confirm_quota: Quota,
     next_id: u64,
 
-    pulls: HashMap<PullId, (usize, Ticket)>,
+    pulls: FxHashMap<PullId, (usize, Ticket)>,
     /// Sub-applications with a poll in flight.
     polled: usize,
-    recordings: HashMap<PullId, Recording>,
+    recordings: FxHashMap<PullId, Recording>,
     /// Events in these.
     recording: usize,
-    events: HashMap<EventId, Carried>,
+    events: FxHashMap<EventId, Carried>,
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
     publishing: usize,
-    held: HashMap<HeldId, Held>,
+    held: FxHashMap<HeldId, Held>,
     /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
     open_handles: HashMap<(usize, EventHandle), HeldId>,
-    calls: HashMap<CallId, confirms::Call>,
+    calls: FxHashMap<CallId, confirms::Call>,
     backlog: publishes::Backlog,
     /// Commits that nothing but the drain waits for.
     commits: usize,
@@ -466,16 +468,16 @@ impl Core {
             pull_quota: Quota::new(settings.requests_per_second, now),
             confirm_quota: Quota::new(settings.requests_per_second, now),
             next_id: 0,
-            pulls: HashMap::new(),
+            pulls: FxHashMap::default(),
             polled: 0,
-            recordings: HashMap::new(),
+            recordings: FxHashMap::default(),
             recording: 0,
-            events: HashMap::new(),
+            events: FxHashMap::default(),
             ready: BTreeSet::new(),
             publishing: 0,
-            held: HashMap::new(),
+            held: FxHashMap::default(),
             open_handles: HashMap::new(),
-            calls: HashMap::new(),
+            calls: FxHashMap::default(),
             backlog: publishes::Backlog::after_start(),
             commits: 0,
             timers: BTreeSet::new(),

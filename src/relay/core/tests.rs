@@ -1,5 +1,6 @@
 //! The transition table, row by row. Each test plays the shell: it looks at effects and answers with inputs.
 
+mod order;
 mod pace;
 mod pace_model;
 

@@ -2,7 +2,7 @@
 //! and a broker that take their time, timers that are late. Time is made up; what is random has a seed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 
