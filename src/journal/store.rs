@@ -23,8 +23,8 @@ use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pages in the WAL before they are copied into the file: a page that changed many times until then is copied once. 16 MB.
-const WAL_PAGES: i64 = 4_096;
+/// Pages in the WAL before they are copied into the file: a page that changed many times until then is copied once. 8 MB.
+const WAL_PAGES: i64 = 2_048;
 /// What a checkpoint leaves of a WAL that a slow reader made long.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
