@@ -53,7 +53,11 @@ impl Arguments {
                 Some(("body", n)) => parsed.body_bytes = n.parse()?,
                 Some(("prefilled_body", n)) => parsed.prefilled_body_bytes = n.parse()?,
                 Some(("folder", path)) => parsed.folder = Some(path.into()),
-                _ => return Err(format!("{argument:?} is no argument: see Arguments in benches/journal.rs").into()),
+                _ => {
+                    return Err(
+                        format!("{argument:?} is no argument: see Arguments in benches/journal.rs").into()
+                    );
+                }
             }
         }
         Ok(parsed)

@@ -24,6 +24,11 @@ impl Backoff {
         wait
     }
 
+    /// The wait that it starts from.
+    pub fn shortest(&self) -> Duration {
+        self.min
+    }
+
     /// Starts again from the shortest wait.
     pub fn reset(&mut self) {
         self.doublings = 0;

@@ -77,13 +77,14 @@ impl Polls {
         };
     }
 
-    /// A poll that was sent at `sent_at` found nothing. The time that the server held it counts towards the wait.
+    /// A poll that was sent at `sent_at` found nothing. The time that the server held it counts towards the wait. Of polls
+    /// that were in flight together the last one makes it longer.
     pub fn found_nothing(&mut self, sent_at: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         self.transient.reset();
         self.operator.reset();
         self.target = 1;
-        self.due = sent_at + self.idle.next(rng);
+        self.due = sent_at + if self.in_flight == 0 { self.idle.next(rng) } else { self.idle.shortest() };
     }
 
     /// A poll failed.
@@ -154,6 +155,19 @@ mod tests {
         polls.started();
         polls.found_nothing(Moment(9_000), &mut rng);
         assert_eq!(polls.due, Moment(9_200));
+    }
+
+    #[test]
+    fn polls_that_find_nothing_together_are_one_reason_to_wait() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut polls = polls();
+        for _ in 0..16 {
+            polls.started();
+        }
+        for _ in 0..16 {
+            polls.found_nothing(Moment(1_000), &mut rng);
+        }
+        assert_eq!(polls.wish(), Some(Wish::From(Moment(1_200))));
     }
 
     #[test]

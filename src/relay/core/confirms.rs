@@ -5,7 +5,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{CallId, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Ticket, Timer};
+use super::{
+    CallId, Carried, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Stage, Ticket, Timer,
+};
 use crate::clock::Moment;
 use crate::outcome::CallFailure;
 use crate::relay::backoff::Backoff;
@@ -103,7 +105,7 @@ impl Core {
             if self.held[&first].lease.remaining(now) >= CALL_MIN {
                 break first;
             }
-            self.lapse(first);
+            self.lapse(now, first);
         };
         let lane = &self.queues[index].confirms;
         if lane.calls >= CALLS_MAX {
@@ -130,7 +132,7 @@ impl Core {
         group.retain(|id| {
             let in_time = self.held[id].lease.remaining(now) >= CALL_MIN;
             if !in_time {
-                self.lapse(*id);
+                self.lapse(now, *id);
             }
             in_time
         });
@@ -227,7 +229,7 @@ impl Core {
             let Some(held) = self.held.get_mut(id) else { continue };
             held.stage = HeldStage::Queued(now);
             if held.lease.lapsed(now) {
-                self.lapse(*id);
+                self.lapse(now, *id);
                 continue;
             }
             let key = (held.sub_app, held.handle.clone());
@@ -316,7 +318,7 @@ impl Core {
     }
 
     /// Lets a handle go: the event comes again under another one, and is then confirmed without being published again.
-    pub(super) fn lapse(&mut self, id: HeldId) {
+    pub(super) fn lapse(&mut self, now: Moment, id: HeldId) {
         // A call ends by the lease's cutoff, and says itself what became of the handle.
         if self.held.get(&id).is_none_or(|held| held.stage == HeldStage::Calling) {
             return;
@@ -331,12 +333,25 @@ impl Core {
             self.queues[held.sub_app].confirms.take_back(id);
             self.queue_changed(held.sub_app);
         }
+        if self.output_up && held.deliveries.iter().any(|(_, event)| self.waits_for_the_output(*event)) {
+            self.room.lapsed(held.lease, self.in_hand(), now);
+        }
         for (delivery, event) in held.deliveries {
             if held.tried {
                 self.out.lost.push(delivery);
             }
             self.release(id, event);
         }
+    }
+
+    /// Whether nothing is wrong with an event but that its turn to be published has not come, or takes long.
+    fn waits_for_the_output(&self, event: EventId) -> bool {
+        let waits = |carried: &Carried| {
+            carried.failures == 0
+                && matches!(carried.stage, Stage::Ready | Stage::Publishing | Stage::Acked)
+                && !self.may_confirm(carried.stage)
+        };
+        self.events.get(&event).is_some_and(waits)
     }
 
     fn release(&mut self, id: HeldId, event: EventId) {

@@ -17,6 +17,7 @@ mod confirms;
 mod publishes;
 mod pulls;
 mod quota;
+mod room;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -34,6 +35,7 @@ use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::{Lease, Window};
 use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use quota::{Quota, Ticket};
+use room::Room;
 use turns::{PollTurns, Round};
 
 /// On which proof an event counts as safe, so that its handle may be confirmed.
@@ -388,6 +390,7 @@ pub struct Core {
     confirm_turns: Round,
     pull_quota: Quota,
     confirm_quota: Quota,
+    room: Room,
     next_id: u64,
 
     pulls: FxHashMap<PullId, (usize, Ticket)>,
@@ -400,6 +403,8 @@ pub struct Core {
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
     publishing: usize,
+    /// Before this moment nothing is published: an outage of the output has just brought events back.
+    publish_from: Moment,
     held: FxHashMap<HeldId, Held>,
     /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
     open_handles: HashMap<(usize, EventHandle), HeldId>,
@@ -467,6 +472,7 @@ impl Core {
             confirm_turns: Round::default(),
             pull_quota: Quota::new(settings.requests_per_second, now),
             confirm_quota: Quota::new(settings.requests_per_second, now),
+            room: Room::new(settings.max_in_flight, now),
             next_id: 0,
             pulls: FxHashMap::default(),
             polled: 0,
@@ -475,6 +481,7 @@ impl Core {
             events: FxHashMap::default(),
             ready: BTreeSet::new(),
             publishing: 0,
+            publish_from: now,
             held: FxHashMap::default(),
             open_handles: HashMap::new(),
             calls: FxHashMap::default(),
@@ -497,7 +504,7 @@ impl Core {
         }
         self.wake_at = None;
         self.load_backlog();
-        self.publish_ready();
+        self.publish_ready(now);
         self.confirm_ready(now);
         self.pull(now);
         self.flush();
@@ -563,7 +570,7 @@ impl Core {
             }
             self.timers.pop_first();
             match timer {
-                Timer::Lapse(held) => self.lapse(held),
+                Timer::Lapse(held) => self.lapse(now, held),
                 Timer::Retry(event) => self.retry(event),
             }
         }

@@ -159,7 +159,10 @@ impl Core {
         self.ready.insert(event);
     }
 
-    pub(super) fn publish_ready(&mut self) {
+    pub(super) fn publish_ready(&mut self, now: Moment) {
+        if now < self.publish_from && self.output_up && !self.ready.is_empty() {
+            return self.wake(self.publish_from);
+        }
         while self.output_up && self.publishing < PUBLISHING_MAX {
             let Some(event) = self.ready.pop_first() else { return };
             let Some(carried) = self.events.get_mut(&event) else { continue };
@@ -194,10 +197,7 @@ impl Core {
                 self.fail(event, true, reason);
             }
             // Nothing left the process, so that there is nothing to commit; and no output refused it.
-            PublishOutcome::Unsent if !self.output_up => {
-                carried.stage = Stage::Ready;
-                self.ready.insert(event);
-            }
+            PublishOutcome::Unsent if !self.output_up => self.keep_its_place(now, event),
             PublishOutcome::Unsent => self.back_off(now, event),
         }
     }
@@ -228,13 +228,21 @@ impl Core {
         // The output went away under it, which is no fault of the event: it waits for the output, in its old place. A second
         // time it may be the event that takes the connection down.
         if failures == 0 && !self.output_up {
-            carried.stage = Stage::Ready;
-            self.ready.insert(event);
-            return;
+            return self.keep_its_place(now, event);
         }
         carried.stage = Stage::BackingOff;
         let wait = wait_after(failures, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng);
         self.timers.insert((now + wait, Timer::Retry(event)));
+    }
+
+    /// An event that the output went away under goes on in its old place. The output as a whole waits the shortest wait, so
+    /// that none of those that it brought back is overtaken, or published again without a wait.
+    fn keep_its_place(&mut self, now: Moment, event: EventId) {
+        self.publish_from = self.publish_from.max(now + RETRY_WAITS.0);
+        if let Some(carried) = self.events.get_mut(&event) {
+            carried.stage = Stage::Ready;
+            self.ready.insert(event);
+        }
     }
 
     pub(super) fn retry(&mut self, event: EventId) {

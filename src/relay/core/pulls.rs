@@ -55,7 +55,7 @@ impl Core {
     /// no timer is needed. A first poll needs room for its own batch, a further one for the batches of all further polls:
     /// reserving for first polls would let many idle sub-applications starve each other.
     fn next_to_poll(&self, now: Moment) -> Option<usize> {
-        let room = self.settings.max_in_flight.checked_sub(self.in_hand() + self.backlog.coming())?;
+        let room = self.room.events(now).checked_sub(self.in_hand() + self.backlog.coming())?;
         let for_a_further_one = (self.further_polls() + 2) * EVENTS_PER_PULL <= room;
         let may = |index: usize| for_a_further_one || self.queues[index].polls.in_flight() == 0;
         (EVENTS_PER_PULL <= room).then(|| self.poll_turns.next(now, may)).flatten()

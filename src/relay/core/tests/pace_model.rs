@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use bytes::Bytes;
 
 use super::super::*;
+use crate::identity::Progress;
 
 /// How the cloud counts the calls of one API.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,8 @@ enum Happening {
     Confirm(CallId, Vec<EventHandle>),
     Other,
     Put(SubAppId),
+    /// The window of these events is over.
+    Again(SubAppId, Vec<usize>),
 }
 
 /// Calls of one API, as the cloud saw them.
@@ -99,14 +102,29 @@ struct Model {
     others_accepted: u32,
     pulls: Api,
     confirms: Api,
-    /// When the events that wait were put, and the polls that are held.
-    waiting: HashMap<SubAppId, VecDeque<u64>>,
-    held: HashMap<SubAppId, Vec<(PullId, u64)>>,
-    /// How long events waited, by their sub-application.
+    /// Events by their numbers, those that can be handed out, and the polls that wait for some.
+    events: Vec<Put>,
+    waiting: HashMap<SubAppId, VecDeque<usize>>,
+    held: HashMap<SubAppId, Vec<PullId>>,
+    handed_out: HashMap<EventHandle, usize>,
+    /// How long events waited until they were handed out for the first time, by their sub-application.
     waits: Vec<(SubAppId, u64)>,
     confirmed: Vec<u64>,
+    deliveries: i64,
     committed_at: u64,
-    rows: i64,
+    /// How long the broker takes for each event, and when it is done with all that it has.
+    publish_each_ms: u64,
+    published_at: u64,
+}
+
+/// An event in the cloud, and in the journal.
+#[derive(Clone, Copy, Debug)]
+struct Put {
+    at: u64,
+    handed_out: bool,
+    journalled: bool,
+    published: bool,
+    confirmed: bool,
 }
 
 impl Model {
@@ -137,20 +155,35 @@ impl Model {
             others_accepted: 0,
             pulls: Api::new(counting(seed)),
             confirms: Api::new(counting(seed + 3)),
+            events: Vec::new(),
             waiting: HashMap::new(),
             held: HashMap::new(),
+            handed_out: HashMap::new(),
             waits: Vec::new(),
             confirmed: Vec::new(),
+            deliveries: 0,
             committed_at: 0,
-            rows: 0,
+            publish_each_ms: 0,
+            published_at: 0,
         };
         model.after(0, Happening::Told(Input::Output(OutputState::Up)));
         model.after(0, Happening::Other);
         model
     }
 
-    fn backlog(&mut self, sub_app: u64, events: usize) {
-        self.waiting.entry(SubAppId(sub_app)).or_default().extend(vec![self.now; events]);
+    fn put(&mut self, sub_app: u64, events: usize) {
+        let first = self.events.len();
+        self.events.extend(vec![
+            Put {
+                at: self.now,
+                handed_out: false,
+                journalled: false,
+                published: false,
+                confirmed: false
+            };
+            events
+        ]);
+        self.waiting.entry(SubAppId(sub_app)).or_default().extend(first..first + events);
     }
 
     fn after(&mut self, ms: u64, happening: Happening) {
@@ -209,7 +242,7 @@ impl Model {
                 if !self.pulls.accepts(self.now, self.limit) {
                     self.answer_pull(pull, Err(CallFailure::Throttled));
                 } else if self.waiting.entry(sub_app).or_default().is_empty() {
-                    self.held.entry(sub_app).or_default().push((pull, self.now));
+                    self.held.entry(sub_app).or_default().push(pull);
                     self.after(5_000, Happening::HoldEnds(pull, sub_app));
                 } else {
                     self.hand_out(pull, sub_app);
@@ -217,7 +250,7 @@ impl Model {
             }
             Happening::HoldEnds(pull, sub_app) => {
                 let held = self.held.entry(sub_app).or_default();
-                if let Some(at) = held.iter().position(|(held, _)| *held == pull) {
+                if let Some(at) = held.iter().position(|held| *held == pull) {
                     held.remove(at);
                     self.answer_pull(pull, Ok(Vec::new()));
                 }
@@ -225,8 +258,12 @@ impl Model {
             Happening::Confirm(call, handles) => {
                 assert!(handles.len() <= 16);
                 let accepted = self.confirms.accepts(self.now, self.limit);
-                if accepted {
-                    self.confirmed.extend(vec![self.now; handles.len()]);
+                for handle in handles.iter().filter(|_| accepted) {
+                    let event = &mut self.events[self.handed_out[handle]];
+                    assert!(event.published, "confirmed before it was published");
+                    if !std::mem::replace(&mut event.confirmed, true) {
+                        self.confirmed.push(self.now);
+                    }
                 }
                 let result = if accepted { Ok(()) } else { Err(CallFailure::Throttled) };
                 let way = self.way();
@@ -244,25 +281,40 @@ impl Model {
                 }
             }
             Happening::Put(sub_app) => {
-                self.waiting.entry(sub_app).or_default().push_back(self.now);
-                if let Some((pull, _)) = self.held.entry(sub_app).or_default().pop() {
-                    self.hand_out(pull, sub_app);
-                }
+                self.put(sub_app.0, 1);
+                self.wake_a_poll(sub_app);
+            }
+            Happening::Again(sub_app, mut events) => {
+                events.retain(|number| !self.events[*number].confirmed);
+                self.waiting.entry(sub_app).or_default().extend(&events);
+                self.wake_a_poll(sub_app);
             }
         }
         None
     }
 
+    fn wake_a_poll(&mut self, sub_app: SubAppId) {
+        let waits = self.waiting.get(&sub_app).is_some_and(|waiting| !waiting.is_empty());
+        if waits && let Some(pull) = self.held.entry(sub_app).or_default().pop() {
+            self.hand_out(pull, sub_app);
+        }
+    }
+
     fn hand_out(&mut self, pull: PullId, sub_app: SubAppId) {
         let waiting = self.waiting.get_mut(&sub_app).unwrap();
-        let count = waiting.len().min(16);
-        let put: Vec<u64> = waiting.drain(..count).collect();
-        let events = put.iter().enumerate().map(|(n, _)| {
-            let handle = Some(EventHandle(format!("{}-{n}", pull.0).into()));
-            Arc::new(Event { handle, sub_app, ..Event::clone(&self.template) })
-        });
-        let events = events.collect();
-        self.waits.extend(put.into_iter().map(|at| (sub_app, self.now - at)));
+        let numbers: Vec<usize> = waiting.drain(..waiting.len().min(16)).collect();
+        let mut events = Vec::new();
+        for number in &numbers {
+            let event = &mut self.events[*number];
+            if !std::mem::replace(&mut event.handed_out, true) {
+                self.waits.push((sub_app, self.now - event.at));
+            }
+            let handle = EventHandle(format!("{}-{number}", pull.0).into());
+            self.handed_out.insert(handle.clone(), *number);
+            let handle = Some(handle);
+            events.push(Arc::new(Event { handle, sub_app, ..Event::clone(&self.template) }));
+        }
+        self.after(30_000, Happening::Again(sub_app, numbers));
         self.answer_pull(pull, Ok(events));
     }
 
@@ -292,32 +344,37 @@ impl Model {
                 self.after(way, Happening::Confirm(call, handles));
             }
             Effect::Publish { event, .. } => {
-                let takes = self.rng.u64(2..=4);
-                self.after(
-                    takes,
-                    Happening::Told(Input::Published { event, outcome: PublishOutcome::Acked }),
-                );
+                self.published_at = self.published_at.max(self.now) + self.publish_each_ms;
+                let takes = self.published_at - self.now + self.rng.u64(2..=4);
+                let acked = Input::Published { event, outcome: PublishOutcome::Acked };
+                self.after(takes, Happening::Told(acked));
             }
             Effect::Record { pull, answer, .. } => {
-                let recorded = answer.events.iter().map(|_| {
-                    self.rows += 1;
-                    Recorded {
-                        event: EventId(self.rows),
-                        delivery: DeliveryId(self.rows),
-                        occurrence: 1,
-                        redelivered: false,
-                        progress: crate::identity::Progress::default(),
-                        attempts: 1,
-                    }
+                let handles = answer.events.iter().map(|event| event.handle.as_ref().unwrap());
+                let recorded = handles.map(|handle| {
+                    self.deliveries += 1;
+                    let number = self.handed_out[handle];
+                    let event = EventId(i64::try_from(number).unwrap() + 1);
+                    let again = std::mem::replace(&mut self.events[number].journalled, true);
+                    let progress =
+                        Progress { published: self.events[number].published, ..Progress::default() };
+                    let delivery = DeliveryId(self.deliveries);
+                    Recorded { event, delivery, occurrence: 1, redelivered: again, progress, attempts: 1 }
                 });
                 let recorded = recorded.collect();
                 self.commit(Input::Recorded { pull, recorded });
             }
-            Effect::RecordPublished(events) => self.commit(Input::PublishRecorded(events)),
+            Effect::RecordPublished(events) => {
+                for event in &events {
+                    self.events[usize::try_from(event.0).unwrap() - 1].published = true;
+                }
+                self.commit(Input::PublishRecorded(events));
+            }
+            Effect::RecordLetGo(..) => self.commit(Input::OutcomeRecorded),
             Effect::RecordConfirmed(_) => self.commit(Input::OutcomeRecorded),
             Effect::Settle { .. } => self.commit(Input::SettleRecorded),
             Effect::Load { .. } => self.commit(Input::Loaded(Vec::new())),
-            other => panic!("nothing fails here, and no lease lapses: {other:?}"),
+            other => panic!("nothing fails here: {other:?}"),
         }
     }
 
@@ -349,7 +406,7 @@ const BACKLOG: usize = 20_000;
 fn relayed(configured: u32, limit: u32, counting: Count, seed: u64) -> Model {
     let mut model = Model::new(configured, 1, counting, seed);
     model.limit = limit;
-    model.backlog(0, BACKLOG);
+    model.put(0, BACKLOG);
     model.run(100, |model| model.confirmed.len() == BACKLOG);
     assert_eq!(model.confirmed.len(), BACKLOG, "in {} s", model.seconds());
     model
@@ -391,7 +448,7 @@ fn what_another_program_takes_is_given_up_and_taken_back() {
     for (name, counting) in COUNTINGS {
         for seed in SEEDS {
             let mut model = Model::new(100, 1, counting, seed);
-            model.backlog(0, 200_000);
+            model.put(0, 200_000);
             model.run(5, |_| false);
             model.others = 50;
             model.run(25, |_| false);
@@ -415,7 +472,7 @@ fn without_a_limit_the_quota_costs_nothing() {
     let [plenty, unlimited] = [100_000, u32::MAX].map(|configured| {
         let mut model = Model::new(configured, 1, bucket, 1);
         model.trip_ms = 0;
-        model.backlog(0, BACKLOG);
+        model.put(0, BACKLOG);
         model.run(10, |model| model.confirmed.len() == BACKLOG);
         assert_eq!(model.confirmed.len(), BACKLOG);
         model.seconds()
@@ -429,7 +486,7 @@ fn a_backlog_among_many_idle_sub_applications_gets_half_of_the_quota_and_they_ar
     let mut model = Model::new(100, 500, bucket, 1);
     // All idle polls under way, as they are after a while.
     model.run(10, |_| false);
-    model.backlog(7, 100_000);
+    model.put(7, 100_000);
     for n in 0..300 {
         model.after(n * 100, Happening::Put(SubAppId(10 + n % 50)));
     }
@@ -447,7 +504,7 @@ fn a_backlog_among_many_idle_sub_applications_gets_half_of_the_quota_and_they_ar
 fn backlogs_share_the_quota_equally() {
     let mut model = Model::new(100, 500, bucket, 1);
     for sub_app in 0..5 {
-        model.backlog(sub_app * 100, 20_000);
+        model.put(sub_app * 100, 20_000);
     }
     model.run(40, |_| false);
     let counts: Vec<usize> = (0..5)
@@ -461,7 +518,7 @@ fn backlogs_share_the_quota_equally() {
 #[test]
 fn when_nothing_is_accepted_calls_become_few_and_recover() {
     let mut model = Model::new(100, 20, bucket, 1);
-    model.backlog(3, 100_000);
+    model.put(3, 100_000);
     model.run(5, |_| false);
     model.limit = 0;
     model.run(65, |_| false);
@@ -473,4 +530,19 @@ fn when_nothing_is_accepted_calls_become_few_and_recover() {
     let used = model.use_of(100.0, 90.0, 100.0);
     println!("{used:.3}");
     assert!(used > 0.45, "the idle ones have the other half");
+}
+
+#[test]
+fn a_slow_broker_gets_no_more_than_it_can_take_in_time() {
+    let mut model = Model::new(100, 1, bucket, 1);
+    model.publish_each_ms = 100;
+    model.put(0, BACKLOG);
+    // It begins with both hands full, which is far too much: everything lapses once or twice.
+    model.run(300, |_| false);
+    let (deliveries, confirmed) = (model.deliveries, model.confirmed.len());
+    model.run(600, |_| false);
+    let (deliveries, confirmed) = (model.deliveries - deliveries, model.confirmed.len() - confirmed);
+    println!("{deliveries} deliveries, {confirmed} confirmed");
+    // Ten a second are published. What lapses in hand comes again when the backlog before it has been gone through.
+    assert!(confirmed >= 2_700 && deliveries <= 3_300);
 }

@@ -1,0 +1,76 @@
+//! How many events may be in hand at once.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::lease::Lease;
+use crate::relay::pacing::EVENTS_PER_PULL;
+
+/// How long it takes from none to all of what is configured.
+const RETURN: Duration = Duration::from_secs(1_800);
+
+/// As many as configured, or fewer: no more than the output makes safe within their leases. What is beyond that lapses in
+/// hand and comes again, over and over, and what has been published meanwhile waits behind it to be confirmed.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    most: usize,
+    events: usize,
+    lowered_at: Moment,
+}
+
+impl Room {
+    pub(super) fn new(max_in_flight: usize, now: Moment) -> Self {
+        Self { most: max_in_flight, events: max_in_flight, lowered_at: now }
+    }
+
+    /// How many events may be in hand.
+    pub(super) fn events(&self, now: Moment) -> usize {
+        let returned = now.since(self.lowered_at).as_secs_f64() / RETURN.as_secs_f64() * self.most as f64;
+        self.events.saturating_add(returned as usize).min(self.most)
+    }
+
+    /// A lease lapsed while its event waited for the output. Leases that began before the room was lowered tell nothing new.
+    pub(super) fn lapsed(&mut self, lease: Lease, in_hand: usize, now: Moment) {
+        if lease.sent_at >= self.lowered_at {
+            // Not so few that some events in trouble fill it.
+            let least = (self.most / 8).max(4 * EVENTS_PER_PULL).min(self.most);
+            self.events = (self.events(now).min(in_hand) / 2).max(least);
+            self.lowered_at = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(sent_at: u64) -> Lease {
+        Lease { sent_at: Moment(sent_at), cutoff: Moment(sent_at + 27_000) }
+    }
+
+    #[test]
+    fn room_is_halved_once_for_what_lapses_together_and_returns() {
+        let mut room = Room::new(1_024, Moment(0));
+        room.lapsed(lease(10), 1_000, Moment(27_010));
+        room.lapsed(lease(20_000), 1_000, Moment(47_000));
+        assert_eq!(room.events(Moment(27_010)), 500);
+        assert_eq!(room.events(Moment(127_010)), 556);
+        assert_eq!(room.events(Moment(1_027_010)), 1_024);
+        for second in 100..200 {
+            room.lapsed(lease(second * 30_000), 100, Moment(second * 30_000 + 27_000));
+        }
+        assert_eq!(room.events(Moment(6_000_000)), 128 + 1);
+    }
+
+    #[test]
+    fn a_small_room_is_left_as_it_is_and_a_boundless_one_does_not_overflow() {
+        for most in [1, 16, 64] {
+            let mut room = Room::new(most, Moment(0));
+            room.lapsed(lease(0), most, Moment(27_000));
+            assert_eq!(room.events(Moment(27_000)), most);
+        }
+        let mut room = Room::new(usize::MAX, Moment(0));
+        room.lapsed(lease(0), 1_000, Moment(27_000));
+        assert_eq!(room.events(Moment(u64::MAX)), usize::MAX);
+    }
+}
