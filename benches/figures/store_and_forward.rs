@@ -1,17 +1,19 @@
 //! A broker that is away while events come, and how fast and in which order they reach it when it is back.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
+use rusqlite::Connection;
 use tokio::time::sleep;
 
 use crate::broker::{Broker, Received};
 use crate::report::{Figure, Goal, median};
 use crate::world::bare::{self, Shape};
 use crate::world::cloud::{Behaviour, Cloud};
-use crate::world::events::{ONE_KB, number};
+use crate::world::events::ONE_KB;
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::run::work_off;
 use crate::world::{STEP_LIMIT, Stage, queue, until};
@@ -44,7 +46,7 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     relay.drained().await;
     drop(cloud);
     stage.say(&format!("they are in the queue, at {drained:.0} events/s"));
-    let mut order = Order::default();
+    let mut order = Order::of_the_journal(&stage.folder().join(format!("{}.db", setup.queue)));
     let mut messages = Vec::new();
     queue::each(broker, &setup.queue, events, |message| {
         order.take(&message);
@@ -107,21 +109,33 @@ async fn arrivals(broker: &Broker, name: &str, events: u64, relay: &mut Relay) -
     }
 }
 
-/// What the order of the messages shows.
-#[derive(Default)]
+/// What the order of the messages shows. Polls overlap, so that the relay received the events in an order of its own: that of
+/// their numbers in its journal.
 struct Order {
+    received: HashMap<String, u64>,
     newest: HashMap<String, u64>,
     /// Events that came after a later one of the same sub-application.
     inversions: u64,
 }
 
 impl Order {
+    fn of_the_journal(path: &Path) -> Self {
+        let journal = Connection::open(path).expect("the journal is where it was");
+        let mut rows = journal
+            .prepare("SELECT message_id FROM event_log ORDER BY id")
+            .expect("the view is one of the stable ones");
+        let ids = rows.query_map([], |row| row.get(0)).expect("the view can be read");
+        let received =
+            ids.zip(0..).map(|(id, place)| (id.expect("an event has a message id"), place)).collect();
+        Self { received, newest: HashMap::new(), inversions: 0 }
+    }
+
     fn take(&mut self, message: &Received) {
         let sub_app = match message.header("x-vod-sub-app-id") {
             Some(AMQPValue::LongLongInt(id)) => id.to_string(),
             other => panic!("the sub-application is in a header: {other:?}"),
         };
-        let number = number(&message.body);
+        let number = self.received[&message.message_id()];
         let newest = self.newest.entry(sub_app).or_insert(number);
         if number < *newest {
             self.inversions += 1;
