@@ -129,10 +129,10 @@ impl Sabotage {
     };
 
     /// Mistakes that the judgement of deliveries once made, with seeds that show them. Two are rare: when a change of the
-    /// simulation gives the seeds another meaning, `simulate --sabotage --bug NAME --seeds 100000` finds new ones.
+    /// simulation gives the seeds another meaning, `simulate --sabotage --bug NAME --seeds 1000000` finds new ones.
     pub(crate) const FOUND: [(u64, Sabotage, Guarantee); 3] = [
         (33, Sabotage::HandleIsForLife, Guarantee::NothingLost),
-        (47_458, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
+        (251_869, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
         (11_118, Sabotage::LateIsNew, Guarantee::NothingMerged),
     ];
 
