@@ -519,6 +519,8 @@ impl Store {
 
     pub(super) fn summary(&self) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
+        // What this transaction has changed so far counts as well.
+        self.tally.write(&self.conn)?;
         let mut tally = self.conn.prepare_cached("SELECT state, events FROM tally")?;
         let mut rows = tally.query([])?;
         while let Some(row) = rows.next()? {

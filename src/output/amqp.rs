@@ -26,7 +26,7 @@ use crate::outcome::{OutputState, PublishOutcome};
 use crate::secret::Secret;
 use crate::times::Times;
 
-/// How many channels publish at once. More than four gave nothing (`benches/README.md`).
+/// How many channels publish at once: enough for several times the cloud's quota (`docs/scaling.md`).
 pub const LANES: usize = 4;
 
 /// Where one broker listens, and who we are there. It prints without the password.

@@ -107,3 +107,24 @@ async fn the_first_of_very_many_equal_events_under_way_is_still_known() {
     }
     assert_eq!(desk.pull(LEASE + 2_000, "later", "a").await, (6, true), "four and five are done");
 }
+
+#[tokio::test]
+async fn a_summary_counts_what_its_own_transaction_changed() {
+    let desk = Desk::new();
+    let operator = desk.sql();
+    // While the writer waits for the lock, requests gather for one transaction.
+    operator.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let before = desk.journal().commits();
+    let first = desk.journal().record(answer(0, &[("h1", "a")]));
+    let second = desk.journal().record(answer(10, &[("h2", "b")]));
+    let summary = desk.journal().summary();
+    let operator_ends = async {
+        tokio::task::yield_now().await;
+        operator.execute_batch("COMMIT").unwrap();
+    };
+    let (first, second, summary, ()) = tokio::join!(first, second, summary, operator_ends);
+    assert_eq!((first.unwrap().len(), second.unwrap().len()), (1, 1));
+    assert!(desk.journal().commits() - before <= 2);
+    assert_eq!(summary.unwrap().received, 2);
+    assert_eq!(number(&desk.sql(), DIFFERS), 0);
+}

@@ -131,14 +131,9 @@ impl Model {
     fn new(configured: u32, sub_apps: u64, counting: Count, seed: u64) -> Self {
         let settings = Settings {
             sub_apps: (0..sub_apps).map(SubAppId).collect(),
-            confirm_after: ConfirmAfter::Publish,
-            window: Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) },
-            max_in_flight: 1024,
-            idle_backoff_min: Duration::from_millis(200),
-            idle_backoff_max: Duration::from_secs(5),
-            publish_attempts: 3,
             requests_per_second: configured,
             seed,
+            ..super::settings()
         };
         let mut model = Self {
             core: Core::new(settings, Moment(BEGIN)),
