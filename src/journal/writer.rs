@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -67,14 +66,13 @@ impl Writer {
         lock: Lock,
         path: PathBuf,
         requests: mpsc::Receiver<Request>,
-        commits: Arc<AtomicU64>,
         times: Arc<Times>,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
         let file = Identity::of(&path)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, file, requests, state, commits, times };
+        let work = Work { store, path, file, requests, state, times };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -105,7 +103,6 @@ struct Work {
     file: Identity,
     requests: mpsc::Receiver<Request>,
     state: watch::Sender<JournalState>,
-    commits: Arc<AtomicU64>,
     times: Arc<Times>,
 }
 
@@ -177,7 +174,6 @@ impl Work {
         self.store.finish()?;
         transaction.commit()?;
         self.times.record(began.elapsed());
-        self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
