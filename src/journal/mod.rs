@@ -10,7 +10,9 @@
 mod damage;
 mod files;
 pub mod probe;
+mod progress;
 pub mod query;
+mod record;
 mod request;
 mod schema;
 mod store;

@@ -113,12 +113,19 @@ impl FromSql for State {
     }
 }
 
-/// Files and tasks are indexed within the hour of their event: each hour that the journal knows is looked into.
-const IN_AN_HOUR: &str = "e.received_at / 3600000 IN (
-    WITH RECURSIVE hour (n) AS (
-        SELECT (SELECT min(received_at) FROM event) / 3600000
-        UNION ALL SELECT n + 1 FROM hour WHERE n < (SELECT max(received_at) FROM event) / 3600000)
-    SELECT n FROM hour)";
+/// Files and tasks are indexed within stretches of events: each that the journal knows is looked into.
+const IN_A_STRETCH: &str = "e.id / 4096 IN (
+    WITH RECURSIVE stretch (n) AS (
+        SELECT (SELECT min(id) FROM event) / 4096
+        UNION ALL SELECT n + 1 FROM stretch WHERE n < (SELECT max(id) FROM event) / 4096)
+    SELECT n FROM stretch)";
+
+/// The events that are not done, in the words of the two indexes that have just these.
+const NOT_DONE: &str = "(
+        SELECT id FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL
+        UNION ALL
+        SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)
+    ) AS n CROSS JOIN event AS e ON e.id = n.id";
 
 /// Which events to list; everything that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -282,17 +289,15 @@ impl Reader {
         let sub_app = filter.sub_app.map(|s| s.0.cast_signed());
         let since = filter.since.map(|t| t.0);
         let (received_at, id) = before.map_or((0, 0), |c| (c.received_at.0, c.id));
-        let mut sql = format!("SELECT {EVENT} FROM event AS e WHERE TRUE");
+        let from = match filter.state {
+            Some(State::Received | State::Published | State::Parked) => NOT_DONE,
+            Some(State::Confirmed) | None => "event AS e",
+        };
+        let mut sql = format!("SELECT {EVENT} FROM {from} WHERE TRUE");
         let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
         if let Some(wanted) = &state {
             sql += " AND e.state = :state";
             values.push((":state", wanted));
-            match filter.state {
-                // The words of the partial indexes.
-                Some(State::Received) => sql += " AND e.state = 'received'",
-                Some(State::Published | State::Parked) => sql += " AND e.state <> 'confirmed'",
-                Some(State::Confirmed) | None => {}
-            }
         }
         if let Some(wanted) = &filter.event_type {
             sql += " AND e.event_type = :event_type";
@@ -303,11 +308,11 @@ impl Reader {
             values.push((":sub_app", wanted));
         }
         if let Some(wanted) = &filter.file_id {
-            sql += &format!(" AND e.file_id = :file AND {IN_AN_HOUR}");
+            sql += &format!(" AND e.file_id = :file AND {IN_A_STRETCH}");
             values.push((":file", wanted));
         }
         if let Some(wanted) = &filter.task_id {
-            sql += &format!(" AND e.task_id = :task AND {IN_AN_HOUR}");
+            sql += &format!(" AND e.task_id = :task AND {IN_A_STRETCH}");
             values.push((":task", wanted));
         }
         if filter.maybe_duplicate {
@@ -409,7 +414,7 @@ impl Reader {
                     "SELECT * FROM (
                          SELECT d.id, d.handle, d.request_id, d.pulled_at, d.lease_until, d.confirmed_at,
                                 coalesce(d.outcome, CASE WHEN d.lease_until <= ?3 THEN 'lapsed' ELSE 'open' END) AS outcome
-                         FROM delivery AS d WHERE d.event = ?1 ORDER BY d.id DESC LIMIT ?2)
+                         FROM every_delivery AS d WHERE d.event = ?1 ORDER BY d.id DESC LIMIT ?2)
                      ORDER BY id",
                 )?
                 .query_map((id, SHOWN_DELIVERIES, WallTime::now().0), delivery_row)?

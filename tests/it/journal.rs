@@ -326,8 +326,7 @@ async fn the_views_have_exactly_these_columns_and_values() {
     desk.journal().parked(vec![(one[3].event, "312 NO_ROUTE".into())]).await.unwrap();
     desk.journal().handle_outcome(vec![one[3].delivery], HandleOutcome::Refused).await.unwrap();
     let sql = desk.sql();
-    sql.execute("UPDATE delivery SET lease_until = ?1 WHERE event = 5", [WallTime::now().0 + 60_000])
-        .unwrap();
+    sql.execute("UPDATE event SET lease_until = ?1 WHERE id = 6", [WallTime::now().0 + 60_000]).unwrap();
 
     let columns =
         |view: &str| texts(&sql, &format!("SELECT name FROM pragma_table_info('{view}')")).join(" ");
@@ -350,12 +349,12 @@ async fn the_views_have_exactly_these_columns_and_values() {
             "2 7 PullComplete f-b t-b published 1 0 1 - 2023-11-14T22:13:20.107Z 2023-11-14T22:13:20.500Z -",
             "3 7 PullComplete f-c t-c received 1 0 1 - 2023-11-14T22:13:20.107Z - -",
             "4 7 PullComplete f-d t-d parked 1 0 1 312 NO_ROUTE 2023-11-14T22:13:20.107Z - -",
-            "5 7 PullComplete f-b t-b received 2 0 1 - 2023-11-14T22:13:20.157Z - -",
+            "6 7 PullComplete f-b t-b received 2 0 1 - 2023-11-14T22:13:20.157Z - -",
         ]
     );
     let digest = event("h2", "b").fingerprint.to_string()[..32].to_owned();
     assert_eq!(
-        texts(&sql, "SELECT message_id FROM event_log WHERE id IN (2, 5) ORDER BY id"),
+        texts(&sql, "SELECT message_id FROM event_log WHERE id IN (2, 6) ORDER BY id"),
         [digest.clone(), format!("{digest}-2")]
     );
     let body = String::from_utf8(event("h1", "a").body.to_vec()).unwrap();
@@ -365,7 +364,7 @@ async fn the_views_have_exactly_these_columns_and_values() {
     let handles = texts(
         &sql,
         "SELECT concat_ws(' ', coalesce(handle, '-'), event_id, pulled_at,
-                          CASE event_id WHEN 5 THEN '*' ELSE lease_until END, outcome, coalesce(confirmed_at, '-'))
+                          CASE event_id WHEN 6 THEN '*' ELSE lease_until END, outcome, coalesce(confirmed_at, '-'))
          FROM handle_log",
     );
     assert_eq!(
@@ -375,8 +374,8 @@ async fn the_views_have_exactly_these_columns_and_values() {
             "h2 2 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z lost -",
             "- 3 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z lapsed -",
             "h4 4 2023-11-14T22:13:20.107Z 2023-11-14T22:13:47.007Z refused -",
+            "h5 6 2023-11-14T22:13:20.157Z * open -",
             "h1 1 2023-11-14T22:13:20.157Z 2023-11-14T22:13:47.057Z lapsed -",
-            "h5 5 2023-11-14T22:13:20.157Z * open -",
         ]
     );
 }

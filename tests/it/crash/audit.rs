@@ -55,7 +55,8 @@ impl Journal {
             events.insert(row.get(0).unwrap(), (row.get(1).unwrap(), row.get(2).unwrap()));
         }
         let (mut leases, mut requests) = (HashMap::<_, Vec<_>>::new(), HashSet::new());
-        let mut rows = file.prepare("SELECT handle, request_id, sent_at, cutoff FROM delivery").unwrap();
+        let mut rows =
+            file.prepare("SELECT handle, request_id, sent_at, cutoff FROM every_delivery").unwrap();
         let mut rows = rows.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             requests.insert(row.get(1).unwrap());

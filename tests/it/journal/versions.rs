@@ -46,6 +46,77 @@ async fn a_journal_of_version_1_goes_on_as_one_of_version_2() {
     let ids = |rows: Vec<EventRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
     assert_eq!(ids(about(Filter { file_id: Some("f-1".into()), ..Filter::default() })), [5, 3, 1]);
     assert_eq!(ids(about(Filter { task_id: Some("t-3".into()), ..Filter::default() })), [5, 3]);
+
+    // New numbers are beyond those of the old events and of the old deliveries.
+    let used = number(&sql, "SELECT max(seq) FROM sqlite_sequence");
+    let new = desk.record(answer(1_000_000, &[("h-new", "new")])).await[0];
+    assert_eq!((new.event.0, new.delivery.0), (used + 1, used + 1));
+    desk.publish(new.event).await;
+    desk.confirm(new.delivery).await;
+    assert_eq!(texts(&sql, "SELECT outcome FROM handle_log WHERE handle = 'h-new'"), ["confirmed"]);
+    assert_eq!(shown(&sql).1.len(), before.1.len() + 1);
+}
+
+#[tokio::test]
+async fn first_deliveries_and_further_ones_are_confirmed_together() {
+    let desk = Desk::new();
+    desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c")])).await;
+    let again = desk.record(answer(LEASE + 1_000, &[("h4", "b"), ("h5", "d")])).await;
+    assert_eq!(again.iter().map(|one| (one.event.0, one.delivery.0)).collect::<Vec<_>>(), [(2, 4), (5, 5)]);
+    for id in [1, 2, 5] {
+        desk.publish(EventId(id)).await;
+    }
+    // The third is confirmed before it is published, as with `confirm_after = "journal"`.
+    let all = [5, 4, 3, 1].map(DeliveryId).to_vec();
+    desk.journal().confirmed(all.clone(), wall(40_000)).await.unwrap();
+    desk.journal().confirmed(all, wall(50_000)).await.unwrap();
+    assert_eq!(desk.event_states(), ["confirmed", "confirmed", "received", "confirmed"]);
+    let handles = |desk: &Desk| {
+        let sql = "SELECT concat_ws(' ', handle, event_id, outcome, substr(confirmed_at, 18)) FROM handle_log ORDER BY handle";
+        texts(&desk.sql(), sql)
+    };
+    assert_eq!(
+        handles(&desk),
+        [
+            "h1 1 confirmed 00.000Z",
+            "h2 2 lapsed",
+            "h3 3 confirmed 00.000Z",
+            "h4 2 confirmed 00.000Z",
+            "h5 5 confirmed 00.000Z"
+        ]
+    );
+    // The answer to the first confirm of the second event comes late: the event's time stays, the handle has its own.
+    desk.confirm(DeliveryId(2)).await;
+    assert_eq!(handles(&desk)[1], "h2 2 confirmed 21.100Z");
+    assert_eq!(number(&desk.sql(), DIFFERS), 0);
+    desk.publish(EventId(3)).await;
+    assert_eq!(desk.event_states()[2], "confirmed");
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_found_by_small_indexes_alone() {
+    let desk = Desk::new();
+    desk.record(answer(0, &[("h1", "a")])).await;
+    let sql = desk.sql();
+    for (looked_for, found_by) in [
+        (
+            "SELECT id FROM event WHERE id / 4096 = 0 AND file_id = 'f'",
+            "event_by_file (<expr>=? AND file_id=?)",
+        ),
+        (
+            "SELECT id FROM event WHERE id / 4096 = 0 AND task_id = 't'",
+            "event_by_task (<expr>=? AND task_id=?)",
+        ),
+        (
+            "SELECT id FROM event WHERE sub_app_id = 7 AND confirmed_at IS NULL",
+            "event_unconfirmed (sub_app_id=?)",
+        ),
+    ] {
+        let plan = sql
+            .query_row(&format!("EXPLAIN QUERY PLAN {looked_for}"), [], |row| row.get::<_, String>(3))
+            .unwrap();
+        assert!(plan.contains(found_by), "{looked_for}: {plan}");
+    }
 }
 
 #[tokio::test]

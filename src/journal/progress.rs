@@ -1,0 +1,308 @@
+//! The SQL of how far events and their deliveries got.
+//!
+//! What came together goes on together, most often: one statement is enough for neighbours. `OR ROLLBACK`, because a
+//! statement for several rows that could fail half-way would keep a copy of each page. A time takes its bytes from the room
+//! that the row has for it, so that the row stays where it is.
+
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::query::State;
+use super::store::Store;
+use super::{Attempt, HandleOutcome, Loaded};
+use crate::clock::{Moment, WallTime};
+use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
+use crate::identity::{DeliveryId, EventId};
+
+impl Store {
+    pub(super) fn attempts(&self, attempts: &[Attempt]) -> rusqlite::Result<()> {
+        let mut statement = self.conn.prepare_cached(
+            "UPDATE event SET attempts = attempts + 1, uncertain = max(uncertain, ?2), reason = ?3 WHERE id = ?1",
+        )?;
+        for attempt in attempts {
+            statement.execute(params![attempt.event.0, attempt.uncertain, attempt.reason])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn published(&self, events: &[(EventId, WallTime)]) -> rusqlite::Result<()> {
+        let mut sorted = events.to_vec();
+        sorted.sort_unstable();
+        for neighbours in sorted.chunk_by(|(a, at), (b, then)| a.0 + 1 == b.0 && at == then) {
+            let (first, last, at) = (neighbours[0].0, neighbours[neighbours.len() - 1].0, neighbours[0].1);
+            let published = self
+                .conn
+                .prepare_cached(
+                    "UPDATE OR ROLLBACK event SET published_at = ?3, room = x'000000000000'
+                     WHERE id BETWEEN ?1 AND ?2 AND published_at IS NULL AND confirmed_at IS NULL AND NOT parked",
+                )?
+                .execute(params![first.0, last.0, at.0])?;
+            self.tally.moved(published, State::Received, State::Published);
+            if published < neighbours.len() {
+                self.published_late(first, last, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for events that are confirmed or parked already.
+    fn published_late(&self, first: EventId, last: EventId, at: WallTime) -> rusqlite::Result<()> {
+        let set = params![first.0, last.0, at.0];
+        let confirmed = self
+            .conn
+            .prepare_cached(
+                "UPDATE OR ROLLBACK event SET published_at = ?3, room = NULL
+                 WHERE id BETWEEN ?1 AND ?2 AND published_at IS NULL AND confirmed_at IS NOT NULL AND NOT parked",
+            )?
+            .execute(set)?;
+        self.tally.moved(confirmed, State::Received, State::Confirmed);
+        self.conn
+            .prepare_cached(
+                "UPDATE OR ROLLBACK event SET published_at = ?3, room = NULL
+                 WHERE id BETWEEN ?1 AND ?2 AND published_at IS NULL AND parked",
+            )?
+            .execute(set)?;
+        Ok(())
+    }
+
+    pub(super) fn parked(&self, events: &[(EventId, String)]) -> rusqlite::Result<()> {
+        // An ack that was committed wins: what the broker has is not given up.
+        let mut park = self.conn.prepare_cached(
+            "UPDATE event SET parked = 1, reason = ?2 WHERE id = ?1 AND published_at IS NULL AND NOT parked",
+        )?;
+        let mut again = self.conn.prepare_cached(
+            "UPDATE event SET reason = ?2 WHERE id = ?1 AND published_at IS NULL AND parked",
+        )?;
+        for (event, reason) in events {
+            if park.execute(params![event.0, reason])? > 0 {
+                self.tally.moved(1, State::Received, State::Parked);
+            } else {
+                again.execute(params![event.0, reason])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn confirmed(&self, deliveries: &[DeliveryId], at: WallTime) -> rusqlite::Result<()> {
+        let mut sorted = deliveries.to_vec();
+        sorted.sort_unstable();
+        for neighbours in sorted.chunk_by(|a, b| a.0 + 1 == b.0) {
+            let (first, last) = (neighbours[0], neighbours[neighbours.len() - 1]);
+            if self.first_deliveries_confirmed(first, last, at)? < neighbours.len() {
+                for delivery in neighbours {
+                    self.one_confirmed(*delivery, at)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For the events among these whose first delivery is the one that confirms them. Returns how many they are.
+    fn first_deliveries_confirmed(
+        &self,
+        first: DeliveryId,
+        last: DeliveryId,
+        at: WallTime,
+    ) -> rusqlite::Result<usize> {
+        let set = params![first.0, last.0, at.0];
+        let done = self
+            .conn
+            .prepare_cached(
+                "UPDATE OR ROLLBACK event SET confirmed_at = ?3, outcome = 1, room = NULL
+                 WHERE id BETWEEN ?1 AND ?2 AND request_id IS NOT NULL
+                   AND confirmed_at IS NULL AND published_at IS NOT NULL AND NOT parked",
+            )?
+            .execute(set)?;
+        self.tally.moved(done, State::Published, State::Confirmed);
+        if i64::try_from(done).unwrap_or(i64::MAX) > last.0 - first.0 {
+            return Ok(done);
+        }
+        // Still to be published, or parked: their state stays.
+        let held = self
+            .conn
+            .prepare_cached(
+                "UPDATE OR ROLLBACK event SET confirmed_at = ?3, outcome = 1, room = x'000000000000'
+                 WHERE id BETWEEN ?1 AND ?2 AND request_id IS NOT NULL
+                   AND confirmed_at IS NULL AND (published_at IS NULL OR parked)",
+            )?
+            .execute(set)?;
+        Ok(done + held)
+    }
+
+    /// One delivery, whichever it is and however often this is said of it.
+    fn one_confirmed(&self, delivery: DeliveryId, at: WallTime) -> rusqlite::Result<()> {
+        self.conn
+            .prepare_cached(
+                "UPDATE delivery SET outcome = 'confirmed', confirmed_at = ?2 WHERE id = ?1 AND outcome IS NOT 'confirmed'",
+            )?
+            .execute(params![delivery.0, at.0])?;
+        let event = self.event_of(delivery)?;
+        if event.is_none() {
+            self.conn
+                .prepare_cached(
+                    "UPDATE event SET outcome = 1, handle_confirmed_at = ?2
+                     WHERE id = ?1 AND request_id IS NOT NULL AND outcome IS NOT 1",
+                )?
+                .execute(params![delivery.0, at.0])?;
+        }
+        self.forgotten_by_the_cloud(event.unwrap_or(delivery.0), at)
+    }
+
+    /// The event of a delivery that has a row of its own. Of the others, it is the event with the same number.
+    fn event_of(&self, delivery: DeliveryId) -> rusqlite::Result<Option<i64>> {
+        self.conn
+            .prepare_cached("SELECT event FROM delivery WHERE id = ?1")?
+            .query_row([delivery.0], |row| row.get(0))
+            .optional()
+    }
+
+    fn forgotten_by_the_cloud(&self, event: i64, at: WallTime) -> rusqlite::Result<()> {
+        let done = self
+            .conn
+            .prepare_cached(
+                "UPDATE event SET confirmed_at = ?2, room = NULL
+                 WHERE id = ?1 AND confirmed_at IS NULL AND published_at IS NOT NULL AND NOT parked",
+            )?
+            .execute(params![event, at.0])?;
+        self.tally.moved(done, State::Published, State::Confirmed);
+        if done == 0 {
+            self.conn
+                .prepare_cached(
+                    "UPDATE event SET confirmed_at = ?2, room = x'000000000000'
+                     WHERE id = ?1 AND confirmed_at IS NULL AND (published_at IS NULL OR parked)",
+                )?
+                .execute(params![event, at.0])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_outcome(
+        &self,
+        deliveries: &[DeliveryId],
+        outcome: HandleOutcome,
+    ) -> rusqlite::Result<()> {
+        let (code, name) = match outcome {
+            HandleOutcome::Refused => (2, "refused"),
+            HandleOutcome::Lost => (3, "lost"),
+        };
+        // A lost answer can be followed by a clear one; what is known for certain stays.
+        let mut first = self.conn.prepare_cached(
+            "UPDATE event SET outcome = ?2 WHERE id = ?1 AND request_id IS NOT NULL AND (outcome IS NULL OR outcome = 3)",
+        )?;
+        let mut further = self.conn.prepare_cached(
+            "UPDATE delivery SET outcome = ?2 WHERE id = ?1 AND (outcome IS NULL OR outcome = 'lost')",
+        )?;
+        for id in deliveries {
+            // No event has the number of a further delivery.
+            if first.execute(params![id.0, code])? == 0 {
+                further.execute(params![id.0, name])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle(
+        &self,
+        sub_app: SubAppId,
+        received_before: Moment,
+        at: WallTime,
+    ) -> rusqlite::Result<u64> {
+        let events = self
+            .conn
+            .prepare_cached(
+                "SELECT id FROM event INDEXED BY event_unconfirmed
+                 WHERE sub_app_id = ?1 AND confirmed_at IS NULL AND (published_at IS NOT NULL OR parked)
+                   AND coalesce((SELECT boot <> ?2 OR delivery.received_at < ?3 FROM delivery
+                                 WHERE event = event.id ORDER BY delivery.id DESC LIMIT 1),
+                                boot <> ?2 OR arrived_at < ?3)",
+            )?
+            .query_map(params![sub_app.0.cast_signed(), self.boot, received_before.0.cast_signed()], |row| {
+                row.get(0)
+            })?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        let mut first = self.conn.prepare_cached(
+            "UPDATE event SET outcome = 4 WHERE id = ?1 AND request_id IS NOT NULL AND outcome IS NULL",
+        )?;
+        let mut further = self
+            .conn
+            .prepare_cached("UPDATE delivery SET outcome = 'settled' WHERE event = ?1 AND outcome IS NULL")?;
+        for id in &events {
+            self.forgotten_by_the_cloud(*id, at)?;
+            first.execute([id])?;
+            further.execute([id])?;
+        }
+        Ok(events.len() as u64)
+    }
+
+    pub(super) fn load(&self, after: EventId, limit: u32) -> rusqlite::Result<Vec<Loaded>> {
+        let loaded = self
+            .conn
+            .prepare_cached(
+                "WITH received (id) AS (
+                     SELECT * FROM (
+                         SELECT id FROM event INDEXED BY event_unconfirmed
+                         WHERE confirmed_at IS NULL AND published_at IS NULL AND NOT parked AND id > ?1
+                         ORDER BY id LIMIT ?2)
+                     UNION ALL
+                     SELECT * FROM (
+                         SELECT id FROM event INDEXED BY event_left
+                         WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)
+                           AND parked = 0 AND published_at IS NULL AND id > ?1
+                         ORDER BY id LIMIT ?2))
+                 SELECT e.id AS event, e.occurrence, e.attempts + 1 AS attempts, e.redeliveries > 0 AS redelivered,
+                        e.confirmed_at IS NOT NULL AS confirmed, e.sub_app_id, e.event_type, e.file_id, e.task_id,
+                        e.fingerprint, c.body,
+                        iif(d.id IS NULL, e.handle, d.handle) AS handle,
+                        iif(d.id IS NULL, e.request_id, d.request_id) AS request_id,
+                        iif(d.id IS NULL, e.received_at, d.pulled_at) AS pulled_at
+                 FROM (SELECT id FROM received ORDER BY id LIMIT ?2) AS r
+                      CROSS JOIN event AS e ON e.id = r.id
+                      CROSS JOIN content AS c ON c.event = e.id
+                      LEFT JOIN delivery AS d ON d.id = (SELECT max(id) FROM delivery WHERE event = e.id)
+                 ORDER BY e.id",
+            )?
+            .query_map(params![after.0, limit], loaded)?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut attempt =
+            self.conn.prepare_cached("UPDATE event SET attempts = attempts + 1 WHERE id = ?1")?;
+        for one in &loaded {
+            attempt.execute([one.event.0])?;
+        }
+        Ok(loaded)
+    }
+
+    pub(super) fn release(&self, event: EventId) -> rusqlite::Result<bool> {
+        let released = self
+            .conn
+            .prepare_cached(
+                "UPDATE event SET parked = 0, attempts = 0, reason = NULL WHERE id = ?1 AND parked RETURNING state",
+            )?
+            .query_row([event.0], |row| row.get(0))
+            .optional()?;
+        if let Some(state) = released {
+            self.tally.moved(1, State::Parked, state);
+        }
+        Ok(released.is_some())
+    }
+}
+
+fn loaded(row: &Row<'_>) -> rusqlite::Result<Loaded> {
+    Ok(Loaded {
+        event: EventId(row.get("event")?),
+        occurrence: row.get("occurrence")?,
+        attempts: row.get("attempts")?,
+        redelivered: row.get("redelivered")?,
+        pulled_at: WallTime(row.get("pulled_at")?),
+        request_id: row.get("request_id")?,
+        confirmed: row.get("confirmed")?,
+        content: Event {
+            sub_app: SubAppId(row.get::<_, i64>("sub_app_id")?.cast_unsigned()),
+            body: Bytes::copy_from_slice(row.get_ref("body")?.as_bytes()?),
+            handle: row.get::<_, Option<_>>("handle")?.map(EventHandle),
+            event_type: row.get("event_type")?,
+            file_id: row.get("file_id")?,
+            task_id: row.get("task_id")?,
+            fingerprint: Fingerprint(row.get("fingerprint")?),
+        },
+    })
+}

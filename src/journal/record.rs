@@ -1,0 +1,307 @@
+//! The SQL that judges what an answer brought, and records it.
+
+use std::sync::LazyLock;
+
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row, Statement, params};
+
+use super::Answer;
+use super::query::State;
+use super::store::Store;
+use super::tally::Tally;
+use crate::clock::{Moment, WallTime};
+use crate::event::{Event, EventHandle, Fingerprint};
+use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
+
+/// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
+const NEWEST_OCCURRENCES: u32 = 16;
+/// Leases lapse in the order of their deliveries: the newest tell whether all have lapsed.
+const NEWEST_DELIVERIES: u32 = 64;
+/// Events that one statement inserts, when there are so many: what the cloud hands out at most.
+const ROWS: usize = 16;
+
+/// The statement that inserts one event, and the one for [`ROWS`]. The room is for two times of six bytes. `OR ROLLBACK`: a
+/// statement for several rows that could fail half-way would keep a copy of each page.
+static INSERT_EVENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
+    [1, ROWS].map(|rows| {
+        let row = format!("(x'000000000000000000000000'{})", ", ?".repeat(18));
+        format!(
+            "INSERT OR ROLLBACK INTO event (room, fingerprint_head, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
+                                            received_at, attempts, uncertain, reason, handle, request_id, boot, sent_at, cutoff,
+                                            arrived_at, lease_until)
+             VALUES {}",
+            vec![row; rows].join(", ")
+        )
+    })
+});
+
+/// What the judgement of a delivery needs of one occurrence.
+struct Occurrence {
+    event: EventId,
+    occurrence: u32,
+    progress: Progress,
+    attempts: u32,
+}
+
+impl Store {
+    pub(super) fn record(&self, answer: &Answer) -> rusqlite::Result<Vec<Recorded>> {
+        let mut scribe =
+            Scribe { conn: &self.conn, boot: self.boot, tally: &self.tally, answer, new: Vec::new() };
+        let mut recorded = Vec::with_capacity(answer.events.len());
+        for event in &answer.events {
+            // It may be compared with one that came in the same answer.
+            if scribe.new.iter().any(|(_, new)| new.event.fingerprint == event.fingerprint) {
+                scribe.insert(&mut recorded)?;
+            }
+            let one = scribe.judge(event, &recorded)?;
+            recorded.push(one);
+        }
+        scribe.insert(&mut recorded)?;
+        Ok(recorded)
+    }
+}
+
+/// Records the events of one answer.
+struct Scribe<'a> {
+    conn: &'a Connection,
+    /// This boot's row in `boot`: moments of other boots are not comparable.
+    boot: i64,
+    tally: &'a Tally,
+    answer: &'a Answer,
+    /// New events that have no row and no number yet, and which of the answer's results are theirs.
+    new: Vec<(usize, New<'a>)>,
+}
+
+/// A new event.
+struct New<'a> {
+    event: &'a Event,
+    occurrence: u32,
+    uncertain: bool,
+}
+
+impl<'a> Scribe<'a> {
+    /// Judges one event. A new one gets its number by [`Self::insert`].
+    fn judge(&mut self, event: &'a Event, recorded: &[Recorded]) -> rusqlite::Result<Recorded> {
+        let occurrences = self.occurrences(&event.fingerprint)?;
+        let known = occurrences
+            .iter()
+            .map(|o| {
+                Ok(Known {
+                    occurrence: o.occurrence,
+                    confirmed: o.progress.confirmed,
+                    taken: recorded.iter().any(|r| r.event == o.event),
+                    leases: self.leases(o.event)?,
+                })
+            })
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let late = self.answer.lease.lapsed(self.answer.received_at);
+        match classify(&known, event.handle.as_ref(), late) {
+            Verdict::New { occurrence } => {
+                // An idle answer is no proof while another relay holds the event: this may be that event once more.
+                let uncertain = known.iter().any(|k| k.confirmed && k.was_settled());
+                self.new.push((recorded.len(), New { event, occurrence, uncertain }));
+                Ok(Recorded {
+                    event: EventId(0),
+                    delivery: DeliveryId(0),
+                    occurrence,
+                    redelivered: false,
+                    progress: Progress::default(),
+                    attempts: u32::from(self.answer.publish_now),
+                })
+            }
+            Verdict::Redelivery { occurrence } => {
+                let again = occurrences
+                    .iter()
+                    .find(|o| o.occurrence == occurrence)
+                    .expect("a redelivery is one of the occurrences that it was compared with");
+                self.conn
+                    .prepare_cached("UPDATE event SET redeliveries = redeliveries + 1 WHERE id = ?1")?
+                    .execute([again.event.0])?;
+                Ok(Recorded {
+                    event: again.event,
+                    delivery: self.insert_delivery(event, again.event)?,
+                    occurrence,
+                    redelivered: true,
+                    progress: again.progress,
+                    attempts: again.attempts,
+                })
+            }
+        }
+    }
+
+    /// The occurrences that a delivery with this fingerprint can be, in their order.
+    ///
+    /// That is every unconfirmed one and the newest few: when the cloud forgets that it confirmed an answer with several
+    /// equal events, each of them comes again under its handle.
+    fn occurrences(&self, fingerprint: &Fingerprint) -> rusqlite::Result<Vec<Occurrence>> {
+        let occurrence = |row: &Row<'_>| {
+            Ok(Occurrence {
+                event: EventId(row.get(0)?),
+                occurrence: row.get(1)?,
+                progress: Progress { published: row.get(2)?, parked: row.get(3)?, confirmed: row.get(4)? },
+                attempts: row.get(5)?,
+            })
+        };
+        let mut newest = self.conn.prepare_cached(
+            "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+             FROM event INDEXED BY event_by_fingerprint
+             WHERE fingerprint_head = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3",
+        )?;
+        let rows =
+            newest.query_map(params![head(fingerprint), fingerprint.0, NEWEST_OCCURRENCES], occurrence)?;
+        let mut occurrences = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        // Most events have one. Where there are as many as were asked for, some unconfirmed ones may be older; the first
+        // occurrence is not in that index, so that it is looked up by its number.
+        if let Some(oldest) = occurrences.last().map(|o| o.occurrence)
+            && occurrences.len() >= NEWEST_OCCURRENCES as usize
+        {
+            let mut older = self.conn.prepare_cached(
+                "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+                 FROM event INDEXED BY event_open_again
+                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL AND occurrence > 1 AND occurrence < ?3
+                 UNION ALL
+                 SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+                 FROM event INDEXED BY event_by_fingerprint
+                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND occurrence = 1 AND confirmed_at IS NULL AND 1 < ?3",
+            )?;
+            let rows = older.query_map(params![head(fingerprint), fingerprint.0, oldest], occurrence)?;
+            for row in rows {
+                occurrences.push(row?);
+            }
+        }
+        occurrences.sort_unstable_by_key(|o| o.occurrence);
+        Ok(occurrences)
+    }
+
+    fn leases(&self, event: EventId) -> rusqlite::Result<Vec<KnownLease>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, handle, boot, cutoff, lease_until, outcome IS 'confirmed' FROM delivery WHERE event = ?1
+             UNION ALL
+             SELECT id, handle, boot, cutoff, lease_until, outcome IS 1 FROM event WHERE id = ?1 AND request_id IS NOT NULL
+             ORDER BY 1 DESC LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
+            let lapsed = if row.get::<_, i64>(2)? == self.boot {
+                moment(row.get(3)?) <= self.answer.received_at
+            } else {
+                // The boot clock began anew; the wall clock is all that both boots share.
+                WallTime(row.get(4)?) <= self.answer.pulled_at
+            };
+            let handle = row.get::<_, Option<_>>(1)?.map(EventHandle);
+            Ok(KnownLease { delivery: DeliveryId(row.get(0)?), handle, lapsed, confirmed: row.get(5)? })
+        })?;
+        rows.collect()
+    }
+
+    /// Inserts the rows of the new events, and tells their results which numbers they have.
+    fn insert(&mut self, recorded: &mut [Recorded]) -> rusqlite::Result<()> {
+        let new = std::mem::take(&mut self.new);
+        let (by_sixteen, rest) = new.as_chunks::<ROWS>();
+        let groups = by_sixteen.iter().map(|group| group.as_slice()).chain(rest.chunks(1));
+        let mut content =
+            self.conn.prepare_cached("INSERT OR ROLLBACK INTO content (event, body) VALUES (?1, ?2)")?;
+        for group in groups {
+            let first = self.insert_events(group)?;
+            for ((index, New { event, .. }), id) in group.iter().zip(first..) {
+                content.execute(params![id, Text(&event.body)])?;
+                recorded[*index].event = EventId(id);
+                // The number of an event is that of its first delivery as well.
+                recorded[*index].delivery = DeliveryId(id);
+                self.tally.came(State::Received);
+            }
+        }
+        Ok(())
+    }
+
+    /// Inserts one event or [`ROWS`]. Returns the number of the first; the others follow it.
+    fn insert_events(&self, new: &[(usize, New<'_>)]) -> rusqlite::Result<i64> {
+        let [one, many] = &*INSERT_EVENTS;
+        let mut statement = self.conn.prepare_cached(if new.len() == 1 { one } else { many })?;
+        let mut values = Values { statement: &mut statement, bound: 0 };
+        let answer = self.answer;
+        for (_, New { event, occurrence, uncertain }) in new {
+            let reason =
+                uncertain.then_some("an equal event before it was settled without the cloud's answer");
+            values.add(head(&event.fingerprint))?;
+            values.add(event.fingerprint.0)?;
+            values.add(occurrence)?;
+            values.add(event.sub_app.0.cast_signed())?;
+            values.add(&event.event_type)?;
+            values.add(&event.file_id)?;
+            values.add(&event.task_id)?;
+            values.add(answer.pulled_at.0)?;
+            values.add(answer.publish_now)?;
+            values.add(uncertain)?;
+            values.add(reason)?;
+            values.add(event.handle.as_ref().map(|h| &h.0))?;
+            values.add(&answer.request_id)?;
+            values.add(self.boot)?;
+            values.add(answer.lease.sent_at.0.cast_signed())?;
+            values.add(answer.lease.cutoff.0.cast_signed())?;
+            values.add(answer.received_at.0.cast_signed())?;
+            values.add(answer.lease_until.0)?;
+        }
+        statement.raw_execute()?;
+        // AUTOINCREMENT gives each row of a statement the number after that of the row before.
+        Ok(self.conn.last_insert_rowid() + 1 - i64::try_from(new.len()).unwrap_or(i64::MAX))
+    }
+
+    /// A delivery after the first.
+    fn insert_delivery(&mut self, event: &Event, id: EventId) -> rusqlite::Result<DeliveryId> {
+        // From the sequence of the events: first deliveries and further ones have an order among each other.
+        let number: i64 = self
+            .conn
+            .prepare_cached("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'event' RETURNING seq")?
+            .query_row([], |row| row.get(0))?;
+        self.conn
+            .prepare_cached(
+                "INSERT INTO delivery (id, event, handle, request_id, boot, sent_at, cutoff, received_at, pulled_at, lease_until)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                number,
+                id.0,
+                event.handle.as_ref().map(|h| &h.0),
+                self.answer.request_id,
+                self.boot,
+                self.answer.lease.sent_at.0.cast_signed(),
+                self.answer.lease.cutoff.0.cast_signed(),
+                self.answer.received_at.0.cast_signed(),
+                self.answer.pulled_at.0,
+                self.answer.lease_until.0,
+            ])?;
+        Ok(DeliveryId(number))
+    }
+}
+
+/// The values of a statement's parameters, in their order.
+struct Values<'a, 'c> {
+    statement: &'a mut Statement<'c>,
+    bound: usize,
+}
+
+impl Values<'_, '_> {
+    fn add(&mut self, value: impl ToSql) -> rusqlite::Result<()> {
+        self.bound += 1;
+        self.statement.raw_bind_parameter(self.bound, value)
+    }
+}
+
+/// The small key of a fingerprint.
+fn head(fingerprint: &Fingerprint) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = fingerprint.0;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn moment(stored: i64) -> Moment {
+    Moment(stored.cast_unsigned())
+}
+
+/// Bytes that are stored as text, as they are.
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
