@@ -211,9 +211,6 @@ impl Journal {
         let (lock, path) = files::prepare(&options.path)?;
         let store = store::Store::open(&path)?;
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
-        if !store.is_seen_through() {
-            damage::look_on(path.clone(), requests.downgrade());
-        }
         let times = Arc::new(Times::new());
         let (writer, state) = Writer::start(store, lock, path, queue, times.clone())?;
         Ok((Self { requests, state, times }, writer))

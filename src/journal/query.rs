@@ -114,10 +114,10 @@ impl FromSql for State {
 }
 
 /// Files and tasks are indexed within stretches of events: each that the journal knows is looked into.
-const IN_A_STRETCH: &str = "e.id / 4096 IN (
+const IN_A_STRETCH: &str = "e.id / 512 IN (
     WITH RECURSIVE stretch (n) AS (
-        SELECT (SELECT min(id) FROM event) / 4096
-        UNION ALL SELECT n + 1 FROM stretch WHERE n < (SELECT max(id) FROM event) / 4096)
+        SELECT (SELECT min(id) FROM event) / 512
+        UNION ALL SELECT n + 1 FROM stretch WHERE n < (SELECT max(id) FROM event) / 512)
     SELECT n FROM stretch)";
 
 /// The events that are not done, in the words of the two indexes that have just these.

@@ -60,8 +60,6 @@ pub(super) enum Request {
         slot: Slot<u64>,
     },
     Summary(Slot<Summary>),
-    /// The file is damaged, in SQLite's words: found by a look, not by a need.
-    Damaged(String),
     /// Runs a statement on the writer's own connection.
     #[cfg(test)]
     Sql(&'static str, Slot<()>),
@@ -86,7 +84,6 @@ impl Request {
             Self::Release(event, slot) => slot.keep(store.release(*event)?),
             Self::Prune { before, limit, slot } => slot.keep(store.prune(*before, *limit)?),
             Self::Summary(slot) => slot.keep(store.summary()?),
-            Self::Damaged(damage) => return Err(super::damage::corrupt(damage)),
             #[cfg(test)]
             Self::Sql(sql, slot) => slot.keep(store.sql(sql)?),
         }
@@ -107,7 +104,6 @@ impl Request {
             Self::Release(..) => "release",
             Self::Prune { .. } => "prune",
             Self::Summary(_) => "summary",
-            Self::Damaged(_) => "damaged",
             #[cfg(test)]
             Self::Sql(..) => "sql",
         }
@@ -126,7 +122,6 @@ impl Request {
             Self::Load { slot, .. } => slot.send(),
             Self::Release(_, slot) => slot.send(),
             Self::Summary(slot) => slot.send(),
-            Self::Damaged(_) => {}
             #[cfg(test)]
             Self::Sql(_, slot) => slot.send(),
         }

@@ -109,7 +109,7 @@ FROM delivery;
 /// - Most events are delivered once: the first delivery has its place in the event's row, and only others have rows of their
 ///   own. Events of version 1 keep theirs in `delivery`; nothing here rewrites a table.
 /// - Two partial indexes stand for three. An event enters `event_unconfirmed` once and leaves it once.
-/// - Files and tasks are found within a stretch of 4,096 events, so that the entries of new events are neighbours.
+/// - Files and tasks are found within a stretch of 512 events, so that the entries of new events are neighbours.
 /// - The counts are written once for each transaction, by the writer.
 const VERSION_2: &str = "
 DROP TRIGGER event_came;
@@ -138,8 +138,8 @@ ALTER TABLE event ADD COLUMN room                BLOB;    -- what the times take
 CREATE INDEX event_unconfirmed ON event (sub_app_id, received_at) WHERE confirmed_at IS NULL;
 CREATE INDEX event_left        ON event (parked) WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked);
 CREATE INDEX event_open_again  ON event (fingerprint_head) WHERE confirmed_at IS NULL AND occurrence > 1;
-CREATE INDEX event_by_file     ON event (id / 4096, file_id) WHERE file_id IS NOT NULL;
-CREATE INDEX event_by_task     ON event (id / 4096, task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX event_by_file     ON event (id / 512, file_id) WHERE file_id IS NOT NULL;
+CREATE INDEX event_by_task     ON event (id / 512, task_id) WHERE task_id IS NOT NULL;
 
 CREATE VIEW every_delivery AS
 SELECT id, id AS event, handle, request_id, boot, sent_at, cutoff, arrived_at AS received_at, received_at AS pulled_at, lease_until,

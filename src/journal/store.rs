@@ -28,8 +28,6 @@ pub(super) struct Store {
     /// This boot's row in `boot`: moments of other boots are not comparable.
     pub(super) boot: i64,
     pub(super) tally: Tally,
-    /// Whether all pages have been looked at.
-    seen_through: bool,
 }
 
 impl Store {
@@ -42,14 +40,13 @@ impl Store {
             code => OpenError::Failed { path: path.to_owned(), cause, next_step: next_step(code) },
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let seen_through;
         let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         // A file that is refused stays as it is: the end of the last connection would fold the WAL into it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
         match schema::examine(&conn).map_err(failed)? {
             Found::Version(version) => {
-                seen_through = damage::look(&conn, damage::LIMIT_AT_START).map_err(failed)?;
+                damage::look(&mut conn, damage::LIMIT_AT_START).map_err(failed)?;
                 if !configure(&conn, version == 0).map_err(failed)? {
                     let problem =
                         "its file system has no shared memory for SQLite's WAL: move it to a local disk";
@@ -67,12 +64,7 @@ impl Store {
         }
         let boot = begin_process(&mut conn).map_err(failed)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-        Ok(Self { conn, boot, tally: Tally::default(), seen_through })
-    }
-
-    /// Whether the start had the time to look at all pages.
-    pub(super) fn is_seen_through(&self) -> bool {
-        self.seen_through
+        Ok(Self { conn, boot, tally: Tally::default() })
     }
 
     /// Opens the transaction that the other methods run in.

@@ -128,7 +128,7 @@ impl Shell {
             let now = Moment::now();
             for Arrived { input, call } in &inputs {
                 if let Some(call) = call {
-                    self.report.call(call);
+                    self.report.call(now, call);
                 }
                 self.report.input(now, input);
             }

@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::event::SubAppId;
 use crate::identity::EventId;
 use crate::lease::Window;
-use crate::outcome::PublishOutcome;
+use crate::outcome::{CallFailure, PublishOutcome};
 use crate::vod::{Action, CallError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
@@ -29,13 +29,27 @@ pub(super) struct Report {
     stats: Arc<Stats>,
     window: Window,
     answers: HashMap<PullId, (SubAppId, Arc<str>)>,
-    /// Why calls fail now, by whose and which they are: the code, and all of it for people.
-    failing: BTreeMap<(SubAppId, &'static str), (String, Arc<str>)>,
+    /// Why calls fail now, by whose and which they are.
+    failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
     since: Progress,
     /// When progress was told last.
     told_at: Option<Moment>,
 }
+
+/// Calls that fail without one in between that succeeds.
+#[derive(Debug)]
+struct Failing {
+    code: String,
+    /// All of it, for people.
+    words: Arc<str>,
+    since: Moment,
+    /// Whether the log says so.
+    told: bool,
+}
+
+/// Throttled calls are how the pace is found, and no news until nothing else has happened for so long.
+const THROTTLED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What has been done since it was told last.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,25 +89,27 @@ impl Report {
     }
 
     /// A call ended: transitions are said, not attempts.
-    pub(super) fn call(&mut self, call: &CallEnded) {
+    pub(super) fn call(&mut self, now: Moment, call: &CallEnded) {
         let CallEnded { sub_app, action, error } = call;
-        let key = (*sub_app, action.name());
-        match error {
-            None => {
-                if self.failing.remove(&key).is_some() {
-                    info!(%sub_app, action = action.name(), "calls succeed again");
-                }
+        let (key, action) = ((*sub_app, action.name()), action.name());
+        let Some(error) = error else {
+            if self.failing.remove(&key).is_some_and(|was| was.told) {
+                info!(%sub_app, action, "calls succeed again");
             }
-            Some(error) => {
-                let words = format!("sub-application {sub_app}: {error}").into();
-                let said = self.failing.insert(key, (error.code.clone(), words));
-                if said.is_none_or(|(code, _)| code != error.code) {
-                    let next_step = error.next_step();
-                    let action = action.name();
-                    warn!(%sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
-                }
-            }
+            return;
+        };
+        let before = self.failing.remove(&key);
+        let since = before.as_ref().map_or(now, |was| was.since);
+        let was_told = before.as_ref().is_some_and(|was| was.told);
+        let is_known = was_told && before.is_some_and(|was| was.code == error.code);
+        let is_pace = error.failure == CallFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
+        if !is_known && !is_pace {
+            let next_step = error.next_step();
+            warn!(%sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
         }
+        let words = format!("sub-application {sub_app}: {error}").into();
+        self.failing
+            .insert(key, Failing { code: error.code.clone(), words, since, told: was_told || !is_pace });
     }
 
     pub(super) fn input(&mut self, now: Moment, input: &Input) {
@@ -219,11 +235,51 @@ impl Report {
             return Some(Arc::clone(&self.refused.newest));
         }
         let failing = |wanted: Action| {
-            let found = self.failing.iter().find(|((_, action), _)| *action == wanted.name());
-            found.map(|(_, (_, words))| Arc::clone(words))
+            let mut told = self.failing.iter().filter(|(_, failing)| failing.told);
+            let found = told.find(|((_, action), _)| *action == wanted.name());
+            found.map(|(_, failing)| Arc::clone(&failing.words))
         };
         // A confirm that failed is no trouble any more when no handle is left to be confirmed.
         let confirms = || (load.handles > 0).then(|| failing(Action::ConfirmEvents)).flatten();
         failing(Action::PullEvents).or_else(confirms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(failure: Option<(CallFailure, &str)>) -> CallEnded {
+        let action = Action::PullEvents;
+        let error = failure.map(|(failure, code)| CallError {
+            failure,
+            code: code.to_owned(),
+            message: "words".to_owned(),
+            request_id: None,
+            action,
+            may_have_acted: false,
+        });
+        CallEnded { sub_app: SubAppId(0), action, error }
+    }
+
+    #[test]
+    fn throttled_calls_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        let mut report = Report::new(Arc::new(Stats::new()), window);
+        let throttled = call(Some((CallFailure::Throttled, "RequestLimitExceeded")));
+        for second in 0..9 {
+            report.call(Moment(second * 1_000), &throttled);
+            assert_eq!(report.trouble(Load::default()), None);
+        }
+        report.call(Moment(9_500), &call(None));
+        report.call(Moment(12_000), &throttled);
+        report.call(Moment(21_900), &throttled);
+        assert_eq!(report.trouble(Load::default()), None, "one has succeeded in between");
+        report.call(Moment(22_000), &throttled);
+        assert!(report.trouble(Load::default()).is_some());
+        report.call(Moment(23_000), &call(None));
+        assert_eq!(report.trouble(Load::default()), None);
+        report.call(Moment(24_000), &call(Some((CallFailure::Transient, "timeout"))));
+        assert!(report.trouble(Load::default()).is_some(), "other failures are told at once");
     }
 }

@@ -100,11 +100,11 @@ async fn what_is_under_way_is_found_by_small_indexes_alone() {
     let sql = desk.sql();
     for (looked_for, found_by) in [
         (
-            "SELECT id FROM event WHERE id / 4096 = 0 AND file_id = 'f'",
+            "SELECT id FROM event WHERE id / 512 = 0 AND file_id = 'f'",
             "event_by_file (<expr>=? AND file_id=?)",
         ),
         (
-            "SELECT id FROM event WHERE id / 4096 = 0 AND task_id = 't'",
+            "SELECT id FROM event WHERE id / 512 = 0 AND task_id = 't'",
             "event_by_task (<expr>=? AND task_id=?)",
         ),
         (
