@@ -6,7 +6,7 @@
 //! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
-//! - [`times`]: how long things take.
+//! - [`times`]: how long things take; [`legs`]: how each leg of the way stands; [`pulse`]: signs of life of the loops; [`reason`]: the stable names of what can be wrong.
 //! - [`crash`]: where a test build can be made to die.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
 //! - [`vod`]: the client of the cloud's API.
@@ -30,9 +30,12 @@ pub mod event;
 pub mod identity;
 pub mod journal;
 pub mod lease;
+pub mod legs;
 pub mod ops;
 pub mod outcome;
 pub mod output;
+pub mod pulse;
+pub mod reason;
 pub mod relay;
 pub mod secret;
 pub mod times;

@@ -3,6 +3,30 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::reason::Reason;
+
+/// What keeps a part from its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Its stable name.
+    pub reason: Reason,
+    /// What happened this time, for people, with the next step.
+    pub words: Arc<str>,
+}
+
+impl Trouble {
+    /// A trouble in these words.
+    pub fn new(reason: Reason, words: impl Into<Arc<str>>) -> Self {
+        Self { reason, words: words.into() }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.reason, self.words)
+    }
+}
+
 /// What became of one publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an outcome that nobody looks at is a lost event"]
@@ -48,6 +72,17 @@ impl PublishOutcome {
             Self::Unsent => "unsent",
         }
     }
+
+    /// Why the broker does not have it, where it said so or did not answer.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Acked | Self::Unsent => None,
+            Self::Nacked => Some(Reason::PublishNacked),
+            Self::Returned { .. } => Some(Reason::PublishReturned),
+            Self::ChannelError { .. } => Some(Reason::PublishRefused),
+            Self::Unknown { .. } => Some(Reason::PublishUnanswered),
+        }
+    }
 }
 
 /// Whether the output can take events.
@@ -56,9 +91,9 @@ pub enum OutputState {
     /// Connected, topology proven, not blocked.
     Up,
     /// The broker refuses publishes for now (`connection.blocked`): a memory or disk alarm.
-    Blocked(Arc<str>),
+    Blocked(Trouble),
     /// Not connected, or the topology is not as it must be.
-    Down(Arc<str>),
+    Down(Trouble),
 }
 
 /// Whether the journal can commit.
@@ -67,7 +102,7 @@ pub enum JournalState {
     /// The last commit succeeded.
     Up,
     /// Commits fail (disk full, I/O error); the writer keeps its work and tries again.
-    Down(Arc<str>),
+    Down(Trouble),
 }
 
 /// What kind of failure a call to the cloud met, by what the caller will do about it.
@@ -97,6 +132,18 @@ impl CallFailure {
             Self::Transient => "transient",
             Self::Refused => "refused",
             Self::Configuration => "configuration",
+        }
+    }
+
+    /// The trouble that it is when it lasts.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Throttled => Reason::Throttled,
+            Self::Credentials => Reason::CredentialsRejected,
+            Self::Clock => Reason::ClockWrong,
+            Self::Transient => Reason::CloudUnreachable,
+            Self::Refused => Reason::RequestRejected,
+            Self::Configuration => Reason::AccountWrong,
         }
     }
 }

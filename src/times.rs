@@ -1,13 +1,24 @@
 //! How long something takes, as a histogram that one side fills and others read.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 /// A histogram of durations, in microseconds, good to a hundredth of each value.
-#[derive(Debug)]
-pub struct Times(Mutex<Histogram<u64>>);
+///
+/// What is recorded goes to the metric of the same times as well, if a recorder is at work.
+pub struct Times {
+    histogram: Mutex<Histogram<u64>>,
+    metric: metrics::Histogram,
+}
+
+impl fmt::Debug for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Times").field(&self.quantiles()).finish()
+    }
+}
 
 /// What a histogram says at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,25 +33,19 @@ pub struct Quantiles {
     pub max_us: u64,
 }
 
-impl Default for Times {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Times {
-    /// Nothing recorded.
-    pub fn new() -> Self {
+    /// Nothing recorded; what will be goes to this metric, too.
+    pub fn of(metric: &'static str) -> Self {
         // Whatever takes longer than an hour counts as an hour. Two digits keep the histogram at some ten kilobytes.
-        Self(Mutex::new(
-            Histogram::new_with_max(3_600_000_000, 2).expect("the bounds are constants that fit"),
-        ))
+        let histogram = Histogram::new_with_max(3_600_000_000, 2).expect("the bounds are constants that fit");
+        Self { histogram: Mutex::new(histogram), metric: metrics::histogram!(metric) }
     }
 
     /// Records that something took so long.
     pub fn record(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.lock().saturating_record(micros);
+        self.metric.record(took);
     }
 
     /// What has been recorded so far.
@@ -59,7 +64,7 @@ impl Times {
 
     fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
         // A figure half written is still a figure.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.histogram.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_what_was_recorded() {
-        let times = Times::new();
+        let times = Times::of("a_metric");
         assert_eq!(times.quantiles(), Quantiles::default());
         for micros in 1..=100 {
             times.record(Duration::from_micros(micros));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
 use crate::ops::logging::LoggingError;
+use crate::reason::Reason;
 
 /// The exit codes. Those above 2 are the ones of sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +47,20 @@ pub struct Failure {
     exit: Exit,
     error: Box<dyn Error + Send + Sync>,
     next: Option<String>,
+    code: Option<Reason>,
 }
 
 impl Failure {
     /// An error, and the code that it ends the program with.
     pub fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { exit, error: error.into(), next: None }
+        Self { exit, error: error.into(), next: None, code: None }
+    }
+
+    /// Its name in the catalogue, where it has one.
+    #[must_use]
+    pub fn code(mut self, code: Reason) -> Self {
+        self.code = Some(code);
+        self
     }
 
     /// What the operator can do about it.
@@ -97,8 +106,11 @@ impl Failure {
             }
             cause = error.source();
         }
-        match &self.next {
-            Some(step) => writeln!(out, "  next: {step}"),
+        if let Some(step) = &self.next {
+            writeln!(out, "  next: {step}")?;
+        }
+        match self.code {
+            Some(code) => writeln!(out, "  code: {code}"),
             None => Ok(()),
         }
     }
@@ -106,7 +118,7 @@ impl Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        Self::new(Exit::Configuration, errors)
+        Self::new(Exit::Configuration, errors).code(Reason::ConfigurationWrong)
     }
 }
 

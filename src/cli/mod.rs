@@ -7,6 +7,7 @@ mod emulate;
 pub mod events;
 pub mod exit;
 mod run;
+mod status;
 pub mod trigger;
 
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Check(check::Args),
+    Status(status::Args),
     /// Be a local VOD that the vendor's SDKs, and the relay, can talk to
     Emulate(emulate::EmulateArgs),
     /// Put events into an emulator's queue
@@ -60,6 +62,7 @@ impl Cli {
             Command::Trigger(args) => Ok(runtime()?.block_on(trigger::run(args)).map(|()| Exit::Done)?),
             Command::Events(command) => events::run(&command, config),
             Command::Check(args) => check::run(&args, config),
+            Command::Status(args) => status::run(&args, config),
             Command::Completions(args) => completions::run(&args),
         }
     }

@@ -1,35 +1,44 @@
 //! `run`: the relay, until a signal ends it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::exit::{Exit, Failure};
+use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
 use crate::config::{Config, environment};
 use crate::journal::OpenError;
-use crate::ops::logging;
+use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
+use crate::ops::{http, logging, status, switch};
+use crate::reason::Reason;
+use crate::vod;
 
 /// How often the service manager hears how things stand.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// While the journal is opened and migrated, the service manager is asked for this much more time, twice as often.
+const START_EXTENSION: Duration = Duration::from_secs(30);
 
-/// Relay events until SIGTERM or SIGINT; a second one ends the process at once
+/// Relay events until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(path, environment())?;
     logging::init(config.log.format.into(), &config.log.level)?;
-    super::runtime()?.block_on(relay(&config))
+    // Before the first part that counts.
+    let metrics = Metrics::install().map_err(|error| Failure::new(Exit::Bug, error))?;
+    super::runtime()?.block_on(relay(config, path, metrics))
 }
 
-async fn relay(config: &Config) -> Result<Exit, Failure> {
+async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<Exit, Failure> {
     let mut manager = ServiceManager::new();
-    let places = app::places(config);
+    let places = app::places(&config);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         endpoint = %config.vod.endpoint,
@@ -37,17 +46,26 @@ async fn relay(config: &Config) -> Result<Exit, Failure> {
         journal = %config.journal.path.display(),
         "vodrelay starts"
     );
-    let running = Running::start(config, places).await?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let running = start(&config, places, &mut manager).await?;
     let watch = running.watch();
     drain_on_signal(running.drain())?;
+    let mut supervisor = Supervisor::new(
+        running.watch(),
+        config.health.ready_limit,
+        config.health.exit_after,
+        Some(metrics.clone()),
+    );
+    let windows = Windows::open(&config, metrics, &supervisor).await?;
+    let mut reload = running.reload(config);
     // Ready means at work. A broker or a cloud that is away is waited for: their state is in the status line.
     manager.ready();
     let drain = running.drain();
     let ended = {
         let mut ended = std::pin::pin!(running.wait());
-        let mut period = tokio::time::interval(STATUS_PERIOD);
-        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut stopping = false;
+        let mut looks = tokio::time::interval(supervisor::PERIOD);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut stopping, mut told) = (false, None);
         loop {
             tokio::select! {
                 ended = &mut ended => break ended,
@@ -56,10 +74,29 @@ async fn relay(config: &Config) -> Result<Exit, Failure> {
                     manager.stopping();
                     info!("drain begins: nothing more is pulled, what is in flight is finished");
                 }
-                _ = period.tick() => manager.status(&watch.status()),
+                Some(()) = hangups.recv(), if !stopping => {
+                    manager.reloading();
+                    reload.apply(Config::load(path, environment())).await;
+                    manager.ready();
+                }
+                _ = looks.tick() => {
+                    let look = supervisor.look();
+                    if look.live {
+                        manager.alive();
+                    }
+                    if told.is_none_or(|at: Instant| at.elapsed() >= STATUS_PERIOD) {
+                        told = Some(Instant::now());
+                        manager.status(&look.line);
+                    }
+                    if let Some(trouble) = look.stuck.filter(|_| !stopping) {
+                        error!(code = %trouble.reason, reason = %trouble.words, "the process ends, so that it is started anew");
+                        break Err(AppError::Stuck(trouble));
+                    }
+                }
             }
         }
     };
+    windows.close().await;
     let snapshot = ended?;
     let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
     let (commit, publish) = (watch.commit_times(), watch.publish_times());
@@ -74,6 +111,67 @@ async fn relay(config: &Config) -> Result<Exit, Failure> {
         "vodrelay has stopped"
     );
     Ok(Exit::Done)
+}
+
+/// Starts the relay. A large journal takes its time to be migrated, of which the service manager is told.
+async fn start(
+    config: &Config,
+    places: vod::Places,
+    manager: &mut ServiceManager,
+) -> Result<Running, AppError> {
+    let mut started = std::pin::pin!(Running::start(config, places));
+    let mut waits = tokio::time::interval(START_EXTENSION / 2);
+    waits.tick().await;
+    loop {
+        tokio::select! {
+            started = &mut started => return started,
+            _ = waits.tick() => {
+                manager.extend_start(START_EXTENSION);
+                manager.status("opening the journal; one of an older version is migrated, which can take minutes");
+            }
+        }
+    }
+}
+
+/// Whatever shows the relay's state to others.
+struct Windows {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Windows {
+    /// Opens what the configuration asks for. A port that is taken is an error: an operator who is not told would rely on
+    /// pages that are another program's. A status socket is a convenience, and its want a warning.
+    async fn open(config: &Config, metrics: Metrics, supervisor: &Supervisor) -> Result<Self, Failure> {
+        let code = Reason::ListenerFailed;
+        let stop = CancellationToken::new();
+        let mut tasks = Vec::new();
+        if let Some(address) = config.http.listen {
+            let opened = http::spawn(address, metrics, supervisor.verdict(), stop.clone()).await;
+            let (address, task) = opened.map_err(|error| Failure::new(Exit::Temporary, error).code(code))?;
+            info!(%address, "serving /metrics, /livez and /readyz");
+            tasks.push(task);
+        }
+        if let Some(path) = &config.status.socket {
+            match status::spawn(path, supervisor.document(), stop.clone()) {
+                Ok(task) => tasks.push(task),
+                Err(error) => warn!(%code, %error, "`vodrelay status` cannot ask this relay"),
+            }
+        }
+        if let Some(url) = &config.health.dead_mans_switch_url {
+            let task = switch::spawn(url.expose().clone(), supervisor.verdict(), stop.clone());
+            tasks.push(task.map_err(|error| Failure::new(Exit::Failure, error))?);
+        }
+        Ok(Self { stop, tasks })
+    }
+
+    async fn close(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            // A reader of a page is not waited for.
+            let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
+        }
+    }
 }
 
 /// The first SIGTERM or SIGINT begins the drain, the second one ends the process.
@@ -100,18 +198,29 @@ pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
-        let exit = match &error {
-            AppError::Credentials(_)
-            | AppError::Client(_)
-            | AppError::RoutingKey(_)
-            | AppError::Unbound { .. } => Exit::Configuration,
-            AppError::Journal(OpenError::InUse { .. } | OpenError::Failed { .. }) => Exit::Temporary,
-            // An operator has to do something about each of these; starting again would only repeat them.
-            AppError::Journal(_) => Exit::Configuration,
-            AppError::Output(_) | AppError::Relay(_) | AppError::Writer(_) | AppError::Maintenance(_) => {
-                Exit::Failure
+        let (exit, code) = match &error {
+            AppError::Credentials(_) => (Exit::Configuration, Some(Reason::NoCredentials)),
+            AppError::Client(_) | AppError::RoutingKey(_) | AppError::Unbound { .. } => {
+                (Exit::Configuration, Some(Reason::ConfigurationWrong))
             }
+            AppError::Journal(error) => {
+                let exit = match error {
+                    OpenError::InUse { .. } | OpenError::Failed { .. } => Exit::Temporary,
+                    // An operator has to do something about each of these; starting again would only repeat them.
+                    _ => Exit::Configuration,
+                };
+                (exit, Some(error.reason()))
+            }
+            AppError::Writer(error) => (Exit::Failure, Some(error.reason())),
+            AppError::Stuck(trouble) => (Exit::Failure, Some(trouble.reason)),
+            AppError::Output(_) => (Exit::Failure, Some(Reason::NoPublish)),
+            AppError::Maintenance(_) => (Exit::Failure, Some(Reason::Maintenance)),
+            AppError::Relay(_) => (Exit::Failure, None),
         };
-        Self::new(exit, error)
+        let failure = Self::new(exit, error);
+        match code {
+            Some(code) => failure.code(code),
+            None => failure,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::value::Value;
-use super::{Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, Topology};
+use super::{Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, SwitchUrl, Topology};
 use crate::secret::Secret;
 
 /// A key of the configuration.
@@ -106,6 +106,15 @@ pub(super) const KEYS: &[Key] = &[
     key("journal", "retention", |c, v| {
         v.duration(RETENTION_MIN).map(|retention| c.journal.retention = retention)
     }),
+    key("http", "listen", |c, v| v.optional_socket_address().map(|listen| c.http.listen = listen)),
+    key("health", "ready_limit", |c, v| {
+        v.duration(Duration::from_secs(1)).map(|limit| c.health.ready_limit = limit)
+    }),
+    key("health", "exit_after", |c, v| v.duration(Duration::ZERO).map(|after| c.health.exit_after = after)),
+    key("health", "dead_mans_switch_url", |c, v| {
+        v.optional_url().map(|url| c.health.dead_mans_switch_url = url.map(SwitchUrl))
+    }),
+    key("status", "socket", |c, v| v.optional_path().map(|socket| c.status.socket = socket)),
     key("log", "format", |c, v| v.one_of(LOG_FORMATS).map(|format| c.log.format = format)),
     key("log", "level", |c, v| v.log_level().map(|level| c.log.level = level)),
 ];

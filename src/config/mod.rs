@@ -3,11 +3,13 @@
 //! [`Config`] holds checked values only. `keys` is the one list of keys: the file, the environment, the messages and the
 //! tests all read it, so that a new key is a field, a default, a line there and a line in `config.example.toml`.
 
+mod changes;
 mod keys;
 mod load;
 mod value;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use url::Url;
 use crate::event::SubAppId;
 use crate::secret::Secret;
 
+pub use changes::{Change, changes};
 pub use load::{ConfigError, ConfigErrors, environment};
 
 /// Where the configuration is looked for when nobody names a file.
@@ -34,6 +37,12 @@ pub struct Config {
     pub amqp: Amqp,
     /// The durable record.
     pub journal: Journal,
+    /// The pages for machines.
+    pub http: Http,
+    /// When something is wrong.
+    pub health: Health,
+    /// The state for people.
+    pub status: Status,
     /// What the program says about itself.
     pub log: Log,
 }
@@ -261,6 +270,70 @@ impl Default for Journal {
             path: PathBuf::from("/var/lib/vodrelay/journal.db"),
             retention: Duration::from_secs(30 * 24 * 60 * 60),
         }
+    }
+}
+
+/// `[http]`: `/metrics`, `/livez` and `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where to listen; nowhere when empty.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))) }
+    }
+}
+
+/// `[health]`: when something is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// How long work may wait without a step before a leg is not ready.
+    pub ready_limit: Duration,
+    /// How long work may wait without any step before the process ends; zero: it never does.
+    pub exit_after: Duration,
+    /// What is called every minute while all is well.
+    pub dead_mans_switch_url: Option<SwitchUrl>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            ready_limit: Duration::from_secs(60),
+            exit_after: Duration::from_secs(600),
+            dead_mans_switch_url: None,
+        }
+    }
+}
+
+/// The dead man's switch's address. Its path is most often a token, so that it prints without it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SwitchUrl(Url);
+
+impl SwitchUrl {
+    /// The whole address, for the one place that calls it.
+    pub fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SwitchUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/***", self.0.origin().ascii_serialization())
+    }
+}
+
+/// `[status]`: the state for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The socket that `vodrelay status` asks; none when empty.
+    pub socket: Option<PathBuf>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { socket: Some(PathBuf::from("/run/vodrelay/status.sock")) }
     }
 }
 

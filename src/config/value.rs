@@ -4,7 +4,7 @@
 //! hold a secret: what follows a stray `?` or `,` in a password looks like a parameter or a scheme.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -115,6 +115,37 @@ impl Value<'_> {
                 None => format!("cannot be {:?}; it is one of {}", told(&text), quoted(words())),
             }
         })
+    }
+
+    /// An address to listen at, or nothing.
+    pub(super) fn optional_socket_address(&self) -> Parsed<Option<SocketAddr>> {
+        let text = self.text()?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| {
+            format!("cannot be {:?}; write an IP address with its port, like \"127.0.0.1:9464\"", told(&text))
+        })
+    }
+
+    /// An address to call, or nothing. It may hold a token: no error repeats it.
+    pub(super) fn optional_url(&self) -> Parsed<Option<Url>> {
+        let text = self.text()?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let url = self.url()?;
+        let loopback = match url.host() {
+            None => return Err("has no host; write it like \"https://alarm.example/token\"".to_owned()),
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        };
+        match url.scheme() {
+            "https" => Ok(Some(url)),
+            "http" if loopback => Ok(Some(url)),
+            _ => Err("must begin with https://; http:// is for loopback hosts only".to_owned()),
+        }
     }
 
     /// The API's address.

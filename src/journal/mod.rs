@@ -29,6 +29,8 @@ use crate::event::{Event, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::Lease;
 use crate::outcome::JournalState;
+use crate::pulse::Pulse;
+use crate::reason::Reason;
 use crate::times::Times;
 use request::{Request, Slot};
 pub use writer::{WriteError, Writer};
@@ -99,6 +101,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Its name in the catalogue.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::InUse { .. } => Reason::JournalInUse,
+            Self::Unusable { .. } | Self::Newer { .. } => Reason::JournalUnusable,
+            Self::Damaged { .. } => Reason::JournalDamaged,
+            Self::Failed { cause, .. } => store::reason(cause.sqlite_error_code()),
+        }
+    }
+
     fn unusable(path: &Path, problem: impl Into<String>) -> Self {
         Self::Unusable { path: path.to_owned(), problem: problem.into() }
     }
@@ -197,6 +209,7 @@ pub struct Journal {
     requests: mpsc::Sender<Request>,
     state: watch::Receiver<JournalState>,
     times: Arc<Times>,
+    pulse: Pulse,
 }
 
 impl Journal {
@@ -211,9 +224,10 @@ impl Journal {
         let (lock, path) = files::prepare(&options.path)?;
         let store = store::Store::open(&path)?;
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
-        let times = Arc::new(Times::new());
-        let (writer, state) = Writer::start(store, lock, path, queue, times.clone())?;
-        Ok((Self { requests, state, times }, writer))
+        let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
+        let pulse = Pulse::new("journal");
+        let (writer, state) = Writer::start(store, lock, path, queue, times.clone(), pulse.clone())?;
+        Ok((Self { requests, state, times, pulse }, writer))
     }
 
     /// Whether the last commit succeeded.
@@ -224,6 +238,11 @@ impl Journal {
     /// How long transactions take, from the first statement to the end of the sync.
     pub fn commit_times(&self) -> Arc<Times> {
         Arc::clone(&self.times)
+    }
+
+    /// The writer's sign of life.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// How many transactions were committed since the journal was opened.

@@ -359,6 +359,17 @@ impl Reader {
         }
     }
 
+    /// How many events were received at this time or later.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::Unreadable`].
+    pub fn received_since(&self, time: WallTime) -> Result<u64, QueryError> {
+        let count = "SELECT count(*) FROM event WHERE received_at >= ?1";
+        let events: i64 = self.read(|conn| conn.query_row(count, [time.0], |row| row.get(0)))?;
+        Ok(events.cast_unsigned())
+    }
+
     /// How many events are in each state.
     ///
     /// # Errors

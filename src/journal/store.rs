@@ -12,6 +12,7 @@ use super::tally::Tally;
 use super::{OpenError, Summary};
 use crate::clock::{WallTime, boot_id};
 use crate::crash;
+use crate::reason::Reason;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -135,6 +136,20 @@ impl Store {
     #[cfg(test)]
     pub(super) fn sql(&self, sql: &str) -> rusqlite::Result<()> {
         self.conn.execute_batch(sql)
+    }
+}
+
+/// Which trouble a failure is.
+pub(super) fn reason(code: Option<ErrorCode>) -> Reason {
+    match code {
+        Some(ErrorCode::DiskFull) => Reason::DiskFull,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Reason::JournalLocked,
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            Reason::JournalNotWritable
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::JournalDamaged,
+        Some(ErrorCode::SystemIoFailure) => Reason::JournalIo,
+        _ => Reason::JournalFailed,
     }
 }
 

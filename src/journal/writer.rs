@@ -12,9 +12,11 @@ use tracing::{error, info};
 use super::OpenError;
 use super::files::{Identity, Lock};
 use super::request::Request;
-use super::store::{Store, next_step};
+use super::store::{Store, next_step, reason};
 use crate::crash;
-use crate::outcome::JournalState;
+use crate::outcome::{JournalState, Trouble};
+use crate::pulse::Pulse;
+use crate::reason::Reason;
 use crate::times::Times;
 
 /// Requests that share one commit at most.
@@ -53,6 +55,15 @@ pub enum WriteError {
     },
 }
 
+impl WriteError {
+    /// Its name in the catalogue.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Fatal { cause, .. } | Self::GaveUp { cause, .. } => reason(cause.sqlite_error_code()),
+        }
+    }
+}
+
 /// The writer thread, to be joined at the end.
 #[derive(Debug)]
 #[must_use = "a writer that nobody joins can be cut off in the middle of a commit"]
@@ -67,12 +78,13 @@ impl Writer {
         path: PathBuf,
         requests: mpsc::Receiver<Request>,
         times: Arc<Times>,
+        pulse: Pulse,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
         let file = Identity::of(&path)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, file, requests, state, times };
+        let work = Work { store, path, file, requests, state, times, pulse };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -104,6 +116,7 @@ struct Work {
     requests: mpsc::Receiver<Request>,
     state: watch::Sender<JournalState>,
     times: Arc<Times>,
+    pulse: Pulse,
 }
 
 impl Work {
@@ -119,11 +132,13 @@ impl Work {
                     Err(_) => break,
                 }
             }
+            self.pulse.beat();
             self.commit_at_last(&mut batch)?;
             for request in batch.drain(..) {
                 crash::point("committed", request.name());
                 request.reply();
             }
+            self.pulse.rest();
         }
         Ok(())
     }
@@ -142,11 +157,12 @@ impl Work {
             };
             let code = cause.sqlite_error_code();
             if !may_pass(code) {
-                self.state.send_replace(JournalState::Down(format!("failed for good: {cause}").into()));
-                error!(path = %self.path.display(), error = %cause, "journal failed for good");
+                let trouble = Trouble::new(reason(code), format!("failed for good: {cause}"));
+                error!(code = %trouble.reason, path = %self.path.display(), error = %cause, "journal failed for good");
+                self.state.send_replace(JournalState::Down(trouble));
                 return Err(WriteError::Fatal { path: self.path.clone(), cause });
             }
-            self.down(format!("{cause}: {}", next_step(code)).into());
+            self.down(Trouble::new(reason(code), format!("{cause}: {}", next_step(code))));
             if self.wait(pause / 2 + pause.mul_f64(fastrand::f64() / 2.0), &mut alone_since) {
                 return Err(WriteError::GaveUp {
                     path: self.path.clone(),
@@ -190,6 +206,8 @@ impl Work {
             if left.is_zero() {
                 return false;
             }
+            // What is away is waited for, and that is no standstill.
+            self.pulse.beat();
             thread::sleep(left.min(LOOK_UP));
         }
     }
@@ -205,15 +223,15 @@ impl Work {
         }
     }
 
-    fn down(&self, reason: Arc<str>) {
-        let state = JournalState::Down(reason.clone());
+    fn down(&self, trouble: Trouble) {
+        let state = JournalState::Down(trouble.clone());
         let changed = self.state.send_if_modified(|was| {
             let changed = *was != state;
             *was = state;
             changed
         });
         if changed {
-            error!(path = %self.path.display(), %reason, "journal cannot commit; its work is kept and tried again");
+            error!(code = %trouble.reason, path = %self.path.display(), reason = %trouble.words, "journal cannot commit; its work is kept and tried again");
         }
     }
 }
@@ -292,7 +310,8 @@ mod tests {
         let is_down = |s: &JournalState| matches!(s, JournalState::Down(_));
         let down = tokio::time::timeout(BOUND, state.wait_for(is_down)).await.unwrap().unwrap().clone();
         let JournalState::Down(reason) = down else { unreachable!() };
-        assert!(reason.contains("full") && reason.contains("free space"), "{reason}");
+        assert_eq!(reason.reason, Reason::DiskFull);
+        assert!(reason.words.contains("full") && reason.words.contains("free space"), "{reason}");
         operator.execute_batch("DROP TABLE ballast").unwrap();
         for call in calls {
             let recorded = tokio::time::timeout(BOUND, call).await.unwrap().unwrap().unwrap();

@@ -5,13 +5,14 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
+use super::troubles;
 use crate::clock::WallTime;
 
 /// How a log line looks.
@@ -67,6 +68,7 @@ const NOISE: [&str; 6] = ["amq_protocol_tcp", "async_rs", "hyper", "hyper_util",
 const SILENT: &str = "lapin=off";
 
 static HANDLE: OnceLock<Handle> = OnceLock::new();
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Starts the log of this process. A process has one: later calls return the first one's handle and change nothing.
 ///
@@ -83,10 +85,29 @@ pub fn init(format: Format, level: &str) -> Result<Handle, LoggingError> {
     let format = stderr.resolve(format);
     let filter = filter(level).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
     let layer = layer(format, stderr.colours()).map_err(LoggingError::Journald)?;
-    match Registry::default().with(layer.with_filter(filter)).try_init() {
-        Ok(()) => Ok(*HANDLE.get_or_init(|| Handle { format })),
+    let (filter, reloadable) = reload::Layer::new(filter);
+    // What is told with a code is counted whatever the operator wants to read.
+    let troubles = troubles::Collector.with_filter(LevelFilter::WARN);
+    match Registry::default().with(layer.with_filter(filter)).with(troubles).try_init() {
+        Ok(()) => {
+            let _ = FILTER.set(reloadable);
+            Ok(*HANDLE.get_or_init(|| Handle { format }))
+        }
         // Two threads may have come this far; the loser uses the winner's log.
         Err(_) => HANDLE.get().copied().ok_or(LoggingError::Taken),
+    }
+}
+
+/// Changes the level of the log of this process.
+///
+/// # Errors
+///
+/// [`LoggingError::Level`]; the log stays as it was.
+pub fn set_level(level: &str) -> Result<(), LoggingError> {
+    let new = filter(level).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
+    match FILTER.get() {
+        Some(reloadable) => reloadable.reload(new).map_err(|_| LoggingError::Taken),
+        None => Err(LoggingError::Taken),
     }
 }
 

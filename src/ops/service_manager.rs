@@ -3,6 +3,7 @@
 //! Without `NOTIFY_SOCKET` nobody listens, and nothing is sent.
 
 use std::io;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::warn;
@@ -12,12 +13,14 @@ use tracing::warn;
 pub struct ServiceManager {
     status: String,
     failed: bool,
+    /// Whether the service manager waits for signs of life (`WatchdogSec=`).
+    watchdog: bool,
 }
 
 impl ServiceManager {
     /// The line, with nothing said yet.
     pub fn new() -> Self {
-        Self::default()
+        Self { watchdog: sd_notify::watchdog_enabled().is_some(), ..Self::default() }
     }
 
     /// The program has begun its work.
@@ -28,6 +31,29 @@ impl ServiceManager {
     /// The program finishes what is in flight, and then ends.
     pub fn stopping(&mut self) {
         self.send(NotifyState::Stopping);
+    }
+
+    /// The configuration is being read again; [`Self::ready`] ends it (sd_notify(3), `RELOADING=1`).
+    pub fn reloading(&mut self) {
+        let monotonic = NotifyState::monotonic_usec_now().ok();
+        let sent = match monotonic {
+            Some(now) => sd_notify::notify(&[NotifyState::Reloading, now]),
+            None => sd_notify::notify(&[NotifyState::Reloading]),
+        };
+        self.sent(sent);
+    }
+
+    /// The start takes longer, and goes on: so much more time from now on.
+    pub fn extend_start(&mut self, by: Duration) {
+        let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
+        self.send(NotifyState::ExtendTimeoutUsec(micros));
+    }
+
+    /// Every loop has made progress: the watchdog may wait on.
+    pub fn alive(&mut self) {
+        if self.watchdog {
+            self.send(NotifyState::Watchdog);
+        }
     }
 
     /// How things stand, in one line. Said only when it differs from what was said last.
@@ -41,7 +67,10 @@ impl ServiceManager {
     }
 
     fn send(&mut self, state: NotifyState<'_>) {
-        let sent: io::Result<()> = sd_notify::notify(&[state]);
+        self.sent(sd_notify::notify(&[state]));
+    }
+
+    fn sent(&mut self, sent: io::Result<()>) {
         match sent {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {

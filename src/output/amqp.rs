@@ -22,7 +22,9 @@ pub use super::message::{Format, RoutingKeyTemplate};
 pub use super::probe::{Step, probe};
 pub use super::tls::TlsFiles;
 use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
-use crate::outcome::{OutputState, PublishOutcome};
+use crate::outcome::{OutputState, PublishOutcome, Trouble};
+use crate::pulse::Pulse;
+use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::times::Times;
 
@@ -152,9 +154,9 @@ impl Options {
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
     let queues = if options.in_order { options.lanes } else { 1 };
-    let (output, Ends { queues, state, times }) =
-        channel(OutputState::Down("not connected yet".into()), queues);
-    let owner = Owner { options: Arc::new(options), queues, state, times, shutdown };
+    let (output, Ends { queues, state, times, pulse }) =
+        channel(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "not connected yet")), queues);
+    let owner = Owner { options: Arc::new(options), queues, state, times, pulse, shutdown };
     let task = tokio::spawn(async move {
         owner.run().await;
         Ok(())
@@ -174,6 +176,7 @@ struct Owner {
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
     times: Arc<Times>,
+    pulse: Pulse,
     shutdown: CancellationToken,
 }
 
@@ -200,35 +203,40 @@ impl Owner {
                         backoff.reset();
                     }
                 }
-                Err(reason) => self.say(OutputState::Down(reason.into())),
+                Err(trouble) => self.say(OutputState::Down(trouble)),
             }
+            self.pulse.beat();
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = refuse(&self.queues) => break,
                 () = tokio::time::sleep(backoff.next()) => {}
             }
         }
+        self.pulse.rest();
         refuse_the_rest(&self.queues);
-        self.say(OutputState::Down("stopped".into()));
+        self.say(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "stopped")));
     }
 
     /// One round over the brokers, from the one after the last that was tried.
-    async fn connect(&self, turn: &mut usize) -> Result<(Link, Vec<Channel>), String> {
-        let mut reasons: Vec<String> = Vec::new();
+    async fn connect(&self, turn: &mut usize) -> Result<(Link, Vec<Channel>), Trouble> {
+        let mut troubles: Vec<(String, Reason)> = Vec::new();
         for _ in &self.options.urls {
             let address = &self.options.urls[*turn % self.options.urls.len()];
             *turn += 1;
+            self.pulse.beat();
             match link::establish(address, &self.options).await {
                 Ok(established) => return Ok(established),
-                Err(error) => reasons.push(error.to_string()),
+                Err(error) => troubles.push((error.to_string(), error.reason())),
             }
         }
         // In the order of the configuration, so that the same trouble has the same text in every round.
-        reasons.sort();
-        Err(if reasons.is_empty() {
-            "no URL is configured; name at least one".to_owned()
-        } else {
-            reasons.join("; ")
+        troubles.sort();
+        let words: Vec<&str> = troubles.iter().map(|(words, _)| words.as_str()).collect();
+        // Of several, the one that an operator has to mend: an address that nobody listens at may be a node that is down.
+        let worst = troubles.iter().map(|(_, reason)| *reason).max();
+        Err(match worst {
+            Some(reason) => Trouble::new(reason, words.join("; ")),
+            None => Trouble::new(Reason::ConfigurationWrong, "no URL is configured; name at least one"),
         })
     }
 
@@ -258,6 +266,7 @@ impl Owner {
         let mut look = tokio::time::interval(Duration::from_secs(1));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let lost = loop {
+            self.pulse.beat();
             tokio::select! {
                 () = self.shutdown.cancelled() => break None,
                 Some(reason) = troubles.recv() => break Some(reason),
@@ -265,7 +274,8 @@ impl Owner {
                     Some(lapin::Event::ConnectionBlocked(reason)) => {
                         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
                         blocked_sender.send_replace(true);
-                        self.say(OutputState::Blocked(format!("RabbitMQ refuses publishes for now: {reason}").into()));
+                        let words = format!("RabbitMQ refuses publishes for now: {reason}");
+                        self.say(OutputState::Blocked(Trouble::new(Reason::BrokerBlocked, words)));
                     }
                     Some(lapin::Event::ConnectionUnblocked) => {
                         blocked_sender.send_replace(false);
@@ -289,8 +299,10 @@ impl Owner {
         if let Some(reason) = &lost {
             // In this order: whoever sees the state go down can be sure that no lane takes another job.
             dead.cancel();
-            self.say(OutputState::Down(reason.as_str().into()));
+            self.say(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, reason.as_str())));
         }
+        // The lanes have time limits of their own.
+        self.pulse.rest();
         // At shutdown the lanes finish their batches, or give up after the time limit of a publish; `troubles` has room
         // for a word of each.
         while let Some(ended) = lanes.join_next().await {
@@ -320,8 +332,12 @@ impl Owner {
         match &state {
             // Said already, with the broker's name.
             OutputState::Up => {}
-            OutputState::Blocked(reason) => tracing::warn!(%reason, "the output is blocked"),
-            OutputState::Down(reason) => tracing::warn!(%reason, "the output is down"),
+            OutputState::Blocked(Trouble { reason: code, words }) => {
+                tracing::warn!(%code, reason = %words, "the output is blocked");
+            }
+            OutputState::Down(Trouble { reason: code, words }) => {
+                tracing::warn!(%code, reason = %words, "the output is down");
+            }
         }
     }
 }

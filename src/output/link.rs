@@ -16,6 +16,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use super::amqp::{Address, Options};
 use super::tls::{self, TlsError};
 use super::topology::{self, TopologyError};
+use crate::reason::Reason;
 
 /// Why there is no connection. The caller tries again whatever it is; an operator reads the text.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,20 @@ pub(super) enum LinkError {
     Handshake { address: String, reason: String, hint: &'static str },
     #[error("{address}: {source}")]
     Topology { address: String, source: TopologyError },
+}
+
+impl LinkError {
+    /// Which trouble it is when it lasts.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::NoHost { .. } | Self::Unreachable { .. } | Self::Silent { .. } | Self::Handshake { .. } => {
+                Reason::BrokerUnreachable
+            }
+            Self::Tls { .. } | Self::TlsSetup { .. } => Reason::BrokerTls,
+            Self::Login { .. } | Self::VirtualHost { .. } => Reason::BrokerLogin,
+            Self::Topology { .. } => Reason::BrokerTopology,
+        }
+    }
 }
 
 /// A connected socket that can be cut off at any time.

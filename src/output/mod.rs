@@ -27,6 +27,7 @@ use crate::clock::WallTime;
 use crate::event::{Event, MessageId};
 use crate::identity::EventId;
 use crate::outcome::{OutputState, PublishOutcome};
+use crate::pulse::Pulse;
 use crate::times::Times;
 
 /// One event on its way out.
@@ -64,6 +65,7 @@ pub struct Output {
     queues: Arc<[async_channel::Sender<Job>]>,
     state: watch::Receiver<OutputState>,
     times: Arc<Times>,
+    pulse: Pulse,
 }
 
 impl Output {
@@ -84,6 +86,11 @@ impl Output {
     /// Whether events can be taken now; every change is seen.
     pub fn state(&self) -> watch::Receiver<OutputState> {
         self.state.clone()
+    }
+
+    /// The sign of life of the task that owns the connection.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// How long publishes take, from the batch's first frame to the answer. A line of standard output takes part in none.
@@ -153,15 +160,17 @@ struct Ends {
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
     times: Arc<Times>,
+    pulse: Pulse,
 }
 
 /// Makes the two sides of an output with so many queues.
 fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     let (senders, receivers): (Vec<_>, _) = (0..queues.max(1)).map(|_| async_channel::unbounded()).unzip();
     let (state_sender, state) = watch::channel(initial);
-    let times = Arc::new(Times::new());
-    let output = Output { queues: senders.into(), state, times: Arc::clone(&times) };
-    (output, Ends { queues: receivers, state: state_sender, times })
+    let times = Arc::new(Times::of("vodrelay_publish_seconds"));
+    let pulse = Pulse::new("output");
+    let output = Output { queues: senders.into(), state, times: Arc::clone(&times), pulse: pulse.clone() };
+    (output, Ends { queues: receivers, state: state_sender, times, pulse })
 }
 
 /// Closes the queues and answers what is left in them. It never left this process.

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, RoutingKeyTemplate, headers};
 use super::{Ends, Error, Job, Message, Output, answer_all, channel, refuse_the_rest, unknown};
-use crate::outcome::{OutputState, PublishOutcome};
+use crate::outcome::{OutputState, PublishOutcome, Trouble};
+use crate::reason::Reason;
 
 /// What the output needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub fn spawn_to(
             Ok(()) => "stopped".to_owned(),
             Err(error) => with_source(error),
         };
-        state.send_replace(OutputState::Down(reason.into()));
+        state.send_replace(OutputState::Down(Trouble::new(Reason::NoPublish, reason)));
         result
     });
     (output, task)
@@ -104,7 +105,8 @@ async fn run(
                 }
                 () = tokio::time::sleep(PATIENCE), if *state.borrow() == OutputState::Up => {
                     tracing::warn!("the output is blocked: nobody reads standard output");
-                    state.send_replace(OutputState::Blocked("nobody reads standard output".into()));
+                    let trouble = Trouble::new(Reason::NoPublish, "nobody reads standard output");
+                    state.send_replace(OutputState::Blocked(trouble));
                 }
             }
         };

@@ -16,6 +16,7 @@ use crate::event::SubAppId;
 use crate::identity::{DeliveryId, EventId};
 use crate::journal::{Answer, Attempt, Closed, HandleOutcome, Journal};
 use crate::lease::{Lease, Window};
+use crate::outcome::Trouble;
 
 /// How many commits are asked for before the first of them is answered.
 const ASKED_MAX: usize = 256;
@@ -33,7 +34,7 @@ pub(super) enum Work {
     },
     Published(Vec<EventId>),
     Attempts(Vec<FailedAttempt>),
-    Parked(Vec<(EventId, Arc<str>)>),
+    Parked(Vec<(EventId, Trouble)>),
     Confirmed(Vec<DeliveryId>),
     LetGo(Vec<DeliveryId>, LetGo),
     Settle {
@@ -120,7 +121,11 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
             let events = failed.iter().map(|attempt| attempt.event).collect();
             let attempts = failed
                 .into_iter()
-                .map(|FailedAttempt { event, uncertain, reason }| Attempt { event, uncertain, reason })
+                .map(|FailedAttempt { event, uncertain, trouble }| Attempt {
+                    event,
+                    uncertain,
+                    reason: trouble.to_string().into(),
+                })
                 .collect();
             journal.attempts(attempts).await?;
             Ok(Input::AttemptRecorded(events))
@@ -128,7 +133,7 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
         Work::Parked(events) => {
             let ids = events.iter().map(|(event, _)| *event).collect();
             journal
-                .parked(events.into_iter().map(|(event, reason)| (event, reason.to_string())).collect())
+                .parked(events.into_iter().map(|(event, trouble)| (event, trouble.to_string())).collect())
                 .await?;
             Ok(Input::ParkRecorded(ids))
         }

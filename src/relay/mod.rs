@@ -9,11 +9,13 @@
 pub mod backoff;
 pub mod core;
 mod journaling;
+mod meters;
 pub mod pacing;
 mod report;
 mod stats;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,6 +28,7 @@ use crate::identity::EventId;
 use crate::journal::Journal;
 use crate::outcome::{JournalState, OutputState, PublishOutcome};
 use crate::output::{Message, Outcomes, Output};
+use crate::pulse::Pulse;
 use crate::vod::{self, Action};
 use journaling::Work;
 use report::{CallEnded, Report};
@@ -36,6 +39,9 @@ const INPUTS_PER_STEP: usize = 256;
 
 /// How many batches of outcomes are taken together at the most.
 const BATCHES_PER_STEP: usize = 8;
+
+/// The loop goes round at least this often, for its sign of life.
+const ROUND_MAX: Duration = Duration::from_secs(5);
 
 /// What the relay works with.
 #[derive(Debug)]
@@ -50,6 +56,10 @@ pub struct Parts {
     pub output: Output,
     /// Figures, for whoever looks on.
     pub stats: Arc<Stats>,
+    /// Settings that change at work.
+    pub changes: mpsc::UnboundedReceiver<Settings>,
+    /// The loop's sign of life.
+    pub pulse: Pulse,
 }
 
 /// Why the relay ended before its drain was over.
@@ -69,7 +79,7 @@ pub enum RelayError {
 ///
 /// [`RelayError`] when a part that it cannot do without is gone.
 pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayError> {
-    let Parts { settings, client, journal, output, stats } = parts;
+    let Parts { settings, client, journal, output, stats, changes, pulse } = parts;
     let window = settings.window;
     let core = Core::new(settings, Moment::now());
     let (inputs, arrived) = mpsc::unbounded_channel();
@@ -80,7 +90,8 @@ pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayErro
     let (outcomes, published) = mpsc::unbounded_channel();
     let report = Report::new(stats, window);
     let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks, report };
-    let arrivals = Arrivals { inputs: arrived, published, journal_state, output_state };
+    let arrivals =
+        Arrivals { inputs: arrived, published, journal_state, output_state, settings: changes, pulse };
     shell.run(arrivals, drain).await
 }
 
@@ -102,6 +113,8 @@ struct Arrivals {
     published: mpsc::UnboundedReceiver<Vec<(EventId, PublishOutcome)>>,
     journal_state: watch::Receiver<JournalState>,
     output_state: watch::Receiver<OutputState>,
+    settings: mpsc::UnboundedReceiver<Settings>,
+    pulse: Pulse,
 }
 
 struct Shell {
@@ -117,7 +130,14 @@ struct Shell {
 
 impl Shell {
     async fn run(&mut self, arrivals: Arrivals, drain: CancellationToken) -> Result<(), RelayError> {
-        let Arrivals { inputs: mut arrived, mut published, mut journal_state, mut output_state } = arrivals;
+        let Arrivals {
+            inputs: mut arrived,
+            mut published,
+            mut journal_state,
+            mut output_state,
+            mut settings,
+            pulse,
+        } = arrivals;
         let mut inputs: Vec<Arrived> = vec![
             Input::Journal(journal_state.borrow_and_update().clone()).into(),
             Input::Output(output_state.borrow_and_update().clone()).into(),
@@ -126,6 +146,7 @@ impl Shell {
         let mut draining = false;
         loop {
             let now = Moment::now();
+            pulse.beat();
             for Arrived { input, call } in &inputs {
                 if let Some(call) = call {
                     self.report.call(now, call);
@@ -145,10 +166,8 @@ impl Shell {
             // A task that has ended has sent its input before; its end alone is nothing to decide on.
             while inputs.is_empty() {
                 let asleep = async {
-                    match self.core.next_wake() {
-                        Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
-                        None => std::future::pending().await,
-                    }
+                    let wake = self.core.next_wake().map(|at| at.since(Moment::now()));
+                    tokio::time::sleep(wake.map_or(ROUND_MAX, |wake| wake.min(ROUND_MAX))).await;
                 };
                 tokio::select! {
                     // States first: what came back from an output that is gone is judged as such.
@@ -164,6 +183,7 @@ impl Shell {
                         draining = true;
                         inputs.push(Input::Drain.into());
                     }
+                    Some(changed) = settings.recv() => inputs.push(Input::Reconfigure(Box::new(changed)).into()),
                     Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
                     count = published.recv_many(&mut batches, BATCHES_PER_STEP) => {
                         debug_assert!(count > 0);

@@ -28,6 +28,7 @@ pub enum Wish {
 /// When one sub-application is polled, and by how many polls at once.
 #[derive(Clone, Debug)]
 pub struct Polls {
+    wanted: bool,
     in_flight: usize,
     target: usize,
     due: Moment,
@@ -40,6 +41,7 @@ impl Polls {
     /// Due at once, one at a time.
     pub fn new(idle_min: Duration, idle_max: Duration, now: Moment) -> Self {
         Self {
+            wanted: true,
             in_flight: 0,
             target: 1,
             due: now,
@@ -57,7 +59,17 @@ impl Polls {
     /// Whether another poll is wanted; `None` when enough are in flight.
     pub fn wish(&self) -> Option<Wish> {
         let wish = if self.target > 1 { Wish::More } else { Wish::From(self.due) };
-        (self.in_flight < self.target).then_some(wish)
+        (self.wanted && self.in_flight < self.target).then_some(wish)
+    }
+
+    /// Whether it is to be polled at all.
+    pub fn want(&mut self, wanted: bool) {
+        self.wanted = wanted;
+    }
+
+    /// Other waits between idle answers.
+    pub fn configure(&mut self, idle_min: Duration, idle_max: Duration) {
+        self.idle = Backoff::new(idle_min, idle_max);
     }
 
     /// A poll leaves.

@@ -8,12 +8,15 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::core::{Effect, Input, LetGo, Load, PullId};
+use super::meters::Meters;
 use super::stats::Stats;
 use crate::clock::Moment;
 use crate::event::SubAppId;
-use crate::identity::EventId;
+use crate::identity::{EventId, Recorded};
 use crate::lease::Window;
-use crate::outcome::{CallFailure, PublishOutcome};
+use crate::legs::Legs;
+use crate::outcome::{CallFailure, PublishOutcome, Trouble};
+use crate::reason::Reason;
 use crate::vod::{Action, CallError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
@@ -27,6 +30,7 @@ pub(super) struct CallEnded {
 /// What is being said, and what was said already.
 pub(super) struct Report {
     stats: Arc<Stats>,
+    meters: Meters,
     window: Window,
     answers: HashMap<PullId, (SubAppId, Arc<str>)>,
     /// Why calls fail now, by whose and which they are.
@@ -41,8 +45,7 @@ pub(super) struct Report {
 #[derive(Debug)]
 struct Failing {
     code: String,
-    /// All of it, for people.
-    words: Arc<str>,
+    trouble: Trouble,
     since: Moment,
     /// Whether the log says so.
     told: bool,
@@ -67,9 +70,10 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 struct Refused {
     events: HashSet<EventId>,
-    /// The reasons that were told since there are any.
+    /// The words that were told since there are any.
     told: BTreeSet<Arc<str>>,
-    newest: Arc<str>,
+    /// The newest trouble, and since when there is any.
+    newest: Option<(Trouble, Moment)>,
 }
 
 /// How many different reasons of the broker are told before some publish has to succeed first.
@@ -79,6 +83,7 @@ impl Report {
     pub(super) fn new(stats: Arc<Stats>, window: Window) -> Self {
         Self {
             stats,
+            meters: Meters::new(),
             window,
             answers: HashMap::new(),
             failing: BTreeMap::new(),
@@ -104,42 +109,57 @@ impl Report {
         let is_known = was_told && before.is_some_and(|was| was.code == error.code);
         let is_pace = error.failure == CallFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
         if !is_known && !is_pace {
-            let next_step = error.next_step();
-            warn!(%sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
+            let (code, next_step) = (error.failure.reason(), error.next_step());
+            warn!(%code, %sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
         }
-        let words = format!("sub-application {sub_app}: {error}").into();
-        self.failing
-            .insert(key, Failing { code: error.code.clone(), words, since, told: was_told || !is_pace });
+        let trouble = Trouble::new(error.failure.reason(), format!("sub-application {sub_app}: {error}"));
+        let told = was_told || !is_pace;
+        self.failing.insert(key, Failing { code: error.code.clone(), trouble, since, told });
     }
 
     pub(super) fn input(&mut self, now: Moment, input: &Input) {
         match input {
-            Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.pulled_at = Some(now)),
-            Input::Recorded { pull, recorded } => {
-                let Some((sub_app, request_id)) = self.answers.remove(pull) else { return };
-                let redelivered = recorded.iter().filter(|r| r.redelivered).count();
-                self.stats.update(|s| {
-                    s.deliveries += recorded.len() as u64;
-                    s.redelivered += redelivered as u64;
-                });
-                self.since.pulled += recorded.len();
-                self.since.redelivered += redelivered;
-                debug!(%sub_app, events = recorded.len(), redelivered, %request_id, "pulled and journalled");
-                for record in recorded {
-                    debug!(
-                        event = record.event.0,
-                        occurrence = record.occurrence,
-                        redelivered = record.redelivered,
-                        "event journalled"
-                    );
-                }
-            }
+            Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.legs.pull.succeeded(now)),
+            Input::Recorded { pull, recorded } => self.recorded(now, *pull, recorded),
+            Input::PublishRecorded(_)
+            | Input::AttemptRecorded(_)
+            | Input::ParkRecorded(_)
+            | Input::OutcomeRecorded
+            | Input::SettleRecorded
+            | Input::Loaded(_) => self.stats.update(|s| s.legs.journal.succeeded(now)),
             Input::Published { event, outcome } => {
                 self.stats.published(outcome);
+                self.meters.published(outcome);
                 debug!(event = event.0, outcome = outcome.name(), "publish ended");
-                self.publish(*event, outcome);
+                self.publish(now, *event, outcome);
             }
             _ => {}
+        }
+    }
+
+    fn recorded(&mut self, now: Moment, pull: PullId, recorded: &[Recorded]) {
+        let Some((sub_app, request_id)) = self.answers.remove(&pull) else { return };
+        let redelivered = recorded.iter().filter(|r| r.redelivered).count();
+        let new = recorded.len() - redelivered;
+        self.stats.update(|s| {
+            s.deliveries += recorded.len() as u64;
+            s.redelivered += redelivered as u64;
+            s.legs.journal.succeeded(now);
+            if new > 0 {
+                s.moved_at = Some(now);
+            }
+        });
+        self.meters.recorded(new as u64, redelivered as u64);
+        self.since.pulled += recorded.len();
+        self.since.redelivered += redelivered;
+        debug!(%sub_app, events = recorded.len(), redelivered, %request_id, "pulled and journalled");
+        for record in recorded {
+            debug!(
+                event = record.event.0,
+                occurrence = record.occurrence,
+                redelivered = record.redelivered,
+                "event journalled"
+            );
         }
     }
 
@@ -150,23 +170,31 @@ impl Report {
             }
             Effect::RecordParked(events) => {
                 self.stats.update(|s| s.parked += events.len() as u64);
-                for (event, reason) in events {
-                    self.taken(*event);
-                    warn!(event = event.0, reason = %reason, "event parked; `vodrelay events show` has it");
+                for (event, trouble) in events {
+                    self.taken(now, *event);
+                    self.meters.parked(trouble.reason);
+                    warn!(code = %Reason::Parked, event = event.0, reason = %trouble, "event parked; `vodrelay events show` has it");
                 }
             }
             Effect::RecordConfirmed(confirmed) => {
                 for delivery in confirmed {
+                    let took = now.since(delivery.received_at);
                     let lease_left = (delivery.lease.sent_at + self.window.length).since(now);
-                    self.stats.confirmed(now.since(delivery.received_at), lease_left);
+                    self.stats.confirmed(took, lease_left);
+                    self.meters.confirmed(took, lease_left);
                     debug!(event = delivery.event.0, "event confirmed");
                 }
+                self.stats.update(|s| {
+                    s.legs.confirm.succeeded(now);
+                    s.moved_at = Some(now);
+                });
                 self.since.confirmed += confirmed.len();
                 debug!(events = confirmed.len(), "confirmed");
             }
             Effect::RecordLetGo(deliveries, why) => {
                 self.since.let_go += deliveries.len();
                 self.stats.update(|s| s.let_go += deliveries.len() as u64);
+                self.meters.let_go(deliveries.len() as u64, *why);
                 let why = match why {
                     LetGo::Refused => "the cloud rejects the handle",
                     LetGo::Lost => "no answer before the lease lapsed",
@@ -178,9 +206,15 @@ impl Report {
     }
 
     /// A publish ended. What the state of the output tells already is not told again.
-    fn publish(&mut self, event: EventId, outcome: &PublishOutcome) {
-        let reason: Arc<str> = match outcome {
-            PublishOutcome::Acked => return self.taken(event),
+    fn publish(&mut self, now: Moment, event: EventId, outcome: &PublishOutcome) {
+        let words: Arc<str> = match outcome {
+            PublishOutcome::Acked => {
+                self.stats.update(|s| {
+                    s.legs.publish.succeeded(now);
+                    s.moved_at = Some(now);
+                });
+                return self.taken(now, event);
+            }
             PublishOutcome::Unknown { .. } | PublishOutcome::Unsent => return,
             PublishOutcome::Nacked => {
                 "RabbitMQ nacks publishes: see whether the queue is full, and its log".into()
@@ -193,16 +227,25 @@ impl Report {
                 format!("RabbitMQ refuses publishes ({code}): {text}").into()
             }
         };
+        let Some(code) = outcome.reason() else { return };
         self.refused.events.insert(event);
-        self.refused.newest = Arc::clone(&reason);
-        if self.refused.told.len() < REASONS_TOLD && self.refused.told.insert(Arc::clone(&reason)) {
-            warn!(%reason, "publishes fail, and are tried again");
+        if self.refused.told.len() < REASONS_TOLD && self.refused.told.insert(Arc::clone(&words)) {
+            warn!(%code, reason = %words, "publishes fail, and are tried again");
         }
+        let since = self.refused.newest.as_ref().map_or(now, |(_, since)| *since);
+        self.refused.newest = Some((Trouble { reason: code, words }, since));
     }
 
     /// The broker has the event, or it was given up.
-    fn taken(&mut self, event: EventId) {
-        if self.refused.events.remove(&event) && self.refused.events.is_empty() {
+    fn taken(&mut self, now: Moment, event: EventId) {
+        if !self.refused.events.remove(&event) {
+            return;
+        }
+        // Those that are left fail since now at most: one of them has just got through.
+        if let Some((_, since)) = &mut self.refused.newest {
+            *since = now;
+        }
+        if self.refused.events.is_empty() {
             self.refused = Refused::default();
             info!("publishes do not fail any more");
         }
@@ -222,26 +265,27 @@ impl Report {
             self.told_at = Some(now);
             self.progress();
         }
-        let trouble = self.trouble(load);
+        let pulling = self.failing(Action::PullEvents);
+        // A confirm that failed is no trouble any more when no handle is left to be confirmed.
+        let confirming = (load.handles > 0).then(|| self.failing(Action::ConfirmEvents)).flatten();
+        let publishing = self.refused.newest.clone();
         self.stats.update(|s| {
             s.load = load;
-            s.trouble = trouble;
+            let Legs { pull, publish, confirm, .. } = &mut s.legs;
+            pull.waits(now, load.polls > 0);
+            publish.waits(now, load.publishing > 0 || publishing.is_some());
+            confirm.waits(now, load.confirms > 0 || confirming.is_some());
+            pull.trouble = pulling;
+            publish.trouble = publishing;
+            confirm.trouble = confirming;
         });
     }
 
-    /// What fails now: one thing, so that the line stays a line.
-    fn trouble(&self, load: Load) -> Option<Arc<str>> {
-        if !self.refused.events.is_empty() {
-            return Some(Arc::clone(&self.refused.newest));
-        }
-        let failing = |wanted: Action| {
-            let mut told = self.failing.iter().filter(|(_, failing)| failing.told);
-            let found = told.find(|((_, action), _)| *action == wanted.name());
-            found.map(|(_, failing)| Arc::clone(&failing.words))
-        };
-        // A confirm that failed is no trouble any more when no handle is left to be confirmed.
-        let confirms = || (load.handles > 0).then(|| failing(Action::ConfirmEvents)).flatten();
-        failing(Action::PullEvents).or_else(confirms)
+    /// The call that fails the longest, of those that are told.
+    fn failing(&self, wanted: Action) -> Option<(Trouble, Moment)> {
+        let told =
+            self.failing.iter().filter(|((_, action), failing)| *action == wanted.name() && failing.told);
+        told.map(|(_, failing)| failing).min_by_key(|f| f.since).map(|f| (f.trouble.clone(), f.since))
     }
 }
 
@@ -269,17 +313,17 @@ mod tests {
         let throttled = call(Some((CallFailure::Throttled, "RequestLimitExceeded")));
         for second in 0..9 {
             report.call(Moment(second * 1_000), &throttled);
-            assert_eq!(report.trouble(Load::default()), None);
+            assert_eq!(report.failing(Action::PullEvents), None);
         }
         report.call(Moment(9_500), &call(None));
         report.call(Moment(12_000), &throttled);
         report.call(Moment(21_900), &throttled);
-        assert_eq!(report.trouble(Load::default()), None, "one has succeeded in between");
+        assert_eq!(report.failing(Action::PullEvents), None, "one has succeeded in between");
         report.call(Moment(22_000), &throttled);
-        assert!(report.trouble(Load::default()).is_some());
+        assert!(report.failing(Action::PullEvents).is_some());
         report.call(Moment(23_000), &call(None));
-        assert_eq!(report.trouble(Load::default()), None);
+        assert_eq!(report.failing(Action::PullEvents), None);
         report.call(Moment(24_000), &call(Some((CallFailure::Transient, "timeout"))));
-        assert!(report.trouble(Load::default()).is_some(), "other failures are told at once");
+        assert!(report.failing(Action::PullEvents).is_some(), "other failures are told at once");
     }
 }

@@ -1,14 +1,15 @@
 //! Figures of this run, for people who look on. Whatever must last is in the journal.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use super::core::Load;
 use crate::clock::Moment;
-use crate::outcome::PublishOutcome;
+use crate::legs::Legs;
+use crate::outcome::{PublishOutcome, Trouble};
 
 /// Figures that the relay writes and others read.
 #[derive(Debug)]
@@ -43,12 +44,20 @@ pub struct Snapshot {
     pub pull_to_confirm_p50: Option<Duration>,
     /// The same, 99th percentile.
     pub pull_to_confirm_p99: Option<Duration>,
-    /// What keeps failing now, though the output and the journal are up: a call to the cloud, or publishes.
-    pub trouble: Option<Arc<str>>,
-    /// When the last pull ended without an error.
-    pub pulled_at: Option<Moment>,
+    /// How the legs stand.
+    pub legs: Legs,
+    /// When an event last made a step: recorded as new, acked, or confirmed.
+    pub moved_at: Option<Moment>,
     /// What is in flight.
     pub load: Load,
+}
+
+impl Snapshot {
+    /// What keeps failing now, though the output and the journal are up: one thing, so that a line stays a line.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        let Legs { pull, publish, confirm, .. } = &self.legs;
+        [publish, pull, confirm].into_iter().find_map(|leg| leg.trouble.as_ref()).map(|(trouble, _)| trouble)
+    }
 }
 
 impl Default for Stats {

@@ -233,6 +233,7 @@ impl Inner {
             Ok(answer) => (if answer.is_idle() { "idle" } else { "ok" }, answer.request_id.as_deref()),
             Err(error) => (error.code.as_str(), error.request_id.as_deref()),
         };
+        metrics::counter!("vodrelay_api_requests_total", "action" => action.name(), "code" => code.to_owned()).increment(1);
         debug!(action = action.name(), sub_app = body.sub_app.0, code, request_id, elapsed_ms, "call");
         result
     }

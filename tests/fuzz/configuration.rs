@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use url::Url;
 use vodrelay::config::{
-    Amqp, AmqpUrl, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Journal, Log, LogFormat,
-    Output, OutputKind, Relay, Topology, Vod,
+    Amqp, AmqpUrl, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Health, Http, Journal, Log,
+    LogFormat, Output, OutputKind, Relay, Status, Topology, Vod,
 };
 use vodrelay::event::SubAppId;
 use vodrelay::output::message::RoutingKeyTemplate;
@@ -397,6 +397,10 @@ prop_compose! {
         stdout in any::<bool>(),
         path in path(),
         retention in duration(4 * 24 * 3_600_000),
+        port in proptest::option::of(any::<u16>()),
+        ready_limit in duration(1_000),
+        exit_after in duration(0),
+        socket in proptest::option::of(path()),
         format in 0_usize..4,
         level in prop::sample::select(&["info", "off", "info,vodrelay::vod=debug", "trace"][..]),
     ) -> Config {
@@ -407,6 +411,10 @@ prop_compose! {
             output: Output { kind: if stdout { OutputKind::Stdout } else { OutputKind::Amqp } },
             amqp,
             journal: Journal { path, retention },
+            http: Http { listen: port.map(|port| ([127, 0, 0, 1], port).into()) },
+            // The switch's address is a secret, and has tests of its own.
+            health: Health { ready_limit, exit_after, dead_mans_switch_url: None },
+            status: Status { socket },
             log: Log { format: [Auto, Pretty, Json, Journald][format], level: level.to_owned() },
         }
     }
@@ -428,7 +436,7 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
     let file = |path: &Option<PathBuf>| optional(path.as_ref().map(|path| path.to_str().unwrap()));
     let time = |duration: Duration| quoted(&format!("{}s {}ns", duration.as_secs(), duration.subsec_nanos()));
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-    let Config { vod, relay, output, amqp, journal, log } = config;
+    let Config { vod, relay, output, amqp, journal, http, health, status, log } = config;
     let word = |word: &str| quoted(word);
     let lines = [
         "[vod]".to_owned(),
@@ -494,6 +502,13 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
         "[journal]".to_owned(),
         format!("path = {}", quoted(journal.path.to_str().unwrap())),
         format!("retention = {}", time(journal.retention)),
+        "[http]".to_owned(),
+        format!("listen = {}", quoted(&http.listen.map_or(String::new(), |listen| listen.to_string()))),
+        "[health]".to_owned(),
+        format!("ready_limit = {}", time(health.ready_limit)),
+        format!("exit_after = {}", time(health.exit_after)),
+        "[status]".to_owned(),
+        format!("socket = {}", file(&status.socket)),
         "[log]".to_owned(),
         format!(
             "format = {}",

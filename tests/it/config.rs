@@ -40,7 +40,7 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
         ("[jurnal]", "config.toml:1: unknown section [jurnal]; did you mean [journal]?"),
         (
             "[database]",
-            "config.toml:1: unknown section [database]; known are [vod], [relay], [output], [amqp], [journal], [log]",
+            "config.toml:1: unknown section [database]; known are [vod], [relay], [output], [amqp], [journal], [http], [health], [status], [log]",
         ),
         ("window = \"30s\"", "config.toml:1: \"window\" stands in no section; put it under [vod]"),
         (

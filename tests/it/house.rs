@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// The words that all rooms share.
-const WORDS: [&str; 7] = ["event", "clock", "lease", "outcome", "secret", "times", "crash"];
+const WORDS: [&str; 10] =
+    ["event", "clock", "lease", "legs", "outcome", "pulse", "reason", "secret", "times", "crash"];
 const IDENTITY: [&str; 1] = ["identity"];
 const ADAPTERS: [&str; 3] = ["vod", "journal", "output"];
 const SHELLS: [&str; 4] = ["relay", "ops", "emulator", "config"];
@@ -32,9 +33,8 @@ const IMPURE: [(&str, &str); 8] = [
 fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
-        "event" | "clock" | "lease" | "outcome" | "secret" | "times" | "crash" | "identity" | "config" => {
-            &[&WORDS]
-        }
+        "event" | "clock" | "lease" | "legs" | "outcome" | "pulse" | "reason" | "secret" | "times"
+        | "crash" | "identity" | "config" => &[&WORDS],
         "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
         "relay" if is_pure(path) => &[&WORDS, &IDENTITY],
         "relay" | "ops" => &[&WORDS, &IDENTITY, &ADAPTERS],

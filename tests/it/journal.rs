@@ -672,6 +672,8 @@ async fn an_operators_long_transaction_takes_the_journal_down_and_nothing_is_los
         })
         .collect();
     let JournalState::Down(reason) = until(&mut state, is_down).await else { unreachable!() };
+    assert_eq!(reason.reason.code(), "VR-205");
+    let reason = reason.words;
     assert!(reason.contains("locked") && reason.contains("end its transaction"), "{reason}");
     assert!(tasks.iter().all(|task| !task.is_finished()), "nobody is answered before the commit");
     operator.execute_batch("ROLLBACK").unwrap();
@@ -691,6 +693,8 @@ async fn a_journal_that_was_moved_away_takes_no_more_until_it_is_back() {
     let journal = desk.journal().clone();
     let call = tokio::spawn(async move { journal.record(answer(0, &[("h", "a")])).await });
     let JournalState::Down(reason) = until(&mut state, is_down).await else { unreachable!() };
+    assert_eq!(reason.reason.code(), "VR-206");
+    let reason = reason.words;
     assert!(
         reason.contains("the file was moved or removed: check that the journal is where it was"),
         "{reason}"

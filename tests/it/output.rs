@@ -95,7 +95,7 @@ impl Running {
         let found = timeout(LIMIT, state.wait_for(|state| fits(state))).await;
         let text = found.ok().map(|found| match &*found.expect("the output runs") {
             OutputState::Up => String::new(),
-            OutputState::Blocked(text) | OutputState::Down(text) => text.to_string(),
+            OutputState::Blocked(trouble) | OutputState::Down(trouble) => trouble.words.to_string(),
         });
         text.unwrap_or_else(|| {
             panic!("the output did not become {what}: {:?}", *self.output.state().borrow())
@@ -108,7 +108,8 @@ impl Running {
 
     /// Waits until the output is down with a text that holds `part`.
     async fn becomes_down(&self, part: &str) -> String {
-        let fits = |state: &OutputState| matches!(state, OutputState::Down(text) if text.contains(part));
+        let fits =
+            |state: &OutputState| matches!(state, OutputState::Down(trouble) if trouble.words.contains(part));
         self.becomes(&format!("down with {part:?}"), fits).await
     }
 
@@ -865,7 +866,9 @@ async fn a_reader_that_is_gone_ends_the_output() {
     let error = timeout(LIMIT, task).await.unwrap().unwrap().unwrap_err();
     let Error::StandardOutput(source) = &error;
     assert_eq!(source.kind(), std::io::ErrorKind::BrokenPipe);
-    assert!(matches!(&*output.state().borrow(), OutputState::Down(text) if text.contains("roken pipe")));
+    assert!(
+        matches!(&*output.state().borrow(), OutputState::Down(trouble) if trouble.words.contains("roken pipe"))
+    );
     assert_eq!(publish(&output, &message("T"), false).await, PublishOutcome::Unsent);
 }
 

@@ -57,6 +57,8 @@ fn command(emulator: &Emulator, folder: &tempfile::TempDir) -> Command {
         .env("VODRELAY_VOD__ENDPOINT", emulator.endpoint())
         .env("VODRELAY_OUTPUT__KIND", "stdout")
         .env("VODRELAY_JOURNAL__PATH", folder.path().join("journal.db"))
+        .env("VODRELAY_HTTP__LISTEN", "127.0.0.1:0")
+        .env("VODRELAY_STATUS__SOCKET", folder.path().join("status.sock"))
         .env("NOTIFY_SOCKET", folder.path().join("notify"))
         .stdin(Stdio::null())
         // Files: a pipe that nobody reads would rightly stop the relay.

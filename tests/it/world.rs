@@ -49,6 +49,9 @@ impl World {
             set("AMQP__URLS", url.to_owned()),
             set("AMQP__EXCHANGE", queue.clone()),
             set("AMQP__QUEUE", queue.clone()),
+            // A port that the system chooses.
+            set("HTTP__LISTEN", "127.0.0.1:0".to_owned()),
+            set("STATUS__SOCKET", folder.path().join("status.sock").display().to_string()),
             set("JOURNAL__PATH", folder.path().join("journal.db").display().to_string()),
         ];
         let variables = BTreeMap::from(variables);

@@ -37,6 +37,9 @@ impl Setup {
         setup.set("VOD__CREDENTIALS", "env");
         setup.set("VOD__ENDPOINT", cloud.endpoint());
         setup.set("VOD__REQUESTS_PER_SECOND", &requests_per_second.to_string());
+        // Several relays run at once.
+        setup.set("HTTP__LISTEN", "127.0.0.1:0");
+        setup.set("STATUS__SOCKET", "");
         setup.set("AMQP__URLS", &broker.url());
         setup.set("AMQP__EXCHANGE", &queue);
         setup.set("AMQP__QUEUE", &queue);

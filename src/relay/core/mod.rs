@@ -17,6 +17,7 @@ mod confirms;
 mod publishes;
 mod pulls;
 mod quota;
+mod reconfigure;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,7 @@ use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::{Lease, Window};
-use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
+use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Trouble};
 use quota::{Quota, Ticket};
 use room::Room;
 use turns::{PollTurns, Round};
@@ -168,6 +169,8 @@ pub enum Input {
     SettleRecorded,
     /// Time has passed.
     Tick,
+    /// The configuration changed; see [`Settings`].
+    Reconfigure(Box<Settings>),
     /// Stop pulling, finish what is in flight.
     Drain,
 }
@@ -235,7 +238,7 @@ pub enum Effect {
     /// Commit that a publish failed and another may follow.
     RecordAttempts(Vec<FailedAttempt>),
     /// Commit that these events are given up, with the reason.
-    RecordParked(Vec<(EventId, Arc<str>)>),
+    RecordParked(Vec<(EventId, Trouble)>),
     /// Call `ConfirmEvents`.
     Confirm {
         /// Which call.
@@ -277,7 +280,7 @@ pub struct FailedAttempt {
     /// Whether the broker may have it all the same.
     pub uncertain: bool,
     /// What happened.
-    pub reason: Arc<str>,
+    pub trouble: Trouble,
 }
 
 /// A handle under a lease. Keyed by a number, because a handle is no identity.
@@ -396,6 +399,8 @@ pub struct Core {
     pulls: FxHashMap<PullId, (usize, Ticket)>,
     /// Sub-applications with a poll in flight.
     polled: usize,
+    /// Whether nothing is to be pulled now.
+    paused: bool,
     recordings: FxHashMap<PullId, Recording>,
     /// Events in these.
     recording: usize,
@@ -424,7 +429,7 @@ struct Outbox {
     effects: Vec<Effect>,
     published: Vec<EventId>,
     attempts: Vec<FailedAttempt>,
-    parked: Vec<(EventId, Arc<str>)>,
+    parked: Vec<(EventId, Trouble)>,
     confirmed: Vec<ConfirmedDelivery>,
     refused: Vec<DeliveryId>,
     lost: Vec<DeliveryId>,
@@ -439,8 +444,12 @@ pub struct Load {
     pub publishing: usize,
     /// Handles that can still be confirmed.
     pub handles: usize,
+    /// Confirm calls in flight.
+    pub confirms: usize,
     /// Polls in flight.
     pub polls: usize,
+    /// Whether nothing is to be pulled now: the events in hand are enough, or have nowhere to go.
+    pub paused: bool,
     /// Whether the journal has unpublished events that are not in the relay's hands.
     pub backlog: bool,
 }
@@ -448,15 +457,7 @@ pub struct Load {
 impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
-        let queue = |id: &SubAppId| Queue {
-            id: *id,
-            polls: Polls::new(settings.idle_backoff_min, settings.idle_backoff_max, now),
-            confirms: confirms::Lane::new(),
-            // An earlier run may have left unconfirmed events behind, and a pull whose answer it never saw.
-            unsettled: Some((now, now)),
-            veiled_until: now + settings.window.length + pulls::SETTLE_SLACK,
-        };
-        let queues: Vec<Queue> = settings.sub_apps.iter().map(queue).collect();
+        let queues: Vec<Queue> = settings.sub_apps.iter().map(|id| Queue::new(*id, &settings, now)).collect();
         let mut poll_turns = PollTurns::default();
         for (index, queue) in queues.iter().enumerate() {
             poll_turns.wishes(index, queue.polls.wish());
@@ -476,6 +477,7 @@ impl Core {
             next_id: 0,
             pulls: FxHashMap::default(),
             polled: 0,
+            paused: false,
             recordings: FxHashMap::default(),
             recording: 0,
             events: FxHashMap::default(),
@@ -529,7 +531,9 @@ impl Core {
             events: self.events.len(),
             publishing: self.publishing,
             handles: self.held.len(),
+            confirms: self.calls.len(),
             polls: self.pulls.len(),
+            paused: self.paused,
             backlog: self.backlog.is_open(),
         }
     }
@@ -559,6 +563,7 @@ impl Core {
             Input::OutcomeRecorded | Input::SettleRecorded => self.commits -= 1,
             Input::Loaded(loaded) => self.loaded(now, loaded),
             Input::Tick => {}
+            Input::Reconfigure(settings) => self.reconfigure(now, *settings),
             Input::Drain => self.draining = true,
         }
     }

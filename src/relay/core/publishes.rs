@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage, Timer};
 use crate::clock::Moment;
-use crate::outcome::PublishOutcome;
+use crate::outcome::{PublishOutcome, Trouble};
+use crate::reason::Reason;
 use crate::relay::backoff::wait_after;
 use crate::relay::pacing::EVENTS_PER_PULL;
 
@@ -177,24 +178,28 @@ impl Core {
     pub(super) fn published(&mut self, now: Moment, event: EventId, outcome: PublishOutcome) {
         self.publishing -= 1;
         let Some(carried) = self.events.get_mut(&event) else { return };
+        let reason = outcome.reason();
+        let trouble = |words: Arc<str>| Trouble { reason: reason.unwrap_or(Reason::NoPublish), words };
         match outcome {
             PublishOutcome::Acked => {
                 carried.stage = Stage::Acked;
                 self.out.published.push(event);
             }
             // Safe to try again, for as long as it takes: a full queue or a leader election is no fault of the event.
-            PublishOutcome::Nacked => self.fail(event, false, "the broker nacked it".into()),
+            PublishOutcome::Nacked => self.fail(event, false, trouble("the broker nacked it".into())),
             PublishOutcome::Returned { code, text } => {
-                self.refuse(event, format!("unroutable: {code} {text}").into());
+                self.refuse(event, trouble(format!("unroutable: {code} {text}").into()));
             }
             // A missing exchange or permission is the broker's trouble: it would park every event in turn.
-            PublishOutcome::ChannelError { code: 403 | 404, text } => self.fail(event, false, text),
+            PublishOutcome::ChannelError { code: 403 | 404, text } => {
+                self.fail(event, false, trouble(text));
+            }
             PublishOutcome::ChannelError { code, text } => {
-                self.refuse(event, format!("refused by the broker: {code} {text}").into());
+                self.refuse(event, trouble(format!("refused by the broker: {code} {text}").into()));
             }
             PublishOutcome::Unknown { reason, suspect } => {
                 carried.alone |= suspect;
-                self.fail(event, true, reason);
+                self.fail(event, true, trouble(reason));
             }
             // Nothing left the process, so that there is nothing to commit; and no output refused it.
             PublishOutcome::Unsent if !self.output_up => self.keep_its_place(now, event),
@@ -202,22 +207,22 @@ impl Core {
         }
     }
 
-    fn refuse(&mut self, event: EventId, reason: Arc<str>) {
+    fn refuse(&mut self, event: EventId, trouble: Trouble) {
         let Some(carried) = self.events.get_mut(&event) else { return };
         carried.refusals += 1;
         if carried.refusals >= self.settings.publish_attempts {
             carried.stage = Stage::Parking;
-            self.out.parked.push((event, reason));
+            self.out.parked.push((event, trouble));
         } else {
-            self.fail(event, false, reason);
+            self.fail(event, false, trouble);
         }
     }
 
     /// The failure is committed before the next publish may leave, so that every repeat is on record.
-    fn fail(&mut self, event: EventId, uncertain: bool, reason: Arc<str>) {
+    fn fail(&mut self, event: EventId, uncertain: bool, trouble: Trouble) {
         if let Some(carried) = self.events.get_mut(&event) {
             carried.stage = Stage::Failing;
-            self.out.attempts.push(FailedAttempt { event, uncertain, reason });
+            self.out.attempts.push(FailedAttempt { event, uncertain, trouble });
         }
     }
 

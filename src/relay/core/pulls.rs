@@ -25,7 +25,9 @@ impl Core {
             ConfirmAfter::Publish => self.output_up,
             ConfirmAfter::Journal => true,
         };
-        if self.draining || !self.journal_up || !may_go_on {
+        let room = self.room_for_polls(now).unwrap_or(0);
+        self.paused = self.draining || !self.journal_up || !may_go_on || room < EVENTS_PER_PULL;
+        if self.paused {
             return;
         }
         while let Some(index) = self.next_to_poll(now) {
@@ -55,10 +57,15 @@ impl Core {
     /// no timer is needed. A first poll needs room for its own batch, a further one for the batches of all further polls:
     /// reserving for first polls would let many idle sub-applications starve each other.
     fn next_to_poll(&self, now: Moment) -> Option<usize> {
-        let room = self.room.events(now).checked_sub(self.in_hand() + self.backlog.coming())?;
+        let room = self.room_for_polls(now)?;
         let for_a_further_one = (self.further_polls() + 2) * EVENTS_PER_PULL <= room;
         let may = |index: usize| for_a_further_one || self.queues[index].polls.in_flight() == 0;
         (EVENTS_PER_PULL <= room).then(|| self.poll_turns.next(now, may)).flatten()
+    }
+
+    /// How many events more can be held.
+    fn room_for_polls(&self, now: Moment) -> Option<usize> {
+        self.room.events(now).checked_sub(self.in_hand() + self.backlog.coming())
     }
 
     /// Polls beyond the first of each sub-application: room is kept for what they bring.

@@ -83,6 +83,12 @@ impl Limit {
 }
 
 impl Quota {
+    /// Another rate is configured. What was found out about the account's limit is found out again.
+    pub(super) fn configure(&mut self, per_second: u32) {
+        self.configured = f64::from(per_second.max(1));
+        self.limit = None;
+    }
+
     /// A quota that starts at the configured rate.
     pub(super) fn new(per_second: u32, now: Moment) -> Self {
         Self {

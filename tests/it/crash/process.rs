@@ -29,7 +29,9 @@ impl Host {
         let journal = world.folder().join(format!("{name}.db"));
         let mut variables = world.environment();
         let path = ("VODRELAY_JOURNAL__PATH", journal.to_str().unwrap());
-        for (key, value) in [path].iter().chain(more) {
+        // Several relays share a world.
+        let socket = ("VODRELAY_STATUS__SOCKET", "");
+        for (key, value) in [path, socket].iter().chain(more) {
             variables.insert((*key).to_owned(), (*value).to_owned());
         }
         let log = world.folder().join(format!("{name}.log"));

@@ -9,6 +9,7 @@ use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
 use vodrelay::lease::Lease;
+use vodrelay::outcome::Trouble;
 use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
 
 use super::sabotage::Sabotage;
@@ -279,7 +280,7 @@ impl Journal {
     }
 
     /// The relay gives these up.
-    pub(crate) fn parked(&mut self, events: &[(EventId, Arc<str>)]) {
+    pub(crate) fn parked(&mut self, events: &[(EventId, Trouble)]) {
         for (event, _) in events {
             let row = self.row_mut(*event);
             row.parked |= !row.published;

@@ -9,7 +9,8 @@ use vodrelay::clock::{Moment, WallTime};
 use vodrelay::emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
 use vodrelay::event::{Event, EventHandle, SubAppId};
 use vodrelay::identity::{EventId, Recorded};
-use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
+use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Trouble};
+use vodrelay::reason::Reason;
 use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
@@ -262,6 +263,10 @@ mod process;
 
 use limit::Limiter;
 
+fn trouble(words: &str) -> Trouble {
+    Trouble::new(Reason::BrokerUnreachable, words)
+}
+
 /// Runs a plan to its end.
 pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
     let mut world = World::new(plan.clone(), sabotage, trace);
@@ -513,7 +518,7 @@ impl World {
             }
             Fault::JournalDown => {
                 self.relays[relay].journal_up = false;
-                self.give(relay, Input::Journal(JournalState::Down("full".into())));
+                self.give(relay, Input::Journal(JournalState::Down(trouble("full"))));
                 self.after(lasts, Happening::JournalUp { relay });
             }
             Fault::Suspend => {

@@ -34,7 +34,7 @@ impl World {
             draining: false,
         });
         let journal_up = host.journal_up;
-        let state = if journal_up { JournalState::Up } else { JournalState::Down("full".into()) };
+        let state = if journal_up { JournalState::Up } else { JournalState::Down(trouble("full")) };
         self.give(relay, Input::Journal(state));
         self.tell_output(relay);
     }
@@ -42,8 +42,8 @@ impl World {
     pub(super) fn tell_output(&mut self, relay: usize) {
         let host = &self.relays[relay];
         let state = match (host.linked, self.now < host.blocked_until) {
-            (false, _) => OutputState::Down("gone".into()),
-            (true, true) => OutputState::Blocked("alarm".into()),
+            (false, _) => OutputState::Down(trouble("gone")),
+            (true, true) => OutputState::Blocked(trouble("alarm")),
             (true, false) => OutputState::Up,
         };
         self.give(relay, Input::Output(state));

@@ -1,23 +1,31 @@
 //! Builds the parts from the configuration, owns their tasks, and turns signals into a drain.
 
+mod reload;
+pub mod supervisor;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::clock::WallTime;
 use crate::config::{self, Config};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Summary};
 use crate::lease::Window;
 use crate::ops::maintenance;
-use crate::outcome::{JournalState, OutputState};
+use crate::outcome::{JournalState, OutputState, Trouble};
 use crate::output;
+use crate::pulse::Pulse;
+use crate::reason::Reason;
 use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
 use crate::times::{Quantiles, Times};
 use crate::vod;
+pub use reload::Reload;
 
 /// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
 const DRAIN_LIMIT: Duration = Duration::from_secs(35);
@@ -62,6 +70,9 @@ pub enum AppError {
     /// The relay itself ended.
     #[error("the relay ended before it was asked to")]
     Relay(#[source] RelayError),
+    /// Work waits, and nothing moves.
+    #[error("{0}; the next start goes on from the journal")]
+    Stuck(Trouble),
 }
 
 /// A relay at work.
@@ -72,9 +83,26 @@ pub struct Running {
     relay: JoinHandle<Result<(), RelayError>>,
     output: JoinHandle<Result<(), output::Error>>,
     maintenance: JoinHandle<()>,
+    figures: JoinHandle<()>,
     writer: journal::Writer,
+    changes: mpsc::UnboundedSender<Settings>,
     watch: Watch,
 }
+
+/// What the journal says of itself.
+#[derive(Clone, Debug)]
+struct Figures {
+    summary: Summary,
+    /// Its size with its WAL.
+    bytes: u64,
+    /// Events that earlier processes received on the day on which this one started.
+    received_before_today: u64,
+}
+
+/// How often the journal is asked for its figures.
+const FIGURES_PERIOD: Duration = Duration::from_secs(10);
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// What can be seen of a relay at work.
 #[derive(Clone, Debug)]
@@ -85,6 +113,9 @@ pub struct Watch {
     output: watch::Receiver<OutputState>,
     commit_times: Arc<Times>,
     publish_times: Arc<Times>,
+    client: vod::Client,
+    pulses: Arc<[Pulse]>,
+    figures: watch::Receiver<Option<Figures>>,
 }
 
 impl Watch {
@@ -108,22 +139,26 @@ impl Watch {
         self.output.clone()
     }
 
-    /// The relay's state in one line.
-    pub fn status(&self) -> String {
-        let snapshot = self.snapshot();
-        let load = snapshot.load;
-        let state = match (&*self.journal.borrow(), &*self.output.borrow()) {
-            (JournalState::Down(reason), _) => format!("journal down: {reason}"),
-            (_, OutputState::Down(reason)) => format!("output down: {reason}"),
-            (_, OutputState::Blocked(reason)) => format!("output blocked: {reason}"),
-            _ => match (&snapshot.trouble, load.events) {
+    /// The relay's state in some words: what is wrong, or what is done.
+    fn state(&self, snapshot: &Snapshot) -> String {
+        match (&*self.journal.borrow(), &*self.output.borrow()) {
+            (JournalState::Down(trouble), _) => format!("journal down: {trouble}"),
+            (_, OutputState::Down(trouble)) => format!("output down: {trouble}"),
+            (_, OutputState::Blocked(trouble)) => format!("output blocked: {trouble}"),
+            _ => match (snapshot.trouble(), snapshot.load.events) {
                 (Some(trouble), events) => format!("in trouble; {events} events in flight; {trouble}"),
                 (None, 0) => "idle".to_owned(),
                 (None, events) => format!("relaying; {events} events in flight"),
             },
-        };
+        }
+    }
+
+    /// The relay's state in one line.
+    pub fn status(&self) -> String {
+        let snapshot = self.snapshot();
         let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
         let Snapshot { deliveries, confirmed, parked, .. } = snapshot;
+        let state = self.state(&snapshot);
         format!(
             "{state}; {deliveries} deliveries, {published} published, {confirmed} confirmed, {parked} parked"
         )
@@ -155,16 +190,44 @@ impl Running {
         let maintenance = maintenance::spawn(journal.clone(), config.journal.retention, stop.clone());
         let maintenance = maintenance.await.map_err(AppError::Maintenance)?;
         let stats = Arc::new(Stats::new());
+        let pulse = Pulse::new("relay");
+        let (found, figures) = watch::channel(None);
+        let look = look_at_figures(journal.clone(), config.journal.path.clone(), found);
+        let look = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
+        let figures_task = tokio::spawn(async move {
+            // Whether it was told to end or not: there is nothing to say of it.
+            unwound(look.await);
+        });
         let watch = Watch {
             stats: Arc::clone(&stats),
             journal: journal.state(),
             output: output.state(),
             commit_times: journal.commit_times(),
             publish_times: output.publish_times(),
+            client: client.clone(),
+            pulses: [pulse.clone(), journal.pulse(), output.pulse()].into(),
+            figures,
         };
-        let parts = Parts { settings: settings(config), client, journal, output, stats };
+        let (changes, changed) = mpsc::unbounded_channel();
+        let parts =
+            Parts { settings: settings(config), client, journal, output, stats, changes: changed, pulse };
         let relay = tokio::spawn(relay::run(parts, drain.clone()));
-        Ok(Self { drain, stop, relay, output: output_task, maintenance, writer, watch })
+        Ok(Self {
+            drain,
+            stop,
+            relay,
+            output: output_task,
+            maintenance,
+            figures: figures_task,
+            writer,
+            changes,
+            watch,
+        })
+    }
+
+    /// The way to change what can be changed at work.
+    pub fn reload(&self, config: Config) -> Reload {
+        Reload::new(config, self.watch.client.clone(), self.changes.clone())
     }
 
     /// For whoever looks on.
@@ -200,7 +263,7 @@ impl Running {
                 return self.close(ended.map_err(AppError::Output)).await;
             }
             () = too_long => {
-                warn!(limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start goes on from the journal");
+                warn!(code = %Reason::DrainCutOff, limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start goes on from the journal");
                 self.relay.abort();
                 Ok(())
             }
@@ -213,11 +276,12 @@ impl Running {
     }
 
     async fn close(self, ended: Result<(), AppError>) -> Result<Snapshot, AppError> {
-        let Self { relay, watch, writer, maintenance, stop, .. } = self;
+        let Self { relay, watch, writer, maintenance, figures, stop, .. } = self;
         // The writer ends when the last way to it is gone: the relay's and the maintenance's.
         relay.abort();
         stop.cancel();
         unwound(maintenance.await);
+        unwound(figures.await);
         let snapshot = watch.snapshot();
         let written = unwound(tokio::task::spawn_blocking(move || writer.join()).await);
         match (ended, written) {
@@ -226,6 +290,22 @@ impl Running {
             (Ok(()), Ok(())) => Ok(snapshot),
             (Err(error), _) => Err(error),
         }
+    }
+}
+
+/// Asks the journal for its figures now and then.
+async fn look_at_figures(journal: Journal, path: PathBuf, found: watch::Sender<Option<Figures>>) {
+    let midnight = WallTime(WallTime::now().0 / DAY_MS * DAY_MS);
+    let (from, reader) = (path.clone(), tokio::task::spawn_blocking);
+    let received =
+        reader(move || journal::query::Reader::open(&from).and_then(|r| r.received_since(midnight)));
+    // It only completes a line for people.
+    let received_before_today = unwound(received.await).unwrap_or(0);
+    loop {
+        let Ok(summary) = journal.summary().await else { return };
+        let bytes = supervisor::size_of(&path);
+        found.send_replace(Some(Figures { summary, bytes, received_before_today }));
+        tokio::time::sleep(FIGURES_PERIOD).await;
     }
 }
 

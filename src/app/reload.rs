@@ -1,0 +1,93 @@
+//! Takes over what can be changed while the relay is at work, and says what cannot.
+
+use std::fmt;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::config::{Change, Config, ConfigErrors, changes};
+use crate::ops::logging;
+use crate::reason::Reason;
+use crate::relay::core::Settings;
+use crate::vod;
+
+/// The way to change a relay at work.
+#[derive(Debug)]
+pub struct Reload {
+    config: Config,
+    client: vod::Client,
+    settings: mpsc::UnboundedSender<Settings>,
+}
+
+impl Reload {
+    pub(super) fn new(
+        config: Config,
+        client: vod::Client,
+        settings: mpsc::UnboundedSender<Settings>,
+    ) -> Self {
+        Self { config, client, settings }
+    }
+
+    /// Takes over what was read. What is wrong changes nothing; what needs a restart is named, each time until there is one.
+    /// The credentials are read again, whatever changed: their files are not part of the configuration.
+    pub async fn apply(&mut self, read: Result<Config, ConfigErrors>) {
+        let code = Reason::ReloadRefused;
+        let new = match read {
+            Ok(new) => new,
+            Err(errors) => {
+                let reason = Lines(&errors);
+                warn!(%code, %reason, "reload refused: nothing was changed; correct the configuration and reload again");
+                return count("refused");
+            }
+        };
+        let changed = changes(&self.config, &new);
+        let named = |live: bool| {
+            let keys: Vec<&str> = changed.iter().filter(|c| c.live == live).map(|c: &Change| c.key).collect();
+            keys.join(", ")
+        };
+        let (taken, left) = (named(true), named(false));
+        if self.config.log.level != new.log.level
+            && let Err(error) = logging::set_level(&new.log.level)
+        {
+            warn!(%code, %error, "the log's level stays as it was");
+        }
+        self.take_over(&new);
+        // The relay may have ended: then there is nothing left to change.
+        let _ = self.settings.send(super::settings(&self.config));
+        let credentials = self.client.refresh_credentials().await;
+        if let Err(error) = &credentials {
+            let code = Reason::NoCredentials;
+            warn!(%code, %error, "the credentials cannot be read again; those in use stay");
+        }
+        info!(taken, credentials_read = credentials.is_ok(), "configuration reloaded");
+        if !left.is_empty() {
+            warn!(code = %Reason::NeedsRestart, reason = %left, "changed settings need a restart");
+        }
+        count(if left.is_empty() && credentials.is_ok() { "ok" } else { "partial" });
+    }
+
+    /// The rest stays as it was at the start, and is named again by the next reload.
+    fn take_over(&mut self, new: &Config) {
+        let Config { vod, relay, log, .. } = &mut self.config;
+        vod.sub_app_ids.clone_from(&new.vod.sub_app_ids);
+        vod.requests_per_second = new.vod.requests_per_second;
+        relay.max_in_flight = new.relay.max_in_flight;
+        relay.idle_backoff_min = new.relay.idle_backoff_min;
+        relay.idle_backoff_max = new.relay.idle_backoff_max;
+        relay.publish_attempts = new.relay.publish_attempts;
+        log.level.clone_from(&new.log.level);
+    }
+}
+
+fn count(result: &'static str) {
+    metrics::counter!("vodrelay_reloads_total", "result" => result).increment(1);
+}
+
+/// Errors of a configuration in one line.
+struct Lines<'a>(&'a ConfigErrors);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string().replace('\n', "; "))
+    }
+}

@@ -1,0 +1,405 @@
+//! Looks at the running relay once a second: judges its health, tells it to whoever asks, and says when it had better end.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{DAY_MS, Figures, Watch};
+use crate::clock::{Moment, WallTime};
+use crate::ops::health::{Facts, Health, LOOP_LIMIT, LegHealth, Turn, Verdict};
+use crate::ops::metrics::Metrics;
+use crate::ops::troubles::{self, Told};
+use crate::outcome::Trouble;
+use crate::reason::Reason;
+use crate::relay::Snapshot;
+
+/// How often it looks.
+pub const PERIOD: Duration = Duration::from_secs(1);
+
+/// Over how many looks the rates are told.
+const RATE_LOOKS: usize = 60;
+
+/// What a look led to.
+#[derive(Debug)]
+pub struct Look {
+    /// The relay's state in one line.
+    pub line: String,
+    /// Whether every loop makes progress: only then the service manager's watchdog is told so.
+    pub live: bool,
+    /// Why the process had better end.
+    pub stuck: Option<Trouble>,
+}
+
+/// The relay's state, for people and for programs.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    version: &'static str,
+    pid: u32,
+    started: String,
+    uptime_s: u64,
+    state: &'a str,
+    ready: bool,
+    live: bool,
+    stuck_loops: &'a [&'static str],
+    legs: &'a [LegHealth],
+    in_flight: InFlight,
+    totals: Totals,
+    per_second: Rates,
+    lease: Lease,
+    journal: Option<JournalFigures>,
+    clock_skew_s: Option<f64>,
+    troubles: Vec<Told>,
+}
+
+#[derive(Debug, Serialize)]
+struct InFlight {
+    events: usize,
+    publishing: usize,
+    handles: usize,
+    polls: usize,
+    confirms: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Totals {
+    deliveries: u64,
+    redelivered: u64,
+    published: u64,
+    confirmed: u64,
+    let_go: u64,
+    parked: u64,
+}
+
+/// Over the last minute, or since the start.
+#[derive(Debug, Default, Serialize)]
+struct Rates {
+    received: f64,
+    published: f64,
+    confirmed: f64,
+}
+
+/// How near the edge of the cloud's window the relay works.
+#[derive(Debug, Serialize)]
+struct Lease {
+    smallest_left_s: Option<f64>,
+    pull_to_confirm_p50_s: Option<f64>,
+    pull_to_confirm_p99_s: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct JournalFigures {
+    received: u64,
+    published: u64,
+    confirmed: u64,
+    parked: u64,
+    unconfirmed: u64,
+    oldest_unconfirmed: Option<String>,
+    bytes: u64,
+    commit_p50_ms: f64,
+    commit_p99_ms: f64,
+    publish_p50_ms: f64,
+    publish_p99_ms: f64,
+}
+
+/// One look's counts.
+#[derive(Clone, Copy)]
+struct Counts {
+    at: Moment,
+    received: u64,
+    published: u64,
+    confirmed: u64,
+}
+
+/// Looks at the running relay.
+#[derive(Debug)]
+pub struct Supervisor {
+    watch: Watch,
+    health: Health,
+    metrics: Option<Metrics>,
+    started: (Moment, WallTime),
+    verdict: watch::Sender<Arc<Verdict>>,
+    document: watch::Sender<String>,
+    counts: VecDeque<Counts>,
+    told_ready: bool,
+    /// The day, and how many events had been received when it began.
+    today: (i64, u64),
+}
+
+impl std::fmt::Debug for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Counts").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// Begins to look. `ready_limit` and `exit_after` as the configuration has them.
+    pub fn new(watch: Watch, ready_limit: Duration, exit_after: Duration, metrics: Option<Metrics>) -> Self {
+        let (now, wall) = (Moment::now(), WallTime::now());
+        let health = Health::new(ready_limit, exit_after, now, wall);
+        let verdict = Verdict { ready: false, live: true, stuck_loops: Vec::new(), legs: Vec::new() };
+        let mut new = Self {
+            watch,
+            health,
+            metrics,
+            started: (now, wall),
+            verdict: watch::Sender::new(Arc::new(verdict)),
+            document: watch::Sender::new(String::new()),
+            counts: VecDeque::new(),
+            told_ready: false,
+            today: (wall.0 / DAY_MS, 0),
+        };
+        new.look();
+        new
+    }
+
+    /// The newest judgement.
+    pub fn verdict(&self) -> watch::Receiver<Arc<Verdict>> {
+        self.verdict.subscribe()
+    }
+
+    /// The newest state, as JSON.
+    pub fn document(&self) -> watch::Receiver<String> {
+        self.document.subscribe()
+    }
+
+    /// Looks once.
+    pub fn look(&mut self) -> Look {
+        let (now, wall) = (Moment::now(), WallTime::now());
+        let snapshot = self.watch.snapshot();
+        let facts = self.watch.facts(now, &snapshot);
+        let (verdict, turns) = self.health.look(now, wall, &facts);
+        for turn in turns {
+            match turn {
+                Turn::Ready(leg) => info!(leg, "leg is ready again"),
+                Turn::NotReady(leg, trouble) => {
+                    warn!(code = %trouble.reason, leg, reason = %trouble.words, "leg is not ready");
+                }
+            }
+        }
+        if verdict.ready && !self.told_ready {
+            self.told_ready = true;
+            info!("every leg has proven itself: ready");
+        }
+        for stuck in &verdict.stuck_loops {
+            if !self.verdict.borrow().stuck_loops.contains(stuck) {
+                let limit_s = LOOP_LIMIT.as_secs();
+                tracing::error!(code = %Reason::LoopStuck, name = stuck, limit_s, "a loop has made no step for too long");
+            }
+        }
+        let figures = self.watch.figures.borrow().clone();
+        let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
+        let received = snapshot.deliveries - snapshot.redelivered;
+        self.count(Counts { at: now, received, published, confirmed: snapshot.confirmed });
+        let line = self.line(now, wall, &snapshot, received, figures.as_ref());
+        self.measure(now, &snapshot, &verdict, figures.as_ref());
+        let document = self.describe(now, &snapshot, &verdict, figures, &line);
+        self.document.send_replace(document);
+        let live = verdict.live;
+        self.verdict.send_replace(Arc::new(verdict));
+        Look { line, live, stuck: self.health.stuck(now, &facts) }
+    }
+
+    fn count(&mut self, counts: Counts) {
+        if self.counts.len() > RATE_LOOKS {
+            self.counts.pop_front();
+        }
+        self.counts.push_back(counts);
+    }
+
+    fn rates(&self) -> Rates {
+        let (Some(first), Some(last)) = (self.counts.front(), self.counts.back()) else {
+            return Rates::default();
+        };
+        let seconds = last.at.since(first.at).as_secs_f64();
+        let rate = |first: u64, last: u64| {
+            if seconds > 0.0 { last.saturating_sub(first) as f64 / seconds } else { 0.0 }
+        };
+        Rates {
+            received: rate(first.received, last.received),
+            published: rate(first.published, last.published),
+            confirmed: rate(first.confirmed, last.confirmed),
+        }
+    }
+
+    /// The state in one line: what is wrong, or what is done; what was done today; and when it was heard of the cloud last.
+    fn line(
+        &mut self,
+        now: Moment,
+        wall: WallTime,
+        snapshot: &Snapshot,
+        received: u64,
+        figures: Option<&Figures>,
+    ) -> String {
+        let day = wall.0 / DAY_MS;
+        if day != self.today.0 {
+            self.today = (day, received);
+        }
+        let before =
+            figures.filter(|_| self.started.1.0 / DAY_MS == day).map_or(0, |f| f.received_before_today);
+        let today = received - self.today.1 + before;
+        let pulled = snapshot.legs.pull.last_success.map(|at| now.since(at).as_secs());
+        let pulled = pulled.map_or("no pull yet".to_owned(), |s| format!("last pull {s} s ago"));
+        format!("{}; {} events today; {pulled}", self.watch.state(snapshot), thousands(today))
+    }
+
+    fn measure(&self, now: Moment, snapshot: &Snapshot, verdict: &Verdict, figures: Option<&Figures>) {
+        let Some(recorder) = &self.metrics else { return };
+        metrics::gauge!("vodrelay_in_flight_events").set(snapshot.load.events as f64);
+        metrics::gauge!("vodrelay_in_flight_handles").set(snapshot.load.handles as f64);
+        if let Some(ms) = self.watch.client.clock_skew_ms() {
+            metrics::gauge!("vodrelay_clock_skew_seconds").set(ms as f64 / 1_000.0);
+        }
+        let before = Arc::clone(&self.verdict.borrow());
+        for leg in &verdict.legs {
+            metrics::gauge!("vodrelay_leg_ready", "leg" => leg.leg).set(f64::from(u8::from(leg.ready)));
+            let age = leg.age_s.unwrap_or_else(|| now.since(self.started.0).as_secs());
+            metrics::gauge!("vodrelay_leg_last_success_age_seconds", "leg" => leg.leg).set(age as f64);
+            let was = before.legs.iter().find(|was| was.leg == leg.leg).and_then(|was| was.reason);
+            if let Some(was) = was.filter(|was| Some(*was) != leg.reason) {
+                metrics::gauge!("vodrelay_leg_reason", "leg" => leg.leg, "reason" => was.code()).set(0.0);
+            }
+            if let Some(reason) = leg.reason {
+                metrics::gauge!("vodrelay_leg_reason", "leg" => leg.leg, "reason" => reason.code()).set(1.0);
+            }
+        }
+        if let Some(Figures { summary, bytes, .. }) = figures {
+            let states = [
+                ("received", summary.received),
+                ("published", summary.published),
+                ("confirmed", summary.confirmed),
+                ("parked", summary.parked),
+            ];
+            for (state, events) in states {
+                metrics::gauge!("vodrelay_journal_events", "state" => state).set(events as f64);
+            }
+            metrics::gauge!("vodrelay_journal_bytes").set(*bytes as f64);
+            let oldest =
+                summary.oldest_unconfirmed.map_or(0, |at| WallTime::now().0.saturating_sub(at.0).max(0));
+            metrics::gauge!("vodrelay_oldest_unconfirmed_age_seconds").set(oldest as f64 / 1_000.0);
+        }
+        recorder.upkeep();
+    }
+
+    fn describe(
+        &self,
+        now: Moment,
+        snapshot: &Snapshot,
+        verdict: &Verdict,
+        figures: Option<Figures>,
+        line: &str,
+    ) -> String {
+        let (commit, publish) = (self.watch.commit_times(), self.watch.publish_times());
+        let ms = |us: u64| us as f64 / 1_000.0;
+        let load = snapshot.load;
+        let seconds = |duration: Option<Duration>| duration.map(|d| d.as_secs_f64());
+        let document = Document {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            started: self.started.1.to_string(),
+            uptime_s: now.since(self.started.0).as_secs(),
+            state: line,
+            ready: verdict.ready,
+            live: verdict.live,
+            stuck_loops: &verdict.stuck_loops,
+            legs: &verdict.legs,
+            in_flight: InFlight {
+                events: load.events,
+                publishing: load.publishing,
+                handles: load.handles,
+                polls: load.polls,
+                confirms: load.confirms,
+            },
+            totals: Totals {
+                deliveries: snapshot.deliveries,
+                redelivered: snapshot.redelivered,
+                published: snapshot.publishes.get("acked").copied().unwrap_or(0),
+                confirmed: snapshot.confirmed,
+                let_go: snapshot.let_go,
+                parked: snapshot.parked,
+            },
+            per_second: self.rates(),
+            lease: Lease {
+                smallest_left_s: seconds(snapshot.smallest_lease_left),
+                pull_to_confirm_p50_s: seconds(snapshot.pull_to_confirm_p50),
+                pull_to_confirm_p99_s: seconds(snapshot.pull_to_confirm_p99),
+            },
+            journal: figures.map(|Figures { summary, bytes, .. }| JournalFigures {
+                received: summary.received,
+                published: summary.published,
+                confirmed: summary.confirmed,
+                parked: summary.parked,
+                unconfirmed: summary.unconfirmed,
+                oldest_unconfirmed: summary.oldest_unconfirmed.map(|at| at.to_string()),
+                bytes,
+                commit_p50_ms: ms(commit.p50_us),
+                commit_p99_ms: ms(commit.p99_us),
+                publish_p50_ms: ms(publish.p50_us),
+                publish_p99_ms: ms(publish.p99_us),
+            }),
+            clock_skew_s: self.watch.client.clock_skew_ms().map(|ms| ms as f64 / 1_000.0),
+            troubles: troubles::told(),
+        };
+        serde_json::to_string(&document).expect("figures and texts are JSON")
+    }
+}
+
+impl Watch {
+    fn facts(&self, now: Moment, snapshot: &Snapshot) -> Facts {
+        let limit = LOOP_LIMIT.as_millis();
+        let stuck = |silent: Option<u64>| silent.is_some_and(|ms| u128::from(ms) > limit);
+        Facts {
+            legs: snapshot.legs.clone(),
+            paused: snapshot.load.paused,
+            moved_at: snapshot.moved_at,
+            output: self.output.borrow().clone(),
+            journal: self.journal.borrow().clone(),
+            stuck_loops: self
+                .pulses
+                .iter()
+                .filter(|pulse| stuck(pulse.silent_ms(now)))
+                .map(|p| p.name())
+                .collect(),
+        }
+    }
+}
+
+/// The size of the journal with its WAL, in bytes.
+pub(super) fn size_of(path: &Path) -> u64 {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    [path.as_os_str(), &wal]
+        .into_iter()
+        .filter_map(|path| std::fs::metadata(path).ok())
+        .map(|m| m.len())
+        .sum()
+}
+
+/// A number as people read it: 1,204.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_threes() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_204, "1,204"), (12_345_678, "12,345,678")] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

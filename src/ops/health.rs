@@ -1,0 +1,353 @@
+//! Whether the relay does its work: judged by what the legs did, not by what the process thinks of itself.
+//!
+//! A leg is ready when it did its work lately, or has none and has proven that it could. It is not ready when work waits and
+//! does not move, or when its part says why it cannot work. Everything here is values in, values out; `since` is all that is
+//! remembered.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::{Moment, WallTime};
+use crate::legs::{Leg, Legs};
+use crate::outcome::{JournalState, OutputState, Trouble};
+use crate::reason::Reason;
+
+/// A loop at work that has made no step for so long is stuck. The longest step that is none: a round of connections to brokers
+/// that do not answer, and a poll that the cloud holds.
+pub const LOOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// What the judgement needs to know.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What the legs did.
+    pub legs: Legs,
+    /// Whether nothing is to be pulled now.
+    pub paused: bool,
+    /// When an event last made a step.
+    pub moved_at: Option<Moment>,
+    /// The output's state.
+    pub output: OutputState,
+    /// The journal's state.
+    pub journal: JournalState,
+    /// Loops at work that have made no step for longer than [`LOOP_LIMIT`].
+    pub stuck_loops: Vec<&'static str>,
+}
+
+/// How one leg stands, as the health page and `status` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LegHealth {
+    /// pull, journal, publish or confirm.
+    pub leg: &'static str,
+    /// Whether it does its work, or could.
+    pub ready: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The same in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    /// Since when it stands like this.
+    #[serde(serialize_with = "time")]
+    pub since: WallTime,
+    /// When it did its work last.
+    #[serde(serialize_with = "maybe_time")]
+    pub last_success: Option<WallTime>,
+    /// How long ago that was, in seconds.
+    pub age_s: Option<u64>,
+    /// How long work may wait without a step, in seconds.
+    pub limit_s: u64,
+}
+
+/// How all of it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Whether every leg is ready.
+    pub ready: bool,
+    /// Whether every loop makes progress.
+    pub live: bool,
+    /// The loops that do not.
+    pub stuck_loops: Vec<&'static str>,
+    /// The legs, in the order of an event's way.
+    pub legs: Vec<LegHealth>,
+}
+
+/// What turned since the last look, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// A leg is not ready any more, or for another reason.
+    NotReady(&'static str, Trouble),
+    /// A leg is ready again.
+    Ready(&'static str),
+}
+
+/// Judges, and remembers since when.
+#[derive(Debug)]
+pub struct Health {
+    limit: Duration,
+    exit_after: Duration,
+    started: Moment,
+    /// For each leg: why it is not ready, and since when.
+    before: [(Option<Reason>, WallTime); 4],
+    /// Whether each leg was ready once: what a start has not proven yet is no news.
+    proven: [bool; 4],
+}
+
+impl Health {
+    /// Work may wait for `limit` without a step before a leg is not ready, and for `exit_after` before the process had better
+    /// end. Zero means never.
+    pub fn new(limit: Duration, exit_after: Duration, now: Moment, wall: WallTime) -> Self {
+        Self {
+            limit,
+            exit_after,
+            started: now,
+            before: [(Some(Reason::NoPull), wall); 4],
+            proven: [false; 4],
+        }
+    }
+
+    /// How it stands now, and what turned since the last look.
+    pub fn look(&mut self, now: Moment, wall: WallTime, facts: &Facts) -> (Verdict, Vec<Turn>) {
+        let Legs { pull, journal, publish, confirm } = &facts.legs;
+        let judged = [
+            ("pull", pull, self.pull(now, facts)),
+            ("journal", journal, Self::journal(facts)),
+            ("publish", publish, self.publish(now, facts)),
+            ("confirm", confirm, self.waiting(now, confirm, Reason::NoConfirm)),
+        ];
+        let mut turns = Vec::new();
+        let mut legs = Vec::new();
+        for (index, (name, leg, trouble)) in judged.into_iter().enumerate() {
+            let reason = trouble.as_ref().map(|t| t.reason);
+            let (before, since) = &mut self.before[index];
+            if *before != reason {
+                (*before, *since) = (reason, wall);
+                match &trouble {
+                    None if self.proven[index] => turns.push(Turn::Ready(name)),
+                    Some(trouble) if self.proven[index] => turns.push(Turn::NotReady(name, trouble.clone())),
+                    _ => {}
+                }
+            }
+            self.proven[index] |= reason.is_none();
+            let age = leg.last_success.map(|at| now.since(at));
+            legs.push(LegHealth {
+                leg: name,
+                ready: reason.is_none(),
+                reason,
+                words: trouble.map(|t| t.words.to_string()),
+                since: *since,
+                last_success: age.map(|age| wall - age),
+                age_s: age.map(|age| age.as_secs()),
+                limit_s: self.limit.as_secs(),
+            });
+        }
+        let ready = legs.iter().all(|leg| leg.ready);
+        let stuck_loops = facts.stuck_loops.clone();
+        (Verdict { ready, live: stuck_loops.is_empty(), stuck_loops, legs }, turns)
+    }
+
+    /// Why the process had better end: for too long work has waited and no event has made a step, though the broker and the
+    /// journal are there. What is away is waited for; a new start would not bring it back.
+    pub fn stuck(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
+        let there = facts.output == OutputState::Up && facts.journal == JournalState::Up;
+        let waiting = [&facts.legs.publish, &facts.legs.confirm]
+            .into_iter()
+            .filter_map(|leg| leg.waiting_since)
+            .min()?;
+        let since = facts.moved_at.map_or(waiting, |moved| moved.max(waiting));
+        let still = now.since(since);
+        (there && !self.exit_after.is_zero() && still >= self.exit_after).then(|| {
+            let failing =
+                [&facts.legs.publish, &facts.legs.confirm].into_iter().find_map(|leg| leg.trouble.as_ref());
+            let why = failing.map_or(String::new(), |(trouble, _)| format!("; last: {trouble}"));
+            let words = format!(
+                "work has waited for {} s and no event has made a step (health.exit_after){why}",
+                still.as_secs()
+            );
+            Trouble::new(Reason::Stuck, words)
+        })
+    }
+
+    fn pull(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
+        let leg = &facts.legs.pull;
+        let failing = || leg.trouble.as_ref().map(|(trouble, _)| trouble.clone());
+        let Some(last) = leg.last_success else {
+            let words = if facts.paused {
+                "nothing is pulled while the broker or the journal is away"
+            } else {
+                "no pull has succeeded yet"
+            };
+            return Some(failing().unwrap_or_else(|| Trouble::new(Reason::NoPull, words)));
+        };
+        if let Some((trouble, since)) = &leg.trouble
+            && now.since(*since) >= self.limit
+        {
+            return Some(trouble.clone());
+        }
+        // Nothing is pulled on purpose while the events in hand have nowhere to go: the other legs tell.
+        let silent = now.since(last.max(self.started));
+        (!facts.paused && silent >= self.limit).then(|| {
+            failing().unwrap_or_else(|| {
+                Trouble::new(Reason::NoPull, format!("no pull has succeeded for {} s", silent.as_secs()))
+            })
+        })
+    }
+
+    fn journal(facts: &Facts) -> Option<Trouble> {
+        match &facts.journal {
+            JournalState::Down(trouble) => Some(trouble.clone()),
+            JournalState::Up if facts.stuck_loops.contains(&"journal") => {
+                let words = format!("a commit has taken more than {} s", LOOP_LIMIT.as_secs());
+                Some(Trouble::new(Reason::LoopStuck, words))
+            }
+            JournalState::Up => None,
+        }
+    }
+
+    fn publish(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
+        match &facts.output {
+            OutputState::Down(trouble) | OutputState::Blocked(trouble) => Some(trouble.clone()),
+            OutputState::Up => self.waiting(now, &facts.legs.publish, Reason::NoPublish),
+        }
+    }
+
+    /// For a leg that works when there is work: what fails there for too long, or that work waits for too long.
+    fn waiting(&self, now: Moment, leg: &Leg, silence: Reason) -> Option<Trouble> {
+        if let Some((trouble, since)) = &leg.trouble
+            && now.since(*since) >= self.limit
+        {
+            return Some(trouble.clone());
+        }
+        let waited =
+            leg.waiting_since.map(|since| now.since(since)).filter(|waited| *waited >= self.limit)?;
+        Some(Trouble::new(silence, format!("work has waited for {} s", waited.as_secs())))
+    }
+}
+
+fn time<S: serde::Serializer>(time: &WallTime, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(time)
+}
+
+fn maybe_time<S: serde::Serializer>(time: &Option<WallTime>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => to.collect_str(time),
+        None => to.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000;
+
+    fn health() -> Health {
+        Health::new(Duration::from_secs(60), Duration::from_secs(600), Moment(0), WallTime(0))
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            legs: Legs { pull: Leg { last_success: Some(Moment(0)), ..Leg::default() }, ..Legs::default() },
+            paused: false,
+            moved_at: None,
+            output: OutputState::Up,
+            journal: JournalState::Up,
+            stuck_loops: Vec::new(),
+        }
+    }
+
+    fn reasons(health: &mut Health, at: u64, facts: &Facts) -> Vec<Option<Reason>> {
+        health.look(Moment(at), WallTime(0), facts).0.legs.iter().map(|leg| leg.reason).collect()
+    }
+
+    #[test]
+    fn idle_and_proven_is_ready_and_a_start_without_a_pull_is_not() {
+        let (mut health, mut facts) = (health(), facts());
+        assert_eq!(reasons(&mut health, 30 * SECOND, &facts), [None; 4]);
+        facts.legs.pull.last_success = None;
+        assert_eq!(reasons(&mut health, SECOND, &facts)[0], Some(Reason::NoPull));
+        let denied = Trouble::new(Reason::CredentialsRejected, "denied");
+        facts.legs.pull.trouble = Some((denied, Moment(0)));
+        assert_eq!(
+            reasons(&mut health, SECOND, &facts)[0],
+            Some(Reason::CredentialsRejected),
+            "told at once"
+        );
+    }
+
+    #[test]
+    fn pulls_that_stop_are_noticed_unless_they_are_paused() {
+        let (mut health, mut facts) = (health(), facts());
+        assert_eq!(reasons(&mut health, 59 * SECOND, &facts)[0], None);
+        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[0], Some(Reason::NoPull));
+        facts.paused = true;
+        assert_eq!(reasons(&mut health, 600 * SECOND, &facts)[0], None);
+    }
+
+    #[test]
+    fn work_that_waits_and_does_not_move_is_not_ready() {
+        let (mut health, mut facts) = (health(), facts());
+        facts.paused = true;
+        facts.legs.publish.waiting_since = Some(Moment(0));
+        facts.legs.confirm.waiting_since = Some(Moment(30 * SECOND));
+        assert_eq!(reasons(&mut health, 59 * SECOND, &facts), [None; 4]);
+        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[2..], [Some(Reason::NoPublish), None]);
+        assert_eq!(reasons(&mut health, 90 * SECOND, &facts)[3], Some(Reason::NoConfirm));
+        let nacked = Trouble::new(Reason::PublishNacked, "nacked");
+        facts.legs.publish.trouble = Some((nacked, Moment(20 * SECOND)));
+        assert_eq!(
+            reasons(&mut health, 90 * SECOND, &facts)[2],
+            Some(Reason::PublishNacked),
+            "the known reason"
+        );
+    }
+
+    #[test]
+    fn what_its_part_says_is_told_at_once() {
+        let (mut health, mut facts) = (health(), facts());
+        facts.output = OutputState::Blocked(Trouble::new(Reason::BrokerBlocked, "alarm"));
+        facts.journal = JournalState::Down(Trouble::new(Reason::DiskFull, "full"));
+        let expected = [None, Some(Reason::DiskFull), Some(Reason::BrokerBlocked), None];
+        assert_eq!(reasons(&mut health, SECOND, &facts), expected);
+        facts.journal = JournalState::Up;
+        facts.stuck_loops = vec!["journal"];
+        let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
+        assert_eq!((verdict.live, verdict.legs[1].reason), (false, Some(Reason::LoopStuck)));
+    }
+
+    #[test]
+    fn a_turn_is_told_once_and_what_was_never_ready_has_not_turned() {
+        let (mut health, mut facts) = (health(), facts());
+        let down = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
+        facts.output = down.clone();
+        assert_eq!(health.look(Moment(1), WallTime(1), &facts).1, [], "not yet connected");
+        facts.output = OutputState::Up;
+        health.look(Moment(2), WallTime(2), &facts);
+        facts.output = down;
+        let (verdict, turns) = health.look(Moment(3), WallTime(3), &facts);
+        assert!(
+            matches!(&turns[..], [Turn::NotReady("publish", t)] if t.reason == Reason::BrokerUnreachable)
+        );
+        assert_eq!((verdict.ready, verdict.legs[2].since), (false, WallTime(3)));
+        assert_eq!(health.look(Moment(4), WallTime(4), &facts).1, []);
+        facts.output = OutputState::Up;
+        let (verdict, turns) = health.look(Moment(5), WallTime(5), &facts);
+        assert_eq!((turns, verdict.legs[2].since), (vec![Turn::Ready("publish")], WallTime(5)));
+    }
+
+    #[test]
+    fn the_process_ends_when_work_waits_for_too_long_and_nothing_is_away() {
+        let (health, mut facts) = (health(), facts());
+        assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "nothing waits");
+        facts.legs.publish.waiting_since = Some(Moment(0));
+        assert_eq!(health.stuck(Moment(599 * SECOND), &facts), None);
+        assert_eq!(health.stuck(Moment(600 * SECOND), &facts).unwrap().reason, Reason::Stuck);
+        facts.moved_at = Some(Moment(SECOND));
+        assert_eq!(health.stuck(Moment(600 * SECOND), &facts), None, "something moved");
+        facts.output = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
+        assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None);
+        let never = Health::new(Duration::from_secs(60), Duration::ZERO, Moment(0), WallTime(0));
+        facts.output = OutputState::Up;
+        assert_eq!(never.stuck(Moment(9_000 * SECOND), &facts), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The metrics: their names and meanings in one list, and the recorder that everything counts into.
+//!
+//! `docs/metrics.md` says more of each; a test keeps it, this list and the running endpoint in step.
+
+use std::time::Duration;
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// Every metric of ours, with its meaning. Those of the process itself (`process_*`) come from their library.
+pub const METRICS: &[(&str, Kind, &str)] = &[
+    ("vodrelay_events_received_total", Kind::Counter, "Events that were journalled as new"),
+    ("vodrelay_redelivered_total", Kind::Counter, "Deliveries of events that the journal knew already"),
+    ("vodrelay_published_total", Kind::Counter, "Publishes by their outcome"),
+    ("vodrelay_confirmed_total", Kind::Counter, "Handles by how their confirm ended"),
+    ("vodrelay_parked_total", Kind::Counter, "Events that were given up and wait for an operator, by reason"),
+    ("vodrelay_api_requests_total", Kind::Counter, "Calls to the cloud by action and code"),
+    ("vodrelay_troubles_total", Kind::Counter, "Warnings and errors of the log by their code"),
+    ("vodrelay_reloads_total", Kind::Counter, "Reloads of the configuration by their result"),
+    ("vodrelay_maintenance_runs_total", Kind::Counter, "Runs of scheduled jobs by their result"),
+    (
+        "vodrelay_publish_seconds",
+        Kind::Histogram,
+        "From a batch's first frame to the broker's answer for a message",
+    ),
+    (
+        "vodrelay_pull_to_confirm_seconds",
+        Kind::Histogram,
+        "From a pull's answer to the answer of its confirm",
+    ),
+    (
+        "vodrelay_lease_remaining_seconds",
+        Kind::Histogram,
+        "What was left of the cloud's window when a confirm was answered",
+    ),
+    (
+        "vodrelay_journal_commit_seconds",
+        Kind::Histogram,
+        "Time of a transaction of the journal with its sync",
+    ),
+    ("vodrelay_journal_events", Kind::Gauge, "Events in the journal by their state"),
+    ("vodrelay_journal_bytes", Kind::Gauge, "Size of the journal with its WAL"),
+    (
+        "vodrelay_oldest_unconfirmed_age_seconds",
+        Kind::Gauge,
+        "Age of the oldest event that is not confirmed; 0 when there is none",
+    ),
+    (
+        "vodrelay_backlog_events",
+        Kind::Gauge,
+        "Events that wait in the cloud by sub-application; about three minutes late",
+    ),
+    ("vodrelay_clock_skew_seconds", Kind::Gauge, "The cloud's clock minus the host's"),
+    ("vodrelay_in_flight_events", Kind::Gauge, "Events in the relay's hands"),
+    ("vodrelay_in_flight_handles", Kind::Gauge, "Handles that can still be confirmed"),
+    ("vodrelay_leg_ready", Kind::Gauge, "1 while the leg does its work or could, else 0"),
+    ("vodrelay_leg_reason", Kind::Gauge, "1 for the reason why a leg is not ready"),
+    ("vodrelay_leg_last_success_age_seconds", Kind::Gauge, "Time since the leg did its work last"),
+    ("vodrelay_maintenance_last_run_timestamp_seconds", Kind::Gauge, "When a scheduled job ended last"),
+    (
+        "vodrelay_maintenance_last_success_timestamp_seconds",
+        Kind::Gauge,
+        "When a scheduled job succeeded last",
+    ),
+    ("vodrelay_build_info", Kind::Gauge, "1, with the version as its label"),
+];
+
+/// How often the histograms' newest values are put into their buckets when nobody scrapes.
+pub const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// From a fast disk to a broker that took its whole time limit.
+const SECONDS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// The window is 30 s, and confirms keep a margin of 3 s.
+const LEASE_SECONDS: &[f64] = &[0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 27.5, 29.0, 29.5, 30.0];
+
+/// The recorder's other side.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+    process: Collector,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Begins to count, for the whole process. To be called before anything is counted.
+    ///
+    /// # Errors
+    ///
+    /// When this process counts elsewhere already.
+    pub fn install() -> Result<Self, BuildError> {
+        let lease = Matcher::Full("vodrelay_lease_remaining_seconds".to_owned());
+        let handle = PrometheusBuilder::new()
+            .set_buckets(SECONDS)?
+            .set_buckets_for_metric(lease, LEASE_SECONDS)?
+            .install_recorder()?;
+        for (name, kind, meaning) in METRICS {
+            let unit = if name.ends_with("_seconds") {
+                Unit::Seconds
+            } else if name.ends_with("_bytes") {
+                Unit::Bytes
+            } else {
+                Unit::Count
+            };
+            match kind {
+                Kind::Counter => metrics::describe_counter!(*name, unit, *meaning),
+                Kind::Gauge => metrics::describe_gauge!(*name, unit, *meaning),
+                Kind::Histogram => metrics::describe_histogram!(*name, unit, *meaning),
+            }
+        }
+        metrics::gauge!("vodrelay_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        let process = Collector::default();
+        process.describe();
+        Ok(Self { handle, process })
+    }
+
+    /// Puts the newest values of the histograms into their buckets; without it they would pile up between scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.process.collect();
+        self.handle.render()
+    }
+}

@@ -1,0 +1,136 @@
+//! The status socket: whoever connects gets the relay's state as one JSON document, and that is all. Nothing is read from it,
+//! so that nothing can be changed through it; its mode says who may look.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Its owner and its group may look.
+const MODE: u32 = 0o660;
+/// How long a slow reader is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A document is some kilobytes; whatever sends more is something else.
+const DOCUMENT_MAX_BYTES: u64 = 4 << 20;
+
+/// The socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot open the status socket {path} (status.socket): {source}; see that its folder exists and can be written, choose another place, or set status.socket = \"\""
+)]
+pub struct SocketError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Serves the newest document until `stop` is cancelled; then the socket is removed.
+///
+/// # Errors
+///
+/// [`SocketError`].
+pub fn spawn(
+    path: &Path,
+    document: watch::Receiver<String>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, SocketError> {
+    let failed = |source| SocketError { path: path.to_owned(), source };
+    // A process that was killed leaves its socket behind, and nobody listens there. Two relays cannot share a journal, so that
+    // the path of a live one is taken over only by mistake of the configuration.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed)?;
+    let path = path.to_owned();
+    Ok(tokio::spawn(async move {
+        stop.run_until_cancelled(serve(&listener, &document)).await;
+        drop(listener);
+        // Whoever comes later finds nothing, which is the truth.
+        let _ = fs::remove_file(path);
+    }))
+}
+
+async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
+    loop {
+        match listener.accept().await {
+            Ok((mut stream, _)) => {
+                let text = document.borrow().clone();
+                tokio::spawn(async move {
+                    let told = async {
+                        stream.write_all(text.as_bytes()).await?;
+                        stream.shutdown().await
+                    };
+                    // A reader that went away has what it wanted.
+                    let _ = tokio::time::timeout(PATIENCE, told).await;
+                });
+            }
+            // Too many open files, most often: a pause is all that helps.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Asks the relay that serves this socket. `None` when none does.
+///
+/// # Errors
+///
+/// When the socket is there and cannot be read, above all for want of the right to.
+pub async fn ask(path: &Path) -> io::Result<Option<String>> {
+    let stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut text = String::new();
+    let mut stream = stream.take(DOCUMENT_MAX_BYTES);
+    let read = stream.read_to_string(&mut text);
+    tokio::time::timeout(PATIENCE, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_connects_gets_the_newest_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("status.sock");
+        assert_eq!(ask(&path).await.unwrap(), None);
+        let (document, watched) = watch::channel("one".to_owned());
+        let stop = CancellationToken::new();
+        let task = spawn(&path, watched.clone(), stop.clone()).unwrap();
+        assert_eq!(ask(&path).await.unwrap().as_deref(), Some("one"));
+        document.send_replace("two".to_owned());
+        assert_eq!(ask(&path).await.unwrap().as_deref(), Some("two"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        stop.cancel();
+        task.await.unwrap();
+        assert!(!path.exists());
+        // What a killed process leaves behind is nobody's, and is taken over.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert_eq!(ask(&path).await.unwrap(), None);
+        let stop = CancellationToken::new();
+        let task = spawn(&path, watched, stop.clone()).unwrap();
+        assert_eq!(ask(&path).await.unwrap().as_deref(), Some("two"));
+        stop.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_missing_is_named() {
+        let (_document, watched) = watch::channel(String::new());
+        let error = spawn(Path::new("/nowhere/status.sock"), watched, CancellationToken::new()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/status.sock"), "{error}");
+    }
+}

@@ -1,0 +1,64 @@
+//! Signs of life: a loop says when it goes round, and when it rests.
+//!
+//! A timer that feeds a watchdog proves that the timer runs. Here each loop tells by itself, and the watchdog is fed only while
+//! none of them has been silent at work for too long. A loop that rests, with nothing to do, is well.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Moment;
+
+/// One loop's sign of life. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    name: &'static str,
+    /// Milliseconds of the boot clock, plus one; zero at rest.
+    beaten: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    /// A loop that rests.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, beaten: Arc::default() }
+    }
+
+    /// Which loop it is.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The loop is at work, and has just made a step.
+    pub fn beat(&self) {
+        self.beaten.store(Moment::now().0 + 1, Ordering::Relaxed);
+    }
+
+    /// The loop has nothing to do.
+    pub fn rest(&self) {
+        self.beaten.store(0, Ordering::Relaxed);
+    }
+
+    /// For how many milliseconds a loop at work has made no step.
+    pub fn silent_ms(&self, now: Moment) -> Option<u64> {
+        match self.beaten.load(Ordering::Relaxed) {
+            0 => None,
+            beaten => Some((now.0 + 1).saturating_sub(beaten)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_is_silent_since_its_last_beat_and_never_at_rest() {
+        let pulse = Pulse::new("loop");
+        assert_eq!(pulse.silent_ms(Moment(0)), None);
+        let before = Moment::now();
+        pulse.beat();
+        assert!(pulse.silent_ms(Moment(Moment::now().0 + 5_000)).unwrap() >= 5_000);
+        assert_eq!(pulse.silent_ms(before), Some(0));
+        pulse.rest();
+        assert_eq!(pulse.silent_ms(Moment::now()), None);
+    }
+}

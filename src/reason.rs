@@ -1,0 +1,102 @@
+//! The stable catalogue of what can be wrong: one code for each trouble, the same in the log, the metrics, the health page, the
+//! journal, `vodrelay check`, `vodrelay status` and `docs/runbook.md`.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+macro_rules! catalogue {
+    ($($name:ident = $code:literal, $summary:literal;)*) => {
+        /// What is wrong. A code is never given to another meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $(#[doc = concat!($code, ": ", $summary, ".")] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the codes.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The code: `VR-` and three digits. The first says where: 1 the setup, 2 the journal, 3 the cloud, 4 RabbitMQ, 5 the
+            /// relay itself.
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$name => $code),* }
+            }
+
+            /// The meaning in a few words, as the runbook's heading has them.
+            pub fn summary(self) -> &'static str {
+                match self { $(Self::$name => $summary),* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    ConfigurationWrong = "VR-101", "The configuration is wrong";
+    NoCredentials = "VR-102", "There are no usable credentials";
+    NeedsRestart = "VR-103", "A changed setting needs a restart";
+    JournalInUse = "VR-201", "The journal is in use by another process";
+    JournalDamaged = "VR-202", "The journal is damaged";
+    JournalUnusable = "VR-203", "The journal's file cannot be used";
+    DiskFull = "VR-204", "The journal's disk is full";
+    JournalLocked = "VR-205", "The journal is locked by another program";
+    JournalNotWritable = "VR-206", "The journal cannot be written";
+    JournalIo = "VR-207", "The journal's disk fails";
+    JournalFailed = "VR-208", "The journal failed for good";
+    Throttled = "VR-301", "Calls are throttled, and nothing else";
+    CredentialsRejected = "VR-302", "The cloud rejects the credentials";
+    ClockWrong = "VR-303", "The host's clock is wrong";
+    CloudUnreachable = "VR-304", "The cloud cannot be reached, or fails";
+    RequestRejected = "VR-305", "The cloud rejects a request";
+    AccountWrong = "VR-306", "The account is set up wrongly";
+    NoPull = "VR-307", "No pull has succeeded for too long";
+    NoConfirm = "VR-308", "Confirms do not get through";
+    BrokerUnreachable = "VR-401", "RabbitMQ cannot be reached";
+    BrokerLogin = "VR-402", "RabbitMQ refuses the login";
+    BrokerTopology = "VR-403", "The exchange or the queue is missing, or of another kind";
+    BrokerBlocked = "VR-404", "RabbitMQ blocks publishers";
+    PublishNacked = "VR-405", "RabbitMQ nacks publishes";
+    PublishReturned = "VR-406", "A publish was returned: no queue is bound for it";
+    PublishRefused = "VR-407", "RabbitMQ closes the channel because of a publish";
+    PublishUnanswered = "VR-408", "A publish has no answer";
+    BrokerTls = "VR-409", "TLS to RabbitMQ fails";
+    NoPublish = "VR-410", "Publishes do not get through";
+    Stuck = "VR-501", "Work waits and nothing moves";
+    DrainCutOff = "VR-502", "A drain was cut off";
+    Maintenance = "VR-503", "Maintenance failed, or is overdue";
+    Backup = "VR-504", "A backup failed";
+    LoopStuck = "VR-505", "A loop is stuck";
+    Parked = "VR-506", "An event was parked";
+    ReloadRefused = "VR-507", "A reload was refused";
+    ListenerFailed = "VR-508", "The status socket or the HTTP listener cannot be opened";
+    SwitchUnreachable = "VR-509", "The dead man's switch cannot be called";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_and_are_well_formed() {
+        for pair in Reason::ALL.windows(2) {
+            assert!(pair[0].code() < pair[1].code(), "{pair:?}");
+        }
+        for reason in Reason::ALL {
+            let digits = reason.code().strip_prefix("VR-").unwrap();
+            assert!(digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()), "{reason}");
+            assert!(!reason.summary().ends_with('.'), "{reason}");
+        }
+    }
+}

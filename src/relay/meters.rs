@@ -1,0 +1,70 @@
+//! The counters and histograms of the relay's work, for whoever scrapes them. Without a recorder they count nothing.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+use super::core::LetGo;
+use crate::outcome::PublishOutcome;
+use crate::reason::Reason;
+
+/// Handles that are looked up once: a lookup for each event would cost more than the count.
+pub(super) struct Meters {
+    received: Counter,
+    redelivered: Counter,
+    published: HashMap<&'static str, Counter>,
+    confirmed: Counter,
+    pull_to_confirm: Histogram,
+    lease_remaining: Histogram,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        Self {
+            received: counter!("vodrelay_events_received_total"),
+            redelivered: counter!("vodrelay_redelivered_total"),
+            published: HashMap::new(),
+            confirmed: counter!("vodrelay_confirmed_total", "outcome" => "confirmed"),
+            pull_to_confirm: histogram!("vodrelay_pull_to_confirm_seconds"),
+            lease_remaining: histogram!("vodrelay_lease_remaining_seconds"),
+        }
+    }
+
+    pub(super) fn recorded(&self, new: u64, redelivered: u64) {
+        self.received.increment(new);
+        self.redelivered.increment(redelivered);
+    }
+
+    pub(super) fn published(&mut self, outcome: &PublishOutcome) {
+        let name = outcome.name();
+        let new = || counter!("vodrelay_published_total", "outcome" => name);
+        self.published.entry(name).or_insert_with(new).increment(1);
+    }
+
+    pub(super) fn confirmed(&self, pull_to_confirm: Duration, lease_left: Duration) {
+        self.confirmed.increment(1);
+        self.pull_to_confirm.record(pull_to_confirm);
+        self.lease_remaining.record(lease_left);
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "what is rare is looked up, and counted in the same place as what is not"
+    )]
+    pub(super) fn let_go(&self, deliveries: u64, why: LetGo) {
+        let outcome = match why {
+            LetGo::Refused => "refused",
+            LetGo::Lost => "lost",
+        };
+        counter!("vodrelay_confirmed_total", "outcome" => outcome).increment(deliveries);
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "what is rare is looked up, and counted in the same place as what is not"
+    )]
+    pub(super) fn parked(&self, reason: Reason) {
+        counter!("vodrelay_parked_total", "reason" => reason.code()).increment(1);
+    }
+}
