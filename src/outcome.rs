@@ -23,7 +23,7 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.reason, self.words)
+        write!(f, "{} [{}]", self.words, self.reason)
     }
 }
 

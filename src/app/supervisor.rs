@@ -153,7 +153,7 @@ impl Supervisor {
             told_ready: false,
             today: (wall.0 / DAY_MS, 0),
         };
-        new.look();
+        new.look(false);
         new
     }
 
@@ -167,13 +167,13 @@ impl Supervisor {
         self.document.subscribe()
     }
 
-    /// Looks once.
-    pub fn look(&mut self) -> Look {
+    /// Looks once. While the process stops, legs that end are no news.
+    pub fn look(&mut self, stopping: bool) -> Look {
         let (now, wall) = (Moment::now(), WallTime::now());
         let snapshot = self.watch.snapshot();
         let facts = self.watch.facts(now, &snapshot);
         let (verdict, turns) = self.health.look(now, wall, &facts);
-        for turn in turns {
+        for turn in turns.into_iter().filter(|_| !stopping) {
             match turn {
                 Turn::Ready(leg) => info!(leg, "leg is ready again"),
                 Turn::NotReady(leg, trouble) => {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,10 @@ pub(super) struct Args {}
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(path, environment())?;
     logging::init(config.log.format.into(), &config.log.level)?;
+    // What the process knows by heart is not to lie in a file after a crash.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)
+        .map_err(|error| Failure::new(Exit::Failure, std::io::Error::from(error)))?;
     // Before the first part that counts.
     let metrics = Metrics::install().map_err(|error| Failure::new(Exit::Bug, error))?;
     super::runtime()?.block_on(relay(config, path, metrics))
@@ -80,7 +85,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
                     manager.ready();
                 }
                 _ = looks.tick() => {
-                    let look = supervisor.look();
+                    let look = supervisor.look(stopping);
                     if look.live {
                         manager.alive();
                     }

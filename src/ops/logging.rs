@@ -61,7 +61,8 @@ impl Handle {
 }
 
 /// Libraries that speak of what this program tells in its own words.
-const NOISE: [&str; 6] = ["amq_protocol_tcp", "async_rs", "hyper", "hyper_util", "reqwest", "tcp_stream"];
+const NOISE: [&str; 7] =
+    ["amq_protocol_tcp", "async_rs", "hyper", "hyper_util", "reqwest", "tcp_stream", "tokio_cron_scheduler"];
 
 /// A library that is silent unless it is named: lapin warns of every returned message with the whole message in the line,
 /// and an event's body does not belong in the log.

@@ -6,6 +6,7 @@ use lapin::{Channel, Connection};
 use super::amqp::{Address, Options, Topology};
 use super::link::{self, LinkError};
 use super::topology::{self, TopologyError};
+use crate::reason::Reason;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +21,16 @@ pub struct Step {
     pub passing: bool,
     /// What was found; when it is not ok or doubtful, with the next step.
     pub text: String,
+    /// The trouble that it is, when it is not ok.
+    pub reason: Option<Reason>,
 }
 
 impl Step {
     fn new(name: String, result: Result<String, String>) -> Self {
         let ok = result.is_ok();
         let (Ok(text) | Err(text)) = result;
-        Self { name, ok, doubtful: false, passing: false, text }
+        let reason = (!ok).then_some(Reason::BrokerTopology);
+        Self { name, ok, doubtful: false, passing: false, text, reason }
     }
 
     fn doubtful(self) -> Self {
@@ -45,7 +49,7 @@ impl Step {
             | LinkError::VirtualHost { .. } => false,
             LinkError::Topology { source, .. } => may_pass(source),
         };
-        Self { passing, ..Self::new(name, Err(error.to_string())) }
+        Self { passing, reason: Some(error.reason()), ..Self::new(name, Err(error.to_string())) }
     }
 
     /// A step about a thing of the topology.

@@ -92,7 +92,7 @@ async fn run_tells_the_service_manager_relays_and_drains_on_sigterm() {
     let socket = notify_socket(&folder);
     let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
     told(&socket, "READY=1");
-    told(&socket, "STATUS=idle; 0 deliveries, 0 published, 0 confirmed, 0 parked");
+    told(&socket, "STATUS=idle; 0 events today; ");
     for number in 0..40 {
         emulator.put(0, sample("NewFileUpload", number).unwrap());
     }

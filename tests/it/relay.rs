@@ -209,7 +209,9 @@ async fn unroutable_events_are_parked_among_routable_ones_that_go_through() {
         10
     );
     assert_eq!(
-        world.figure("SELECT count(*) FROM event_log WHERE state = 'parked' AND reason LIKE 'unroutable%'"),
+        world.figure(
+            "SELECT count(*) FROM event_log WHERE state = 'parked' AND reason LIKE 'unroutable: % [VR-406]'"
+        ),
         10
     );
     drop((connection, channel));

@@ -65,6 +65,11 @@ impl World {
         self.config = Config::from_variables(self.variables.clone().into_iter()).unwrap();
     }
 
+    /// Leaves a key to its default, or to a file.
+    pub(crate) fn unset(&mut self, key: &str) {
+        self.variables.remove(&format!("VODRELAY_{key}"));
+    }
+
     /// What the program itself needs in its environment: this configuration and the credentials.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let credential = self.emulator.credential();

@@ -23,12 +23,16 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
 }
 
 fn line(step: Step) -> Line {
-    let Step { name, ok, doubtful, passing, text } = step;
+    let Step { name, ok, doubtful, passing, text, reason } = step;
     let text = format!("{name}: {text}");
-    match (ok, doubtful, passing) {
+    let line = match (ok, doubtful, passing) {
         (true, false, _) => Line::ok(PART, text),
         (true, true, _) => Line::warn(PART, text),
         (false, _, true) => Line::away(PART, text),
         (false, _, false) => Line::wrong(PART, text),
+    };
+    match reason {
+        Some(reason) => line.code(reason),
+        None => line,
     }
 }

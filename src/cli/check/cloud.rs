@@ -11,6 +11,7 @@ use crate::clock::WallTime;
 use crate::config::Config;
 use crate::event::SubAppId;
 use crate::outcome::CallFailure;
+use crate::reason::Reason;
 use crate::vod::{self, CallError, Client, Credentials, EventConfig};
 
 const PART: &str = "cloud";
@@ -41,7 +42,9 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
     let mut lines = Vec::new();
     match timeout(CREDENTIALS_LIMIT, client.refresh_credentials()).await {
         Ok(Ok(credentials)) => lines.push(found(&credentials, WallTime::now())),
-        Ok(Err(error)) => return vec![Line::wrong(CREDENTIALS, error.to_string())],
+        Ok(Err(error)) => {
+            return vec![Line::wrong(CREDENTIALS, error.to_string()).code(Reason::NoCredentials)];
+        }
         Err(_) => {
             let seconds = CREDENTIALS_LIMIT.as_secs();
             let text =
@@ -121,12 +124,13 @@ fn failed(sub_app: SubAppId, error: &CallError) -> Line {
         );
     }
     let text = format!("sub-application {sub_app}: {error}");
-    match error.failure {
+    let line = match error.failure {
         CallFailure::Throttled | CallFailure::Transient => Line::away(PART, text),
         CallFailure::Credentials | CallFailure::Clock | CallFailure::Refused | CallFailure::Configuration => {
             Line::wrong(PART, text)
         }
-    }
+    };
+    line.code(error.failure.reason())
 }
 
 fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {

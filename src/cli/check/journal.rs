@@ -32,12 +32,13 @@ pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<Line> {
 }
 
 fn refused(error: &OpenError) -> Line {
-    match error {
+    let line = match error {
         OpenError::InUse { .. } | OpenError::Failed { .. } => Line::away(PART, error.to_string()),
         OpenError::Unusable { .. } | OpenError::Newer { .. } | OpenError::Damaged { .. } => {
             Line::wrong(PART, error.to_string())
         }
-    }
+    };
+    line.code(error.reason())
 }
 
 fn standing(path: &Path, report: &Report) -> Line {

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::reason::Reason;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +41,9 @@ pub(super) struct Line {
     status: Status,
     part: &'static str,
     text: String,
+    /// Its name in the catalogue: `docs/runbook.md` has a page for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Reason>,
     /// Where in the configuration; also in the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
@@ -51,7 +55,7 @@ impl Line {
     fn new(status: Status, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
         // What others said may hold what a terminal would obey.
         let text = text.into().replace(char::is_control, " ");
-        Self { status, part, text, place: None, exit }
+        Self { status, part, text, code: None, place: None, exit }
     }
 
     /// It is as it must be.
@@ -72,6 +76,11 @@ impl Line {
     /// It is out of reach right now.
     pub(super) fn away(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(Status::Fail, Exit::Temporary, part, text)
+    }
+
+    /// Names the trouble.
+    pub(super) fn code(self, code: Reason) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     /// Names the place in the configuration.
@@ -119,12 +128,13 @@ fn worse(so_far: Exit, exit: Exit) -> Exit {
 }
 
 fn shown(line: &Line, colour: bool) -> String {
-    let Line { status, part, text, .. } = line;
+    let Line { status, part, text, code, .. } = line;
     let word = status.word();
+    let code = code.map_or(String::new(), |code| format!(" [{code}]"));
     if colour {
-        format!("\x1b[{}m{word:<4}\x1b[0m  {part:<11}  {text}", status.colour())
+        format!("\x1b[{}m{word:<4}\x1b[0m  {part:<11}  {text}{code}", status.colour())
     } else {
-        format!("{word:<4}  {part:<11}  {text}")
+        format!("{word:<4}  {part:<11}  {text}{code}")
     }
 }
 
@@ -157,8 +167,8 @@ mod tests {
         let json = |line: &Line| serde_json::to_string(line).unwrap();
         assert_eq!(json(&Line::ok("clock", "x")), r#"{"status":"ok","part":"clock","text":"x"}"#);
         assert_eq!(
-            json(&Line::wrong("config", "a:1: x").at("a:1")),
-            r#"{"status":"fail","part":"config","text":"a:1: x","place":"a:1"}"#
+            json(&Line::wrong("config", "a:1: x").at("a:1").code(Reason::ConfigurationWrong)),
+            r#"{"status":"fail","part":"config","text":"a:1: x","code":"VR-101","place":"a:1"}"#
         );
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use self::lines::{Line, Report};
 use super::exit::{Exit, Failure};
 use crate::config::{Config, DEFAULT_PATH, environment};
+use crate::reason::Reason;
 
 /// The longest that the live part takes. What it waits for has shorter limits of its own.
 const LIMIT: Duration = Duration::from_secs(18);
@@ -41,7 +42,8 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
         Ok(config) => config,
         Err(errors) => {
             for error in errors.iter() {
-                report.add(&Line::wrong("config", error.to_string()).at(&error.place))?;
+                let line = Line::wrong("config", error.to_string()).at(&error.place);
+                report.add(&line.code(Reason::ConfigurationWrong))?;
             }
             return Ok(report.exit());
         }

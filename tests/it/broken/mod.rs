@@ -8,6 +8,7 @@ mod cluster;
 mod credentials;
 mod gate;
 mod journal;
+mod legs;
 mod program;
 mod rabbitmq;
 mod tls;

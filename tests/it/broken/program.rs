@@ -67,6 +67,11 @@ impl Program {
         self.child.id()
     }
 
+    /// Sends it a signal.
+    pub(super) fn signals(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
+    }
+
     /// What it told so far on standard error.
     pub(super) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
@@ -121,7 +126,7 @@ impl Program {
 
     /// Asks it to drain, and sees that it ends well. Returns what it told.
     pub(super) async fn drained(self) -> String {
-        kill(Pid::from_raw(self.pid().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.signals(Signal::SIGTERM);
         let (code, log) = self.ended().await;
         assert_eq!(code, Some(0), "{log}");
         log

@@ -87,7 +87,7 @@ async fn first_deliveries_and_further_ones_are_confirmed_together() {
     );
     // The answer to the first confirm of the second event comes late: the event's time stays, the handle has its own.
     desk.confirm(DeliveryId(2)).await;
-    assert_eq!(handles(&desk)[1], "h2 2 confirmed 21.100Z");
+    assert_eq!(handles(&desk)[1], "h2 2 confirmed 21.007Z");
     assert_eq!(number(&desk.sql(), DIFFERS), 0);
     desk.publish(EventId(3)).await;
     assert_eq!(desk.event_states()[2], "confirmed");
