@@ -318,6 +318,7 @@ async fn json_is_one_object_a_line() {
     assert_eq!(
         error,
         serde_json::json!({
+            "code": "VR-101",
             "status": "fail",
             "part": "config",
             "text": "DIR/config.toml:10: vod.window has no unit; a duration needs a unit, for example \"30s\"",

@@ -432,8 +432,8 @@ fn check_prints_a_line_for_each_error_or_that_all_is_well() {
     assert_eq!(
         text(&told.stdout),
         format!(
-            "fail  config       {path}:2: unknown key \"levle\" in [log]; did you mean \"level\"?\n\
-             fail  config       {path}:3: log.format must be text in quotes, not an integer\n"
+            "fail  config       {path}:2: unknown key \"levle\" in [log]; did you mean \"level\"? [VR-101]\n\
+             fail  config       {path}:3: log.format must be text in quotes, not an integer [VR-101]\n"
         )
     );
     std::fs::write(path, "").unwrap();

@@ -21,6 +21,8 @@ struct Desk {
 
 impl Desk {
     async fn new(mut world: World, more: &[(&str, &str)]) -> Self {
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         world.set("HEALTH__READY_LIMIT", "1s");
         world.set("LOG__FORMAT", "json");
         for (key, value) in more {
