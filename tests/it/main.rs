@@ -7,6 +7,7 @@ mod broker;
 mod check;
 mod config;
 mod crash;
+mod documents;
 mod emulator;
 mod house;
 mod journal;
