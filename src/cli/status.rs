@@ -213,7 +213,10 @@ mod tests {
         });
         let text = for_people(&document);
         assert!(text.starts_with("idle, up 5 s, process 7, version 1\n"), "{text}");
-        assert!(text.contains("publish  NOT READY  VR-401    3 s ago  t\n         no \\u{1b}[2J\n"), "{text}");
+        assert!(
+            text.contains("publish  NOT READY  VR-401    3 s ago  t\n         no \\u{1b}[2J\n"),
+            "{text}"
+        );
         assert!(text.contains("in flight  2 events, - handles, - polls\n"), "{text}");
         assert!(text.ends_with("TROUBLES SINCE THE START\nVR-401  2  t  w"), "{text}");
     }

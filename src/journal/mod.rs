@@ -239,8 +239,7 @@ impl Journal {
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
         let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
         let pulse = Pulse::new("journal");
-        let (writer, state) =
-            Writer::start(store, lock, path.clone(), queue, times.clone(), pulse.clone())?;
+        let (writer, state) = Writer::start(store, lock, path.clone(), queue, times.clone(), pulse.clone())?;
         Ok((Self { requests, path: path.into(), state, times, pulse }, writer))
     }
 
