@@ -7,6 +7,7 @@
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
 //! - [`times`]: how long things take; [`legs`]: how each leg of the way stands; [`pulse`]: signs of life of the loops; [`reason`]: the stable names of what can be wrong.
+//! - [`cron`]: when things are to be done again and again.
 //! - [`crash`]: where a test build can be made to die.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
 //! - [`vod`]: the client of the cloud's API.
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crash;
+pub mod cron;
 pub mod emulator;
 pub mod event;
 pub mod identity;

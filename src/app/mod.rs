@@ -14,9 +14,10 @@ use tracing::warn;
 
 use crate::clock::WallTime;
 use crate::config::{self, Config};
+use crate::event::SubAppId;
 use crate::journal::{self, Journal, Summary};
 use crate::lease::Window;
-use crate::ops::maintenance;
+use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::outcome::{JournalState, OutputState, Trouble};
 use crate::output;
 use crate::pulse::Pulse;
@@ -86,6 +87,7 @@ pub struct Running {
     figures: JoinHandle<()>,
     writer: journal::Writer,
     changes: mpsc::UnboundedSender<Settings>,
+    sub_apps: watch::Sender<Vec<SubAppId>>,
     watch: Watch,
 }
 
@@ -116,6 +118,7 @@ pub struct Watch {
     client: vod::Client,
     pulses: Arc<[Pulse]>,
     figures: watch::Receiver<Option<Figures>>,
+    jobs: Jobs,
 }
 
 impl Watch {
@@ -132,6 +135,11 @@ impl Watch {
     /// How long the broker takes for a publish.
     pub fn publish_times(&self) -> Quantiles {
         self.publish_times.quantiles()
+    }
+
+    /// When each job of maintenance ran, how that ended, and when it runs next.
+    pub fn maintenance(&self) -> Vec<JobState> {
+        self.jobs.snapshot()
     }
 
     /// Whether the output takes events.
@@ -187,8 +195,6 @@ impl Running {
             OutputOptions::Amqp(options) => output::amqp::spawn(*options, stop.clone()),
             OutputOptions::Stdout(options) => output::stdout::spawn(options, stop.clone()),
         };
-        let maintenance = maintenance::spawn(journal.clone(), config.journal.retention, stop.clone());
-        let maintenance = maintenance.await.map_err(AppError::Maintenance)?;
         let stats = Arc::new(Stats::new());
         let pulse = Pulse::new("relay");
         let (found, figures) = watch::channel(None);
@@ -198,6 +204,15 @@ impl Running {
             // Whether it was told to end or not: there is nothing to say of it.
             unwound(look.await);
         });
+        let (sub_apps, sub_apps_now) = watch::channel(config.vod.sub_apps());
+        let parts = maintenance::Parts {
+            journal: journal.clone(),
+            client: client.clone(),
+            sub_apps: sub_apps_now,
+            figures: figures_of(Arc::clone(&stats)),
+        };
+        let maintenance = maintenance::spawn(maintenance_options(config), parts, stop.clone());
+        let (maintenance, jobs) = maintenance.await.map_err(AppError::Maintenance)?;
         let watch = Watch {
             stats: Arc::clone(&stats),
             journal: journal.state(),
@@ -207,6 +222,7 @@ impl Running {
             client: client.clone(),
             pulses: [pulse.clone(), journal.pulse(), output.pulse()].into(),
             figures,
+            jobs,
         };
         let (changes, changed) = mpsc::unbounded_channel();
         let parts =
@@ -221,13 +237,14 @@ impl Running {
             figures: figures_task,
             writer,
             changes,
+            sub_apps,
             watch,
         })
     }
 
     /// The way to change what can be changed at work.
     pub fn reload(&self, config: Config) -> Reload {
-        Reload::new(config, self.watch.client.clone(), self.changes.clone())
+        Reload::new(config, self.watch.client.clone(), self.changes.clone(), self.sub_apps.clone())
     }
 
     /// For whoever looks on.
@@ -334,6 +351,37 @@ pub fn settings(config: &Config) -> Settings {
         requests_per_second: config.vod.requests_per_second,
         seed: fastrand::u64(..),
     }
+}
+
+/// What maintenance must know.
+fn maintenance_options(config: &Config) -> maintenance::Options {
+    let config::Maintenance { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir } =
+        config.maintenance.clone();
+    maintenance::Options {
+        prune,
+        vacuum,
+        backup,
+        summary,
+        backlog,
+        retention: config.journal.retention,
+        backups_kept,
+        backup_dir,
+    }
+}
+
+/// What the daily summary is made of.
+fn figures_of(stats: Arc<Stats>) -> Box<dyn Fn() -> maintenance::Figures + Send> {
+    Box::new(move || {
+        let Snapshot { deliveries, redelivered, publishes, confirmed, parked, .. } = stats.snapshot();
+        let published = publishes.get("acked").copied().unwrap_or(0);
+        maintenance::Figures {
+            received: deliveries.saturating_sub(redelivered),
+            redelivered,
+            published,
+            confirmed,
+            parked,
+        }
+    })
 }
 
 /// Where the configuration says that credentials are.

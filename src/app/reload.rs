@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::config::{Change, Config, ConfigErrors, changes};
+use crate::event::SubAppId;
 use crate::ops::logging;
 use crate::reason::Reason;
 use crate::relay::core::Settings;
@@ -17,6 +18,7 @@ pub struct Reload {
     config: Config,
     client: vod::Client,
     settings: mpsc::UnboundedSender<Settings>,
+    sub_apps: watch::Sender<Vec<SubAppId>>,
 }
 
 impl Reload {
@@ -24,8 +26,9 @@ impl Reload {
         config: Config,
         client: vod::Client,
         settings: mpsc::UnboundedSender<Settings>,
+        sub_apps: watch::Sender<Vec<SubAppId>>,
     ) -> Self {
-        Self { config, client, settings }
+        Self { config, client, settings, sub_apps }
     }
 
     /// Takes over what was read. What is wrong changes nothing; what needs a restart is named, each time until there is one.
@@ -52,6 +55,7 @@ impl Reload {
             warn!(%code, %error, "the log's level stays as it was");
         }
         self.take_over(&new);
+        self.sub_apps.send_replace(self.config.vod.sub_apps());
         // The relay may have ended: then there is nothing left to change.
         let _ = self.settings.send(super::settings(&self.config));
         let credentials = self.client.refresh_credentials().await;

@@ -50,6 +50,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         health.exit_after false,
         health.dead_mans_switch_url false,
         status.socket false,
+        maintenance.prune false,
+        maintenance.vacuum false,
+        maintenance.backup false,
+        maintenance.summary false,
+        maintenance.backlog false,
+        maintenance.backups_kept false,
+        maintenance.backup_dir false,
         log.format false,
         log.level true,
     };

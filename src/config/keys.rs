@@ -115,6 +115,13 @@ pub(super) const KEYS: &[Key] = &[
         v.optional_url().map(|url| c.health.dead_mans_switch_url = url.map(SwitchUrl))
     }),
     key("status", "socket", |c, v| v.optional_path().map(|socket| c.status.socket = socket)),
+    key("maintenance", "prune", |c, v| v.cron("0 17 * * * *").map(|cron| c.maintenance.prune = cron)),
+    key("maintenance", "vacuum", |c, v| v.cron("0 47 3 * * *").map(|cron| c.maintenance.vacuum = cron)),
+    key("maintenance", "backup", |c, v| v.cron("0 30 3 * * *").map(|cron| c.maintenance.backup = cron)),
+    key("maintenance", "summary", |c, v| v.cron("0 0 0 * * *").map(|cron| c.maintenance.summary = cron)),
+    key("maintenance", "backlog", |c, v| v.cron("0 * * * * *").map(|cron| c.maintenance.backlog = cron)),
+    key("maintenance", "backups_kept", |c, v| v.number(0).map(|kept| c.maintenance.backups_kept = kept)),
+    key("maintenance", "backup_dir", |c, v| v.optional_path().map(|path| c.maintenance.backup_dir = path)),
     key("log", "format", |c, v| v.one_of(LOG_FORMATS).map(|format| c.log.format = format)),
     key("log", "level", |c, v| v.log_level().map(|level| c.log.level = level)),
 ];

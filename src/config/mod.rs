@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::cron::Cron;
 use crate::event::SubAppId;
 use crate::secret::Secret;
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub health: Health,
     /// The state for people.
     pub status: Status,
+    /// What is done at set times.
+    pub maintenance: Maintenance,
     /// What the program says about itself.
     pub log: Log,
 }
@@ -334,6 +337,40 @@ pub struct Status {
 impl Default for Status {
     fn default() -> Self {
         Self { socket: Some(PathBuf::from("/run/vodrelay/status.sock")) }
+    }
+}
+
+/// `[maintenance]`: what is done at set times, in UTC. A job without a time is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Forgets confirmed events after their retention.
+    pub prune: Option<Cron>,
+    /// Gives the journal's free pages back to the file system.
+    pub vacuum: Option<Cron>,
+    /// Makes a copy of the journal.
+    pub backup: Option<Cron>,
+    /// Writes the figures into the log.
+    pub summary: Option<Cron>,
+    /// Asks the cloud how many events wait there.
+    pub backlog: Option<Cron>,
+    /// How many copies of the journal are kept; none are made when it is zero.
+    pub backups_kept: usize,
+    /// Where the copies are, if not in the folder `backups` beside the journal.
+    pub backup_dir: Option<PathBuf>,
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        let cron = |text| Some(Cron::parse(text).expect("a constant expression is right"));
+        Self {
+            prune: cron("0 17 * * * *"),
+            vacuum: cron("0 47 3 * * *"),
+            backup: cron("0 30 3 * * *"),
+            summary: cron("0 0 0 * * *"),
+            backlog: cron("0 * * * * *"),
+            backups_kept: 2,
+            backup_dir: None,
+        }
     }
 }
 

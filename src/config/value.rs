@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use url::{Host, Url};
 
 use super::AmqpUrl;
+use crate::cron::Cron;
 use crate::event::SubAppId;
 
 /// A value as it was given.
@@ -102,6 +103,17 @@ impl Value<'_> {
             return Err(format!("is {}, and must be {} or more", shown(duration), shown(least)));
         }
         Ok(duration)
+    }
+
+    /// When something is done, or nothing for never.
+    pub(super) fn cron(&self, example: &str) -> Parsed<Option<Cron>> {
+        let text = self.text()?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        Cron::parse(&text).map(Some).map_err(|error| {
+            format!("{error}; it reads like {example:?} (second, minute, hour, day, month, weekday; UTC), and \"\" turns the job off")
+        })
     }
 
     /// One of a few words.

@@ -10,7 +10,14 @@ pub(super) const LIMIT_AT_START: Duration = Duration::from_millis(100);
 /// Looks at the structure of every page for up to `limit`. False when that was too short.
 pub(super) fn look(conn: &mut Connection, limit: Duration) -> rusqlite::Result<bool> {
     let until = Instant::now() + limit;
-    let is_over = move || Instant::now() >= until;
+    look_until(conn, move || Instant::now() >= until)
+}
+
+/// The same until `is_over`, which is asked every few milliseconds.
+pub(super) fn look_until(
+    conn: &mut Connection,
+    is_over: impl FnMut() -> bool + Send + 'static,
+) -> rusqlite::Result<bool> {
     conn.progress_handler(STEPS_BETWEEN_LOOKS_AT_THE_CLOCK, Some(is_over))?;
     let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
     // No later statement is to be interrupted.

@@ -4,9 +4,11 @@
 //! - `schema`: tables, views for people, migrations.
 //! - `store`: the SQL of each request.
 //! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
+//! - `copy`: a copy of the file, made while the writer is at work.
 //! - [`query`]: read-only access for the commands that show the journal.
 //! - [`probe`]: a look at the path, the lock and the disk that leaves nothing behind.
 
+mod copy;
 mod damage;
 mod files;
 pub mod probe;
@@ -32,7 +34,8 @@ use crate::outcome::JournalState;
 use crate::pulse::Pulse;
 use crate::reason::Reason;
 use crate::times::Times;
-use request::{Request, Slot};
+pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
+use request::{Queued, Request, Slot};
 pub use writer::{WriteError, Writer};
 
 /// Requests that wait for the writer; more than that, and callers wait before they are queued.
@@ -200,13 +203,23 @@ pub struct Summary {
     pub oldest_unconfirmed: Option<WallTime>,
 }
 
+/// What one step of giving free pages back did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// Pages that went back to the file system.
+    pub given_back: u64,
+    /// Pages that are still free.
+    pub left: u64,
+}
+
 /// The way to the writer; clones share it.
 ///
 /// Every method returns after the commit. A call that is dropped while it waits may still be committed. While the journal
 /// is down, calls wait.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Queued>,
+    path: Arc<Path>,
     state: watch::Receiver<JournalState>,
     times: Arc<Times>,
     pulse: Pulse,
@@ -226,13 +239,27 @@ impl Journal {
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
         let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
         let pulse = Pulse::new("journal");
-        let (writer, state) = Writer::start(store, lock, path, queue, times.clone(), pulse.clone())?;
-        Ok((Self { requests, state, times, pulse }, writer))
+        let (writer, state) = Writer::start(store, lock, path.clone(), queue, times.clone(), pulse.clone())?;
+        Ok((Self { requests, path: path.into(), state, times, pulse }, writer))
     }
 
     /// Whether the last commit succeeded.
     pub fn state(&self) -> watch::Receiver<JournalState> {
         self.state.clone()
+    }
+
+    /// The file, without symbolic links in its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes the journal takes on its disk, with its WAL. Blocks for a moment.
+    pub fn bytes(&self) -> u64 {
+        // By their names alone: whoever opens and closes a database's file besides SQLite takes SQLite's locks away.
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let mut wal = self.path.as_os_str().to_owned();
+        wal.push("-wal");
+        bytes(&self.path) + bytes(Path::new(&wal))
     }
 
     /// How long transactions take, from the first statement to the end of the sync.
@@ -352,6 +379,25 @@ impl Journal {
         self.ask(|slot| Request::Prune { before, limit, slot }).await
     }
 
+    /// Gives up to `pages` free pages of the file, but one at least, back to the file system.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn vacuum(&self, pages: u32) -> Result<Vacuumed, Closed> {
+        self.ask(|slot| Request::Vacuum { pages, slot }).await
+    }
+
+    /// Begins a copy of the journal in the file `to`, which must be there and empty. One copy can be made at a time: another
+    /// one ends it.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError`].
+    pub async fn copy(&self, to: PathBuf) -> Result<Copying, CopyError> {
+        Copying::begin(self.requests.clone(), to).await
+    }
+
     /// The journal in figures; reads counters, not events.
     ///
     /// # Errors
@@ -363,7 +409,7 @@ impl Journal {
 
     async fn ask<T>(&self, request: impl FnOnce(Slot<T>) -> Request) -> Result<T, Closed> {
         let (slot, answer) = Slot::new();
-        self.requests.send(request(slot)).await.map_err(|_| Closed)?;
+        self.requests.send(Queued::Request(request(slot))).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }

@@ -2,8 +2,9 @@
 
 use tokio::sync::oneshot;
 
+use super::copy;
 use super::store::Store;
-use super::{Answer, Attempt, HandleOutcome, Loaded, Summary};
+use super::{Answer, Attempt, HandleOutcome, Loaded, Summary, Vacuumed};
 use crate::clock::{Moment, WallTime};
 use crate::event::SubAppId;
 use crate::identity::{DeliveryId, EventId, Recorded};
@@ -33,6 +34,15 @@ impl<T> Slot<T> {
     }
 }
 
+/// What waits for the writer.
+#[derive(Debug)]
+pub(super) enum Queued {
+    /// Work for a transaction.
+    Request(Request),
+    /// Work between two transactions.
+    Copy(copy::Command),
+}
+
 /// One request. It can run more than once: each run after a rollback starts from the same database.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -59,6 +69,10 @@ pub(super) enum Request {
         limit: u32,
         slot: Slot<u64>,
     },
+    Vacuum {
+        pages: u32,
+        slot: Slot<Vacuumed>,
+    },
     Summary(Slot<Summary>),
     /// Runs a statement on the writer's own connection.
     #[cfg(test)]
@@ -83,6 +97,7 @@ impl Request {
             Self::Load { after, limit, slot } => slot.keep(store.load(*after, *limit)?),
             Self::Release(event, slot) => slot.keep(store.release(*event)?),
             Self::Prune { before, limit, slot } => slot.keep(store.prune(*before, *limit)?),
+            Self::Vacuum { pages, slot } => slot.keep(store.vacuum(*pages)?),
             Self::Summary(slot) => slot.keep(store.summary()?),
             #[cfg(test)]
             Self::Sql(sql, slot) => slot.keep(store.sql(sql)?),
@@ -103,6 +118,7 @@ impl Request {
             Self::Load { .. } => "load",
             Self::Release(..) => "release",
             Self::Prune { .. } => "prune",
+            Self::Vacuum { .. } => "vacuum",
             Self::Summary(_) => "summary",
             #[cfg(test)]
             Self::Sql(..) => "sql",
@@ -119,6 +135,7 @@ impl Request {
             | Self::Confirmed(_, _, slot)
             | Self::HandleOutcome(_, _, slot) => slot.send(),
             Self::Settle { slot, .. } | Self::Prune { slot, .. } => slot.send(),
+            Self::Vacuum { slot, .. } => slot.send(),
             Self::Load { slot, .. } => slot.send(),
             Self::Release(_, slot) => slot.send(),
             Self::Summary(slot) => slot.send(),

@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use super::damage;
 use super::schema::{self, Found};
 use super::tally::Tally;
-use super::{OpenError, Summary};
+use super::{OpenError, Summary, Vacuumed};
 use crate::clock::{WallTime, boot_id};
 use crate::crash;
 use crate::reason::Reason;
@@ -101,11 +101,23 @@ impl Store {
                 delete.execute([id])?;
             }
         }
-        // The pages that this freed go back to the file system, a few at a time.
-        let mut vacuum = self.conn.prepare_cached("PRAGMA incremental_vacuum(200)")?;
-        let mut pages = vacuum.query([])?;
-        while pages.next()?.is_some() {}
         Ok(pruned.len() as u64)
+    }
+
+    pub(super) fn vacuum(&self, pages: u32) -> rusqlite::Result<Vacuumed> {
+        let free = || -> rusqlite::Result<u64> {
+            let pages: i64 =
+                self.conn.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
+            Ok(pages.try_into().unwrap_or(0))
+        };
+        let before = free()?;
+        // None would mean all of them.
+        let pages = pages.max(1);
+        let mut vacuum = self.conn.prepare_cached(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = vacuum.query([])?;
+        while rows.next()?.is_some() {}
+        let left = free()?;
+        Ok(Vacuumed { given_back: before.saturating_sub(left), left })
     }
 
     pub(super) fn summary(&self) -> rusqlite::Result<Summary> {

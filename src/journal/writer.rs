@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use super::OpenError;
+use super::copy::{self, Copy};
 use super::files::{Identity, Lock};
-use super::request::Request;
+use super::request::{Queued, Request};
 use super::store::{Store, next_step, reason};
 use crate::crash;
 use crate::outcome::{JournalState, Trouble};
@@ -76,7 +77,7 @@ impl Writer {
         store: Store,
         lock: Lock,
         path: PathBuf,
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::Receiver<Queued>,
         times: Arc<Times>,
         pulse: Pulse,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
@@ -84,12 +85,13 @@ impl Writer {
         let file = Identity::of(&path)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, file, requests, state, times, pulse };
+        let work = Work { store, path, file, state, times, pulse };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
-                let ended = work.run();
+                let ended = work.run(requests);
                 // Not before the database is closed.
+                drop(work);
                 drop(lock);
                 ended
             })
@@ -113,38 +115,91 @@ struct Work {
     store: Store,
     path: PathBuf,
     file: Identity,
-    requests: mpsc::Receiver<Request>,
     state: watch::Sender<JournalState>,
     times: Arc<Times>,
     pulse: Pulse,
 }
 
+/// What comes after a stretch of work.
+enum Next {
+    /// Nobody is left who could ask for anything.
+    End,
+    /// More work, and no copy.
+    Work,
+    /// More work, and this copy beside it.
+    Copy(copy::Begin),
+}
+
 impl Work {
-    fn run(mut self) -> Result<(), WriteError> {
+    fn run(&self, mut requests: mpsc::Receiver<Queued>) -> Result<(), WriteError> {
+        let mut next = Next::Work;
+        loop {
+            next = match next {
+                Next::End => return Ok(()),
+                Next::Work => self.serve(&mut requests, None)?,
+                Next::Copy(begin) => begin
+                    .run(&self.store.conn, |copy| self.serve(&mut requests, Some(copy)))?
+                    .unwrap_or(Next::Work),
+            }
+        }
+    }
+
+    /// Works off what is asked, until it has to be gone about in another way.
+    fn serve(
+        &self,
+        requests: &mut mpsc::Receiver<Queued>,
+        mut copy: Option<&mut Copy<'_>>,
+    ) -> Result<Next, WriteError> {
         let mut batch = Vec::with_capacity(BATCH);
         // The order is the promise: take what is queued, run all of it in one transaction, commit with fsync, and only
         // then reply. A caller that has its reply can let the consequence leave the process.
-        while let Some(first) = self.requests.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH {
-                match self.requests.try_recv() {
-                    Ok(next) => batch.push(next),
-                    Err(_) => break,
+        while let Some(first) = requests.blocking_recv() {
+            let mut command = None;
+            let mut queued = Some(first);
+            while let Some(next) = queued {
+                queued = match next {
+                    Queued::Request(request) => {
+                        batch.push(request);
+                        if batch.len() < BATCH { requests.try_recv().ok() } else { None }
+                    }
+                    Queued::Copy(next) => {
+                        command = Some(next);
+                        None
+                    }
                 }
             }
             self.pulse.beat();
-            self.commit_at_last(&mut batch)?;
+            if !batch.is_empty() {
+                self.commit_at_last(&mut batch, requests)?;
+            }
             for request in batch.drain(..) {
                 crash::point("committed", request.name());
                 request.reply();
             }
+            let goes_on = match (command, &mut copy) {
+                (Some(copy::Command::Begin(begin)), _) => {
+                    self.pulse.rest();
+                    return Ok(Next::Copy(begin));
+                }
+                (Some(copy::Command::Step(step)), Some(copy)) => copy.step(step),
+                // The copy that this is about has ended.
+                (Some(copy::Command::Step(_) | copy::Command::End), None) | (None, None) => true,
+                (Some(copy::Command::End) | None, Some(copy)) => copy.is_wanted(),
+            };
             self.pulse.rest();
+            if !goes_on {
+                return Ok(Next::Work);
+            }
         }
-        Ok(())
+        Ok(Next::End)
     }
 
     /// Commits the batch, however long the trouble lasts.
-    fn commit_at_last(&self, batch: &mut [Request]) -> Result<(), WriteError> {
+    fn commit_at_last(
+        &self,
+        batch: &mut [Request],
+        requests: &mpsc::Receiver<Queued>,
+    ) -> Result<(), WriteError> {
         let mut pause = RETRY_MIN;
         let mut alone_since = None;
         loop {
@@ -163,7 +218,8 @@ impl Work {
                 return Err(WriteError::Fatal { path: self.path.clone(), cause });
             }
             self.down(Trouble::new(reason(code), format!("{cause}: {}", next_step(code))));
-            if self.wait(pause / 2 + pause.mul_f64(fastrand::f64() / 2.0), &mut alone_since) {
+            let pause_now = pause / 2 + pause.mul_f64(fastrand::f64() / 2.0);
+            if self.wait(pause_now, requests, &mut alone_since) {
                 return Err(WriteError::GaveUp {
                     path: self.path.clone(),
                     cause,
@@ -194,10 +250,15 @@ impl Work {
     }
 
     /// Waits out the back-off. True when all callers have been gone for so long that the work is given up.
-    fn wait(&self, pause: Duration, alone_since: &mut Option<Instant>) -> bool {
+    fn wait(
+        &self,
+        pause: Duration,
+        requests: &mpsc::Receiver<Queued>,
+        alone_since: &mut Option<Instant>,
+    ) -> bool {
         let until = Instant::now() + pause;
         loop {
-            if self.requests.is_closed()
+            if requests.is_closed()
                 && alone_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE_AT_THE_END
             {
                 return true;
@@ -268,7 +329,7 @@ mod tests {
     impl Journal {
         async fn sql(&self, sql: &'static str) -> Result<(), Closed> {
             let (slot, answer) = Slot::new();
-            self.requests.send(Request::Sql(sql, slot)).await.map_err(|_| Closed)?;
+            self.requests.send(Queued::Request(Request::Sql(sql, slot))).await.map_err(|_| Closed)?;
             answer.await.map_err(|_| Closed)
         }
     }

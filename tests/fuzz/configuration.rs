@@ -8,8 +8,9 @@ use tempfile::TempDir;
 use url::Url;
 use vodrelay::config::{
     Amqp, AmqpUrl, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Health, Http, Journal, Log,
-    LogFormat, Output, OutputKind, Relay, Status, Topology, Vod,
+    LogFormat, Maintenance, Output, OutputKind, Relay, Status, Topology, Vod,
 };
+use vodrelay::cron::Cron;
 use vodrelay::event::SubAppId;
 use vodrelay::output::message::RoutingKeyTemplate;
 use vodrelay::secret::Secret;
@@ -26,6 +27,7 @@ const TOKENS: &[&str] = &[
     "[output]\n",
     "[amqp]\n",
     "[journal]\n",
+    "[maintenance]\n",
     "[log]\n",
     "[[amqp]]\n",
     "[amqp.urls]\n",
@@ -60,6 +62,8 @@ const TOKENS: &[&str] = &[
     "é",
     "\0",
     "routing_key = \"{",
+    "prune = \"0 * ",
+    "*/5 1-3,7 L W# ? MON JAN ",
     "level = \"",
     "info,vodrelay::vod=debug",
     "[{a=",
@@ -389,6 +393,32 @@ prop_compose! {
     }
 }
 
+fn cron() -> impl Strategy<Value = Option<Cron>> {
+    let field = |least: u8, most: u8| {
+        prop_oneof![
+            Just("*".to_owned()),
+            (least..=most).prop_map(|number| number.to_string()),
+            (1..9_u8).prop_map(|step| format!("*/{step}")),
+        ]
+    };
+    // The 28th comes in every month.
+    let fields = (field(0, 59), field(0, 59), field(0, 23), field(1, 28), field(1, 12), field(0, 6));
+    let cron = fields.prop_map(|(second, minute, hour, day, month, weekday)| {
+        Cron::parse(&format!("{second} {minute} {hour} {day} {month} {weekday}")).unwrap()
+    });
+    prop::option::of(cron)
+}
+
+prop_compose! {
+    fn maintenance()(
+        (prune, vacuum, backup, summary, backlog) in (cron(), cron(), cron(), cron(), cron()),
+        backups_kept in any::<usize>(),
+        backup_dir in prop::option::of(path()),
+    ) -> Maintenance {
+        Maintenance { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir }
+    }
+}
+
 prop_compose! {
     fn config()(
         vod in vod(),
@@ -401,6 +431,7 @@ prop_compose! {
         ready_limit in duration(1_000),
         exit_after in duration(0),
         socket in proptest::option::of(path()),
+        maintenance in maintenance(),
         format in 0_usize..4,
         level in prop::sample::select(&["info", "off", "info,vodrelay::vod=debug", "trace"][..]),
     ) -> Config {
@@ -415,6 +446,7 @@ prop_compose! {
             // The switch's address is a secret, and has tests of its own.
             health: Health { ready_limit, exit_after, dead_mans_switch_url: None },
             status: Status { socket },
+            maintenance,
             log: Log { format: [Auto, Pretty, Json, Journald][format], level: level.to_owned() },
         }
     }
@@ -436,7 +468,8 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
     let file = |path: &Option<PathBuf>| optional(path.as_ref().map(|path| path.to_str().unwrap()));
     let time = |duration: Duration| quoted(&format!("{}s {}ns", duration.as_secs(), duration.subsec_nanos()));
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-    let Config { vod, relay, output, amqp, journal, http, health, status, log } = config;
+    let cron = |cron: &Option<Cron>| optional(cron.as_ref().map(Cron::as_str));
+    let Config { vod, relay, output, amqp, journal, http, health, status, maintenance, log } = config;
     let word = |word: &str| quoted(word);
     let lines = [
         "[vod]".to_owned(),
@@ -509,6 +542,14 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
         format!("exit_after = {}", time(health.exit_after)),
         "[status]".to_owned(),
         format!("socket = {}", file(&status.socket)),
+        "[maintenance]".to_owned(),
+        format!("prune = {}", cron(&maintenance.prune)),
+        format!("vacuum = {}", cron(&maintenance.vacuum)),
+        format!("backup = {}", cron(&maintenance.backup)),
+        format!("summary = {}", cron(&maintenance.summary)),
+        format!("backlog = {}", cron(&maintenance.backlog)),
+        // TOML's own integers end at 2^63.
+        format!("backup_dir = {}", file(&maintenance.backup_dir)),
         "[log]".to_owned(),
         format!(
             "format = {}",
@@ -522,7 +563,10 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
         format!("level = {}", quoted(&log.level)),
     ];
     let ids: Vec<String> = vod.sub_app_ids.iter().map(ToString::to_string).collect();
-    let mut env = vec![("VODRELAY_VOD__SUB_APP_IDS".to_owned(), ids.join(","))];
+    let mut env = vec![
+        ("VODRELAY_VOD__SUB_APP_IDS".to_owned(), ids.join(",")),
+        ("VODRELAY_MAINTENANCE__BACKUPS_KEPT".to_owned(), maintenance.backups_kept.to_string()),
+    ];
     let password = amqp.password.as_ref().map(|password| password.expose().to_owned());
     env.extend(password.map(|password| ("VODRELAY_AMQP__PASSWORD".to_owned(), password)));
     (lines.join("\n"), env)

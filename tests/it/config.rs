@@ -40,7 +40,7 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
         ("[jurnal]", "config.toml:1: unknown section [jurnal]; did you mean [journal]?"),
         (
             "[database]",
-            "config.toml:1: unknown section [database]; known are [vod], [relay], [output], [amqp], [journal], [http], [health], [status], [log]",
+            "config.toml:1: unknown section [database]; known are [vod], [relay], [output], [amqp], [journal], [http], [health], [status], [maintenance], [log]",
         ),
         ("window = \"30s\"", "config.toml:1: \"window\" stands in no section; put it under [vod]"),
         (
@@ -193,6 +193,20 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
             "[amqp]\nca_file = \"ca.pem\"",
             "config.toml:2: amqp.ca_file and amqp.client_cert_file protect nothing: no URL in amqp.urls begins with \
              amqps://; write amqps://",
+        ),
+        (
+            "[maintenance]\nprune = \"17 * * * *\"",
+            "config.toml:2: maintenance.prune must have six fields, not 5; it reads like \"0 17 * * * *\" (second, minute, hour, \
+             day, month, weekday; UTC), and \"\" turns the job off",
+        ),
+        (
+            "[maintenance]\n\nbackup = \"0 0 0 30 2 *\"",
+            "config.toml:3: maintenance.backup names no time to come; it reads like \"0 30 3 * * *\" (second, minute, hour, day, \
+             month, weekday; UTC), and \"\" turns the job off",
+        ),
+        (
+            "[maintenance]\nbackups_kept = \"all\"",
+            "config.toml:2: maintenance.backups_kept must be a whole number, not a string",
         ),
         (
             "[log]\nlevel = \"debg\"",

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// The words that all rooms share.
-const WORDS: [&str; 10] =
-    ["event", "clock", "lease", "legs", "outcome", "pulse", "reason", "secret", "times", "crash"];
+const WORDS: [&str; 11] =
+    ["event", "clock", "lease", "legs", "outcome", "pulse", "reason", "secret", "times", "crash", "cron"];
 const IDENTITY: [&str; 1] = ["identity"];
 const ADAPTERS: [&str; 3] = ["vod", "journal", "output"];
 const SHELLS: [&str; 4] = ["relay", "ops", "emulator", "config"];
@@ -34,7 +34,7 @@ fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
         "event" | "clock" | "lease" | "legs" | "outcome" | "pulse" | "reason" | "secret" | "times"
-        | "crash" | "identity" | "config" => &[&WORDS],
+        | "crash" | "cron" | "identity" | "config" => &[&WORDS],
         "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
         "relay" if is_pure(path) => &[&WORDS, &IDENTITY],
         "relay" | "ops" => &[&WORDS, &IDENTITY, &ADAPTERS],

@@ -1,0 +1,98 @@
+//! How many events wait in the cloud, by its own count, which is about three minutes late.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::Failure;
+use crate::event::SubAppId;
+use crate::outcome::CallFailure;
+use crate::reason::Reason;
+use crate::vod::{CallError, Client};
+
+/// Between two calls: the API's quota is the account's, and others may need it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Asks for each sub-application in turn.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    client: Client,
+    sub_apps: watch::Receiver<Vec<SubAppId>>,
+    /// Those of the last run.
+    known: Vec<SubAppId>,
+    /// What the log was told of the last run's failure.
+    failing: Option<String>,
+}
+
+impl Backlog {
+    pub(super) fn new(client: Client, sub_apps: watch::Receiver<Vec<SubAppId>>) -> Self {
+        Self { client, sub_apps, known: Vec::new(), failing: None }
+    }
+
+    pub(super) async fn run(&mut self) -> Result<(), Failure> {
+        let now = self.sub_apps.borrow().clone();
+        // What is not known is no number: of those that a reload took away, and of those that fail.
+        self.known
+            .iter()
+            .filter(|sub_app| !now.contains(sub_app))
+            .for_each(|sub_app| set(*sub_app, f64::NAN));
+        self.known.clone_from(&now);
+        let mut failed = None;
+        for (at, sub_app) in now.iter().enumerate() {
+            if at > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            match self.client.describe_events_state(*sub_app).await {
+                Ok(events) => set(*sub_app, events as f64),
+                Err(error) => {
+                    let goes_on = is_its_own(&error);
+                    failed.get_or_insert((*sub_app, error));
+                    if !goes_on {
+                        // The others would fare no better, and each would wait for its time-out.
+                        now[at..].iter().for_each(|sub_app| set(*sub_app, f64::NAN));
+                        break;
+                    }
+                    set(*sub_app, f64::NAN);
+                }
+            }
+        }
+        self.tell(failed)
+    }
+
+    /// Says the first failure and the recovery, not each attempt.
+    fn tell(&mut self, failed: Option<(SubAppId, CallError)>) -> Result<(), Failure> {
+        let Some((sub_app, error)) = failed else {
+            if self.failing.take().is_some() {
+                info!("the cloud tells again how many events wait");
+            }
+            return Ok(());
+        };
+        if self.failing.as_deref() != Some(error.code.as_str()) {
+            warn!(
+                code = %Reason::Maintenance,
+                %sub_app,
+                %error,
+                next_step = error.next_step(),
+                "the cloud does not tell how many events wait; events are relayed all the same"
+            );
+            self.failing = Some(error.code.clone());
+        }
+        Err(Failure::Failed(format!("sub-application {sub_app}: {error}")))
+    }
+}
+
+/// Whether a failure is about one sub-application, so that others are worth asking.
+fn is_its_own(error: &CallError) -> bool {
+    match error.failure {
+        CallFailure::Refused | CallFailure::Configuration => true,
+        CallFailure::Throttled | CallFailure::Credentials | CallFailure::Clock | CallFailure::Transient => {
+            false
+        }
+    }
+}
+
+fn set(sub_app: SubAppId, events: f64) {
+    gauge!("vodrelay_backlog_events", "sub_app" => sub_app.to_string()).set(events);
+}

@@ -1,0 +1,307 @@
+//! A copy of the journal, made while the relay is at work, looked over, and kept beside the ones before it.
+//!
+//! The copy is made by the journal's writer, some pages at a time, with pauses (see `journal/copy.rs` for why). It has a name of
+//! a copy only when it is whole, in order, and on the disk; what a killed process left half done is removed by the next run.
+
+use std::cmp::Ordering;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Failure;
+use crate::clock::WallTime;
+use crate::journal::{CopyError, Examined, Journal, examine_copy};
+use crate::reason::Reason;
+
+/// Events name customers' files: owner and group only.
+const FOLDER_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+
+/// Pages that the writer copies at once, and the pause before the next: some 50 MB a second at most.
+const PAGES_PER_STEP: u16 = 128;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Steps after which the copy is synchronised: 16 MB. Much more at once would make the journal's own syncs wait.
+const STEPS_PER_SYNC: u32 = 32;
+
+/// What a copy must leave free on its disk, which is most often the journal's own.
+const ROOM_LEFT: u64 = 256 << 20;
+
+/// How often a copy may begin anew, because another program writes to the journal, and how many steps in a row may copy
+/// nothing, because one holds it.
+const FRESH_STARTS: u32 = 8;
+const IDLE_STEPS: u32 = 3_000;
+
+/// What a copy is called while it is not whole, and what one is called that turned out to be damaged.
+const PARTIAL: &str = "partial";
+const DAMAGED: &str = "damaged";
+
+/// Makes copies and removes old ones.
+#[derive(Debug)]
+pub(super) struct Backups {
+    folder: PathBuf,
+    /// What the names of all copies begin with.
+    stem: String,
+    kept: usize,
+    /// What a copy leaves free on its disk, in bytes.
+    pub(super) room_left: u64,
+    stop: CancellationToken,
+}
+
+/// Why there is no new copy.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("{0}")]
+    Copy(#[from] CopyError),
+    #[error("{what} {path} ({cause}); {next_step}", path = path.display())]
+    Files { what: &'static str, path: PathBuf, cause: io::Error, next_step: &'static str },
+    #[error("{needed} bytes are needed in {path}, and {free} are free there; free some, or set maintenance.backup_dir to a folder on another disk", path = path.display())]
+    Room { path: PathBuf, needed: u64, free: u64 },
+    #[error("another program writes to the journal, or holds it, all the time; end it")]
+    Disturbed,
+    #[error("the copy {path} is damaged ({words})", path = path.display())]
+    Damaged { path: PathBuf, words: String },
+    #[error("the relay stops")]
+    Stopped,
+}
+
+/// A file that goes with this, unless it is given a name.
+#[derive(Debug)]
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next run.
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            let _ = fs::remove_file(with_suffix(&self.0, suffix));
+        }
+    }
+}
+
+impl Backups {
+    pub(super) fn new(journal: &Path, folder: PathBuf, kept: usize, stop: CancellationToken) -> Self {
+        let stem = journal.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Self { folder, stem, kept, room_left: ROOM_LEFT, stop }
+    }
+
+    /// Makes a copy, and removes the oldest beyond those that are kept. Returns where it is.
+    pub(super) async fn run(&self, journal: &Journal) -> Result<PathBuf, Failure> {
+        let began = Instant::now();
+        let problem = match self.make(journal).await {
+            Ok(path) => {
+                let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                let took_s = began.elapsed().as_secs();
+                info!(path = %path.display(), bytes, took_s, "journal copied, and the copy looked over");
+                return Ok(path);
+            }
+            Err(problem) => problem,
+        };
+        match &problem {
+            Problem::Copy(CopyError::Closed(_)) | Problem::Stopped => return Err(Failure::Closed),
+            Problem::Damaged { path, words } => error!(
+                code = %Reason::JournalDamaged,
+                path = %path.display(),
+                cause = %words,
+                "the journal's copy is damaged, and so most likely is the journal; no older copy is removed; stop the relay, look at \
+                 the journal with `PRAGMA integrity_check`, and restore an older copy or start with a new one"
+            ),
+            _ => error!(
+                code = %Reason::Backup,
+                folder = %self.folder.display(),
+                error = %problem,
+                "there is no new copy of the journal; it is tried again at the next time of maintenance.backup"
+            ),
+        }
+        Err(Failure::Failed(problem.to_string()))
+    }
+
+    async fn make(&self, journal: &Journal) -> Result<PathBuf, Problem> {
+        let name = self.name(WallTime::now());
+        let (folder, stem, needed) =
+            (self.folder.clone(), self.stem.clone(), journal.bytes() + self.room_left);
+        let (file, partial) = blocking(move || prepare(&folder, &stem, &name, needed)).await?;
+        self.fill(journal, file, &partial).await?;
+        let (folder, stem, kept, stop) =
+            (self.folder.clone(), self.stem.clone(), self.kept, self.stop.clone());
+        blocking(move || finish(partial, &folder, &stem, kept, stop)).await
+    }
+
+    /// Copies the journal into the file.
+    async fn fill(&self, journal: &Journal, file: File, partial: &Partial) -> Result<(), Problem> {
+        let mut copying = journal.copy(partial.0.clone()).await?;
+        let (mut copied, mut fresh_starts, mut idle_steps) = (0, 0, 0);
+        for steps in 1_u32.. {
+            let step = copying.step(PAGES_PER_STEP).await?;
+            if step.left == 0 {
+                break;
+            }
+            let now_copied = step.pages.saturating_sub(step.left);
+            match now_copied.cmp(&copied) {
+                Ordering::Less => fresh_starts += 1,
+                Ordering::Equal => idle_steps += 1,
+                Ordering::Greater => idle_steps = 0,
+            }
+            if fresh_starts > FRESH_STARTS || idle_steps > IDLE_STEPS {
+                return Err(Problem::Disturbed);
+            }
+            copied = now_copied;
+            if steps.is_multiple_of(STEPS_PER_SYNC) {
+                let (file, path) =
+                    (file.try_clone().map_err(|e| unwritable(&partial.0, e))?, partial.0.clone());
+                let room_left = self.room_left;
+                blocking(move || {
+                    file.sync_data().map_err(|e| unwritable(&path, e))?;
+                    // Others write to this disk, too, and the journal most of all.
+                    room(path.parent().unwrap_or(&path), room_left)
+                })
+                .await?;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn name(&self, now: WallTime) -> String {
+        let now = jiff::Timestamp::from_millisecond(now.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        format!("{}-{}.db", self.stem, now.strftime("%Y-%m-%dT%H%M%SZ"))
+    }
+}
+
+/// Makes the folder and an empty file, when there is room for it.
+fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, Partial), Problem> {
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(|cause| Problem::Files {
+        what: "the folder cannot be made:",
+        path: folder.to_owned(),
+        cause,
+        next_step: "make it writable for the relay's user, or change maintenance.backup_dir",
+    })?;
+    // What a process that was killed left behind.
+    for name in names(folder)?.iter().filter(|name| stands_for(name, stem, PARTIAL)) {
+        drop(Partial(folder.join(name)));
+    }
+    let partial = Partial(folder.join(format!("{name}.{PARTIAL}")));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&partial.0);
+    let file = file.map_err(|e| unwritable(&partial.0, e))?;
+    room(folder, needed)?;
+    Ok((file, partial))
+}
+
+/// Looks the copy over, gives it its name, and removes the oldest ones.
+fn finish(
+    partial: Partial,
+    folder: &Path,
+    stem: &str,
+    kept: usize,
+    stop: CancellationToken,
+) -> Result<PathBuf, Problem> {
+    let path = &partial.0;
+    let whole = path.with_extension("");
+    let examined = examine_copy(path, move || stop.is_cancelled());
+    match examined.map_err(CopyError::Failed)? {
+        Examined::Sound => {}
+        Examined::CutOff => return Err(Problem::Stopped),
+        Examined::Damaged(words) => return Err(set_aside(partial, folder, stem, words)?),
+    }
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(path, &whole))
+        .and_then(|()| File::open(folder)?.sync_all())
+        .map_err(|e| unwritable(&whole, e))?;
+    let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    remove_old(folder, stem, kept, &name)?;
+    Ok(whole)
+}
+
+/// Keeps a damaged copy, under a name that says so, for whoever repairs the journal. The first one is enough: it is the nearest
+/// to what happened.
+fn set_aside(partial: Partial, folder: &Path, stem: &str, words: String) -> Result<Problem, Problem> {
+    let before = names(folder)?.into_iter().find(|name| stands_for(name, stem, DAMAGED));
+    let path = match before {
+        Some(name) => folder.join(name),
+        None => {
+            let path = partial.0.with_extension(DAMAGED);
+            fs::rename(&partial.0, &path).map_err(|e| unwritable(&path, e))?;
+            path
+        }
+    };
+    Ok(Problem::Damaged { path, words })
+}
+
+/// Removes the oldest copies beyond those that are kept; never the newest one, whatever the clock said when it was made.
+fn remove_old(folder: &Path, stem: &str, kept: usize, newest: &str) -> Result<(), Problem> {
+    let mut others = names(folder)?;
+    others.retain(|name| stands_for(name, stem, "") && name != newest);
+    others.sort_unstable();
+    let beyond = (others.len() + 1).saturating_sub(kept.max(1));
+    for name in &others[..beyond.min(others.len())] {
+        let path = folder.join(name);
+        if let Err(error) = fs::remove_file(&path) {
+            warn!(code = %Reason::Backup, path = %path.display(), %error, "an old copy of the journal cannot be removed; remove it by hand");
+        }
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, Problem> {
+    let read = || -> io::Result<Vec<String>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    read().map_err(|cause| Problem::Files {
+        what: "the folder cannot be read:",
+        path: folder.to_owned(),
+        cause,
+        next_step: "make it readable for the relay's user, or change maintenance.backup_dir",
+    })
+}
+
+/// Whether a file is a copy of the journal of this stem, of this kind: `journal-2026-11-20T033000Z.db`, and what follows.
+fn stands_for(name: &str, stem: &str, kind: &str) -> bool {
+    let time = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+    let Some((time, rest)) = time.and_then(|rest| rest.split_once(".db")) else { return false };
+    let shape = "0000-00-00T000000Z";
+    let fits =
+        |(given, shape): (char, char)| if shape == '0' { given.is_ascii_digit() } else { given == shape };
+    let kind = if kind.is_empty() { String::new() } else { format!(".{kind}") };
+    rest == kind && time.len() == shape.len() && time.chars().zip(shape.chars()).all(fits)
+}
+
+/// An error when less than `needed` bytes are free.
+fn room(folder: &Path, needed: u64) -> Result<(), Problem> {
+    let space = rustix::fs::statvfs(folder).map_err(|cause| Problem::Files {
+        what: "the file system cannot be examined:",
+        path: folder.to_owned(),
+        cause: cause.into(),
+        next_step: "check maintenance.backup_dir",
+    })?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free < needed {
+        return Err(Problem::Room { path: folder.to_owned(), needed, free });
+    }
+    Ok(())
+}
+
+fn unwritable(path: &Path, cause: io::Error) -> Problem {
+    Problem::Files {
+        what: "it cannot be written:",
+        path: path.to_owned(),
+        cause,
+        next_step: "check the disk, and the owner and the mode of the folder, or change maintenance.backup_dir",
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Runs what waits for the disk where it keeps nobody from working.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}

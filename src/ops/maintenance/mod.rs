@@ -1,0 +1,217 @@
+//! Scheduled maintenance: what is done at set times, each in a file of its own.
+//!
+//! One task owns all jobs, so that no two runs overlap; `schedule` only rings. Each job goes in steps small enough that no commit
+//! of the relay waits for long. Nothing is done at the start.
+
+mod backlog;
+mod backup;
+mod jobs;
+mod prune;
+mod schedule;
+mod summary;
+mod vacuum;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_cron_scheduler::JobSchedulerError;
+use tokio_util::sync::CancellationToken;
+
+pub use jobs::{JobState, Jobs, RunResult};
+pub use summary::Figures;
+
+use crate::cron::Cron;
+use crate::event::SubAppId;
+use crate::journal::{Closed, Journal};
+use crate::vod;
+use backlog::Backlog;
+use backup::Backups;
+use schedule::Bells;
+use summary::Summary;
+
+/// What is done at set times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Job {
+    /// Confirmed events leave the journal after their retention.
+    Prune,
+    /// The journal's free pages go back to the file system.
+    Vacuum,
+    /// A copy of the journal is made.
+    Backup,
+    /// The figures are written into the log.
+    Summary,
+    /// The cloud is asked how many events wait there.
+    Backlog,
+}
+
+impl Job {
+    /// Its name in the configuration, the log and the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prune => "prune",
+            Self::Vacuum => "vacuum",
+            Self::Backup => "backup",
+            Self::Summary => "summary",
+            Self::Backlog => "backlog",
+        }
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Serialize for Job {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+/// What maintenance must know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// When each job is done; one without a time is not done.
+    pub prune: Option<Cron>,
+    /// See `prune`.
+    pub vacuum: Option<Cron>,
+    /// See `prune`.
+    pub backup: Option<Cron>,
+    /// See `prune`.
+    pub summary: Option<Cron>,
+    /// See `prune`.
+    pub backlog: Option<Cron>,
+    /// How long confirmed events are kept.
+    pub retention: Duration,
+    /// How many copies of the journal are kept; none are made when it is zero.
+    pub backups_kept: usize,
+    /// Where they are, if not in the folder `backups` beside the journal; made when missing.
+    pub backup_dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// Every job with its time.
+    fn times(&self) -> Vec<(Job, Option<Cron>)> {
+        let backup = self.backup.clone().filter(|_| self.backups_kept > 0);
+        vec![
+            (Job::Prune, self.prune.clone()),
+            (Job::Vacuum, self.vacuum.clone()),
+            (Job::Backup, backup),
+            (Job::Summary, self.summary.clone()),
+            (Job::Backlog, self.backlog.clone()),
+        ]
+    }
+}
+
+/// The parts of the relay that maintenance works on.
+pub struct Parts {
+    /// The durable record.
+    pub journal: Journal,
+    /// The cloud's API.
+    pub client: vod::Client,
+    /// The sub-applications whose backlog is asked for, as they are now.
+    pub sub_apps: watch::Receiver<Vec<SubAppId>>,
+    /// What the relay has done since its start.
+    pub figures: Box<dyn Fn() -> Figures + Send>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("journal", &self.journal).finish_non_exhaustive()
+    }
+}
+
+/// Why a run did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// The journal's writer is gone; all of this is over.
+    Closed,
+    /// This, which the log was told.
+    Failed(String),
+}
+
+impl From<Closed> for Failure {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// Starts maintenance. It ends, and lets go of the journal, when `stop` is cancelled.
+///
+/// # Errors
+///
+/// When the schedule cannot be made.
+pub async fn spawn(
+    options: Options,
+    parts: Parts,
+    stop: CancellationToken,
+) -> Result<(JoinHandle<()>, Jobs), JobSchedulerError> {
+    let times = options.times();
+    let jobs = Jobs::new(&times);
+    let bells = times.into_iter().filter_map(|(job, cron)| Some((job, cron?))).collect();
+    let bells = Bells::hang(bells).await?;
+    let work = Work::new(options, parts, stop.clone());
+    let shared = jobs.clone();
+    let task = tokio::spawn(async move {
+        // What is being committed is committed; the rest waits for the next start.
+        stop.run_until_cancelled(maintain(bells, work, shared)).await;
+    });
+    Ok((task, jobs))
+}
+
+async fn maintain(mut bells: Bells, mut work: Work, jobs: Jobs) {
+    loop {
+        let job = bells.next().await;
+        jobs.started(job);
+        let result = match work.run(job).await {
+            Ok(()) => RunResult::Ok,
+            Err(Failure::Failed(problem)) => RunResult::Failed(problem),
+            Err(Failure::Closed) => return,
+        };
+        jobs.ended(job, result);
+    }
+}
+
+/// All jobs, with what they keep from one run to the next.
+struct Work {
+    journal: Journal,
+    retention: Duration,
+    backups: Backups,
+    figures: Box<dyn Fn() -> Figures + Send>,
+    summary: Summary,
+    backlog: Backlog,
+}
+
+impl Work {
+    fn new(options: Options, parts: Parts, stop: CancellationToken) -> Self {
+        let Parts { journal, client, sub_apps, figures } = parts;
+        let backup_dir = options.backup_dir.unwrap_or_else(|| journal.path().with_file_name("backups"));
+        Self {
+            backups: Backups::new(journal.path(), backup_dir, options.backups_kept, stop),
+            summary: Summary::new(figures()),
+            backlog: Backlog::new(client, sub_apps),
+            retention: options.retention,
+            journal,
+            figures,
+        }
+    }
+
+    async fn run(&mut self, job: Job) -> Result<(), Failure> {
+        match job {
+            Job::Prune => prune::run(&self.journal, self.retention).await.map(drop)?,
+            Job::Vacuum => vacuum::run(&self.journal).await.map(drop)?,
+            Job::Backup => self.backups.run(&self.journal).await.map(drop)?,
+            Job::Summary => self.summary.run(&self.journal, (self.figures)()).await.map(drop)?,
+            Job::Backlog => self.backlog.run().await?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The journal forgets confirmed events after their retention, in steps small enough that no commit of the relay waits for
+//! long.
+
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::clock::WallTime;
+use crate::journal::{Closed, Journal};
+
+/// Events that one commit forgets, and the pause before the next.
+const EVENTS_PER_STEP: u32 = 250;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Returns how many events were forgotten.
+pub(super) async fn run(journal: &Journal, retention: Duration) -> Result<u64, Closed> {
+    let before = WallTime::now() - retention;
+    let mut pruned = 0;
+    loop {
+        let step = journal.prune(before, EVENTS_PER_STEP).await?;
+        pruned += step;
+        if step < u64::from(EVENTS_PER_STEP) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    if pruned > 0 {
+        info!(events = pruned, received_before = %before, "confirmed events pruned from the journal");
+    }
+    Ok(pruned)
+}
