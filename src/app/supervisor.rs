@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::{DAY_MS, Figures, Watch};
 use crate::clock::{Moment, WallTime};
 use crate::ops::health::{Facts, Health, LOOP_LIMIT, LegHealth, Turn, Verdict};
+use crate::ops::maintenance::JobState;
 use crate::ops::metrics::Metrics;
 use crate::ops::troubles::{self, Told};
 use crate::outcome::Trouble;
@@ -54,6 +55,7 @@ struct Document<'a> {
     journal: Option<JournalFigures>,
     clock_skew_s: Option<f64>,
     troubles: Vec<Told>,
+    maintenance: Vec<JobState>,
 }
 
 #[derive(Debug, Serialize)]
@@ -343,6 +345,7 @@ impl Supervisor {
             }),
             clock_skew_s: self.watch.client.clock_skew_ms().map(|ms| ms as f64 / 1_000.0),
             troubles: troubles::told(),
+            maintenance: self.watch.maintenance(),
         };
         serde_json::to_string(&document).expect("figures and texts are JSON")
     }

@@ -12,7 +12,10 @@ use crate::cron::Cron;
 
 /// All jobs, shared with whoever looks on.
 #[derive(Clone, Debug)]
-pub struct Jobs(Arc<Mutex<Vec<(Option<Cron>, JobState)>>>);
+pub struct Jobs(Arc<Mutex<Vec<Entry>>>);
+
+/// A job with its schedule, if it has one.
+type Entry = (Option<Cron>, JobState);
 
 /// One job at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
