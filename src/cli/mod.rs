@@ -6,6 +6,7 @@ mod demo;
 mod emulate;
 pub mod events;
 pub mod exit;
+mod man;
 mod run;
 mod status;
 pub mod trigger;
@@ -45,6 +46,9 @@ enum Command {
     #[command(subcommand)]
     Events(events::Command),
     Completions(completions::Args),
+    // For packages; who reads `--help` has the manual already.
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 impl Cli {
@@ -64,6 +68,7 @@ impl Cli {
             Command::Check(args) => check::run(&args, config),
             Command::Status(args) => status::run(&args, config),
             Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     }
 }
