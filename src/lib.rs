@@ -6,7 +6,8 @@
 //! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
-//! - [`times`]: how long things take; [`legs`]: how each leg of the way stands; [`pulse`]: signs of life of the loops; [`reason`]: the stable names of what can be wrong.
+//! - [`times`]: how long things take. [`legs`]: how each leg of the way stands. [`pulse`]: signs of life of the loops.
+//! - [`reason`]: the stable names of what can be wrong.
 //! - [`cron`]: when things are to be done again and again.
 //! - [`crash`]: where a test build can be made to die.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
@@ -14,9 +15,9 @@
 //! - [`journal`]: the durable record, in SQLite.
 //! - [`output`]: where events go: RabbitMQ, or standard output.
 //! - [`emulator`]: a local VOD, with its own reading of the API.
-//! - [`ops`]: logging and the service manager.
+//! - [`ops`]: what operators see: the log, health, metrics, the status socket, the service manager; scheduled maintenance.
 //! - [`config`]: what the file may say, and what the program may rely on.
-//! - [`app`]: builds the parts, owns the tasks, turns signals into a drain.
+//! - [`app`]: builds the parts, owns the tasks, looks after them once a second, turns signals into a drain or a reload.
 //! - [`cli`]: the commands.
 //!
 //! Imports flow one way, from the bottom of this list of rooms to the top: `tests/it/house.rs` holds the arrows.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::exit::{Exit, Failure};
+use super::release;
 use crate::clock::WallTime;
 use crate::config::{Config, environment};
 use crate::event::SubAppId;
@@ -27,6 +28,8 @@ pub(super) enum Command {
     List(ListArgs),
     /// Show one event with its deliveries and its body
     Show(ShowArgs),
+    /// Let parked events be published again, after their cause was mended; the relay must be stopped
+    Release(release::Args),
 }
 
 pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Failure> {
@@ -41,6 +44,10 @@ pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Fail
             }
         }
         Command::Show(args) => show(&path, args, &mut out)?,
+        Command::Release(args) => {
+            drop(out);
+            return release::run(args, &path);
+        }
     }
     Ok(Exit::Done)
 }

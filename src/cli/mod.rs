@@ -7,6 +7,7 @@ mod emulate;
 pub mod events;
 pub mod exit;
 mod man;
+mod release;
 mod run;
 mod status;
 pub mod trigger;

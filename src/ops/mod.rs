@@ -1,5 +1,5 @@
-//! What an operator sees of the running program: its log, what the service manager is told, and the maintenance that it
-//! does by itself.
+//! What operators see of the running program: its log, its health, its metrics, its status, what the service manager is told; and
+//! the maintenance that it does by itself.
 
 pub mod health;
 pub mod http;

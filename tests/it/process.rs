@@ -197,3 +197,54 @@ fn the_demonstration_shows_a_lost_confirm_and_its_redelivery() {
     assert_eq!(u64::try_from(listed.lines().count()).unwrap(), events);
     assert!(listed.lines().all(|line| line.contains("\"confirmed\"")), "{listed}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_event_is_released_while_the_relay_is_stopped_and_published_by_the_next() {
+    let emulator = emulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = notify_socket(&folder);
+    let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
+    told(&socket, "READY=1");
+    for number in 0..3 {
+        emulator.put(0, sample("NewFileUpload", number).unwrap());
+    }
+    emulator.wait_until(|state| state.unconfirmed() == 0, LIMIT).await.unwrap();
+    let run = |arguments: &[&str]| {
+        let mut release = command(&emulator, &folder);
+        release.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+    };
+    let refused = run(&["events", "release", "--all"]);
+    assert_eq!(refused.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stop the relay"), "{refused:?}");
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    // As if the broker had refused one of them.
+    let journal = rusqlite::Connection::open(folder.path().join("journal.db")).unwrap();
+    journal
+        .execute_batch(
+            "UPDATE event SET parked = 1, published_at = NULL, reason = 'unroutable' WHERE id = 2;
+             UPDATE tally SET events = events - 1 WHERE state = 'confirmed';
+             UPDATE tally SET events = events + 1 WHERE state = 'parked'",
+        )
+        .unwrap();
+    let released = run(&["events", "release", "--all"]);
+    assert_eq!((released.status.code(), released.stdout.as_slice()), (Some(0), b"2  released\n".as_slice()));
+    assert_eq!(run(&["events", "release", "2", "99"]).status.code(), Some(1));
+    let mut relay = Relay(command(&emulator, &folder).arg("run").spawn().unwrap());
+    told(&socket, "READY=1");
+    let states = || {
+        let states = journal.query_row("SELECT group_concat(state) FROM event_log", [], |row| row.get(0));
+        states.unwrap()
+    };
+    while {
+        let states: String = states();
+        states
+    } != "confirmed,confirmed,confirmed"
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
+    let out = fs::read_to_string(folder.path().join("out")).unwrap();
+    assert_eq!(out.lines().count(), 1, "the released one: {out}");
+}

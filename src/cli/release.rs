@@ -1,0 +1,68 @@
+//! `events release`: parked events wait to be published again.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::events::EventsError;
+use super::exit::{Exit, Failure};
+use crate::app::AppError;
+use crate::identity::EventId;
+use crate::journal::query::{Filter, Reader, State};
+use crate::journal::{Journal, Options};
+
+/// Parked events that are read together.
+const PAGE: u32 = 200;
+
+/// What `events release` is asked for.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "The relay must be stopped: it would not know of what changed. Its next start publishes what was released."
+)]
+pub(super) struct Args {
+    /// The events' numbers in the journal, as `events list --state parked` shows them
+    #[arg(required_unless_present = "all", value_name = "ID")]
+    ids: Vec<i64>,
+    /// All parked events
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+}
+
+pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
+    let opened = Journal::open(&Options { path: path.to_owned() });
+    let (journal, writer) = opened.map_err(|error| {
+        Failure::from(AppError::Journal(error))
+            .next("stop the relay, release the events, then start it again")
+    })?;
+    let released = super::runtime()?.block_on(async move {
+        let ids = if args.all { parked(path)? } else { args.ids.clone() };
+        let mut released = Vec::new();
+        for id in ids {
+            let done = journal.release(EventId(id)).await;
+            released.push((id, done.map_err(|error| Failure::new(Exit::Failure, error))?));
+        }
+        Ok::<_, Failure>(released)
+    });
+    writer.join().map_err(AppError::Writer)?;
+    let released = released?;
+    let mut out = io::stdout().lock();
+    for (id, done) in &released {
+        let word = if *done { "released" } else { "not parked" };
+        writeln!(out, "{id}  {word}").map_err(Failure::stdout)?;
+    }
+    let all = released.iter().all(|(_, done)| *done);
+    Ok(if all { Exit::Done } else { Exit::Failure })
+}
+
+fn parked(path: &Path) -> Result<Vec<i64>, EventsError> {
+    let reader = Reader::open(path)?;
+    let filter = Filter { state: Some(State::Parked), ..Filter::default() };
+    let (mut ids, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = reader.list(&filter, cursor, PAGE)?;
+        ids.extend(page.iter().map(|event| event.id));
+        match page.last() {
+            Some(last) => cursor = Some(last.cursor()),
+            None => return Ok(ids),
+        }
+    }
+}
