@@ -14,11 +14,13 @@ fn document(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The words of a text that begin with `start`, where a word is what can be a metric's name.
+/// The words of a text that begin with `start`, where a word is what can be a metric's name: a package's file has a number, or
+/// a star, behind the same beginning.
 fn names<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(start).filter_map(move |(at, _)| {
-        let begins = !text[..at].ends_with(is_name);
+        let goes_on = text[at + start.len()..].starts_with(|c: char| c.is_ascii_alphabetic());
+        let begins = goes_on && !text[..at].ends_with(is_name);
         let end = text[at..].find(|c| !is_name(c)).map_or(text.len(), |length| at + length);
         begins.then(|| (at, &text[at..end]))
     })
@@ -84,6 +86,7 @@ fn strangers_are_seen() {
         "rate(vodrelay_publish_seconds_bucket[5m])",
         r#"vodrelay_published_total{instance=~"$instance", outcome!="acked"}"#,
         r#"vodrelay_api_requests_total{code=~"RequestLimitExceeded.*"} / process_open_fds"#,
+        "target/package/vodrelay_*.deb and vodrelay_0.1.0_amd64.deb",
     ] {
         assert_eq!(strangers(right, &metrics), [""; 0], "{right}");
     }
