@@ -40,7 +40,9 @@ async fn a_small_disk_is_left_to_the_journal() {
     world.set("JOURNAL__PATH", folder.path().join("journal.db").to_str().unwrap());
     let program = Program::start(on_a_small_disk(&world, folder.path()));
     program.logs("VR-504").await;
-    program.logs("are free there; free some, or set maintenance.backup_dir to a folder on another disk").await;
+    program
+        .logs("are free there; free some, or set maintenance.backup_dir to a folder on another disk")
+        .await;
     // The process sees another file system there than we do.
     let inside = PathBuf::from(format!("/proc/{}/root{}", program.pid(), folder.path().display()));
     put_events(&world, 0..100);
