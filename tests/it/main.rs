@@ -12,6 +12,7 @@ mod emulator;
 mod house;
 mod journal;
 mod leash;
+mod maintenance;
 mod output;
 mod process;
 mod relay;

@@ -20,7 +20,7 @@ use crate::world::{World, drained};
 
 /// The relay on a small file system of its own. It is in a mount namespace that goes with the process, so that a test that
 /// is killed leaves no mount behind.
-fn on_a_small_disk(world: &World, folder: &Path) -> Command {
+pub(super) fn on_a_small_disk(world: &World, folder: &Path) -> Command {
     // As root the mount alone is enough; others need a user namespace for it.
     let ways: [&[&str]; 2] = [&["-m"], &["-rm"]];
     let works = |way: &&[&str]| {

@@ -2,6 +2,7 @@
 //!
 //! In every test nothing is lost, nothing is confirmed late, and every repeat is named.
 
+mod backup;
 mod clocks;
 mod cloud;
 mod cluster;
