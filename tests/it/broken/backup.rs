@@ -3,12 +3,15 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 use super::journal::on_a_small_disk;
 use super::program::{Program, relay};
 use super::put_events;
+use crate::broker::LIMIT;
 use crate::world::World;
 
 /// A world whose relay makes a copy every second.
@@ -47,11 +50,13 @@ async fn a_small_disk_is_left_to_the_journal() {
     let inside = PathBuf::from(format!("/proc/{}/root{}", program.pid(), folder.path().display()));
     put_events(&world, 0..100);
     world.until_confirmed().await;
-    let left = || fs::read_dir(inside.join("backups")).unwrap().count();
     // Each try makes an empty file for a moment, to see whether it could be written.
-    while left() > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let nothing_left = async {
+        while fs::read_dir(inside.join("backups")).unwrap().count() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, nothing_left).await.expect("no half file is left");
     program.drained().await;
 }
 
