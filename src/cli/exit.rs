@@ -56,6 +56,13 @@ impl Failure {
         Self { exit, error: error.into(), next: None, code: None }
     }
 
+    /// The same, with another code to end with.
+    #[must_use]
+    pub fn ending(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
     /// Its name in the catalogue, where it has one.
     #[must_use]
     pub fn code(mut self, code: Reason) -> Self {

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::exit::{Exit, Failure};
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
-use crate::config::{Config, environment};
+use crate::config::{Config, CredentialSource, environment};
 use crate::journal::OpenError;
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
@@ -52,7 +52,13 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
         "vodrelay starts"
     );
     let mut hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Failure, error))?;
-    let running = start(&config, places, &mut manager).await?;
+    let running = start(&config, places, &mut manager).await.map_err(|error| {
+        // The instance's metadata service may not answer yet while the host starts.
+        let passes =
+            config.vod.credentials == CredentialSource::CvmRole && matches!(error, AppError::Credentials(_));
+        let failure = Failure::from(error);
+        if passes { failure.ending(Exit::Temporary) } else { failure }
+    })?;
     let watch = running.watch();
     drain_on_signal(running.drain())?;
     let mut supervisor = Supervisor::new(

@@ -29,6 +29,9 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// How long anything else may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
+/// What no program should repeat.
+pub(crate) const USER_PASSWORD: &str = "pw-8d2f61";
+
 /// The node that tests share; it ends with the test process. Do not kill, freeze or block it.
 pub(crate) async fn shared() -> &'static Broker {
     static SHARED: OnceCell<Broker> = OnceCell::const_new();
@@ -213,7 +216,7 @@ impl Broker {
     /// A user that no other test uses, who may do everything, and what it connects with.
     pub(crate) async fn user(&self) -> User {
         let name = unique("user");
-        let url = format!("amqp://{name}:secret@127.0.0.1:{}/%2f", self.port);
+        let url = format!("amqp://{name}:{USER_PASSWORD}@127.0.0.1:{}/%2f", self.port);
         let user = User { name, url };
         self.make(&user).await;
         user
@@ -221,7 +224,7 @@ impl Broker {
 
     /// Makes the user, again if need be.
     pub(crate) async fn make(&self, user: &User) {
-        self.ctl(&["add_user", &user.name, "secret"]).await;
+        self.ctl(&["add_user", &user.name, USER_PASSWORD]).await;
         self.ctl(&["set_permissions", &user.name, ".*", ".*", ".*"]).await;
     }
 

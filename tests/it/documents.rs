@@ -49,8 +49,8 @@ fn metrics() -> BTreeMap<String, Metric> {
 
 /// What is wrong with the metrics that `text` names, and with the labels that it selects them by.
 fn strangers(text: &str, metrics: &BTreeMap<String, Metric>) -> Vec<String> {
-    // What Prometheus itself puts on every series, and the name that it gives to a label of ours that is in its way.
-    const OF_PROMETHEUS: [&str; 4] = ["instance", "job", "le", "exported_job"];
+    // What Prometheus itself puts on every series.
+    const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
     let mut found = Vec::new();
     for (at, name) in names(text, "vodrelay_").chain(names(text, "process_")) {
         let part = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));

@@ -101,11 +101,11 @@ impl Jobs {
 
     pub(super) fn ended(&self, job: Job, result: RunResult) {
         let now = WallTime::now();
-        counter!("vodrelay_maintenance_runs_total", "job" => job.name(), "result" => result.name())
+        counter!("vodrelay_maintenance_runs_total", "task" => job.name(), "result" => result.name())
             .increment(1);
-        gauge!("vodrelay_maintenance_last_run_timestamp_seconds", "job" => job.name()).set(seconds(now));
+        gauge!("vodrelay_maintenance_last_run_timestamp_seconds", "task" => job.name()).set(seconds(now));
         if result == RunResult::Ok {
-            gauge!("vodrelay_maintenance_last_success_timestamp_seconds", "job" => job.name())
+            gauge!("vodrelay_maintenance_last_success_timestamp_seconds", "task" => job.name())
                 .set(seconds(now));
         }
         self.update(job, |state| {

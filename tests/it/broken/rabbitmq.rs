@@ -7,7 +7,7 @@ use vodrelay::config::Topology;
 use vodrelay::outcome::OutputState;
 
 use super::{accounted, in_time, pulls_rest, put_events, told};
-use crate::broker::{Broker, LIMIT, shared};
+use crate::broker::{Broker, LIMIT, USER_PASSWORD, shared};
 use crate::world::{World, drained, settled};
 
 async fn confirmed(world: &World, count: u64) {
@@ -176,9 +176,9 @@ async fn a_user_that_is_deleted_or_has_another_password_is_told_and_waited_for()
     broker.ctl(&["close_all_user_connections", &user.name, "log in again"]).await;
     put_events(&world, 100..150);
     told(&running, "refused the user name or the password").await;
-    assert!(!running.watch().status().contains("secret"), "{}", running.watch().status());
+    assert!(!running.watch().status().contains(USER_PASSWORD), "{}", running.watch().status());
     pulls_rest(&world).await;
-    broker.ctl(&["change_password", &user.name, "secret"]).await;
+    broker.ctl(&["change_password", &user.name, USER_PASSWORD]).await;
     world.until_confirmed().await;
     drained(running).await;
     accounted(&world, &broker.drain(&world.queue, 150).await);
