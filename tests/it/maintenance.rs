@@ -103,13 +103,13 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
     // A reload takes one away.
     sub_apps.send_replace(vec![SubAppId(0)]);
     shows(&[&format!("{default} 5"), &format!("{seven} NaN")]).await;
-    assert!(metrics.render().contains(r#"vodrelay_maintenance_runs_total{job="backlog",result="ok"}"#));
+    assert!(metrics.render().contains(r#"vodrelay_maintenance_runs_total{task="backlog",result="ok"}"#));
     assert!(
-        metrics.render().contains(r#"vodrelay_maintenance_last_success_timestamp_seconds{job="backlog"}"#)
+        metrics.render().contains(r#"vodrelay_maintenance_last_success_timestamp_seconds{task="backlog"}"#)
     );
     // The cloud is gone: what is not known is no number.
     drop(world);
-    let failed = r#"vodrelay_maintenance_runs_total{job="backlog",result="failed"} 1"#;
+    let failed = r#"vodrelay_maintenance_runs_total{task="backlog",result="failed"} 1"#;
     shows(&[&format!("{default} NaN"), failed]).await;
     stop.cancel();
     task.await.unwrap();
