@@ -51,6 +51,7 @@ catalogue! {
     AccountWrong = "VR-306", "The account is set up wrongly";
     NoPull = "VR-307", "No pull has succeeded for too long";
     NoConfirm = "VR-308", "Confirms do not get through";
+    NotUtf8 = "VR-309", "An event is not UTF-8";
     BrokerUnreachable = "VR-401", "RabbitMQ cannot be reached";
     BrokerLogin = "VR-402", "RabbitMQ refuses the login";
     BrokerTopology = "VR-403", "The exchange or the queue is missing, or of another kind";
@@ -70,6 +71,8 @@ catalogue! {
     ReloadRefused = "VR-507", "A reload was refused";
     ListenerFailed = "VR-508", "The status socket or the HTTP listener cannot be opened";
     SwitchUnreachable = "VR-509", "The dead man's switch cannot be called";
+    ManagerUnreachable = "VR-510", "The service manager cannot be told how things stand";
+    Bug = "VR-511", "The program met a bug of its own";
 }
 
 impl fmt::Display for Reason {

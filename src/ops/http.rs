@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Verdict;
 use super::metrics::Metrics;
+use crate::reason::Reason;
 
 /// The listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub async fn spawn(
     let task = tokio::spawn(async move {
         let served = axum::serve(listener, pages).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::warn!(%error, "the HTTP listener ended");
+            tracing::warn!(code = %Reason::ListenerFailed, %error, "the HTTP listener ended");
         }
     });
     Ok((bound, task))

@@ -8,6 +8,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
+use crate::reason::Reason;
+
 /// The line to the service manager. One owner: it remembers what was said last.
 #[derive(Debug, Default)]
 pub struct ServiceManager {
@@ -75,7 +77,7 @@ impl ServiceManager {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
-                warn!(%error, "the service manager cannot be told how things stand");
+                warn!(code = %Reason::ManagerUnreachable, %error, "the service manager cannot be told how things stand");
             }
             Err(_) => {}
         }

@@ -22,6 +22,7 @@ use super::returns::{Answer, Returned, settle};
 use super::{Job, answer_all, link, topology, unknown};
 use crate::crash;
 use crate::outcome::PublishOutcome;
+use crate::reason::Reason;
 use crate::times::Times;
 
 /// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
@@ -225,6 +226,7 @@ impl Lane {
             Some(Ok(())) => {
                 let queue = epoch.options.queue.as_str();
                 tracing::warn!(
+                    code = %Reason::PublishReturned,
                     returned,
                     queue,
                     "messages came back unroutable: the queue or its binding was deleted, and is declared again"
@@ -350,7 +352,7 @@ fn answer(confirmation: Confirmation) -> Option<Answer> {
         Confirmation::Ack(message) => Some(Answer::Ack(message.map(returned))),
         Confirmation::Nack(message) => Some(Answer::Nack(message.map(returned))),
         Confirmation::NotRequested => {
-            tracing::error!("published on a channel that is not in confirm mode: this is a bug");
+            tracing::error!(code = %Reason::Bug, "published on a channel that is not in confirm mode: this is a bug");
             None
         }
     }

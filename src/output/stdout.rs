@@ -104,7 +104,7 @@ async fn run(
                     return Ok(());
                 }
                 () = tokio::time::sleep(PATIENCE), if *state.borrow() == OutputState::Up => {
-                    tracing::warn!("the output is blocked: nobody reads standard output");
+                    tracing::warn!(code = %Reason::NoPublish, "the output is blocked: nobody reads standard output");
                     let trouble = Trouble::new(Reason::NoPublish, "nobody reads standard output");
                     state.send_replace(OutputState::Blocked(trouble));
                 }

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::credentials::{Credentials, CredentialsError};
 use super::places::Places;
 use crate::clock::Moment;
+use crate::reason::Reason;
 
 /// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
 const REFRESH_AHEAD_SECONDS: i64 = 300;
@@ -95,7 +96,7 @@ impl Keeper {
             Ok(held) => !held.same_pair(refused),
             Err(error) => {
                 if !failed_before {
-                    warn!(%error, "the cloud refuses the credentials, and they cannot be read again");
+                    warn!(code = %Reason::CredentialsRejected, %error, "the cloud refuses the credentials, and they cannot be read again");
                 }
                 false
             }
@@ -112,7 +113,7 @@ impl Keeper {
         if let Err(error) = self.read(&mut reading).await
             && !failed_before
         {
-            warn!(%error, "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet");
+            warn!(code = %Reason::NoCredentials, %error, "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet");
         }
     }
 

@@ -38,6 +38,7 @@ pub use wire::{EventConfig, Pull};
 use crate::clock::{Moment, WallTime};
 use crate::event::{EventHandle, SubAppId};
 use crate::outcome::CallFailure;
+use crate::reason::Reason;
 use keeper::Keeper;
 use skew::{Change, Skew};
 use transport::{Endpoint, Reply};
@@ -332,6 +333,7 @@ enum Sent {
 fn log_clock(change: Change) {
     match change {
         Change::Corrected(by_ms) => warn!(
+            code = %Reason::ClockWrong,
             skew_seconds = by_ms / 1_000,
             "the host's clock is wrong, and the cloud refuses its time stamps; requests are signed with the cloud's time \
              from now on; set the host's clock, and keep it set with NTP"

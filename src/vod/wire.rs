@@ -14,6 +14,7 @@ use tracing::warn;
 use super::classify::{Action, CallError};
 use crate::event::{Event, EventHandle, SubAppId};
 use crate::outcome::CallFailure;
+use crate::reason::Reason;
 
 /// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";
@@ -156,7 +157,7 @@ impl Answer {
             // The same place in what the cloud sent: a byte that is no text is carried like any other.
             let body = self.body.slice(place.clone());
             if self.mended.is_some() && std::str::from_utf8(&body).is_err() {
-                warn!(index, %request_id, "an event is not UTF-8; it is carried byte for byte");
+                warn!(code = %Reason::NotUtf8, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
             }
             Event::parse(sub_app, body)
                 .map_err(|error| self.strange(&format!("an element of EventSet cannot be read: {error}")))

@@ -269,3 +269,28 @@ fn the_tree_is_tidy() {
     let bad = format!("{} = \"slow\"]\n{}", BANNED[0].0, "\n".repeat(MOST_LINES));
     assert_eq!(untidy("bad.rs", &bad).len(), 2);
 }
+
+/// Warnings that are no trouble of the relay: an operator's own second signal.
+const WITHOUT_A_CODE: [&str; 1] = ["second signal"];
+
+#[test]
+fn every_warning_and_error_of_the_log_has_a_code() {
+    let mut found = Vec::new();
+    for (path, source) in rust_files("src") {
+        // The emulator is no relay, and has no operator.
+        if path.starts_with("emulator/") || path.contains("/tests") {
+            continue;
+        }
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        for start in ["warn!(", "error!("] {
+            for (_, call) in code.match_indices(start).map(|(at, _)| (at, &code[at..])) {
+                let call = call.split(");").next().unwrap_or_default();
+                let coded = call.contains("%code") || call.contains("code = ");
+                if !coded && !WITHOUT_A_CODE.iter().any(|words| call.contains(words)) {
+                    found.push(format!("src/{path}: {}", call.replace('\n', " ")));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

@@ -158,7 +158,7 @@ fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {
                  ModifyEventConfig with Mode=PULL";
     }
     match (&config.mode, all_off) {
-        (Some(mode), _) if mode != "PULL" => Line::wrong(PART, text),
+        (Some(mode), _) if mode != "PULL" => Line::wrong(PART, text).code(Reason::AccountWrong),
         (Some(_), false) => Line::ok(PART, text),
         (Some(_), true) | (None, _) => Line::warn(PART, text),
     }
