@@ -214,7 +214,8 @@ impl Owner {
         }
         self.pulse.rest();
         refuse_the_rest(&self.queues);
-        self.say(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "stopped")));
+        // No news: it was asked to.
+        self.state.send_replace(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "stopped")));
     }
 
     /// One round over the brokers, from the one after the last that was tried.

@@ -105,6 +105,8 @@ impl Desk {
     async fn ends(self) {
         let log = self.program.drained().await;
         assert!(!log.contains("panicked"), "{log}");
+        let after = log.split("drain begins").nth(1).unwrap();
+        assert!(!after.contains("\"WARN\""), "an end that was asked for is no trouble: {after}");
         assert!(!self.socket.exists(), "nobody listens there any more");
     }
 }
