@@ -103,6 +103,9 @@ mod tests {
             manager.status("carrying");
             manager.status("carrying");
             manager.status("two\nlines");
+            manager.extend_start(Duration::from_secs(30));
+            manager.alive();
+            manager.reloading();
             manager.stopping();
             return;
         }
@@ -112,14 +115,24 @@ mod tests {
         let mut speaker = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "ops::service_manager::tests::the_service_manager_hears_each_thing_once"])
             .env(SPEAKER, "1")
+            .env("WATCHDOG_USEC", "30000000")
             .env("NOTIFY_SOCKET", directory.path().join("notify"))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        for expected in ["READY=1\n", "STATUS=carrying\n", "STATUS=two lines\n", "STOPPING=1\n"] {
+        for expected in [
+            "READY=1\n",
+            "STATUS=carrying\n",
+            "STATUS=two lines\n",
+            "EXTEND_TIMEOUT_USEC=30000000\n",
+            "WATCHDOG=1\n",
+            "RELOADING=1\nMONOTONIC_USEC=",
+            "STOPPING=1\n",
+        ] {
             let mut buffer = [0; 256];
             let length = socket.recv(&mut buffer).unwrap();
-            assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), expected);
+            let told = std::str::from_utf8(&buffer[..length]).unwrap();
+            assert!(told.starts_with(expected), "{told:?} instead of {expected:?}");
         }
         assert!(speaker.wait().unwrap().success());
         socket.set_nonblocking(true).unwrap();

@@ -1,5 +1,6 @@
 //! Each leg in trouble: readiness, metrics, log, `status` and the alert say the same, and say so again when it is over.
 
+use std::io::BufRead;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -223,6 +224,22 @@ async fn the_pages_change_nothing_and_metrics_are_those_of_the_list() {
     let desk = Desk::new(world, &[]).await;
     put_events(&desk.world, 0..20);
     desk.world.until_confirmed().await;
+    // `status --watch` tells it again and again, to whoever reads.
+    let mut watching = std::process::Command::new(env!("CARGO_BIN_EXE_vodrelay"))
+        .args(["status", "--watch", "--json"])
+        .env_clear()
+        .envs(desk.world.environment())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told: Vec<Value> = std::io::BufReader::new(watching.stdout.take().unwrap())
+        .lines()
+        .take(2)
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert!(told.iter().all(|document| document["legs"].as_array().unwrap().len() == 4), "{told:?}");
     let counted = |page: &Page| page.metrics.contains("vodrelay_confirmed_total{outcome=\"confirmed\"} ");
     let page = desk.until("the confirms are counted", counted).await;
     for (path, status) in [("/livez", 200), ("/", 404), ("/events", 404)] {
