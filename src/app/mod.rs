@@ -3,7 +3,6 @@
 mod reload;
 pub mod supervisor;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tracing::warn;
 use crate::clock::WallTime;
 use crate::config::{self, Config};
 use crate::event::SubAppId;
+use crate::journal::query::Reader;
 use crate::journal::{self, Journal, Summary};
 use crate::lease::Window;
 use crate::ops::maintenance::{self, JobState, Jobs};
@@ -84,7 +84,8 @@ pub struct Running {
     relay: JoinHandle<Result<(), RelayError>>,
     output: JoinHandle<Result<(), output::Error>>,
     maintenance: JoinHandle<()>,
-    figures: JoinHandle<()>,
+    /// Whether it was told to end or not: there is nothing to say of it.
+    figures: JoinHandle<Option<()>>,
     writer: journal::Writer,
     changes: mpsc::UnboundedSender<Settings>,
     sub_apps: watch::Sender<Vec<SubAppId>>,
@@ -164,7 +165,7 @@ impl Watch {
     /// The relay's state in one line.
     pub fn status(&self) -> String {
         let snapshot = self.snapshot();
-        let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
+        let published = snapshot.published();
         let Snapshot { deliveries, confirmed, parked, .. } = snapshot;
         let state = self.state(&snapshot);
         format!(
@@ -198,12 +199,8 @@ impl Running {
         let stats = Arc::new(Stats::new());
         let pulse = Pulse::new("relay");
         let (found, figures) = watch::channel(None);
-        let look = look_at_figures(journal.clone(), config.journal.path.clone(), found);
-        let look = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
-        let figures_task = tokio::spawn(async move {
-            // Whether it was told to end or not: there is nothing to say of it.
-            unwound(look.await);
-        });
+        let look = look_at_figures(journal.clone(), found);
+        let figures_task = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
         let (sub_apps, sub_apps_now) = watch::channel(config.vod.sub_apps());
         let parts = maintenance::Parts {
             journal: journal.clone(),
@@ -311,16 +308,15 @@ impl Running {
 }
 
 /// Asks the journal for its figures now and then.
-async fn look_at_figures(journal: Journal, path: PathBuf, found: watch::Sender<Option<Figures>>) {
+async fn look_at_figures(journal: Journal, found: watch::Sender<Option<Figures>>) {
     let midnight = WallTime(WallTime::now().0 / DAY_MS * DAY_MS);
-    let (from, reader) = (path.clone(), tokio::task::spawn_blocking);
-    let received =
-        reader(move || journal::query::Reader::open(&from).and_then(|r| r.received_since(midnight)));
+    let path = journal.path().to_owned();
+    let received = tokio::task::spawn_blocking(move || Reader::open(&path)?.received_since(midnight));
     // It only completes a line for people.
     let received_before_today = unwound(received.await).unwrap_or(0);
     loop {
         let Ok(summary) = journal.summary().await else { return };
-        let bytes = supervisor::size_of(&path);
+        let bytes = journal.bytes();
         found.send_replace(Some(Figures { summary, bytes, received_before_today }));
         tokio::time::sleep(FIGURES_PERIOD).await;
     }
@@ -372,14 +368,13 @@ fn maintenance_options(config: &Config) -> maintenance::Options {
 /// What the daily summary is made of.
 fn figures_of(stats: Arc<Stats>) -> Box<dyn Fn() -> maintenance::Figures + Send> {
     Box::new(move || {
-        let Snapshot { deliveries, redelivered, publishes, confirmed, parked, .. } = stats.snapshot();
-        let published = publishes.get("acked").copied().unwrap_or(0);
+        let snapshot = stats.snapshot();
         maintenance::Figures {
-            received: deliveries.saturating_sub(redelivered),
-            redelivered,
-            published,
-            confirmed,
-            parked,
+            received: snapshot.received(),
+            redelivered: snapshot.redelivered,
+            published: snapshot.published(),
+            confirmed: snapshot.confirmed,
+            parked: snapshot.parked,
         }
     })
 }

@@ -1,7 +1,6 @@
 //! Looks at the running relay once a second: judges its health, tells it to whoever asks, and says when it had better end.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,8 +193,8 @@ impl Supervisor {
             }
         }
         let figures = self.watch.figures.borrow().clone();
-        let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
-        let received = snapshot.deliveries - snapshot.redelivered;
+        let published = snapshot.published();
+        let received = snapshot.received();
         self.count(Counts { at: now, received, published, confirmed: snapshot.confirmed });
         let line = self.line(now, wall, &snapshot, received, figures.as_ref());
         self.measure(now, &snapshot, &verdict, figures.as_ref());
@@ -319,7 +318,7 @@ impl Supervisor {
             totals: Totals {
                 deliveries: snapshot.deliveries,
                 redelivered: snapshot.redelivered,
-                published: snapshot.publishes.get("acked").copied().unwrap_or(0),
+                published: snapshot.published(),
                 confirmed: snapshot.confirmed,
                 let_go: snapshot.let_go,
                 parked: snapshot.parked,
@@ -369,17 +368,6 @@ impl Watch {
                 .collect(),
         }
     }
-}
-
-/// The size of the journal with its WAL, in bytes.
-pub(super) fn size_of(path: &Path) -> u64 {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    [path.as_os_str(), &wal]
-        .into_iter()
-        .filter_map(|path| std::fs::metadata(path).ok())
-        .map(|m| m.len())
-        .sum()
 }
 
 /// A number as people read it: 1,204.

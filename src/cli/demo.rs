@@ -198,7 +198,7 @@ impl Talk {
     }
 
     fn summary(&self, snapshot: &Snapshot, put: u64, config: &Config) -> io::Result<()> {
-        let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
+        let published = snapshot.published();
         let Snapshot { deliveries, redelivered, confirmed, parked, .. } = *snapshot;
         let ms = |time: Option<Duration>| {
             time.map_or_else(|| "-".to_owned(), |time| format!("{} ms", time.as_millis()))

@@ -65,8 +65,8 @@ impl Failure {
 
     /// Its name in the catalogue, where it has one.
     #[must_use]
-    pub fn code(mut self, code: Reason) -> Self {
-        self.code = Some(code);
+    pub fn code(mut self, code: impl Into<Option<Reason>>) -> Self {
+        self.code = code.into();
         self
     }
 

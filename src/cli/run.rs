@@ -109,7 +109,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     };
     windows.close().await;
     let snapshot = ended?;
-    let published = snapshot.publishes.get("acked").copied().unwrap_or(0);
+    let published = snapshot.published();
     let (commit, publish) = (watch.commit_times(), watch.publish_times());
     info!(
         deliveries = snapshot.deliveries,
@@ -228,10 +228,6 @@ impl From<AppError> for Failure {
             AppError::Maintenance(_) => (Exit::Failure, Some(Reason::Maintenance)),
             AppError::Relay(_) => (Exit::Failure, None),
         };
-        let failure = Self::new(exit, error);
-        match code {
-            Some(code) => failure.code(code),
-            None => failure,
-        }
+        Self::new(exit, error).code(code)
     }
 }

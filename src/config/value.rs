@@ -4,7 +4,7 @@
 //! hold a secret: what follows a stray `?` or `,` in a password looks like a parameter or a scheme.
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -147,12 +147,8 @@ impl Value<'_> {
             return Ok(None);
         }
         let url = self.url()?;
-        let loopback = match url.host() {
-            None => return Err("has no host; write it like \"https://alarm.example/token\"".to_owned()),
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        };
+        let loopback = is_loopback(&url)
+            .ok_or_else(|| "has no host; write it like \"https://alarm.example/token\"".to_owned())?;
         match url.scheme() {
             "https" => Ok(Some(url)),
             "http" if loopback => Ok(Some(url)),
@@ -163,12 +159,8 @@ impl Value<'_> {
     /// The API's address.
     pub(super) fn endpoint(&self) -> Parsed<Url> {
         let url = self.url()?;
-        let loopback = match url.host() {
-            None => return Err("has no host; write it like \"https://vod.tencentcloudapi.com\"".to_owned()),
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => IpAddr::from(ip).is_loopback(),
-            Some(Host::Ipv6(ip)) => IpAddr::from(ip).is_loopback(),
-        };
+        let loopback = is_loopback(&url)
+            .ok_or_else(|| "has no host; write it like \"https://vod.tencentcloudapi.com\"".to_owned())?;
         match url.scheme() {
             "https" => {}
             "http" if loopback => {}
@@ -371,4 +363,13 @@ fn with_article(value: &DeValue<'_>) -> String {
         kind @ ("integer" | "array") => format!("an {kind}"),
         kind => format!("a {kind}"),
     }
+}
+
+/// Whether what is sent there stays on this host; `None` without a host.
+fn is_loopback(url: &Url) -> Option<bool> {
+    Some(match url.host()? {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.is_loopback(),
+    })
 }

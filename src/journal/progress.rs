@@ -131,20 +131,14 @@ impl Store {
 
     /// One delivery, whichever it is and however often this is said of it.
     fn one_confirmed(&self, delivery: DeliveryId, at: WallTime) -> rusqlite::Result<()> {
-        self.conn
-            .prepare_cached(
-                "UPDATE delivery SET outcome = 'confirmed', confirmed_at = ?2 WHERE id = ?1 AND outcome IS NOT 'confirmed'",
-            )?
-            .execute(params![delivery.0, at.0])?;
         let event = self.event_of(delivery)?;
-        if event.is_none() {
-            self.conn
-                .prepare_cached(
-                    "UPDATE event SET outcome = 1, handle_confirmed_at = ?2
-                     WHERE id = ?1 AND request_id IS NOT NULL AND outcome IS NOT 1",
-                )?
-                .execute(params![delivery.0, at.0])?;
-        }
+        let confirm = if event.is_some() {
+            "UPDATE delivery SET outcome = 'confirmed', confirmed_at = ?2 WHERE id = ?1 AND outcome IS NOT 'confirmed'"
+        } else {
+            "UPDATE event SET outcome = 1, handle_confirmed_at = ?2
+             WHERE id = ?1 AND request_id IS NOT NULL AND outcome IS NOT 1"
+        };
+        self.conn.prepare_cached(confirm)?.execute(params![delivery.0, at.0])?;
         self.forgotten_by_the_cloud(event.unwrap_or(delivery.0), at)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, named_params};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::schema::{self, Found};
 use crate::clock::WallTime;
@@ -120,13 +120,6 @@ const IN_A_STRETCH: &str = "e.id / 512 IN (
         UNION ALL SELECT n + 1 FROM stretch WHERE n < (SELECT max(id) FROM event) / 512)
     SELECT n FROM stretch)";
 
-/// The events that are not done, in the words of the two indexes that have just these.
-const NOT_DONE: &str = "(
-        SELECT id FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL
-        UNION ALL
-        SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)
-    ) AS n CROSS JOIN event AS e ON e.id = n.id";
-
 /// Which events to list; everything that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -181,13 +174,10 @@ pub struct EventRow {
     /// How its last publish failed, or why it is parked.
     pub reason: Option<String>,
     /// When it arrived first.
-    #[serde(serialize_with = "time")]
     pub received_at: WallTime,
     /// When the broker acked it.
-    #[serde(serialize_with = "maybe_time")]
     pub published_at: Option<WallTime>,
     /// When the cloud confirmed it, or was known to have forgotten it.
-    #[serde(serialize_with = "maybe_time")]
     pub confirmed_at: Option<WallTime>,
 }
 
@@ -206,15 +196,12 @@ pub struct DeliveryRow {
     /// The cloud's id of the answer that brought it.
     pub request_id: String,
     /// When it arrived.
-    #[serde(serialize_with = "time")]
     pub pulled_at: WallTime,
     /// From when on it must not be confirmed.
-    #[serde(serialize_with = "time")]
     pub lease_until: WallTime,
     /// confirmed, refused, lost, settled, lapsed or open.
     pub outcome: String,
     /// When the cloud confirmed it.
-    #[serde(serialize_with = "maybe_time")]
     pub confirmed_at: Option<WallTime>,
 }
 
@@ -290,8 +277,10 @@ impl Reader {
         let since = filter.since.map(|t| t.0);
         let (received_at, id) = before.map_or((0, 0), |c| (c.received_at.0, c.id));
         let from = match filter.state {
-            Some(State::Received | State::Published | State::Parked) => NOT_DONE,
-            Some(State::Confirmed) | None => "event AS e",
+            Some(State::Received | State::Published | State::Parked) => {
+                format!("({}) AS n CROSS JOIN event AS e ON e.id = n.id", schema::NOT_DONE)
+            }
+            Some(State::Confirmed) | None => "event AS e".to_owned(),
         };
         let mut sql = format!("SELECT {EVENT} FROM {from} WHERE TRUE");
         let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
@@ -526,17 +515,6 @@ fn failed(path: &Path, source: rusqlite::Error) -> QueryError {
         _ => "report this with the message above",
     };
     QueryError::Unreadable { path: path.to_owned(), problem: format!("{source}; {next_step}") }
-}
-
-fn time<S: Serializer>(time: &WallTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(time)
-}
-
-fn maybe_time<S: Serializer>(time: &Option<WallTime>, to: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => to.collect_str(time),
-        None => to.serialize_none(),
-    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,12 @@ SELECT handle, event AS event_id,
 FROM every_delivery;
 ";
 
+/// The numbers of the events that are not done, in the words of the two indexes that have just these.
+pub(super) const NOT_DONE: &str = "
+    SELECT id FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL
+    UNION ALL
+    SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)";
+
 /// Each entry leads from its index to the next version. Forward only; an entry never changes once it was released.
 const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 

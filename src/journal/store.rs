@@ -208,14 +208,12 @@ fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
     let name = boot_id();
     tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&name])?;
     let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&name], |row| row.get(0))?;
-    tx.execute(
+    let in_doubt = format!(
         "UPDATE event SET uncertain = 1
-         WHERE id IN (SELECT id FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL
-                      UNION ALL
-                      SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked))
-           AND state = 'received' AND attempts > 0 AND uncertain = 0",
-        [],
-    )?;
+         WHERE id IN ({}) AND state = 'received' AND attempts > 0 AND uncertain = 0",
+        schema::NOT_DONE
+    );
+    tx.execute(&in_doubt, [])?;
     crash::point("committing", "start");
     tx.commit()?;
     crash::point("committed", "start");

@@ -48,10 +48,8 @@ pub struct LegHealth {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
     /// Since when it stands like this.
-    #[serde(serialize_with = "time")]
     pub since: WallTime,
     /// When it did its work last.
-    #[serde(serialize_with = "maybe_time")]
     pub last_success: Option<WallTime>,
     /// How long ago that was, in seconds.
     pub age_s: Option<u64>,
@@ -179,10 +177,8 @@ impl Health {
             };
             return Some(failing().unwrap_or_else(|| Trouble::new(Reason::NoPull, words)));
         };
-        if let Some((trouble, since)) = &leg.trouble
-            && now.since(*since) >= self.limit
-        {
-            return Some(trouble.clone());
+        if let Some(trouble) = self.lasting(now, leg) {
+            return Some(trouble);
         }
         // Nothing is pulled on purpose while the events in hand have nowhere to go: the other legs tell.
         let silent = now.since(last.max(self.started));
@@ -211,27 +207,20 @@ impl Health {
         }
     }
 
+    /// What has failed there for too long.
+    fn lasting(&self, now: Moment, leg: &Leg) -> Option<Trouble> {
+        let lasts = |since: Moment| now.since(since) >= self.limit;
+        leg.trouble.as_ref().filter(|(_, since)| lasts(*since)).map(|(trouble, _)| trouble.clone())
+    }
+
     /// For a leg that works when there is work: what fails there for too long, or that work waits for too long.
     fn waiting(&self, now: Moment, leg: &Leg, silence: Reason) -> Option<Trouble> {
-        if let Some((trouble, since)) = &leg.trouble
-            && now.since(*since) >= self.limit
-        {
-            return Some(trouble.clone());
+        if let Some(trouble) = self.lasting(now, leg) {
+            return Some(trouble);
         }
         let waited =
             leg.waiting_since.map(|since| now.since(since)).filter(|waited| *waited >= self.limit)?;
         Some(Trouble::new(silence, format!("work has waited for {} s", waited.as_secs())))
-    }
-}
-
-fn time<S: serde::Serializer>(time: &WallTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(time)
-}
-
-fn maybe_time<S: serde::Serializer>(time: &Option<WallTime>, to: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => to.collect_str(time),
-        None => to.serialize_none(),
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! `docs/metrics.md` says more of each; a test keeps it, this list and the running endpoint in step.
 
-use std::time::Duration;
-
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
@@ -76,9 +74,6 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("vodrelay_build_info", Kind::Gauge, "1, with the version as its label"),
 ];
-
-/// How often the histograms' newest values are put into their buckets when nobody scrapes.
-pub const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// From a fast disk to a broker that took its whole time limit.
 const SECONDS: &[f64] =

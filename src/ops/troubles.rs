@@ -21,7 +21,6 @@ pub struct Told {
     /// How often since the start.
     pub times: u64,
     /// When it was told last.
-    #[serde(serialize_with = "time")]
     pub last: WallTime,
     /// The line that told it last.
     pub words: String,
@@ -87,10 +86,6 @@ impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
     }
-}
-
-fn time<S: serde::Serializer>(time: &WallTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(time)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::core::LetGo;
 use crate::outcome::PublishOutcome;
 use crate::reason::Reason;
 
-/// Handles that are looked up once: a lookup for each event would cost more than the count.
+/// What is looked up once: a lookup for each event would cost more than the count. What is rare is looked up below.
 pub(super) struct Meters {
     received: Counter,
     redelivered: Counter,
@@ -47,24 +47,16 @@ impl Meters {
         self.pull_to_confirm.record(pull_to_confirm);
         self.lease_remaining.record(lease_left);
     }
+}
 
-    #[expect(
-        clippy::unused_self,
-        reason = "what is rare is looked up, and counted in the same place as what is not"
-    )]
-    pub(super) fn let_go(&self, deliveries: u64, why: LetGo) {
-        let outcome = match why {
-            LetGo::Refused => "refused",
-            LetGo::Lost => "lost",
-        };
-        counter!("vodrelay_confirmed_total", "outcome" => outcome).increment(deliveries);
-    }
+pub(super) fn let_go(deliveries: u64, why: LetGo) {
+    let outcome = match why {
+        LetGo::Refused => "refused",
+        LetGo::Lost => "lost",
+    };
+    counter!("vodrelay_confirmed_total", "outcome" => outcome).increment(deliveries);
+}
 
-    #[expect(
-        clippy::unused_self,
-        reason = "what is rare is looked up, and counted in the same place as what is not"
-    )]
-    pub(super) fn parked(&self, reason: Reason) {
-        counter!("vodrelay_parked_total", "reason" => reason.code()).increment(1);
-    }
+pub(super) fn parked(reason: Reason) {
+    counter!("vodrelay_parked_total", "reason" => reason.code()).increment(1);
 }

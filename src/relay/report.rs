@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::core::{Effect, Input, LetGo, Load, PullId};
-use super::meters::Meters;
+use super::meters::{self, Meters};
 use super::stats::Stats;
 use crate::clock::Moment;
 use crate::event::SubAppId;
@@ -128,7 +128,7 @@ impl Report {
             | Input::SettleRecorded
             | Input::Loaded(_) => self.stats.update(|s| s.legs.journal.succeeded(now)),
             Input::Published { event, outcome } => {
-                self.stats.published(outcome);
+                self.stats.published(now, outcome);
                 self.meters.published(outcome);
                 debug!(event = event.0, outcome = outcome.name(), "publish ended");
                 self.publish(now, *event, outcome);
@@ -172,7 +172,7 @@ impl Report {
                 self.stats.update(|s| s.parked += events.len() as u64);
                 for (event, trouble) in events {
                     self.taken(now, *event);
-                    self.meters.parked(trouble.reason);
+                    meters::parked(trouble.reason);
                     warn!(code = %Reason::Parked, event = event.0, reason = %trouble, "event parked; `vodrelay events show` has it");
                 }
             }
@@ -194,7 +194,7 @@ impl Report {
             Effect::RecordLetGo(deliveries, why) => {
                 self.since.let_go += deliveries.len();
                 self.stats.update(|s| s.let_go += deliveries.len() as u64);
-                self.meters.let_go(deliveries.len() as u64, *why);
+                meters::let_go(deliveries.len() as u64, *why);
                 let why = match why {
                     LetGo::Refused => "the cloud rejects the handle",
                     LetGo::Lost => "no answer before the lease lapsed",
@@ -208,13 +208,7 @@ impl Report {
     /// A publish ended. What the state of the output tells already is not told again.
     fn publish(&mut self, now: Moment, event: EventId, outcome: &PublishOutcome) {
         let words: Arc<str> = match outcome {
-            PublishOutcome::Acked => {
-                self.stats.update(|s| {
-                    s.legs.publish.succeeded(now);
-                    s.moved_at = Some(now);
-                });
-                return self.taken(now, event);
-            }
+            PublishOutcome::Acked => return self.taken(now, event),
             PublishOutcome::Unknown { .. } | PublishOutcome::Unsent => return,
             PublishOutcome::Nacked => {
                 "RabbitMQ nacks publishes: see whether the queue is full, and its log".into()

@@ -53,6 +53,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Deliveries of events that the journal did not know.
+    pub fn received(&self) -> u64 {
+        self.deliveries.saturating_sub(self.redelivered)
+    }
+
+    /// Publishes that were acked.
+    pub fn published(&self) -> u64 {
+        self.publishes.get(PublishOutcome::Acked.name()).copied().unwrap_or(0)
+    }
+
     /// What keeps failing now, though the output and the journal are up: one thing, so that a line stays a line.
     pub fn trouble(&self) -> Option<&Trouble> {
         let Legs { pull, publish, confirm, .. } = &self.legs;
@@ -89,8 +99,13 @@ impl Stats {
         change(&mut self.lock().snapshot);
     }
 
-    pub(super) fn published(&self, outcome: &PublishOutcome) {
-        *self.lock().snapshot.publishes.entry(outcome.name()).or_default() += 1;
+    pub(super) fn published(&self, now: Moment, outcome: &PublishOutcome) {
+        let snapshot = &mut self.lock().snapshot;
+        *snapshot.publishes.entry(outcome.name()).or_default() += 1;
+        if *outcome == PublishOutcome::Acked {
+            snapshot.legs.publish.succeeded(now);
+            snapshot.moved_at = Some(now);
+        }
     }
 
     pub(super) fn confirmed(&self, pull_to_confirm: Duration, lease_left: Duration) {
@@ -116,9 +131,9 @@ mod tests {
     fn figures_add_up() {
         let stats = Stats::new();
         assert_eq!(stats.snapshot().pull_to_confirm_p50, None);
-        stats.published(&PublishOutcome::Acked);
-        stats.published(&PublishOutcome::Acked);
-        stats.published(&PublishOutcome::Nacked);
+        stats.published(Moment(1), &PublishOutcome::Acked);
+        stats.published(Moment(1), &PublishOutcome::Acked);
+        stats.published(Moment(1), &PublishOutcome::Nacked);
         for ms in 1..=100 {
             stats.confirmed(Duration::from_millis(ms), Duration::from_millis(30_000 - ms));
         }

@@ -31,8 +31,5 @@ fn line(step: Step) -> Line {
         (false, _, true) => Line::away(PART, text),
         (false, _, false) => Line::wrong(PART, text),
     };
-    match reason {
-        Some(reason) => line.code(reason),
-        None => line,
-    }
+    line.code(reason)
 }

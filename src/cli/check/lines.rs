@@ -78,9 +78,9 @@ impl Line {
         Self::new(Status::Fail, Exit::Temporary, part, text)
     }
 
-    /// Names the trouble.
-    pub(super) fn code(self, code: Reason) -> Self {
-        Self { code: Some(code), ..self }
+    /// Names the trouble, where it has a name.
+    pub(super) fn code(self, code: impl Into<Option<Reason>>) -> Self {
+        Self { code: code.into(), ..self }
     }
 
     /// Names the place in the configuration.

@@ -25,15 +25,12 @@ pub struct JobState {
     /// When it is done, as cron with seconds, in UTC. Empty: never.
     pub expression: String,
     /// When its last run began, since the start of the process. A run that is under way ended before it began.
-    #[serde(serialize_with = "maybe_time")]
     pub last_started: Option<WallTime>,
     /// When its last whole run ended.
-    #[serde(serialize_with = "maybe_time")]
     pub last_ended: Option<WallTime>,
     /// How that ended.
     pub last_result: Option<RunResult>,
     /// When it is done next.
-    #[serde(serialize_with = "maybe_time")]
     pub next: Option<WallTime>,
 }
 
@@ -128,11 +125,4 @@ impl Jobs {
 
 fn seconds(time: WallTime) -> f64 {
     time.0 as f64 / 1_000.0
-}
-
-fn maybe_time<S: Serializer>(time: &Option<WallTime>, to: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => to.collect_str(time),
-        None => to.serialize_none(),
-    }
 }
