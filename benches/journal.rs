@@ -6,12 +6,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vodrelay::clock::{Moment, WallTime};
-use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
+use vodrelay::event::{Event, EventHandle, Fingerprint, LatestTime, SubAppId};
 use vodrelay::journal::{Answer, Journal, Options, Writer};
 use vodrelay::lease::Window;
 
@@ -151,6 +151,12 @@ fn answer(events: usize, body: &Bytes) -> Answer {
     }
 }
 
+/// Events that name the same second.
+const A_SECOND: u32 = 100;
+
+/// How many there were.
+static EVENTS: AtomicU32 = AtomicU32::new(0);
+
 /// An event with a body that is everybody's: nothing is parsed here, and the journal reads no body.
 fn event(body: &Bytes) -> Arc<Event> {
     let mut fingerprint = [0; 32];
@@ -163,6 +169,7 @@ fn event(body: &Bytes) -> Arc<Event> {
         file_id: Some(fastrand::u64(1 << 62..1 << 63).to_string().into()),
         task_id: Some(format!("1400000000-procedurev2-{:032x}", fastrand::u128(..)).into()),
         fingerprint: Fingerprint(fingerprint),
+        latest_time: LatestTime(EVENTS.fetch_add(1, Ordering::Relaxed) / A_SECOND),
     })
 }
 

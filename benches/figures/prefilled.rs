@@ -29,9 +29,8 @@ const TABLES: &[(&str, &[(&str, &str)])] = &[
         "event",
         &[
             ("id", "n"),
-            // Both halves scatter all numbers over 32 bits.
-            ("fingerprint_head", "{head}"),
-            ("fingerprint", "unhex(printf('%016x', {head}) || hex(randomblob(24)))"),
+            ("search_key", "{at} / 1000 - 946684800 << 32 | {head}"),
+            ("fingerprint", "unhex(printf('%08x', {head}) || hex(randomblob(28)))"),
             ("occurrence", "1"),
             ("sub_app_id", "0"),
             ("event_type", "'NewFileUpload'"),
@@ -64,7 +63,8 @@ const TABLES: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-const HEAD: &str = "((n * 2654435761) % 4294967296 << 32 | (n * 2246822519) % 4294967296)";
+/// Scatters all numbers over 32 bits.
+const HEAD: &str = "(n * 2654435761) % 4294967296";
 
 /// Milliseconds since 1970: the events came over the last twenty days.
 const AT: &str = "(unixepoch() * 1000 - 86400000 * 20 + n * 86400000 * 20 / ?1)";
@@ -141,7 +141,8 @@ fn fill(path: &Path, events: u64) {
         )
         .expect("a journal can be set up");
     let known = |table: &str| {
-        TABLES.iter().any(|(name, _)| *name == table) || ["boot", "delivery", "tally"].contains(&table)
+        TABLES.iter().any(|(name, _)| *name == table)
+            || ["boot", "delivery", "search", "tally"].contains(&table)
     };
     for table in
         strings(&journal, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")

@@ -237,8 +237,8 @@ impl Values<'_> {
             "size" => (1_000_000 + number % 4_000_000_000).to_string(),
             "bitrate" => (200_000 + number % 4_000_000).to_string(),
             "seconds" => format!("{}.{:012}", 5 + number % 3_600, number % 1_000_000_000_000),
-            "time" => moment(number),
-            "later" => moment(self.number("time").wrapping_add(40)),
+            "time" => moment(self.index),
+            "later" => moment(self.index.wrapping_add(40)),
             _ => return None,
         })
     }
@@ -264,9 +264,9 @@ fn file_id(number: u64) -> String {
     (1_000_000_000_000_000_000 + number % 17_000_000_000_000_000_000).to_string()
 }
 
-/// A moment of 2026, as the cloud writes them.
-fn moment(number: u64) -> String {
-    let second = 1_767_225_600 + i64::try_from(number % 31_000_000).unwrap_or(0);
+/// A second of 2026, as the cloud writes them: what happens later has a later one.
+fn moment(second: u64) -> String {
+    let second = 1_767_225_600 + i64::try_from(second % 31_000_000).unwrap_or(0);
     jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 use memchr::memchr2;
-use sha2::{Digest, Sha256};
 
 /// The text is not one JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -188,12 +187,12 @@ impl<'a> Document<'a> {
         Value { document: self, node: 0 }
     }
 
-    /// SHA-256 over `prefix` and the canonical form, without the root's members called `without`.
-    pub(super) fn digest(&self, prefix: &str, without: &str) -> [u8; 32] {
+    /// `prefix` and the canonical form, without the root's members called `without`.
+    pub(super) fn canonical(&self, prefix: &str, without: &str) -> Vec<u8> {
         let mut form = Vec::with_capacity(prefix.len() + self.text.len());
         form.extend_from_slice(prefix.as_bytes());
         self.write_canonical(&mut form, without.as_bytes());
-        Sha256::digest(&form).into()
+        form
     }
 
     fn write_canonical(&self, out: &mut Vec<u8>, without: &[u8]) {

@@ -1,14 +1,17 @@
 //! An event: something that happened in VOD, as the bytes in which the cloud told it.
 
 mod canonical;
+mod latest;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 pub use canonical::Malformed;
 use canonical::{Document, Value};
+pub use latest::LatestTime;
 
 /// A sub-application; 0 is the account's default application, which requests do not name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +91,8 @@ pub struct Event {
     pub task_id: Option<Arc<str>>,
     /// What the event says.
     pub fingerprint: Fingerprint,
+    /// The latest time that the event names.
+    pub latest_time: LatestTime,
 }
 
 impl Event {
@@ -111,14 +116,15 @@ impl Event {
             })
         });
         let task_id = content().find_map(|value| value.member("TaskId").and_then(scalar_text));
-        let fingerprint = Fingerprint(document.digest(&format!("{sub_app}\n"), "EventHandle"));
+        let canonical = document.canonical(&format!("{sub_app}\n"), "EventHandle");
         Ok(Self {
             sub_app,
             handle,
             event_type: event_type.map(Into::into),
             file_id: file_id.map(Into::into),
             task_id: task_id.map(Into::into),
-            fingerprint,
+            fingerprint: Fingerprint(Sha256::digest(&canonical).into()),
+            latest_time: LatestTime::of(&canonical),
             body: body.clone(),
         })
     }

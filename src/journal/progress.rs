@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::query::State;
+use super::record::latest_time;
 use super::store::Store;
 use super::{Attempt, HandleOutcome, Loaded};
 use crate::clock::{Moment, WallTime};
@@ -245,7 +246,7 @@ impl Store {
                          ORDER BY id LIMIT ?2))
                  SELECT e.id AS event, e.occurrence, e.attempts + 1 AS attempts, e.redeliveries > 0 AS redelivered,
                         e.confirmed_at IS NOT NULL AS confirmed, e.sub_app_id, e.event_type, e.file_id, e.task_id,
-                        e.fingerprint, c.body,
+                        e.fingerprint, e.search_key, c.body,
                         iif(d.id IS NULL, e.handle, d.handle) AS handle,
                         iif(d.id IS NULL, e.request_id, d.request_id) AS request_id,
                         iif(d.id IS NULL, e.received_at, d.pulled_at) AS pulled_at
@@ -297,6 +298,7 @@ fn loaded(row: &Row<'_>) -> rusqlite::Result<Loaded> {
             file_id: row.get("file_id")?,
             task_id: row.get("task_id")?,
             fingerprint: Fingerprint(row.get("fingerprint")?),
+            latest_time: latest_time(row.get("search_key")?),
         },
     })
 }

@@ -3,14 +3,13 @@
 use std::sync::LazyLock;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Row, Statement, params};
+use rusqlite::{Row, Statement, params};
 
 use super::Answer;
 use super::query::State;
 use super::store::Store;
-use super::tally::Tally;
 use crate::clock::{Moment, WallTime};
-use crate::event::{Event, EventHandle, Fingerprint};
+use crate::event::{Event, EventHandle, Fingerprint, LatestTime};
 use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
 
 /// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
@@ -26,7 +25,7 @@ static INSERT_EVENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
     [1, ROWS].map(|rows| {
         let row = format!("(x'000000000000000000000000'{})", ", ?".repeat(18));
         format!(
-            "INSERT OR ROLLBACK INTO event (room, fingerprint_head, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
+            "INSERT OR ROLLBACK INTO event (room, search_key, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
                                             received_at, attempts, uncertain, reason, handle, request_id, boot, sent_at, cutoff,
                                             arrived_at, lease_until)
              VALUES {}",
@@ -45,8 +44,7 @@ struct Occurrence {
 
 impl Store {
     pub(super) fn record(&self, answer: &Answer) -> rusqlite::Result<Vec<Recorded>> {
-        let mut scribe =
-            Scribe { conn: &self.conn, boot: self.boot, tally: &self.tally, answer, new: Vec::new() };
+        let mut scribe = Scribe { store: self, answer, new: Vec::new() };
         let mut recorded = Vec::with_capacity(answer.events.len());
         for event in &answer.events {
             // It may be compared with one that came in the same answer.
@@ -63,10 +61,7 @@ impl Store {
 
 /// Records the events of one answer.
 struct Scribe<'a> {
-    conn: &'a Connection,
-    /// This boot's row in `boot`: moments of other boots are not comparable.
-    boot: i64,
-    tally: &'a Tally,
+    store: &'a Store,
     answer: &'a Answer,
     /// New events that have no row and no number yet, and which of the answer's results are theirs.
     new: Vec<(usize, New<'a>)>,
@@ -82,7 +77,7 @@ struct New<'a> {
 impl<'a> Scribe<'a> {
     /// Judges one event. A new one gets its number by [`Self::insert`].
     fn judge(&mut self, event: &'a Event, recorded: &[Recorded]) -> rusqlite::Result<Recorded> {
-        let occurrences = self.occurrences(&event.fingerprint)?;
+        let occurrences = self.occurrences(event)?;
         let known = occurrences
             .iter()
             .map(|o| {
@@ -114,7 +109,8 @@ impl<'a> Scribe<'a> {
                     .iter()
                     .find(|o| o.occurrence == occurrence)
                     .expect("a redelivery is one of the occurrences that it was compared with");
-                self.conn
+                self.store
+                    .conn
                     .prepare_cached("UPDATE event SET redeliveries = redeliveries + 1 WHERE id = ?1")?
                     .execute([again.event.0])?;
                 Ok(Recorded {
@@ -133,7 +129,22 @@ impl<'a> Scribe<'a> {
     ///
     /// That is every unconfirmed one and the newest few: when the cloud forgets that it confirmed an answer with several
     /// equal events, each of them comes again under its handle.
-    fn occurrences(&self, fingerprint: &Fingerprint) -> rusqlite::Result<Vec<Occurrence>> {
+    fn occurrences(&self, event: &Event) -> rusqlite::Result<Vec<Occurrence>> {
+        let mut occurrences = Vec::new();
+        self.occurrences_by(search_key(event), &event.fingerprint, &mut occurrences)?;
+        if self.store.has_earlier_keys {
+            self.occurrences_by(earlier_search_key(event), &event.fingerprint, &mut occurrences)?;
+        }
+        occurrences.sort_unstable_by_key(|o| o.occurrence);
+        Ok(occurrences)
+    }
+
+    fn occurrences_by(
+        &self,
+        key: i64,
+        fingerprint: &Fingerprint,
+        occurrences: &mut Vec<Occurrence>,
+    ) -> rusqlite::Result<()> {
         let occurrence = |row: &Row<'_>| {
             Ok(Occurrence {
                 event: EventId(row.get(0)?),
@@ -142,46 +153,46 @@ impl<'a> Scribe<'a> {
                 attempts: row.get(5)?,
             })
         };
-        let mut newest = self.conn.prepare_cached(
+        let mut newest = self.store.conn.prepare_cached(
             "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
              FROM event INDEXED BY event_by_fingerprint
-             WHERE fingerprint_head = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3",
+             WHERE search_key = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3",
         )?;
-        let rows =
-            newest.query_map(params![head(fingerprint), fingerprint.0, NEWEST_OCCURRENCES], occurrence)?;
-        let mut occurrences = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let before = occurrences.len();
+        for row in newest.query_map(params![key, fingerprint.0, NEWEST_OCCURRENCES], occurrence)? {
+            occurrences.push(row?);
+        }
         // Most events have one. Where there are as many as were asked for, some unconfirmed ones may be older; the first
         // occurrence is not in that index, so that it is looked up by its number.
-        if let Some(oldest) = occurrences.last().map(|o| o.occurrence)
-            && occurrences.len() >= NEWEST_OCCURRENCES as usize
+        let newest = &occurrences[before..];
+        if let Some(oldest) = newest.last().map(|o| o.occurrence)
+            && newest.len() >= NEWEST_OCCURRENCES as usize
         {
-            let mut older = self.conn.prepare_cached(
+            let mut older = self.store.conn.prepare_cached(
                 "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
                  FROM event INDEXED BY event_open_again
-                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL AND occurrence > 1 AND occurrence < ?3
+                 WHERE search_key = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL AND occurrence > 1 AND occurrence < ?3
                  UNION ALL
                  SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
                  FROM event INDEXED BY event_by_fingerprint
-                 WHERE fingerprint_head = ?1 AND fingerprint = ?2 AND occurrence = 1 AND confirmed_at IS NULL AND 1 < ?3",
+                 WHERE search_key = ?1 AND fingerprint = ?2 AND occurrence = 1 AND confirmed_at IS NULL AND 1 < ?3",
             )?;
-            let rows = older.query_map(params![head(fingerprint), fingerprint.0, oldest], occurrence)?;
-            for row in rows {
+            for row in older.query_map(params![key, fingerprint.0, oldest], occurrence)? {
                 occurrences.push(row?);
             }
         }
-        occurrences.sort_unstable_by_key(|o| o.occurrence);
-        Ok(occurrences)
+        Ok(())
     }
 
     fn leases(&self, event: EventId) -> rusqlite::Result<Vec<KnownLease>> {
-        let mut statement = self.conn.prepare_cached(
+        let mut statement = self.store.conn.prepare_cached(
             "SELECT id, handle, boot, cutoff, lease_until, outcome IS 'confirmed' FROM delivery WHERE event = ?1
              UNION ALL
              SELECT id, handle, boot, cutoff, lease_until, outcome IS 1 FROM event WHERE id = ?1 AND request_id IS NOT NULL
              ORDER BY 1 DESC LIMIT ?2",
         )?;
         let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
-            let lapsed = if row.get::<_, i64>(2)? == self.boot {
+            let lapsed = if row.get::<_, i64>(2)? == self.store.boot {
                 moment(row.get(3)?) <= self.answer.received_at
             } else {
                 // The boot clock began anew; the wall clock is all that both boots share.
@@ -198,8 +209,10 @@ impl<'a> Scribe<'a> {
         let new = std::mem::take(&mut self.new);
         let (by_sixteen, rest) = new.as_chunks::<ROWS>();
         let groups = by_sixteen.iter().map(|group| group.as_slice()).chain(rest.chunks(1));
-        let mut content =
-            self.conn.prepare_cached("INSERT OR ROLLBACK INTO content (event, body) VALUES (?1, ?2)")?;
+        let mut content = self
+            .store
+            .conn
+            .prepare_cached("INSERT OR ROLLBACK INTO content (event, body) VALUES (?1, ?2)")?;
         for group in groups {
             let first = self.insert_events(group)?;
             for ((index, New { event, .. }), id) in group.iter().zip(first..) {
@@ -207,7 +220,7 @@ impl<'a> Scribe<'a> {
                 recorded[*index].event = EventId(id);
                 // The number of an event is that of its first delivery as well.
                 recorded[*index].delivery = DeliveryId(id);
-                self.tally.came(State::Received);
+                self.store.tally.came(State::Received);
             }
         }
         Ok(())
@@ -216,13 +229,13 @@ impl<'a> Scribe<'a> {
     /// Inserts one event or [`ROWS`]. Returns the number of the first; the others follow it.
     fn insert_events(&self, new: &[(usize, New<'_>)]) -> rusqlite::Result<i64> {
         let [one, many] = &*INSERT_EVENTS;
-        let mut statement = self.conn.prepare_cached(if new.len() == 1 { one } else { many })?;
+        let mut statement = self.store.conn.prepare_cached(if new.len() == 1 { one } else { many })?;
         let mut values = Values { statement: &mut statement, bound: 0 };
         let answer = self.answer;
         for (_, New { event, occurrence, uncertain }) in new {
             let reason =
                 uncertain.then_some("an equal event before it was settled without the cloud's answer");
-            values.add(head(&event.fingerprint))?;
+            values.add(search_key(event))?;
             values.add(event.fingerprint.0)?;
             values.add(occurrence)?;
             values.add(event.sub_app.0.cast_signed())?;
@@ -235,7 +248,7 @@ impl<'a> Scribe<'a> {
             values.add(reason)?;
             values.add(event.handle.as_ref().map(|h| &h.0))?;
             values.add(&answer.request_id)?;
-            values.add(self.boot)?;
+            values.add(self.store.boot)?;
             values.add(answer.lease.sent_at.0.cast_signed())?;
             values.add(answer.lease.cutoff.0.cast_signed())?;
             values.add(answer.received_at.0.cast_signed())?;
@@ -243,17 +256,18 @@ impl<'a> Scribe<'a> {
         }
         statement.raw_execute()?;
         // AUTOINCREMENT gives each row of a statement the number after that of the row before.
-        Ok(self.conn.last_insert_rowid() + 1 - i64::try_from(new.len()).unwrap_or(i64::MAX))
+        Ok(self.store.conn.last_insert_rowid() + 1 - i64::try_from(new.len()).unwrap_or(i64::MAX))
     }
 
     /// A delivery after the first.
     fn insert_delivery(&mut self, event: &Event, id: EventId) -> rusqlite::Result<DeliveryId> {
         // From the sequence of the events: first deliveries and further ones have an order among each other.
         let number: i64 = self
+            .store
             .conn
             .prepare_cached("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'event' RETURNING seq")?
             .query_row([], |row| row.get(0))?;
-        self.conn
+        self.store.conn
             .prepare_cached(
                 "INSERT INTO delivery (id, event, handle, request_id, boot, sent_at, cutoff, received_at, pulled_at, lease_until)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -263,7 +277,7 @@ impl<'a> Scribe<'a> {
                 id.0,
                 event.handle.as_ref().map(|h| &h.0),
                 self.answer.request_id,
-                self.boot,
+                self.store.boot,
                 self.answer.lease.sent_at.0.cast_signed(),
                 self.answer.lease.cutoff.0.cast_signed(),
                 self.answer.received_at.0.cast_signed(),
@@ -287,9 +301,20 @@ impl Values<'_, '_> {
     }
 }
 
-/// The small key of a fingerprint.
-fn head(fingerprint: &Fingerprint) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = fingerprint.0;
+/// The small key that an event is searched by.
+fn search_key(event: &Event) -> i64 {
+    let [a, b, c, d, ..] = event.fingerprint.0;
+    (u64::from(event.latest_time.0) << 32 | u64::from(u32::from_be_bytes([a, b, c, d]))).cast_signed()
+}
+
+/// The time in a key; nothing that means anything in one of the versions before 3.
+pub(super) fn latest_time(search_key: i64) -> LatestTime {
+    LatestTime((search_key.cast_unsigned() >> 32) as u32)
+}
+
+/// The key of the versions before 3.
+fn earlier_search_key(event: &Event) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = event.fingerprint.0;
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
@@ -303,5 +328,25 @@ struct Text<'a>(&'a [u8]);
 impl ToSql for Text<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::SubAppId;
+
+    #[test]
+    fn events_of_one_second_are_neighbours_and_journals_that_exist_are_searched_by_these_keys() {
+        let keys = ["a", "b"].map(|name| {
+            let body =
+                format!(r#"{{"FileUploadEvent":{{"FileId":"{name}","CreateTime":"2026-11-20T16:29:17Z"}}}}"#);
+            let event = Event::parse(SubAppId(7), body.into()).unwrap();
+            assert_eq!(latest_time(search_key(&event)), event.latest_time);
+            search_key(&event)
+        });
+        assert_eq!(keys.map(|key| key >> 32), [966_702_557; 2]);
+        // printf '7\n{"FileUploadEvent":{"CreateTime":"2026-11-20T16:29:17Z","FileId":"a"}}' | sha256sum
+        assert_eq!(keys.map(|key| key & 0xffff_ffff), [0x9bd5_20f2, 0x3433_77ad]);
     }
 }

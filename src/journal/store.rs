@@ -22,12 +22,15 @@ const WAL_PAGES: i64 = 2_048;
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
 const STATEMENTS: usize = 64;
+
 /// The connection of the writer thread.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) conn: Connection,
     /// This boot's row in `boot`: moments of other boots are not comparable.
     pub(super) boot: i64,
+    /// Whether there are events of an earlier version, with search keys of another kind.
+    pub(super) has_earlier_keys: bool,
     pub(super) tally: Tally,
 }
 
@@ -65,7 +68,14 @@ impl Store {
         }
         let boot = begin_process(&mut conn).map_err(failed)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-        Ok(Self { conn, boot, tally: Tally::default() })
+        let has_earlier_keys = conn
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM event WHERE id <= (SELECT eight_bytes_up_to FROM search))",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(failed)?;
+        Ok(Self { conn, boot, has_earlier_keys, tally: Tally::default() })
     }
 
     /// Opens the transaction that the other methods run in.

@@ -38,11 +38,16 @@ impl Kind {
     }
 }
 
+/// Events of [`padded`] that happened in the same second.
+const A_SECOND: u64 = 100;
+
 /// An upload of so many bytes. Its number is in it, to be read by [`number`].
 fn padded(number: u64, bytes: usize) -> String {
     let mut rng = fastrand::Rng::with_seed(number);
+    let second = 1_767_225_600 + (number / A_SECOND % 31_000_000).cast_signed();
+    let time = jiff::Timestamp::from_second(second).expect("a second of 2026 or soon after");
     let mut event = format!(
-        r#"{{"EventType":"NewFileUpload","Number":{number},"FileUploadEvent":{{"FileId":"{:019}","ProcedureTaskId":"{:016x}","MediaBasicInfo":{{"Name":"film {number}","Type":"mp4","SourceInfo":{{"SourceContext":""#,
+        r#"{{"EventType":"NewFileUpload","Number":{number},"FileUploadEvent":{{"FileId":"{:019}","ProcedureTaskId":"{:016x}","MediaBasicInfo":{{"Name":"film {number}","CreateTime":"{time}","Type":"mp4","SourceInfo":{{"SourceContext":""#,
         rng.u64(..1 << 62),
         rng.u64(..),
     );

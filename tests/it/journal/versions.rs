@@ -9,7 +9,7 @@ use super::*;
 const DIFFERS: &str = "SELECT count(*) FROM tally WHERE events <> (SELECT count(*) FROM event_log WHERE event_log.state = tally.state)";
 
 #[tokio::test]
-async fn a_journal_of_version_1_goes_on_as_one_of_version_2() {
+async fn a_journal_of_version_1_goes_on_as_one_of_this_version() {
     let mut desk = Desk::new();
     desk.stop();
     fs::remove_file(desk.path()).unwrap();
@@ -27,7 +27,7 @@ async fn a_journal_of_version_1_goes_on_as_one_of_version_2() {
 
     desk.start();
     let sql = desk.sql();
-    assert_eq!((number(&sql, "PRAGMA user_version"), number(&sql, DIFFERS)), (2, 0));
+    assert_eq!((number(&sql, "PRAGMA user_version"), number(&sql, DIFFERS)), (3, 0));
     assert_eq!(shown(&sql), before);
     assert_eq!(texts(&sql, "PRAGMA integrity_check"), ["ok"]);
     assert_eq!(number(&sql, "SELECT uncertain FROM event WHERE id = 1"), 1, "it may have left before");
@@ -55,6 +55,19 @@ async fn a_journal_of_version_1_goes_on_as_one_of_version_2() {
     desk.confirm(new.delivery).await;
     assert_eq!(texts(&sql, "SELECT outcome FROM handle_log WHERE handle = 'h-new'"), ["confirmed"]);
     assert_eq!(shown(&sql).1.len(), before.1.len() + 1);
+
+    // What the old events are searched by is not what new ones are searched by; both are found.
+    let mut again = answer(20_000_000, &[("h-again", "again")]);
+    let mut fingerprint = [0; 32];
+    fingerprint[7] = 3;
+    again.events =
+        vec![Arc::new(Event { fingerprint: Fingerprint(fingerprint), ..Event::clone(&again.events[0]) })];
+    let again = desk.record(again).await[0];
+    assert_eq!((again.event, again.occurrence, again.redelivered), (EventId(5), 2, true));
+    let show = |what: &str| Reader::open(&desk.path()).unwrap().show(what).unwrap().event.id;
+    assert_eq!(show(&format!("{:016}{:016}", 2, 0)), 2);
+    let newest = &texts(&sql, "SELECT message_id FROM event_log ORDER BY id DESC LIMIT 1")[0];
+    assert_eq!((show(newest), show(&newest[..10])), (new.event.0, new.event.0));
 }
 
 #[tokio::test]
