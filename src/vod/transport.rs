@@ -17,8 +17,9 @@ const USER_AGENT: &str = concat!("vodrelay/", env!("CARGO_PKG_VERSION"));
 /// Connections are let go before the cloud's side does it: a request that meets a closing connection fails for nothing.
 const POOL_IDLE: Duration = Duration::from_secs(10);
 
-/// Idle connections kept. Calls come in bursts of a few.
-const POOL_SIZE: usize = 8;
+/// Idle connections kept: as many as calls can be under way at a time, nearly. One that is let go too early costs the next call
+/// a connection of its own, and the handshakes with it.
+const POOL_SIZE: usize = 64;
 
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
