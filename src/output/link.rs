@@ -18,6 +18,10 @@ use super::tls::{self, TlsError};
 use super::topology::{self, TopologyError};
 use crate::reason::Reason;
 
+/// Asked of the broker, which takes no more than it offers (128 KiB). lapin has a buffer of 32 frames for each direction, and
+/// uses all of it: these frames have room for every header, and larger bodies go in several.
+const FRAME_MAX_BYTES: u32 = 32 << 10;
+
 /// Why there is no connection. The caller tries again whatever it is; an operator reads the text.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
@@ -176,6 +180,7 @@ fn uri(address: &Address, options: &Options) -> AMQPUri {
         vhost: address.vhost.clone(),
         query: AMQPQueryString {
             heartbeat: Some(options.limits.heartbeat_seconds),
+            frame_max: Some(FRAME_MAX_BYTES),
             ..AMQPQueryString::default()
         },
     }
