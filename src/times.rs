@@ -41,11 +41,13 @@ impl Times {
         Self { histogram: Mutex::new(histogram), metric: metrics::histogram!(metric) }
     }
 
-    /// Records that something took so long.
-    pub fn record(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.lock().saturating_record(micros);
-        self.metric.record(took);
+    /// Records what took so long.
+    pub fn record(&self, took: &[Duration]) {
+        let mut times = self.lock();
+        for took in took {
+            times.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            self.metric.record(*took);
+        }
     }
 
     /// What has been recorded so far.
@@ -77,9 +79,9 @@ mod tests {
         let times = Times::of("a_metric");
         assert_eq!(times.quantiles(), Quantiles::default());
         for micros in 1..=100 {
-            times.record(Duration::from_micros(micros));
+            times.record(&[Duration::from_micros(micros)]);
         }
-        times.record(Duration::from_secs(10_000));
+        times.record(&[Duration::from_secs(10_000)]);
         let Quantiles { count, p50_us, p99_us, max_us } = times.quantiles();
         assert_eq!((count, p50_us, p99_us), (101, 51, 100));
         assert!((3_600_000_000..3_700_000_000).contains(&max_us), "{max_us}");

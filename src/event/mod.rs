@@ -40,8 +40,15 @@ pub struct Fingerprint(pub [u8; 32]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        let mut digits = [0; 64];
+        f.write_str(hex_digits(&self.0, &mut digits))
     }
+}
+
+/// The digits of `bytes`, of which `digits` is to have twice as many.
+fn hex_digits<'a>(bytes: &[u8], digits: &'a mut [u8]) -> &'a str {
+    hex::encode_to_slice(bytes, digits).expect("two digits a byte");
+    std::str::from_utf8(digits).expect("digits are ASCII")
 }
 
 impl fmt::Debug for Fingerprint {
@@ -57,7 +64,8 @@ pub struct MessageId(Arc<str>);
 impl MessageId {
     /// The id of the `occurrence`-th event (from 1) with this fingerprint.
     pub fn new(fingerprint: &Fingerprint, occurrence: u32) -> Self {
-        let digest = hex::encode(&fingerprint.0[..16]);
+        let mut digits = [0; 32];
+        let digest = hex_digits(&fingerprint.0[..16], &mut digits);
         if occurrence <= 1 { Self(digest.into()) } else { Self(format!("{digest}-{occurrence}").into()) }
     }
 

@@ -245,7 +245,7 @@ impl Work {
         }
         self.store.finish()?;
         transaction.commit()?;
-        self.times.record(began.elapsed());
+        self.times.record(&[began.elapsed()]);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "vodrelay_publish_seconds",
         Kind::Histogram,
-        "From a batch's first frame to the broker's answer for a message",
+        "From a batch's first frame to the broker's answers for all of it, for each message",
     ),
     (
         "vodrelay_pull_to_confirm_seconds",

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::FutureExt;
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::{AMQPError, AMQPErrorKind};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
@@ -128,7 +127,8 @@ impl Lane {
 
     /// `first` and what else is queued. Message ids within a batch are distinct, and a job that wants to be alone is.
     fn collect(&mut self, first: Job) -> Vec<Job> {
-        let mut batch = vec![first];
+        let mut batch = Vec::with_capacity(BATCH_MAX.min(1 + self.jobs.len()));
+        batch.push(first);
         while !batch[0].alone && batch.len() < BATCH_MAX && self.held.is_none() {
             let Ok(job) = self.jobs.try_recv() else { break };
             if job.alone || batch.iter().any(|other| other.message.message_id == job.message.message_id) {
@@ -148,45 +148,59 @@ impl Lane {
         let options = &self.epoch.options;
         let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
         let began = Instant::now();
-        let mut pending = FuturesUnordered::new();
+        let limit = options.limits.publish;
+        let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
+        let mut took = Vec::with_capacity(batch.len());
+        let mut errors = Vec::new();
+        let mut waiting = Vec::with_capacity(batch.len());
         for (index, job) in batch.iter().enumerate() {
             let message = &job.message;
             let key = options.routing_key.key(&message.event);
             let properties = properties(message, options.format, longest_header);
             let body = options.format.body(message);
-            let publish = publish_one(&self.channel, &options.exchange, key, properties, body);
-            pending.push(async move { (index, publish.await) });
+            let mut publish = Box::pin(publish_one(&self.channel, &options.exchange, key, properties, body));
+            // All are handed to the connection before any is waited for.
+            match (&mut publish).now_or_never() {
+                None => waiting.push((index, publish)),
+                Some(Ok(confirmation)) => answers[index] = answer(confirmation),
+                Some(Err(error)) => errors.push(error),
+            }
         }
-
-        let limit = options.limits.publish;
-        let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
-        let mut errors = Vec::new();
         let ending = {
+            let resolved = async {
+                // From the last one on: RabbitMQ answers in order, most often, so that this lane is woken once and not
+                // for each message.
+                while let Some((index, publish)) = waiting.last_mut() {
+                    match publish.await {
+                        Ok(confirmation) => {
+                            took.push(began.elapsed());
+                            answers[*index] = answer(confirmation);
+                        }
+                        Err(error) => errors.push(error),
+                    }
+                    waiting.pop();
+                }
+            };
             let overdue = overdue(self.epoch.blocked.clone(), limit);
             let stopped = async {
                 self.epoch.stop.cancelled().await;
                 sleep(limit).await;
             };
-            tokio::pin!(overdue, stopped);
-            loop {
-                tokio::select! {
-                    // Answers first: what has arrived counts, whatever else has happened.
-                    biased;
-                    next = pending.next() => match next {
-                        None => break Ending::Resolved,
-                        Some((index, Ok(confirmation))) => {
-                            self.epoch.times.record(began.elapsed());
-                            answers[index] = answer(confirmation);
-                        }
-                        Some((_, Err(error))) => errors.push(error),
-                    },
-                    () = self.epoch.dead.cancelled() => break Ending::Dead,
-                    () = &mut overdue => break Ending::Overdue,
-                    () = &mut stopped => break Ending::Stopped,
-                }
+            tokio::select! {
+                // Answers first: what has arrived counts, whatever else has happened.
+                biased;
+                () = resolved => Ending::Resolved,
+                () = self.epoch.dead.cancelled() => Ending::Dead,
+                () = overdue => Ending::Overdue,
+                () = stopped => Ending::Stopped,
             }
         };
-        drop(pending);
+        for (index, publish) in waiting {
+            if let Some(Ok(confirmation)) = publish.now_or_never() {
+                answers[index] = answer(confirmation);
+            }
+        }
+        self.epoch.times.record(&took);
 
         let (unresolved, after) = self.verdict(ending, &errors, batch.len(), limit);
         let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
@@ -197,14 +211,16 @@ impl Lane {
             }
             after => after,
         };
-        let (returned, answered): (Vec<_>, Vec<_>) =
-            batch.into_iter().zip(outcomes).partition(|(_, outcome)| {
-                matches!(outcome, PublishOutcome::Returned { .. }) && options.declares_queue()
-            });
-        answer_all(answered);
-        if returned.is_empty() {
+        let comes_back = |outcome: &PublishOutcome| {
+            matches!(outcome, PublishOutcome::Returned { .. }) && options.declares_queue()
+        };
+        if !outcomes.iter().any(comes_back) {
+            answer_all(batch.into_iter().zip(outcomes));
             return after;
         }
+        let (returned, answered): (Vec<_>, Vec<_>) =
+            batch.into_iter().zip(outcomes).partition(|(_, outcome)| comes_back(outcome));
+        answer_all(answered);
         // They are answered afterwards: whoever tries again finds the queue there, and has not spent an attempt on waiting.
         let after = match after {
             After::Ready => self.declare_again(returned.len()).await,

@@ -93,7 +93,7 @@ impl Output {
         self.pulse.clone()
     }
 
-    /// How long publishes take, from the batch's first frame to the answer. A line of standard output takes part in none.
+    /// How long publishes take, from the batch's first frame to the answers for all of it. A line of standard output takes part in none.
     pub fn publish_times(&self) -> Arc<Times> {
         Arc::clone(&self.times)
     }
@@ -132,6 +132,8 @@ impl Drop for Receipt {
 
 /// Answers several jobs, and wakes whom it concerns once.
 fn answer_all(jobs: impl IntoIterator<Item = (Job, PublishOutcome)>) {
+    let jobs = jobs.into_iter();
+    let (about, _) = jobs.size_hint();
     let mut together: Option<(Outcomes, Vec<(EventId, PublishOutcome)>)> = None;
     for (mut job, outcome) in jobs {
         let Some(outcomes) = job.receipt.outcomes.take() else { continue };
@@ -139,7 +141,9 @@ fn answer_all(jobs: impl IntoIterator<Item = (Job, PublishOutcome)>) {
         match &mut together {
             Some((to, batch)) if to.same_channel(&outcomes) => batch.push(told),
             other => {
-                if let Some((to, batch)) = other.replace((outcomes, vec![told])) {
+                let mut batch = Vec::with_capacity(about);
+                batch.push(told);
+                if let Some((to, batch)) = other.replace((outcomes, batch)) {
                     tell(&to, batch);
                 }
             }

@@ -166,7 +166,7 @@ fn write_line(line: &mut Vec<u8>, options: &Options, message: &Message) {
     let envelope = Envelope {
         message_id: message.message_id.as_str(),
         routing_key: options.routing_key.key(&message.event),
-        headers: Headers(headers(message, HEADER_VALUE_MAX_BYTES)),
+        headers: Headers(headers(message, HEADER_VALUE_MAX_BYTES).collect()),
     };
     serde_json::to_writer(&mut *line, &envelope).expect("a struct of strings and numbers is always JSON");
     line.pop();

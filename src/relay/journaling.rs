@@ -2,12 +2,18 @@
 //!
 //! Commits are asked for in the core's order, and their answers come back in that order. The core relies on it: an event
 //! that was read from the backlog must not be heard of after the commit that took it out of there.
+//!
+//! A commit costs the more for each event the fewer share it, and few wait for what the broker and the cloud have answered.
+//! Such work waits for a moment here, to share the commit of what is next.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::core::{self, Effect, FailedAttempt, Input, LetGo, Loaded, Parcel, PullId};
 use super::{Arrived, RelayError};
@@ -20,6 +26,9 @@ use crate::outcome::Trouble;
 
 /// How many commits are asked for before the first of them is answered.
 const ASKED_MAX: usize = 256;
+
+/// How long patient work waits for company. It delays confirms, and nothing that a consumer sees.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The part of the effects that the journal carries out.
 pub(super) enum Work {
@@ -68,6 +77,11 @@ impl Work {
             }
         })
     }
+
+    /// Whether it is a record of what has happened, which at most a confirm waits for.
+    fn is_patient(&self) -> bool {
+        matches!(self, Self::Published(_) | Self::Confirmed(_) | Self::LetGo(..))
+    }
 }
 
 /// Runs until the relay ends.
@@ -80,24 +94,43 @@ pub(super) async fn lane(
     // Futures are polled first in the order in which they are pushed, and the journal's queue is fair: so they are queued
     // in that order, too.
     let mut asked = FuturesOrdered::new();
-    loop {
-        tokio::select! {
+    // What waits for company keeps its place: it is asked for before whatever came after it.
+    let mut patient: Vec<(Work, WallTime)> = Vec::new();
+    let mut patience = pin!(sleep(PATIENCE));
+    let mut ended = false;
+    while !(ended && asked.is_empty() && patient.is_empty()) {
+        let waits = tokio::select! {
             biased;
             Some(answer) = asked.next() => {
                 let answer: Result<Input, Closed> = answer;
                 super::send(&inputs, answer.map_err(|Closed| RelayError::Journal)?.into());
+                continue;
             }
-            next = work.recv(), if asked.len() < ASKED_MAX => match next {
-                Some(work) => asked.push_back(ask(&journal, window, work)),
-                None if asked.is_empty() => return Ok(()),
-                None => {}
+            next = work.recv(), if !ended && asked.len() + patient.len() < ASKED_MAX => match next {
+                Some(work) => {
+                    if patient.is_empty() {
+                        patience.as_mut().reset(Instant::now() + PATIENCE);
+                    }
+                    let is_patient = work.is_patient();
+                    patient.push((work, WallTime::now()));
+                    is_patient
+                }
+                None => {
+                    ended = true;
+                    false
+                }
             },
+            () = &mut patience, if !patient.is_empty() => false,
+        };
+        if !waits {
+            asked.extend(patient.drain(..).map(|(work, since)| ask(&journal, window, work, since)));
         }
     }
+    Ok(())
 }
 
-async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Closed> {
-    let now = WallTime::now();
+/// `since` is when the work came.
+async fn ask(journal: &Journal, window: Window, work: Work, since: WallTime) -> Result<Input, Closed> {
     match work {
         Work::Record { pull, sub_app, answer, lease, received_at, pulled_at, publish_now } => {
             let answer = Answer {
@@ -114,7 +147,7 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
             Ok(Input::Recorded { pull, recorded: journal.record(answer).await? })
         }
         Work::Published(events) => {
-            journal.published(events.iter().map(|event| (*event, now)).collect()).await?;
+            journal.published(events.iter().map(|event| (*event, since)).collect()).await?;
             Ok(Input::PublishRecorded(events))
         }
         Work::Attempts(failed) => {
@@ -138,7 +171,7 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
             Ok(Input::ParkRecorded(ids))
         }
         Work::Confirmed(deliveries) => {
-            journal.confirmed(deliveries, now).await?;
+            journal.confirmed(deliveries, since).await?;
             Ok(Input::OutcomeRecorded)
         }
         Work::LetGo(deliveries, why) => {
@@ -150,7 +183,7 @@ async fn ask(journal: &Journal, window: Window, work: Work) -> Result<Input, Clo
             Ok(Input::OutcomeRecorded)
         }
         Work::Settle { sub_app, received_before } => {
-            journal.settle(sub_app, received_before, now).await?;
+            journal.settle(sub_app, received_before, since).await?;
             Ok(Input::SettleRecorded)
         }
         Work::Load { after, limit } => {
@@ -169,4 +202,50 @@ fn parcel(row: crate::journal::Loaded) -> Loaded {
         request_id: row.request_id,
     };
     Loaded { event: row.event, parcel, confirmed: row.confirmed }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::journal::Options;
+
+    // The clock stands still until this test waits.
+    #[tokio::test(start_paused = true)]
+    async fn patient_work_waits_for_company_a_moment_and_keeps_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, writer) = Journal::open(&Options { path: folder.path().join("journal.db") }).unwrap();
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        let (commits, work) = mpsc::unbounded_channel();
+        let (inputs, mut arrived) = mpsc::unbounded_channel();
+        let lane = tokio::spawn(lane(journal.clone(), window, work, inputs));
+        let send = |work| commits.send(work).map_err(|_| "the lane ended").unwrap();
+
+        send(Work::Published(vec![EventId(1)]));
+        send(Work::Confirmed(vec![DeliveryId(1)]));
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        assert!(arrived.try_recv().is_err());
+        assert_eq!(journal.commits(), 0);
+        send(Work::Settle { sub_app: SubAppId(0), received_before: Moment(0) });
+        assert!(
+            matches!(arrived.recv().await.unwrap().input, Input::PublishRecorded(events) if events == [EventId(1)])
+        );
+        assert!(matches!(arrived.recv().await.unwrap().input, Input::OutcomeRecorded));
+        assert!(matches!(arrived.recv().await.unwrap().input, Input::SettleRecorded));
+
+        // Nothing comes after it, and it is committed all the same: in time, and at the end.
+        send(Work::Published(vec![EventId(2)]));
+        assert!(
+            matches!(arrived.recv().await.unwrap().input, Input::PublishRecorded(events) if events == [EventId(2)])
+        );
+        send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
+        drop(commits);
+        assert!(matches!(arrived.recv().await.unwrap().input, Input::OutcomeRecorded));
+        lane.await.unwrap().unwrap();
+        drop(journal);
+        writer.join().unwrap();
+    }
 }
