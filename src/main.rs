@@ -7,6 +7,9 @@ use clap::Parser;
 use vodrelay::cli::Cli;
 use vodrelay::cli::exit::{Exit, Failure, exit_on_panic};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     exit_on_panic();
     match install_crypto().and_then(|()| Cli::parse().run()) {

@@ -74,9 +74,10 @@ impl Cli {
     }
 }
 
-/// The runtime of the commands that wait for something.
+/// The runtime of the commands that wait for something. One worker is enough for the quota many times over, and a second one
+/// would be woken for each task that it could take: that costs more than most of these tasks.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| {
         Failure::new(Exit::Failure, error).next("see that the process may start threads and open files")
     })
 }
