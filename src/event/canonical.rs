@@ -99,7 +99,8 @@ impl<'a> Document<'a> {
                         document.nodes[parent.node as usize].first_child = index;
                     } else {
                         document.nodes[parent.last_child as usize].next_sibling = index;
-                        parent.sorted &= document.key(parent.last_child) <= document.key(index);
+                        parent.sorted =
+                            parent.sorted && document.key(parent.last_child) <= document.key(index);
                     }
                     parent.last_child = index;
                 }
@@ -167,16 +168,19 @@ impl<'a> Document<'a> {
     }
 
     /// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
-    fn sort_members(&mut self, object: u32, members: &mut Vec<u32>) {
+    fn sort_members(&mut self, object: u32, members: &mut Vec<(u64, u32)>) {
         members.clear();
         let mut next = self.nodes[object as usize].first_child;
         while next != NONE {
-            members.push(next);
+            members.push((self.key(next).as_deref().map_or(0, beginning), next));
             next = self.nodes[next as usize].next_sibling;
         }
-        members.sort_by(|a, b| self.key(*a).cmp(&self.key(*b)));
+        // Most keys differ in their beginnings.
+        members.sort_by(|(a, first), (b, second)| {
+            a.cmp(b).then_with(|| self.key(*first).cmp(&self.key(*second)))
+        });
         let mut after = NONE;
-        for member in members.drain(..).rev() {
+        for (_, member) in members.drain(..).rev() {
             self.nodes[member as usize].next_sibling = after;
             after = member;
         }
@@ -258,6 +262,14 @@ impl<'a> Literal<'a> {
     fn meaning(self) -> Cow<'a, [u8]> {
         if self.escaped { Cow::Owned(unescape(self.text)) } else { Cow::Borrowed(self.text) }
     }
+}
+
+/// The first bytes of a key, in the order of keys where they differ.
+fn beginning(key: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let length = key.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&key[..length]);
+    u64::from_be_bytes(bytes)
 }
 
 /// A place in a text that is known to be no longer than places can tell.
@@ -550,6 +562,10 @@ mod tests {
             (r#"{"EventHandle":"h","a":{"EventHandle":"h"}}"#, r#"{"a":{"EventHandle":"h"}}"#),
             (r#"{"s":"\u0041\/\n\"\\"}"#, r#"{"s":"A/\u000a\"\\"}"#),
             (r#"{"k":1,"k":2}"#, r#"{"k":1,"k":2}"#),
+            (
+                r#"{"StorageSize":1,"StorageMode":2,"Storage":3,"Storage\u0000":4,"StorageM":5,"":6}"#,
+                r#"{"":6,"Storage":3,"Storage\u0000":4,"StorageM":5,"StorageMode":2,"StorageSize":1}"#,
+            ),
             (
                 r#"{"z":{"b":[{"d":1,"c":2}],"a":true},"y":false}"#,
                 r#"{"y":false,"z":{"a":true,"b":[{"c":2,"d":1}]}}"#,

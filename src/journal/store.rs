@@ -16,8 +16,11 @@ use crate::reason::Reason;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pages in the WAL before they are copied into the file: a page that changed many times until then is copied once. 8 MB.
-const WAL_PAGES: i64 = 2_048;
+/// Of a new journal. An event's body shares its page with others, so that little is left over of a page; smaller ones are written
+/// by a system call each.
+const PAGE_BYTES: i64 = 8_192;
+/// What the WAL holds before its pages are copied into the file: a page that changed many times until then is copied once.
+const WAL_BYTES: i64 = 8 << 20;
 /// What a checkpoint leaves of a WAL that a slow reader made long.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
@@ -194,7 +197,9 @@ pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
 /// False when the file system cannot hold a WAL, which SQLite answers by keeping the mode it had.
 fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     if new {
-        // Only possible before the first page is written: pruned pages can go back to the file system later.
+        // Only possible before the first page is written.
+        conn.pragma_update(None, "page_size", PAGE_BYTES)?;
+        // Pruned pages can go back to the file system later.
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -204,7 +209,8 @@ fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     // made anew for each row, and each reference is looked up.
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "ignore_check_constraints", true)?;
-    conn.pragma_update_and_check(None, "wal_autocheckpoint", WAL_PAGES, |_| Ok(()))?;
+    let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    conn.pragma_update_and_check(None, "wal_autocheckpoint", WAL_BYTES / page_bytes, |_| Ok(()))?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     // Without this a statement is compiled anew for each value that could make another plan better.

@@ -23,7 +23,7 @@ const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
 /// Pages that the writer copies at once, and the pause before the next: some 50 MB a second at most.
-const PAGES_PER_STEP: u16 = 128;
+const PAGES_PER_STEP: u16 = 64;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Steps after which the copy is synchronised: 16 MB. Much more at once would make the journal's own syncs wait.

@@ -10,7 +10,7 @@ use tracing::info;
 use crate::journal::{Closed, Journal};
 
 /// Pages that one commit gives back, and the pause before the next.
-const PAGES_PER_STEP: u32 = 100;
+const PAGES_PER_STEP: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns how many pages were given back.

@@ -71,9 +71,9 @@ async fn damage_that_nobody_has_met_is_found_by_the_next_copy() {
     let vandal = Connection::open(world.journal_path()).unwrap();
     vandal.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     let file = File::options().write(true).open(world.journal_path()).unwrap();
-    let pages = file.metadata().unwrap().len() / 4_096;
-    let length = usize::try_from(pages / 4 * 4_096).unwrap();
-    file.write_all_at(&vec![0x5a; length], pages / 4 * 4_096).unwrap();
+    let pages = file.metadata().unwrap().len() / 8_192;
+    let length = usize::try_from(pages / 4 * 8_192).unwrap();
+    file.write_all_at(&vec![0x5a; length], pages / 4 * 8_192).unwrap();
     program.logs("VR-202").await;
     program.logs("no older copy is removed").await;
     let names: Vec<String> = fs::read_dir(world.folder().join("backups"))

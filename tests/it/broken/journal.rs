@@ -114,7 +114,7 @@ async fn copied(inside: &Path, world: &World) -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_holds_a_transaction_for_long_costs_space_and_nothing_else() {
     /// The WAL is folded back when it has so many pages (2048 of 4 KiB), if nobody reads in it.
-    const USUAL: u64 = 2_048 * 4_096;
+    const USUAL: u64 = 8 << 20;
     let broker = shared().await;
     let world = World::new(&broker.url(), &[0]).await;
     let running = world.start().await;
@@ -144,7 +144,7 @@ async fn a_reader_that_holds_a_transaction_for_long_costs_space_and_nothing_else
     assert!(wal() < grown + USUAL / 2, "it hardly grows any more: from {grown} to {}", wal());
     let looker = Connection::open(world.journal_path()).unwrap();
     let pages = |row: &rusqlite::Row<'_>| row.get::<_, i64>(1);
-    let used = looker.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], pages).unwrap().cast_unsigned() * 4_096;
+    let used = looker.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], pages).unwrap().cast_unsigned() * 8_192;
     assert!(used < grown / 2, "of {grown} bytes {used} are in use");
     drop(looker);
     let snapshot = drained(running).await;
@@ -238,8 +238,8 @@ async fn a_journal_that_was_truncated_is_refused_and_left_as_it_is() {
 async fn a_journal_with_garbage_in_its_middle_is_refused_and_left_as_it_is() {
     let world = a_world_with_a_journal().await;
     let file = OpenOptions::new().write(true).open(world.journal_path()).unwrap();
-    let middle = file.metadata().unwrap().len() / 2 / 4096 * 4096;
-    file.write_all_at(&garbage(4 * 4096), middle).unwrap();
+    let middle = file.metadata().unwrap().len() / 2 / 8_192 * 8_192;
+    file.write_all_at(&garbage(2 * 8_192), middle).unwrap();
     refused(&world, "Tree ").await;
     starts_anew(&world).await;
 }
@@ -256,8 +256,8 @@ async fn a_damaged_journal_keeps_the_wal_that_a_crash_left_for_whoever_repairs_i
     let before = fs::read(&wal).unwrap();
     assert!(!before.is_empty());
     let file = OpenOptions::new().write(true).open(world.journal_path()).unwrap();
-    let middle = file.metadata().unwrap().len() / 2 / 4096 * 4096;
-    file.write_all_at(&garbage(32 * 4096), middle).unwrap();
+    let middle = file.metadata().unwrap().len() / 2 / 8_192 * 8_192;
+    file.write_all_at(&garbage(16 * 8_192), middle).unwrap();
     refused(&world, "Tree ").await;
     assert!(fs::read(&wal).unwrap() == before, "the WAL was changed");
 }
@@ -286,7 +286,7 @@ async fn a_journal_that_is_damaged_at_work_ends_the_program() {
     vandal.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     let file = File::options().write(true).open(world.journal_path()).unwrap();
     let length = file.metadata().unwrap().len();
-    file.write_all_at(&garbage(usize::try_from(length).unwrap() - 4096), 4096).unwrap();
+    file.write_all_at(&garbage(usize::try_from(length).unwrap() - 8_192), 8_192).unwrap();
     vandal.pragma_update(None, "user_version", 3).unwrap();
     put_events(&world, 300..400);
     let (code, log) = program.ended().await;
