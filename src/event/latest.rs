@@ -4,7 +4,7 @@
 //! The time makes neighbours of events that happen together. It is read from the canonical form, so that equal events name
 //! equal times. What it means does not matter; but how it is read must never change, because journals are searched by it.
 
-use memchr::memchr_iter;
+use memchr::memmem;
 
 /// A time to the second, as a number that is larger for later times and counts nothing. 0 when the event names none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,9 +18,9 @@ const TIME: &[u8; 8] = b"dd:dd:dd";
 impl LatestTime {
     /// The latest of all strings that begin with a date and a time in the form of ISO 8601. Its offset is not looked at.
     pub(super) fn of(canonical: &[u8]) -> Self {
-        let times = memchr_iter(b'T', canonical).filter_map(|at| {
-            let date = canonical[..at].last_chunk()?;
-            let time = canonical[at + 1..].first_chunk()?;
+        let times = memmem::find_iter(canonical, &DATE[..3]).filter_map(|at| {
+            let (date, rest) = canonical[at..].split_first_chunk()?;
+            let time = rest.strip_prefix(b"T")?.first_chunk()?;
             (has_form(date, DATE) && has_form(time, TIME)).then(|| number(date, time))
         });
         times.max().unwrap_or_default()

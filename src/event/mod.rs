@@ -1,16 +1,19 @@
 //! An event: something that happened in VOD, as the bytes in which the cloud told it.
 
 mod canonical;
+mod document;
 mod latest;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-pub use canonical::Malformed;
-use canonical::{Document, Value};
+pub use document::Malformed;
+pub(crate) use document::{Document, Reader, Value};
 pub use latest::LatestTime;
 
 /// A sub-application; 0 is the account's default application, which requests do not name.
@@ -112,42 +115,51 @@ impl Event {
     /// [`Malformed`] when `body` is not one JSON value.
     pub fn parse(sub_app: SubAppId, body: Bytes) -> Result<Self, Malformed> {
         let document = Document::parse(&body)?;
+        Ok(Self::read(sub_app, body.clone(), &document))
+    }
+
+    /// The event that `body` is, of which `document` was read.
+    pub(crate) fn read(sub_app: SubAppId, body: Bytes, document: &Document<'_>) -> Self {
         let root = document.root();
-        let handle = root.member("EventHandle").and_then(handle_text).map(|h| EventHandle(h.into()));
+        let handle = root.member("EventHandle").and_then(handle_text).map(|h| EventHandle((*h).into()));
         let event_type = root.member("EventType").and_then(|v| v.text()).filter(|t| !t.is_empty());
-        let content = || root.members().filter(|(_, value)| value.is_object()).map(|(_, value)| value);
-        let file_id = content().find_map(|value| {
+        let contents = || root.elements().filter(|value| value.key().is_some() && value.is_object());
+        let file_id = contents().find_map(|value| {
             value.member("FileId").and_then(scalar_text).or_else(|| {
                 let mut ids = value.member("FileIdSet")?.elements();
                 let only = ids.next()?;
                 if ids.next().is_some() { None } else { scalar_text(only) }
             })
         });
-        let task_id = content().find_map(|value| value.member("TaskId").and_then(scalar_text));
-        let canonical = document.canonical(&format!("{sub_app}\n"), "EventHandle");
-        Ok(Self {
+        let task_id = contents().find_map(|value| value.member("TaskId").and_then(scalar_text));
+        let mut said = Vec::with_capacity(32 + body.len());
+        writeln!(said, "{sub_app}").expect("a Vec takes whatever is written");
+        document.write_canonical(&mut said, "EventHandle");
+        Self {
             sub_app,
             handle,
-            event_type: event_type.map(Into::into),
-            file_id: file_id.map(Into::into),
-            task_id: task_id.map(Into::into),
-            fingerprint: Fingerprint(Sha256::digest(&canonical).into()),
-            latest_time: LatestTime::of(&canonical),
-            body: body.clone(),
-        })
+            event_type: event_type.map(|text| (*text).into()),
+            file_id: file_id.map(|text| (*text).into()),
+            task_id: task_id.map(|text| (*text).into()),
+            fingerprint: Fingerprint(Sha256::digest(&said).into()),
+            latest_time: LatestTime::of(&said),
+            body,
+        }
     }
 }
 
 /// A handle, if it can be sent back as it came.
-fn handle_text(value: Value<'_>) -> Option<String> {
+fn handle_text(value: Value<'_>) -> Option<Cow<'_, str>> {
     match value.string() {
-        Some(text) => String::from_utf8(text.into_owned()).ok().filter(|text| !text.is_empty()),
+        Some(Cow::Borrowed(text)) => std::str::from_utf8(text).ok().map(Cow::Borrowed),
+        Some(Cow::Owned(text)) => String::from_utf8(text).ok().map(Cow::Owned),
         None => value.number(),
     }
+    .filter(|text| !text.is_empty())
 }
 
 /// A string's text, or a number's literal text; documents print some ids as bare numbers beyond 2^53. Empty is absent.
-fn scalar_text(value: Value<'_>) -> Option<String> {
+fn scalar_text(value: Value<'_>) -> Option<Cow<'_, str>> {
     value.text().or_else(|| value.number()).filter(|text| !text.is_empty())
 }
 

@@ -13,7 +13,7 @@ use crate::event::SubAppId;
 ///
 /// [`CallError`]: the cloud's own, or that `body` is no answer.
 pub fn pull(sub_app: SubAppId, body: Bytes) -> Result<Pull, CallError> {
-    read(Action::PullEvents, body)?.into_pull(sub_app)
+    read(Action::PullEvents, sub_app, body)?.into_pull()
 }
 
 /// What [`super::Client::confirm_events`] makes of an answer.
@@ -22,7 +22,7 @@ pub fn pull(sub_app: SubAppId, body: Bytes) -> Result<Pull, CallError> {
 ///
 /// [`CallError`]: the cloud's own, or that `body` is no answer.
 pub fn confirmed(body: Bytes) -> Result<(), CallError> {
-    read(Action::ConfirmEvents, body)?.into_confirmed()
+    read(Action::ConfirmEvents, SubAppId(0), body)?.into_confirmed()
 }
 
 /// What [`super::Client::describe_events_state`] makes of an answer.
@@ -31,7 +31,7 @@ pub fn confirmed(body: Bytes) -> Result<(), CallError> {
 ///
 /// [`CallError`]: the cloud's own, or that `body` is no answer.
 pub fn count(body: Bytes) -> Result<u64, CallError> {
-    read(Action::DescribeEventsState, body)?.into_count()
+    read(Action::DescribeEventsState, SubAppId(0), body)?.into_count()
 }
 
 /// What [`super::Client::describe_event_config`] makes of an answer.
@@ -40,11 +40,11 @@ pub fn count(body: Bytes) -> Result<u64, CallError> {
 ///
 /// [`CallError`]: the cloud's own, or that `body` is no answer.
 pub fn event_config(body: Bytes) -> Result<EventConfig, CallError> {
-    read(Action::DescribeEventConfig, body)?.into_event_config()
+    read(Action::DescribeEventConfig, SubAppId(0), body)?.into_event_config()
 }
 
-fn read(action: Action, body: Bytes) -> Result<Answer, CallError> {
-    let answer = Answer::read(action, body)?;
+fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Answer, CallError> {
+    let answer = Answer::read(action, sub_app, body)?;
     match answer.error() {
         Some(error) if !answer.is_idle() => Err(error),
         _ => Ok(answer),

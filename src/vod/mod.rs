@@ -157,7 +157,7 @@ impl Client {
     pub async fn pull_events(&self, sub_app: SubAppId) -> Result<Pull, CallError> {
         let deadline = Moment::now() + self.0.pull_timeout;
         let body = Body { handles: None, sub_app };
-        self.0.call(Action::PullEvents, body, deadline).await?.into_pull(sub_app)
+        self.0.call(Action::PullEvents, body, deadline).await?.into_pull()
     }
 
     /// Makes the cloud forget the events behind `handles`: at most [`MAX_HANDLES`], none twice. The cloud says nothing about
@@ -241,7 +241,7 @@ impl Inner {
 
     /// The call, and once more if the client could mend what the cloud refused it for.
     async fn attempts(&self, action: Action, body: Body<'_>, sent: &AtomicBool) -> Result<Answer, CallError> {
-        let body = Bytes::from(body.to_json());
+        let (sub_app, body) = (body.sub_app, Bytes::from(body.to_json()));
         let (mut clock_mended, mut credentials_replaced) = (false, false);
         loop {
             let now = self.skew.timestamp(WallTime::now());
@@ -249,7 +249,7 @@ impl Inner {
                 CallError::own(action, CallFailure::Credentials, "credentials", error.to_string()).not_acted()
             })?;
             sent.store(true, Ordering::Relaxed);
-            let (error, change) = match self.send(action, body.clone(), &credentials).await? {
+            let (error, change) = match self.send(action, sub_app, body.clone(), &credentials).await? {
                 Sent::Answered(answer) => return Ok(answer),
                 Sent::Refused(error, change) => (error, change),
             };
@@ -267,12 +267,18 @@ impl Inner {
     }
 
     /// Signs and sends one request, and judges its answer.
-    async fn send(&self, action: Action, body: Bytes, credentials: &Credentials) -> Result<Sent, CallError> {
+    async fn send(
+        &self,
+        action: Action,
+        sub_app: SubAppId,
+        body: Bytes,
+        credentials: &Credentials,
+    ) -> Result<Sent, CallError> {
         let timestamp = self.skew.timestamp(WallTime::now());
         let headers = self.headers(action, &body, timestamp, credentials);
         let request = self.endpoint.client.post(self.endpoint.url.clone()).headers(headers).body(body);
         let Reply { status, date, arrived, body } = transport::exchange(action, request).await?;
-        let answer = match body.and_then(|body| Answer::read(action, body)) {
+        let answer = match body.and_then(|body| Answer::read(action, sub_app, body)) {
             Ok(answer) => answer,
             // Whatever it is, it is not from the API: the status is all that can be told.
             Err(_) if !status.is_success() => return Err(transport::status_error(action, status)),

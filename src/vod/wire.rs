@@ -1,18 +1,15 @@
 //! Requests and answers as JSON. An event stays the slice of the answer that it came in.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
-use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::classify::{Action, CallError};
-use crate::event::{Event, EventHandle, SubAppId};
+use crate::event::{Document, Event, EventHandle, Malformed, Reader, SubAppId, Value};
 use crate::outcome::CallFailure;
 use crate::reason::Reason;
 
@@ -84,48 +81,44 @@ pub struct EventConfig {
 pub(super) struct Answer {
     action: Action,
     body: Bytes,
-    /// The body as [`legible`] text of the same length, unless it is text as it came.
-    mended: Option<String>,
     response: Response,
     pub(super) request_id: Option<String>,
     error: Option<(String, String)>,
 }
 
 impl Answer {
-    /// Reads the envelope.
+    /// Reads the envelope, and the events that an answer to `PullEvents` brings from the queue of `sub_app`.
     ///
     /// # Errors
     ///
     /// A [`CallFailure::Transient`] of our own when `body` is no answer of this API.
-    pub(super) fn read(action: Action, body: Bytes) -> Result<Self, CallError> {
-        let (text, mended) = match std::str::from_utf8(&body) {
-            Ok(text) => (text, None),
-            Err(_) => ("", Some(legible(&body))),
-        };
-        let text = mended.as_deref().unwrap_or(text);
-        let response = Response::read(action, text)?;
-        let request_id = response.raw(text, "RequestId").and_then(scalar).filter(|id| !id.is_empty());
+    pub(super) fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Self, CallError> {
+        let own = |code, message: &str| CallError::own(action, CallFailure::Transient, code, message);
+        let response = Response::read(&body, (action == Action::PullEvents).then_some(sub_app))
+            .map_err(|error| own("not_json", &format!("the answer is {error}")))?
+            .ok_or_else(|| own("not_an_answer", "the answer has no object called Response"))?;
+        let mut answer = Self { action, body, response, request_id: None, error: None };
+        let request_id = answer.scalar("RequestId").filter(|id| !id.is_empty());
         // Whatever stands there but null is an error: no success is read out of a shape that nobody has seen yet.
-        let error = response.raw(text, "Error").map(|raw| {
-            let members: HashMap<String, &RawValue> = serde_json::from_str(raw).unwrap_or_default();
-            let text =
-                |name| members.get(name).filter(|raw| raw.get() != "null").and_then(|raw| scalar(raw.get()));
+        let error = answer.member("Error").map(|document| {
+            let text = |name| document.root().member(name).and_then(scalar).map(Cow::into_owned);
             (text("Code").unwrap_or_default(), text("Message").unwrap_or_else(|| "no message".to_owned()))
         });
-        Ok(Self { action, body, mended, response, request_id, error })
+        answer.request_id = request_id;
+        answer.error = error;
+        Ok(answer)
     }
 
     /// The member of the response that is there and not null.
-    fn raw(&self, name: &str) -> Option<&str> {
-        self.response.raw(self.text(), name)
+    fn member(&self, name: &str) -> Option<Document<'_>> {
+        let (_, place) = self.response.members.iter().rfind(|(key, _)| key == name.as_bytes())?;
+        let raw = self.body.get(place.clone()).filter(|raw| *raw != b"null")?;
+        Document::parse(raw).ok()
     }
 
-    fn member(&self, name: &str) -> Option<String> {
-        self.raw(name).and_then(scalar)
-    }
-
-    fn text(&self) -> &str {
-        self.mended.as_deref().or_else(|| std::str::from_utf8(&self.body).ok()).unwrap_or_default()
+    /// Its text or literal, if it is neither an object nor a list.
+    fn scalar(&self, name: &str) -> Option<String> {
+        self.member(name).and_then(|document| scalar(document.root()).map(Cow::into_owned))
     }
 
     /// The cloud's error, if the answer is one.
@@ -140,29 +133,27 @@ impl Answer {
     }
 
     /// The answer as that of `PullEvents`.
-    pub(super) fn into_pull(self, sub_app: SubAppId) -> Result<Pull, CallError> {
+    pub(super) fn into_pull(self) -> Result<Pull, CallError> {
         let request_id = self.shared_request_id();
         if self.is_idle() {
             return Ok(Pull { request_id, events: Vec::new() });
         }
-        let elements = match &self.response.events {
-            EventSet::List(elements) => elements.as_slice(),
-            EventSet::Absent => &[],
+        let events = match self.response.events {
+            EventSet::List(events) => events,
+            EventSet::Absent => Vec::new(),
             EventSet::Odd => {
                 let message = format!("EventSet is not a list of at most {MOST_EVENTS} events");
                 return Err(self.strange(&message));
             }
         };
-        let events = elements.iter().enumerate().map(|(index, place)| {
-            // The same place in what the cloud sent: a byte that is no text is carried like any other.
-            let body = self.body.slice(place.clone());
-            if self.mended.is_some() && std::str::from_utf8(&body).is_err() {
+        if std::str::from_utf8(&self.body).is_err() {
+            // JSON has such bytes in strings only, where they part nothing.
+            for (index, _) in
+                events.iter().enumerate().filter(|(_, event)| std::str::from_utf8(&event.body).is_err())
+            {
                 warn!(code = %Reason::NotUtf8, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
             }
-            Event::parse(sub_app, body)
-                .map_err(|error| self.strange(&format!("an element of EventSet cannot be read: {error}")))
-        });
-        let events = events.collect::<Result<_, _>>()?;
+        }
         Ok(Pull { request_id, events })
     }
 
@@ -176,20 +167,21 @@ impl Answer {
 
     /// The answer as that of `DescribeEventsState`.
     pub(super) fn into_count(self) -> Result<u64, CallError> {
-        let count = self.raw("CountOfEventsToPull").and_then(|raw| raw.parse().ok());
+        let count =
+            self.member("CountOfEventsToPull").and_then(|document| document.root().number()?.parse().ok());
         count.ok_or_else(|| self.strange("CountOfEventsToPull is not a count"))
     }
 
     /// The answer as that of `DescribeEventConfig`.
     pub(super) fn into_event_config(self) -> Result<EventConfig, CallError> {
-        let switch = |name| match self.member(name).as_deref() {
+        let switch = |name| match self.scalar(name).as_deref() {
             Some("ON") => Some(true),
             Some("OFF") => Some(false),
             _ => None,
         };
         Ok(EventConfig {
-            mode: self.member("Mode"),
-            notification_url: self.member("NotificationUrl"),
+            mode: self.scalar("Mode"),
+            notification_url: self.scalar("NotificationUrl"),
             upload_media_complete: switch("UploadMediaCompleteEventSwitch"),
             delete_media_complete: switch("DeleteMediaCompleteEventSwitch"),
             persistence_complete: switch("PersistenceCompleteEventSwitch"),
@@ -208,22 +200,11 @@ impl Answer {
     }
 }
 
-/// The bytes with a `?` for every byte that is not UTF-8: text of the same length, in which everything stands at the same
-/// place. JSON has such bytes in strings only, where they part nothing, so that what parts the events is still seen.
-fn legible(body: &Bytes) -> String {
-    let mut text = String::with_capacity(body.len());
-    for chunk in body.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| '?'));
-    }
-    text
-}
-
-/// What the object `Response` says, as places in the text. Members that nobody asks for are never looked into, however
-/// deep they nest. The last of equal keys counts, as in most readers of JSON.
+/// What the object `Response` says. The last of equal keys counts, as in most readers of JSON.
 #[derive(Debug, Default)]
 struct Response {
-    members: Vec<(String, Range<usize>)>,
+    /// All members but the events, and where their values stand.
+    members: Vec<(Vec<u8>, Range<usize>)>,
     events: EventSet,
 }
 
@@ -233,152 +214,82 @@ enum EventSet {
     /// Not there, or null.
     #[default]
     Absent,
-    /// Where each event stands.
-    List(Vec<Range<usize>>),
+    List(Vec<Event>),
     /// Something else, or more than there is memory for.
     Odd,
 }
 
 impl Response {
-    fn read(action: Action, text: &str) -> Result<Self, CallError> {
-        let own = |code, message: String| CallError::own(action, CallFailure::Transient, code, message);
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let read = Part { text, role: Role::Envelope }.deserialize(&mut reader);
-        match read.and_then(|shape| reader.end().map(|()| shape)) {
-            Ok(Shape::Object(response)) => Ok(response),
-            Ok(_) => Err(own("not_an_answer", "the answer has no object called Response".to_owned())),
-            Err(error) => Err(own("not_json", format!("the answer is not JSON: {error}"))),
+    /// Reads an answer in one pass, because it can be long; `None` when it has no object called `Response`. Events are only
+    /// read if they come from the queue of a `sub_app`.
+    fn read(answer: &Bytes, sub_app: Option<SubAppId>) -> Result<Option<Self>, Malformed> {
+        let mut reader = Reader::new(answer)?;
+        let mut response = None;
+        if reader.coming() == Some(b'{') {
+            reader.members(|reader, name| {
+                if name == b"Response" && reader.coming() == Some(b'{') {
+                    response = Some(Self::members(reader, answer, sub_app)?);
+                } else {
+                    reader.value()?;
+                    response = response.take().filter(|_| name != b"Response");
+                }
+                Ok(())
+            })?;
+        } else {
+            reader.value()?;
         }
+        reader.end()?;
+        Ok(response)
     }
 
-    /// A member that is there and not null.
-    fn raw<'t>(&self, text: &'t str, name: &str) -> Option<&'t str> {
-        let (_, place) = self.members.iter().rfind(|(key, _)| key == name)?;
-        text.get(place.clone()).filter(|raw| *raw != "null")
-    }
-}
-
-/// A string's text, or a scalar's literal.
-fn scalar(raw: &str) -> Option<String> {
-    if raw.starts_with(['{', '[']) {
-        return None;
-    }
-    Some(serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned()))
-}
-
-/// Reads an answer in one pass, because it can be long.
-#[derive(Clone, Copy)]
-struct Part<'t> {
-    /// The whole answer.
-    text: &'t str,
-    role: Role,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// The whole: the shape of its member `Response` is what is wanted.
-    Envelope,
-    Response,
-    EventSet,
-}
-
-/// What a part turned out to be.
-enum Shape {
-    Object(Response),
-    List(EventSet),
-    Null,
-    Other,
-}
-
-impl Part<'_> {
-    fn place(self, raw: &RawValue) -> Range<usize> {
-        let start = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
-        start..start + raw.get().len()
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Part<'_> {
-    type Value = Shape;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Part<'_> {
-    type Value = Shape;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
-        let mut shape = Shape::Other;
-        let mut response = Response::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match (self.role, key.as_str()) {
-                (Role::Envelope, "Response") => {
-                    shape = map.next_value_seed(Part { role: Role::Response, ..self })?;
+    fn members(
+        reader: &mut Reader<'_>,
+        answer: &Bytes,
+        sub_app: Option<SubAppId>,
+    ) -> Result<Self, Malformed> {
+        let mut response = Self::default();
+        reader.members(|reader, name| {
+            match sub_app {
+                Some(sub_app) if name == b"EventSet" => {
+                    response.events = EventSet::read(reader, answer, sub_app)?;
                 }
-                (Role::Response, "EventSet") => {
-                    response.events = match map.next_value_seed(Part { role: Role::EventSet, ..self })? {
-                        Shape::List(events) => events,
-                        Shape::Null => EventSet::Absent,
-                        Shape::Object(_) | Shape::Other => EventSet::Odd,
-                    };
+                _ => {
+                    let start = reader.at();
+                    reader.value()?;
+                    response.members.push((name.to_owned(), start..reader.at()));
                 }
-                (Role::Response, _) => {
-                    let place = self.place(map.next_value()?);
-                    response.members.push((key, place));
-                }
-                (Role::Envelope | Role::EventSet, _) => _ = map.next_value::<IgnoredAny>()?,
             }
+            Ok(())
+        })?;
+        Ok(response)
+    }
+}
+
+impl EventSet {
+    fn read(reader: &mut Reader<'_>, answer: &Bytes, sub_app: SubAppId) -> Result<Self, Malformed> {
+        if reader.coming() != Some(b'[') {
+            let is_null = reader.value()?.root().is_null();
+            return Ok(if is_null { Self::Absent } else { Self::Odd });
         }
-        Ok(if self.role == Role::Response { Shape::Object(response) } else { shape })
+        let mut events = Vec::new();
+        let mut too_many = false;
+        reader.elements(|reader| {
+            let start = reader.at();
+            let document = reader.value()?;
+            too_many |= events.len() == MOST_EVENTS;
+            if !too_many {
+                // A slice of what the cloud sent: each byte is carried as it came.
+                events.push(Event::read(sub_app, answer.slice(start..reader.at()), &document));
+            }
+            Ok(())
+        })?;
+        Ok(if too_many { Self::Odd } else { Self::List(events) })
     }
+}
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
-        let mut elements = Vec::new();
-        while self.role == Role::EventSet
-            && elements.len() < MOST_EVENTS
-            && let Some(element) = list.next_element()?
-        {
-            elements.push(self.place(element));
-        }
-        let mut rest = false;
-        while list.next_element::<IgnoredAny>()?.is_some() {
-            rest = true;
-        }
-        Ok(match self.role {
-            Role::EventSet if rest => Shape::List(EventSet::Odd),
-            Role::EventSet => Shape::List(EventSet::List(elements)),
-            Role::Envelope | Role::Response => Shape::Other,
-        })
-    }
-
-    fn visit_unit<E>(self) -> Result<Shape, E> {
-        Ok(Shape::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
-        Ok(Shape::Other)
-    }
+/// A string's text, or the literal of a number or a truth value.
+fn scalar(value: Value<'_>) -> Option<Cow<'_, str>> {
+    value.text().or_else(|| value.number()).or_else(|| value.truth())
 }
 
 #[cfg(test)]
@@ -388,14 +299,14 @@ mod tests {
     const APP: SubAppId = SubAppId(7);
 
     fn read(action: Action, body: impl AsRef<[u8]>) -> Result<Answer, CallError> {
-        Answer::read(action, Bytes::copy_from_slice(body.as_ref()))
+        Answer::read(action, APP, Bytes::copy_from_slice(body.as_ref()))
     }
 
     fn pull(body: impl AsRef<[u8]>) -> Result<Pull, CallError> {
         let answer = read(Action::PullEvents, body)?;
         match answer.error() {
             Some(error) if !answer.is_idle() => Err(error),
-            _ => answer.into_pull(APP),
+            _ => answer.into_pull(),
         }
     }
 
@@ -450,7 +361,7 @@ mod tests {
         let body = Bytes::from(format!(
             "{{\"Response\": {{\"Extra\":{{\"a\":[1]}},\"EventSet\":[ {first} ,\n{second}],\"RequestId\":\"r\"}},\"More\":1}}"
         ));
-        let pull = Answer::read(Action::PullEvents, body.clone()).unwrap().into_pull(APP).unwrap();
+        let pull = Answer::read(Action::PullEvents, APP, body.clone()).unwrap().into_pull().unwrap();
         assert_eq!(bodies(&pull), [first, second]);
         let range = body.as_ptr_range();
         assert!(pull.events.iter().all(|e| range.contains(&e.body.as_ptr())), "slices, not copies");
@@ -502,7 +413,7 @@ mod tests {
         let handles: Vec<Option<&str>> =
             pull.events.iter().map(|event| event.handle.as_ref().map(|handle| &*handle.0)).collect();
         assert_eq!(handles, [Some("h1"), Some("h2"), None, Some("h4")]);
-        assert_eq!(&*pull.request_id, "r?");
+        assert_eq!(&*pull.request_id, "r\u{fffd}");
     }
 
     #[test]

@@ -77,7 +77,13 @@ fn near_miss(value: &mut Json, rng: &mut fastrand::Rng) {
         (Json::Bool(value), _) => *value = !*value,
         (Json::Number(literal), 2 | 3) if !literal.contains(['.', 'e', 'E']) => literal.push_str(".0"),
         (Json::Number(literal), 4 | 5) if !literal.contains(['e', 'E']) => literal.push_str("e0"),
-        (Json::Number(literal), _) if literal.ends_with(|c: char| c.is_ascii_digit()) => literal.push('1'),
+        // No number begins with a zero and goes on with digits.
+        (Json::Number(literal), _)
+            if literal.ends_with(|c: char| c.is_ascii_digit())
+                && !["0", "-0"].contains(&literal.as_str()) =>
+        {
+            literal.push('1');
+        }
         (Json::Number(_), _) => {}
         (Json::Text(text), 2 | 3) => text.push([' ', '"', '\\', '\0', 'a', '\u{301}', ','][rng.usize(..7)]),
         (Json::Text(text), _) => drop(text.pop()),
