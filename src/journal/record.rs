@@ -19,15 +19,16 @@ const NEWEST_DELIVERIES: u32 = 64;
 /// Events that one statement inserts, when there are so many: what the cloud hands out at most.
 const ROWS: usize = 16;
 
-/// The statement that inserts one event, and the one for [`ROWS`]. The room is for two times of six bytes. `OR ROLLBACK`: a
-/// statement for several rows that could fail half-way would keep a copy of each page.
+/// The statement that inserts one event, and the one for [`ROWS`]. What all events of an answer share is bound once for all
+/// rows. The room is for two times of six bytes. `OR ROLLBACK`: a statement for several rows that could fail half-way would
+/// keep a copy of each page.
 static INSERT_EVENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
     [1, ROWS].map(|rows| {
-        let row = format!("(x'000000000000000000000000'{})", ", ?".repeat(18));
+        let row = format!("(x'000000000000000000000000', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8{})", ", ?".repeat(10));
         format!(
-            "INSERT OR ROLLBACK INTO event (room, search_key, fingerprint, occurrence, sub_app_id, event_type, file_id, task_id,
-                                            received_at, attempts, uncertain, reason, handle, request_id, boot, sent_at, cutoff,
-                                            arrived_at, lease_until)
+            "INSERT OR ROLLBACK INTO event (room, received_at, attempts, request_id, boot, sent_at, cutoff, arrived_at,
+                                            lease_until, sub_app_id, search_key, fingerprint, occurrence, event_type, file_id,
+                                            task_id, uncertain, reason, handle)
              VALUES {}",
             vec![row; rows].join(", ")
         )
@@ -232,27 +233,27 @@ impl<'a> Scribe<'a> {
         let mut statement = self.store.conn.prepare_cached(if new.len() == 1 { one } else { many })?;
         let mut values = Values { statement: &mut statement, bound: 0 };
         let answer = self.answer;
+        values.add(answer.pulled_at.0)?;
+        values.add(answer.publish_now)?;
+        values.add(&answer.request_id)?;
+        values.add(self.store.boot)?;
+        values.add(answer.lease.sent_at.0.cast_signed())?;
+        values.add(answer.lease.cutoff.0.cast_signed())?;
+        values.add(answer.received_at.0.cast_signed())?;
+        values.add(answer.lease_until.0)?;
         for (_, New { event, occurrence, uncertain }) in new {
             let reason =
                 uncertain.then_some("an equal event before it was settled without the cloud's answer");
+            values.add(event.sub_app.0.cast_signed())?;
             values.add(search_key(event))?;
             values.add(event.fingerprint.0)?;
             values.add(occurrence)?;
-            values.add(event.sub_app.0.cast_signed())?;
             values.add(&event.event_type)?;
             values.add(&event.file_id)?;
             values.add(&event.task_id)?;
-            values.add(answer.pulled_at.0)?;
-            values.add(answer.publish_now)?;
             values.add(uncertain)?;
             values.add(reason)?;
             values.add(event.handle.as_ref().map(|h| &h.0))?;
-            values.add(&answer.request_id)?;
-            values.add(self.store.boot)?;
-            values.add(answer.lease.sent_at.0.cast_signed())?;
-            values.add(answer.lease.cutoff.0.cast_signed())?;
-            values.add(answer.received_at.0.cast_signed())?;
-            values.add(answer.lease_until.0)?;
         }
         statement.raw_execute()?;
         // AUTOINCREMENT gives each row of a statement the number after that of the row before.

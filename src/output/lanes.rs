@@ -6,11 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::{AMQPError, AMQPErrorKind};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ErrorKind};
+use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::amqp::Options;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
-use super::{Job, answer_all, link, topology, unknown};
+use super::{Job, Message, answer_all, link, topology, unknown};
 use crate::crash;
 use crate::outcome::PublishOutcome;
 use crate::reason::Reason;
@@ -73,6 +72,14 @@ enum Ending {
     Overdue,
     Dead,
     Stopped,
+}
+
+/// What the broker said of a batch.
+struct Replies {
+    /// Of each message, in the order of the batch.
+    answers: Vec<Option<Answer>>,
+    errors: Vec<lapin::Error>,
+    ending: Ending,
 }
 
 impl Lane {
@@ -146,19 +153,47 @@ impl Lane {
             return After::Lost("the connection to RabbitMQ was lost".to_owned());
         }
         let options = &self.epoch.options;
+        let Replies { answers, errors, ending } = self.send(&batch).await;
+        let (unresolved, after) = self.verdict(ending, &errors, batch.len());
+        let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
+        let outcomes = settle(&ids, &answers, &unresolved);
+        let after = match after {
+            After::Ready if outcomes.iter().all(|outcome| *outcome == PublishOutcome::Nacked) => {
+                After::AllNacked
+            }
+            after => after,
+        };
+        let comes_back = |outcome: &PublishOutcome| {
+            matches!(outcome, PublishOutcome::Returned { .. }) && options.declares_queue()
+        };
+        if !outcomes.iter().any(comes_back) {
+            answer_all(batch.into_iter().zip(outcomes));
+            return after;
+        }
+        let (returned, answered): (Vec<_>, Vec<_>) =
+            batch.into_iter().zip(outcomes).partition(|(_, outcome)| comes_back(outcome));
+        answer_all(answered);
+        // They are answered afterwards: whoever tries again finds the queue there, and has not spent an attempt on waiting.
+        let after = match after {
+            After::Ready => self.declare_again(returned.len()).await,
+            after => after,
+        };
+        answer_all(returned);
+        after
+    }
+
+    /// Hands a batch to the connection, and waits for what the broker says of it.
+    async fn send(&self, batch: &[Job]) -> Replies {
         let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
         let began = Instant::now();
-        let limit = options.limits.publish;
+        let limit = self.epoch.options.limits.publish;
         let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
         let mut took = Vec::with_capacity(batch.len());
         let mut errors = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
         for (index, job) in batch.iter().enumerate() {
-            let message = &job.message;
-            let key = options.routing_key.key(&message.event);
-            let properties = properties(message, options.format, longest_header);
-            let body = options.format.body(message);
-            let mut publish = Box::pin(publish_one(&self.channel, &options.exchange, key, properties, body));
+            // What it makes of the message is made inside: it would be moved with the future, a kilobyte at a time.
+            let mut publish = Box::pin(self.publish_one(&job.message, longest_header));
             // All are handed to the connection before any is waited for.
             match (&mut publish).now_or_never() {
                 None => waiting.push((index, publish)),
@@ -201,33 +236,20 @@ impl Lane {
             }
         }
         self.epoch.times.record(&took);
+        Replies { answers, errors, ending }
+    }
 
-        let (unresolved, after) = self.verdict(ending, &errors, batch.len(), limit);
-        let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
-        let outcomes = settle(&ids, &answers, &unresolved);
-        let after = match after {
-            After::Ready if outcomes.iter().all(|outcome| *outcome == PublishOutcome::Nacked) => {
-                After::AllNacked
-            }
-            after => after,
-        };
-        let comes_back = |outcome: &PublishOutcome| {
-            matches!(outcome, PublishOutcome::Returned { .. }) && options.declares_queue()
-        };
-        if !outcomes.iter().any(comes_back) {
-            answer_all(batch.into_iter().zip(outcomes));
-            return after;
-        }
-        let (returned, answered): (Vec<_>, Vec<_>) =
-            batch.into_iter().zip(outcomes).partition(|(_, outcome)| comes_back(outcome));
-        answer_all(answered);
-        // They are answered afterwards: whoever tries again finds the queue there, and has not spent an attempt on waiting.
-        let after = match after {
-            After::Ready => self.declare_again(returned.len()).await,
-            after => after,
-        };
-        answer_all(returned);
-        after
+    async fn publish_one(&self, message: &Message, longest_header: usize) -> lapin::Result<Confirmation> {
+        let options = &self.epoch.options;
+        let exchange = short(&options.exchange);
+        let key = short(&options.routing_key.key(&message.event));
+        let properties = properties(message, options.format, longest_header);
+        let body = options.format.body(message);
+        // Mandatory: RabbitMQ acks what it could not route, and only the return tells.
+        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let sent = self.channel.basic_publish(exchange, key, mandatory, &body, properties).await?;
+        crash::point("sent", "publish");
+        sent.await
     }
 
     /// The queue that the relay declares is bound for every routing key, so that a return means that somebody deleted it, or
@@ -270,13 +292,7 @@ impl Lane {
     }
 
     /// What became of the messages whose confirms did not resolve, and what is left to work with.
-    fn verdict(
-        &self,
-        ending: Ending,
-        errors: &[lapin::Error],
-        batch: usize,
-        limit: Duration,
-    ) -> (PublishOutcome, After) {
+    fn verdict(&self, ending: Ending, errors: &[lapin::Error], batch: usize) -> (PublishOutcome, After) {
         match ending {
             Ending::Resolved => {}
             Ending::Dead => {
@@ -284,6 +300,7 @@ impl Lane {
                 return (unknown(reason), After::Lost(reason.to_owned()));
             }
             Ending::Overdue => {
+                let limit = self.epoch.options.limits.publish;
                 let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
                 return (unknown(reason.as_str()), After::Lost(reason));
             }
@@ -341,21 +358,6 @@ impl Lane {
         // Nobody listens when another lane has said it already.
         let _ = self.epoch.trouble.send(reason).await;
     }
-}
-
-async fn publish_one(
-    channel: &Channel,
-    exchange: &str,
-    routing_key: String,
-    properties: BasicProperties,
-    body: Bytes,
-) -> lapin::Result<Confirmation> {
-    // Mandatory: RabbitMQ acks what it could not route, and only the return tells.
-    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let sent =
-        channel.basic_publish(short(exchange), short(&routing_key), mandatory, &body, properties).await?;
-    crash::point("sent", "publish");
-    sent.await
 }
 
 fn answer(confirmation: Confirmation) -> Option<Answer> {
