@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure};
 use crate::app::{AppError, Running, Watch};
 use crate::config::Config;
 use crate::emulator::events::{EVENT_TYPES, sample, upload_story};
-use crate::emulator::{Action, Emulator, Fault, FaultKind, Options};
+use crate::emulator::{Emulator, Fault, FaultKind, Options};
 use crate::relay::Snapshot;
 use crate::vod::{CredentialSource, Environment, Places};
 
@@ -100,7 +100,7 @@ async fn tell(emulator: &Emulator, talk: &Talk, drain: &CancellationToken) -> Re
     }
 
     talk.say("one more upload, and every ConfirmEvents is lost on its way, until the cloud hands the events over again");
-    emulator.faults().add(Fault::always(FaultKind::Reset).on(Action::ConfirmEvents));
+    emulator.faults().add(Fault::always(FaultKind::FirstConfirmLost));
     put(upload_story(3).into());
     if !wait(emulator, drain, |stats| stats.events().redeliveries >= 2).await? {
         return Ok(());

@@ -23,7 +23,7 @@ Controls, from this machine only, in JSON (curl wants -H 'content-type: applicat
 
 Faults: delay {ms}, slow_answer {ms}, throttle, error {code}, html {status}, rubbish, reset, answer_lost, truncated,
   idle {shape: error|null|empty|absent}, redelivered {under: new_handle|same_handle}, bad_handle {handle: text|null},
-  one_handle, no_handle, numeric_handle, clock_skew {ms}";
+  first_confirm_lost, one_handle, no_handle, numeric_handle, clock_skew {ms}";
 
 /// Run a local VOD that SDKs and vodrelay can talk to.
 ///

@@ -69,6 +69,8 @@ pub enum FaultKind {
         /// Which one; when it is not said, one of the next confirm's, by chance.
         handle: Option<String>,
     },
+    /// A confirm for an event that was handed out only once so far is lost on its way; nothing happens.
+    FirstConfirmLost,
     /// One handle for all events of a pull.
     OneHandle,
     /// Events without a handle.
@@ -106,7 +108,7 @@ impl FaultKind {
             Self::Redelivered { .. } | Self::OneHandle | Self::NoHandle | Self::NumericHandle => {
                 Stage::Delivery
             }
-            Self::BadHandle { .. } => Stage::Confirm,
+            Self::BadHandle { .. } | Self::FirstConfirmLost => Stage::Confirm,
             Self::SlowAnswer { .. } | Self::AnswerLost | Self::Truncated => Stage::Answer,
         }
     }
@@ -292,6 +294,17 @@ impl Faults {
             chosen.is_some()
         });
         bad
+    }
+
+    /// Whether a confirm is lost on its way; `first` tells whether it is for an event that was handed out once.
+    pub(super) fn loses_confirm(&mut self, first: bool, rng: &mut fastrand::Rng) -> bool {
+        let mut lost = false;
+        self.draw(Stage::Confirm, Action::ConfirmEvents, rng, |fault| {
+            let struck = first && *fault == FaultKind::FirstConfirmLost;
+            lost |= struck;
+            struck
+        });
+        lost
     }
 
     pub(super) fn answer(&mut self, action: Action, rng: &mut fastrand::Rng) -> AnswerFaults {

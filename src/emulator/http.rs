@@ -230,7 +230,7 @@ async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<Answer, Ap
         other => describe_or_change(cloud, other, params)?,
     };
     // A lost idle answer loses nothing: the fault waits for one that matters.
-    if answer.idle {
+    if answer.idle || answer.faults.lost {
         return Ok(answer);
     }
     let mut guard = cloud.lock();
@@ -365,6 +365,12 @@ fn confirm(cloud: &Cloud, params: &Params) -> Result<Answer, ApiError> {
     let handles = params.event_handles.as_deref().unwrap_or_default();
     let mut guard = cloud.lock();
     let state = &mut *guard;
+    let queue = &state.app(params.sub_app_id).queue;
+    let first = handles.iter().any(|handle| queue.is_first(handle));
+    if state.faults.loses_confirm(first, &mut state.rng) {
+        let faults = AnswerFaults { lost: true, ..AnswerFaults::default() };
+        return Ok(Answer { faults, ..Answer::new("") });
+    }
     let bad = state.faults.bad_handles(handles, &mut state.rng);
     let queue = &mut state.app(params.sub_app_id).queue;
     for handle in bad {

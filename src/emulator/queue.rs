@@ -424,6 +424,12 @@ impl Queue {
         self.slots.get(usize::try_from(at).ok()?).map(|slot| &slot.record)
     }
 
+    /// Whether this handle is that of an event which was handed out once.
+    pub fn is_first(&self, handle: &str) -> bool {
+        let events = self.by_handle.get(handle).into_iter().flatten();
+        events.filter_map(|number| self.event(EventNo(*number))).any(|event| event.deliveries.len() == 1)
+    }
+
     fn verdict(&self, now_ms: u64, handle: &str) -> Verdict {
         if self.poisoned.contains(handle) {
             return Verdict::Poisoned;

@@ -530,6 +530,22 @@ async fn one_bad_handle_spoils_its_calls_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_first_confirm_is_lost_before_it_takes_effect_and_the_one_after_the_redelivery_is_not() {
+    let emulator = start(settings()).await;
+    let event = emulator.put(0, "{}");
+    emulator.faults().add(Fault::always(FaultKind::FirstConfirmLost));
+    let first = Call::pull().send(&emulator).await.handles();
+    for _ in 0..2 {
+        let raw = exchange(&emulator, &Call::confirm(&[&first[0]]).bytes(&emulator)).await.unwrap();
+        assert!(raw.is_empty(), "no answer at all");
+        assert_eq!(emulator.stats().events().confirmed, 0);
+    }
+    assert!(emulator.redeliver(0, event, Redelivery::NewHandle));
+    let second = Call::pull().send(&emulator).await.handles();
+    assert_eq!(Call::confirm(&[&second[0]]).code(&emulator).await, "ok");
+}
+
+#[tokio::test]
 async fn handles_can_be_shared_missing_bare_numbers_or_of_the_newer_form() {
     let emulator = start(settings()).await;
     emulator.put_many(0, ["{\"a\":1}", "{\"a\":2}"]);

@@ -184,9 +184,7 @@ fn the_demonstration_shows_a_lost_confirm_and_its_redelivery() {
     let lines = String::from_utf8(output.stdout).unwrap();
     assert_eq!(u64::try_from(lines.lines().count()).unwrap(), events);
     assert_eq!(summary["published"].as_u64(), Some(events));
-    // Two, and two more for each time that the machine stalled until the next confirm was lost as well.
-    let redelivered = summary["redelivered"].as_u64().unwrap();
-    assert!(redelivered >= 2 && redelivered.is_multiple_of(2), "{redelivered}");
+    assert_eq!(summary["redelivered"].as_u64(), Some(2));
     assert_eq!(summary["parked"], 0);
     assert!(summary["pull_to_confirm_p99_ms"].is_u64() && summary["smallest_lease_left_ms"].is_u64());
 
