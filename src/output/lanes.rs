@@ -197,7 +197,7 @@ impl Lane {
             // All are handed to the connection before any is waited for.
             match (&mut publish).now_or_never() {
                 None => waiting.push((index, publish)),
-                Some(Ok(confirmation)) => answers[index] = answer(confirmation),
+                Some(Ok(answer)) => answers[index] = answer,
                 Some(Err(error)) => errors.push(error),
             }
         }
@@ -207,9 +207,9 @@ impl Lane {
                 // for each message.
                 while let Some((index, publish)) = waiting.last_mut() {
                     match publish.await {
-                        Ok(confirmation) => {
+                        Ok(answer) => {
                             took.push(began.elapsed());
-                            answers[*index] = answer(confirmation);
+                            answers[*index] = answer;
                         }
                         Err(error) => errors.push(error),
                     }
@@ -231,15 +231,15 @@ impl Lane {
             }
         };
         for (index, publish) in waiting {
-            if let Some(Ok(confirmation)) = publish.now_or_never() {
-                answers[index] = answer(confirmation);
+            if let Some(Ok(answer)) = publish.now_or_never() {
+                answers[index] = answer;
             }
         }
         self.epoch.times.record(&took);
         Replies { answers, errors, ending }
     }
 
-    async fn publish_one(&self, message: &Message, longest_header: usize) -> lapin::Result<Confirmation> {
+    async fn publish_one(&self, message: &Message, longest_header: usize) -> lapin::Result<Option<Answer>> {
         let options = &self.epoch.options;
         let exchange = short(&options.exchange);
         let key = short(&options.routing_key.key(&message.event));
@@ -249,7 +249,7 @@ impl Lane {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(exchange, key, mandatory, &body, properties).await?;
         crash::point("sent", "publish");
-        sent.await
+        sent.await.map(answer)
     }
 
     /// The queue that the relay declares is bound for every routing key, so that a return means that somebody deleted it, or
