@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{StatusCode, redirect};
+use reqwest::{StatusCode, redirect, retry};
 use url::{Host, Url};
 
 use super::classify::{Action, CallError};
@@ -111,6 +111,8 @@ fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
         .user_agent(USER_AGENT)
         .connect_timeout(connect_timeout)
         .redirect(redirect::Policy::none())
+        // A request leaves once for each time that it was decided on; none is copied for another try.
+        .retry(retry::never().max_retries_per_request(0))
         .referer(false)
         .http1_only()
         .pool_idle_timeout(POOL_IDLE)
