@@ -90,6 +90,8 @@ pub enum FaultKind {
 enum Stage {
     Arrival,
     Delivery,
+    /// Of a confirm: before its handles are looked at.
+    Way,
     Confirm,
     Answer,
 }
@@ -108,7 +110,8 @@ impl FaultKind {
             Self::Redelivered { .. } | Self::OneHandle | Self::NoHandle | Self::NumericHandle => {
                 Stage::Delivery
             }
-            Self::BadHandle { .. } | Self::FirstConfirmLost => Stage::Confirm,
+            Self::FirstConfirmLost => Stage::Way,
+            Self::BadHandle { .. } => Stage::Confirm,
             Self::SlowAnswer { .. } | Self::AnswerLost | Self::Truncated => Stage::Answer,
         }
     }
@@ -296,13 +299,12 @@ impl Faults {
         bad
     }
 
-    /// Whether a confirm is lost on its way; `first` tells whether it is for an event that was handed out once.
-    pub(super) fn loses_confirm(&mut self, first: bool, rng: &mut fastrand::Rng) -> bool {
+    /// Whether a confirm is lost on its way; `is_first` tells whether it is for an event that was handed out once.
+    pub(super) fn loses_confirm(&mut self, is_first: impl Fn() -> bool, rng: &mut fastrand::Rng) -> bool {
         let mut lost = false;
-        self.draw(Stage::Confirm, Action::ConfirmEvents, rng, |fault| {
-            let struck = first && *fault == FaultKind::FirstConfirmLost;
-            lost |= struck;
-            struck
+        self.draw(Stage::Way, Action::ConfirmEvents, rng, |_| {
+            lost = is_first();
+            lost
         });
         lost
     }

@@ -229,7 +229,7 @@ async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<Answer, Ap
         Action::PullEvents => pull(cloud, params.sub_app_id).await,
         other => describe_or_change(cloud, other, params)?,
     };
-    // A lost idle answer loses nothing: the fault waits for one that matters.
+    // A lost idle answer loses nothing, and one that is lost cannot be lost again: the fault waits for one that matters.
     if answer.idle || answer.faults.lost {
         return Ok(answer);
     }
@@ -365,9 +365,12 @@ fn confirm(cloud: &Cloud, params: &Params) -> Result<Answer, ApiError> {
     let handles = params.event_handles.as_deref().unwrap_or_default();
     let mut guard = cloud.lock();
     let state = &mut *guard;
-    let queue = &state.app(params.sub_app_id).queue;
-    let first = handles.iter().any(|handle| queue.is_first(handle));
-    if state.faults.loses_confirm(first, &mut state.rng) {
+    let apps = &state.apps;
+    let is_first = || {
+        let app = apps.get(&params.sub_app_id);
+        app.is_some_and(|app| handles.iter().any(|handle| app.queue.is_first(handle)))
+    };
+    if state.faults.loses_confirm(is_first, &mut state.rng) {
         let faults = AnswerFaults { lost: true, ..AnswerFaults::default() };
         return Ok(Answer { faults, ..Answer::new("") });
     }

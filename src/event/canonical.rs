@@ -1,9 +1,6 @@
 //! The canonical form of JSON: keys sorted, no white space, null members dropped, numbers by their literal text.
 
-use super::document::{Document, Kind, Literal, Value, unescape};
-
-/// The events of the documents nest no deeper; others do, and cost a list that grows.
-const USUAL_DEPTH: usize = 16;
+use super::document::{Document, Kind, Literal, USUAL_DEPTH, Value, unescape};
 
 impl Document<'_> {
     /// Writes the canonical form, without the root's members called `without`.

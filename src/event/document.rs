@@ -20,7 +20,7 @@ const NONE: u32 = u32::MAX;
 const ESCAPED: u32 = 1 << 31;
 
 /// The events of the documents nest no deeper; others do, and cost a list that grows.
-const USUAL_DEPTH: usize = 16;
+pub(super) const USUAL_DEPTH: usize = 16;
 
 /// The events of the documents spend more bytes on a value and its key.
 const USUAL_NODE_BYTES: usize = 16;
@@ -109,9 +109,8 @@ impl<'a> Document<'a> {
     /// The literal text of a scalar; a string's without its quotes.
     fn literal(&self, node: u32) -> Literal<'a> {
         let Node { start, end, .. } = self.nodes[node as usize];
-        let quote = usize::from(self.kind(node) == Kind::String);
-        let text = &self.text[start as usize + quote..(end & !ESCAPED) as usize - quote];
-        Literal { text, escaped: end & ESCAPED != 0 }
+        let quote = u32::from(self.kind(node) == Kind::String);
+        Literal::at(self.text, start + quote, end - quote)
     }
 
     /// The member's key, unescaped where that is possible; `None` outside objects.
@@ -121,11 +120,7 @@ impl<'a> Document<'a> {
 
     fn key_literal(&self, node: u32) -> Option<Literal<'a>> {
         let Node { key_start, key_end, .. } = self.nodes[node as usize];
-        if key_start == NONE {
-            return None;
-        }
-        let text = &self.text[key_start as usize..(key_end & !ESCAPED) as usize];
-        Some(Literal { text, escaped: key_end & ESCAPED != 0 })
+        (key_start != NONE).then(|| Literal::at(self.text, key_start, key_end))
     }
 
     /// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
@@ -160,6 +155,11 @@ pub(super) struct Literal<'a> {
 }
 
 impl<'a> Literal<'a> {
+    /// What stands between two places, the second of which tells whether it is [`ESCAPED`].
+    fn at(text: &'a [u8], start: u32, end: u32) -> Self {
+        Self { text: &text[start as usize..(end & !ESCAPED) as usize], escaped: end & ESCAPED != 0 }
+    }
+
     /// What a string stands for.
     pub(super) fn meaning(self) -> Cow<'a, [u8]> {
         if self.escaped { Cow::Owned(unescape(self.text)) } else { Cow::Borrowed(self.text) }
@@ -356,8 +356,7 @@ impl<'a> Reader<'a> {
     ) -> Result<(), Malformed> {
         self.container(b'{', b'}', |reader| {
             let (start, end) = reader.key()?;
-            let text = &reader.text[start as usize..(end & !ESCAPED) as usize];
-            member(reader, &Literal { text, escaped: end & ESCAPED != 0 }.meaning())
+            member(reader, &Literal::at(reader.text, start, end).meaning())
         })
     }
 
@@ -500,7 +499,7 @@ impl<'a> Reader<'a> {
             Some(b'n') => self.word(b"null")?,
             Some(b't') => self.word(b"true")?,
             Some(b'f') => self.word(b"false")?,
-            _ => self.digits_of_a_number()?,
+            _ => self.number()?,
         }
         Ok(false)
     }
@@ -513,7 +512,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn digits_of_a_number(&mut self) -> Result<(), Malformed> {
+    fn number(&mut self) -> Result<(), Malformed> {
         self.at += usize::from(self.peek() == Some(b'-'));
         if self.peek() == Some(b'0') {
             self.at += 1;

@@ -24,6 +24,7 @@ const ROWS: usize = 16;
 /// keep a copy of each page.
 static INSERT_EVENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
     [1, ROWS].map(|rows| {
+        // A parameter without a number is the one after the highest so far.
         let row = format!("(x'000000000000000000000000', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8{})", ", ?".repeat(10));
         format!(
             "INSERT OR ROLLBACK INTO event (room, received_at, attempts, request_id, boot, sent_at, cutoff, arrived_at,

@@ -112,8 +112,7 @@ impl Answer {
     /// The member of the response that is there and not null.
     fn member(&self, name: &str) -> Option<Document<'_>> {
         let (_, place) = self.response.members.iter().rfind(|(key, _)| key == name.as_bytes())?;
-        let raw = self.body.get(place.clone()).filter(|raw| *raw != b"null")?;
-        Document::parse(raw).ok()
+        Document::parse(&self.body[place.clone()]).ok().filter(|document| !document.root().is_null())
     }
 
     /// Its text or literal, if it is neither an object nor a list.
@@ -146,11 +145,9 @@ impl Answer {
                 return Err(self.strange(&message));
             }
         };
-        if std::str::from_utf8(&self.body).is_err() {
+        for (index, event) in events.iter().enumerate() {
             // JSON has such bytes in strings only, where they part nothing.
-            for (index, _) in
-                events.iter().enumerate().filter(|(_, event)| std::str::from_utf8(&event.body).is_err())
-            {
+            if std::str::from_utf8(&event.body).is_err() {
                 warn!(code = %Reason::NotUtf8, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
             }
         }

@@ -113,7 +113,7 @@ async fn copied(inside: &Path, world: &World) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_holds_a_transaction_for_long_costs_space_and_nothing_else() {
-    /// The WAL is folded back when it has so many pages (2048 of 4 KiB), if nobody reads in it.
+    /// The WAL is folded back when it has so many bytes, if nobody reads in it.
     const USUAL: u64 = 8 << 20;
     let broker = shared().await;
     let world = World::new(&broker.url(), &[0]).await;
