@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::schema::{self, Found};
 use super::{OpenError, files};
 
-/// Enough for a median; a commit of the journal is one of these.
+/// Enough for a median; a commit of the journal costs no more than one of these.
 const SYNCS: usize = 20;
 /// A page of the WAL.
 const SYNCED_BYTES: usize = 4096;

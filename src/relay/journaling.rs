@@ -3,8 +3,8 @@
 //! Commits are asked for in the core's order, and their answers come back in that order. The core relies on it: an event
 //! that was read from the backlog must not be heard of after the commit that took it out of there.
 //!
-//! A commit costs the more for each event the fewer share it, and few wait for what the broker and the cloud have answered.
-//! Such work waits for a moment here, to share the commit of what is next.
+//! A commit costs the more for each event the fewer share it, and few wait for what the broker and the cloud have answered,
+//! or for one full answer of many. Such work waits for a moment here, to share the commit of what is next.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::core::{self, Effect, FailedAttempt, Input, LetGo, Loaded, Parcel, PullId};
+use super::pacing::EVENTS_PER_PULL;
 use super::{Arrived, RelayError};
 use crate::clock::{Moment, WallTime};
 use crate::event::SubAppId;
@@ -27,8 +28,12 @@ use crate::outcome::Trouble;
 /// How many commits are asked for before the first of them is answered.
 const ASKED_MAX: usize = 256;
 
-/// How long patient work waits for company. It delays confirms, and nothing that a consumer sees.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How long patient work waits for company: two full answers come within it at the documented quota. It delays confirms, and
+/// what has queued in the cloud for longer.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// So many rows are company enough: a commit has become cheap for each of them.
+const COMPANY_ROWS: usize = 512;
 
 /// The part of the effects that the journal carries out.
 pub(super) enum Work {
@@ -78,9 +83,21 @@ impl Work {
         })
     }
 
-    /// Whether it is a record of what has happened, which at most a confirm waits for.
-    fn is_patient(&self) -> bool {
-        matches!(self, Self::Published(_) | Self::Confirmed(_) | Self::LetGo(..))
+    /// How many rows it writes, if it is patient: a record of what at most a confirm waits for, or of a full answer. The cloud
+    /// has more then, and its events have waited there already.
+    fn patient_rows(&self) -> Option<usize> {
+        match self {
+            Self::Record { answer, .. } if answer.events.len() >= EVENTS_PER_PULL => {
+                Some(answer.events.len())
+            }
+            Self::Published(events) => Some(events.len()),
+            Self::Confirmed(deliveries) | Self::LetGo(deliveries, _) => Some(deliveries.len()),
+            Self::Record { .. }
+            | Self::Attempts(_)
+            | Self::Parked(_)
+            | Self::Settle { .. }
+            | Self::Load { .. } => None,
+        }
     }
 }
 
@@ -97,6 +114,7 @@ pub(super) async fn lane(
     // What waits for company keeps its place: it is asked for before whatever came after it.
     let mut patient: Vec<(Work, WallTime)> = Vec::new();
     let mut patience = pin!(sleep(PATIENCE));
+    let mut rows = 0;
     let mut ended = false;
     while !(ended && asked.is_empty() && patient.is_empty()) {
         let waits = tokio::select! {
@@ -111,9 +129,10 @@ pub(super) async fn lane(
                     if patient.is_empty() {
                         patience.as_mut().reset(Instant::now() + PATIENCE);
                     }
-                    let is_patient = work.is_patient();
+                    let patient_rows = work.patient_rows();
                     patient.push((work, WallTime::now()));
-                    is_patient
+                    rows += patient_rows.unwrap_or(0);
+                    patient_rows.is_some() && rows < COMPANY_ROWS
                 }
                 None => {
                     ended = true;
@@ -123,6 +142,7 @@ pub(super) async fn lane(
             () = &mut patience, if !patient.is_empty() => false,
         };
         if !waits {
+            rows = 0;
             asked.extend(patient.drain(..).map(|(work, since)| ask(&journal, window, work, since)));
         }
     }
@@ -206,46 +226,126 @@ fn parcel(row: crate::journal::Loaded) -> Loaded {
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::yield_now;
+    use tokio::task::{JoinHandle, yield_now};
 
     use super::*;
-    use crate::journal::Options;
+    use crate::event::Event;
+    use crate::journal::{Options, Writer};
 
-    // The clock stands still until this test waits.
+    const WINDOW: Window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+
+    /// A lane with a journal of its own.
+    struct Bench {
+        _folder: tempfile::TempDir,
+        journal: Journal,
+        writer: Writer,
+        work: mpsc::UnboundedSender<Work>,
+        arrived: mpsc::UnboundedReceiver<Arrived>,
+        lane: JoinHandle<Result<(), RelayError>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (journal, writer) =
+                Journal::open(&Options { path: folder.path().join("journal.db") }).unwrap();
+            let (work, queue) = mpsc::unbounded_channel();
+            let (inputs, arrived) = mpsc::unbounded_channel();
+            let lane = tokio::spawn(lane(journal.clone(), WINDOW, queue, inputs));
+            Self { _folder: folder, journal, writer, work, arrived, lane }
+        }
+
+        fn send(&self, work: Work) {
+            self.work.send(work).map_err(|_| "the lane ended").unwrap();
+        }
+
+        async fn next(&mut self) -> Input {
+            self.arrived.recv().await.unwrap().input
+        }
+
+        /// The same while the lane's clock stands still, as it does as long as there is something to do.
+        async fn at_once(&mut self) -> Input {
+            let began = std::time::Instant::now();
+            loop {
+                if let Ok(arrived) = self.arrived.try_recv() {
+                    return arrived.input;
+                }
+                assert!(began.elapsed() < Duration::from_secs(30), "it waits for its clock");
+                yield_now().await;
+            }
+        }
+
+        /// Whether nothing was asked of the journal, however often the lane had its turn.
+        async fn waits(&mut self) -> bool {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            self.arrived.try_recv().is_err() && self.journal.commits() == 0
+        }
+
+        async fn end(self) {
+            drop(self.work);
+            self.lane.await.unwrap().unwrap();
+            drop(self.journal);
+            self.writer.join().unwrap();
+        }
+    }
+
+    /// The record of an answer with so many events, all different.
+    fn record(pull: u64, events: usize) -> Work {
+        let event = |n| {
+            let body = format!(r#"{{"EventHandle":"h-{pull}-{n}","n":"{pull}-{n}"}}"#);
+            Arc::new(Event::parse(SubAppId(0), body.into()).unwrap())
+        };
+        Work::Record {
+            pull: PullId(pull),
+            sub_app: SubAppId(0),
+            answer: core::Answer { request_id: "r".into(), events: (0..events).map(event).collect() },
+            lease: WINDOW.lease(Moment(0)),
+            received_at: Moment(1),
+            pulled_at: WallTime(0),
+            publish_now: true,
+        }
+    }
+
+    // The clock stands still until a test waits.
     #[tokio::test(start_paused = true)]
     async fn patient_work_waits_for_company_a_moment_and_keeps_its_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let (journal, writer) = Journal::open(&Options { path: folder.path().join("journal.db") }).unwrap();
-        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        let (commits, work) = mpsc::unbounded_channel();
-        let (inputs, mut arrived) = mpsc::unbounded_channel();
-        let lane = tokio::spawn(lane(journal.clone(), window, work, inputs));
-        let send = |work| commits.send(work).map_err(|_| "the lane ended").unwrap();
-
-        send(Work::Published(vec![EventId(1)]));
-        send(Work::Confirmed(vec![DeliveryId(1)]));
-        for _ in 0..100 {
-            yield_now().await;
-        }
-        assert!(arrived.try_recv().is_err());
-        assert_eq!(journal.commits(), 0);
-        send(Work::Settle { sub_app: SubAppId(0), received_before: Moment(0) });
-        assert!(
-            matches!(arrived.recv().await.unwrap().input, Input::PublishRecorded(events) if events == [EventId(1)])
-        );
-        assert!(matches!(arrived.recv().await.unwrap().input, Input::OutcomeRecorded));
-        assert!(matches!(arrived.recv().await.unwrap().input, Input::SettleRecorded));
+        let mut bench = Bench::new();
+        bench.send(Work::Published(vec![EventId(1)]));
+        bench.send(Work::Confirmed(vec![DeliveryId(1)]));
+        assert!(bench.waits().await);
+        bench.send(Work::Settle { sub_app: SubAppId(0), received_before: Moment(0) });
+        assert!(matches!(bench.next().await, Input::PublishRecorded(events) if events == [EventId(1)]));
+        assert!(matches!(bench.next().await, Input::OutcomeRecorded));
+        assert!(matches!(bench.next().await, Input::SettleRecorded));
 
         // Nothing comes after it, and it is committed all the same: in time, and at the end.
-        send(Work::Published(vec![EventId(2)]));
-        assert!(
-            matches!(arrived.recv().await.unwrap().input, Input::PublishRecorded(events) if events == [EventId(2)])
-        );
-        send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
-        drop(commits);
-        assert!(matches!(arrived.recv().await.unwrap().input, Input::OutcomeRecorded));
-        lane.await.unwrap().unwrap();
-        drop(journal);
-        writer.join().unwrap();
+        bench.send(Work::Published(vec![EventId(2)]));
+        assert!(matches!(bench.next().await, Input::PublishRecorded(events) if events == [EventId(2)]));
+        bench.send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
+        bench.end().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_answer_waits_for_company_and_what_is_more_than_that_goes_at_once() {
+        let mut bench = Bench::new();
+        bench.send(record(1, EVENTS_PER_PULL));
+        assert!(bench.waits().await);
+        // An answer with room left is all that the cloud had: its events have waited for nothing.
+        bench.send(record(2, EVENTS_PER_PULL - 1));
+        for pull in [1, 2] {
+            assert!(matches!(bench.at_once().await, Input::Recorded { pull: PullId(n), .. } if n == pull));
+        }
+        assert_eq!(bench.journal.commits(), 1, "they shared it");
+
+        let enough = u64::try_from(COMPANY_ROWS.div_ceil(EVENTS_PER_PULL)).unwrap();
+        for pull in 0..enough {
+            bench.send(record(100 + pull, EVENTS_PER_PULL));
+        }
+        for _ in 0..enough {
+            assert!(matches!(bench.at_once().await, Input::Recorded { .. }));
+        }
+        bench.end().await;
     }
 }
