@@ -235,7 +235,7 @@ mod tests {
     const WINDOW: Window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
 
     /// A lane with a journal of its own.
-    struct Bench {
+    struct Desk {
         _folder: tempfile::TempDir,
         journal: Journal,
         writer: Writer,
@@ -244,7 +244,7 @@ mod tests {
         lane: JoinHandle<Result<(), RelayError>>,
     }
 
-    impl Bench {
+    impl Desk {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let (journal, writer) =
@@ -283,11 +283,13 @@ mod tests {
             self.arrived.try_recv().is_err() && self.journal.commits() == 0
         }
 
-        async fn end(self) {
+        /// What arrived until the end, and was not looked at before.
+        async fn end(mut self) -> Vec<Input> {
             drop(self.work);
             self.lane.await.unwrap().unwrap();
             drop(self.journal);
             self.writer.join().unwrap();
+            std::iter::from_fn(|| self.arrived.try_recv().ok()).map(|arrived| arrived.input).collect()
         }
     }
 
@@ -311,41 +313,41 @@ mod tests {
     // The clock stands still until a test waits.
     #[tokio::test(start_paused = true)]
     async fn patient_work_waits_for_company_a_moment_and_keeps_its_place() {
-        let mut bench = Bench::new();
-        bench.send(Work::Published(vec![EventId(1)]));
-        bench.send(Work::Confirmed(vec![DeliveryId(1)]));
-        assert!(bench.waits().await);
-        bench.send(Work::Settle { sub_app: SubAppId(0), received_before: Moment(0) });
-        assert!(matches!(bench.next().await, Input::PublishRecorded(events) if events == [EventId(1)]));
-        assert!(matches!(bench.next().await, Input::OutcomeRecorded));
-        assert!(matches!(bench.next().await, Input::SettleRecorded));
+        let mut desk = Desk::new();
+        desk.send(Work::Published(vec![EventId(1)]));
+        desk.send(Work::Confirmed(vec![DeliveryId(1)]));
+        assert!(desk.waits().await);
+        desk.send(Work::Settle { sub_app: SubAppId(0), received_before: Moment(0) });
+        assert!(matches!(desk.next().await, Input::PublishRecorded(events) if events == [EventId(1)]));
+        assert!(matches!(desk.next().await, Input::OutcomeRecorded));
+        assert!(matches!(desk.next().await, Input::SettleRecorded));
 
         // Nothing comes after it, and it is committed all the same: in time, and at the end.
-        bench.send(Work::Published(vec![EventId(2)]));
-        assert!(matches!(bench.next().await, Input::PublishRecorded(events) if events == [EventId(2)]));
-        bench.send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
-        bench.end().await;
+        desk.send(Work::Published(vec![EventId(2)]));
+        assert!(matches!(desk.next().await, Input::PublishRecorded(events) if events == [EventId(2)]));
+        desk.send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
+        assert!(matches!(desk.end().await[..], [Input::OutcomeRecorded]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_answer_waits_for_company_and_what_is_more_than_that_goes_at_once() {
-        let mut bench = Bench::new();
-        bench.send(record(1, EVENTS_PER_PULL));
-        assert!(bench.waits().await);
+        let mut desk = Desk::new();
+        desk.send(record(1, EVENTS_PER_PULL));
+        assert!(desk.waits().await);
         // An answer with room left is all that the cloud had: its events have waited for nothing.
-        bench.send(record(2, EVENTS_PER_PULL - 1));
+        desk.send(record(2, EVENTS_PER_PULL - 1));
         for pull in [1, 2] {
-            assert!(matches!(bench.at_once().await, Input::Recorded { pull: PullId(n), .. } if n == pull));
+            assert!(matches!(desk.at_once().await, Input::Recorded { pull: PullId(n), .. } if n == pull));
         }
-        assert_eq!(bench.journal.commits(), 1, "they shared it");
+        assert_eq!(desk.journal.commits(), 1, "they shared it");
 
         let enough = u64::try_from(COMPANY_ROWS.div_ceil(EVENTS_PER_PULL)).unwrap();
         for pull in 0..enough {
-            bench.send(record(100 + pull, EVENTS_PER_PULL));
+            desk.send(record(100 + pull, EVENTS_PER_PULL));
         }
         for _ in 0..enough {
-            assert!(matches!(bench.at_once().await, Input::Recorded { .. }));
+            assert!(matches!(desk.at_once().await, Input::Recorded { .. }));
         }
-        bench.end().await;
+        assert!(desk.end().await.is_empty());
     }
 }
