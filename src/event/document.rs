@@ -123,12 +123,31 @@ impl<'a> Document<'a> {
         (key_start != NONE).then(|| Literal::at(self.text, key_start, key_end))
     }
 
+    fn beginning_of_key(&self, node: u32) -> u64 {
+        let Node { key_start, key_end, .. } = self.nodes[node as usize];
+        // Nearly always there are eight bytes, which take no copy of a length that is known only then.
+        match self.text.get(key_start as usize..).and_then(<[u8]>::first_chunk) {
+            Some(text) if key_end & ESCAPED == 0 => beginning_within(text, (key_end - key_start) as usize),
+            _ => self.key(node).as_deref().map_or(0, beginning),
+        }
+    }
+
+    /// The member that this value is, from its key's first quote to its own last byte, if it stands there just as the
+    /// canonical form writes it: a scalar without escapes, right after its key's colon.
+    fn plain_member(&self, node: u32) -> Option<&'a [u8]> {
+        let Node { start, end, key_start, key_end, .. } = self.nodes[node as usize];
+        // A container has no end. An escape in the key puts its end far away.
+        let plain =
+            end & ESCAPED == 0 && end != 0 && key_start != NONE && key_end.checked_add(2) == Some(start);
+        plain.then(|| &self.text[key_start as usize - 1..end as usize])
+    }
+
     /// Sorts an object's members by key. Members of one name keep their order: dropping one would merge different events.
     fn sort_members(&mut self, object: u32, members: &mut Vec<(u64, u32)>) {
         members.clear();
         let mut next = self.nodes[object as usize].first_child;
         while next != NONE {
-            members.push((self.key(next).as_deref().map_or(0, beginning), next));
+            members.push((self.beginning_of_key(next), next));
             next = self.nodes[next as usize].next_sibling;
         }
         // Most keys differ in their beginnings, and members are numbered in their order.
@@ -172,6 +191,12 @@ fn beginning(key: &[u8]) -> u64 {
     let length = key.len().min(bytes.len());
     bytes[..length].copy_from_slice(&key[..length]);
     u64::from_be_bytes(bytes)
+}
+
+/// The same for a key that is `length` bytes long, by what stands where it begins.
+fn beginning_within(text: &[u8; 8], length: usize) -> u64 {
+    let beyond = 64 - 8 * u32::try_from(length.min(text.len())).unwrap_or(0);
+    u64::from_be_bytes(*text) & u64::MAX.checked_shl(beyond).unwrap_or(0)
 }
 
 /// Makes room for one more, and for twice as many if there can be `most` more. A list that grows holds its old half, too.
@@ -219,6 +244,11 @@ impl<'a> Value<'a> {
     /// What stands for it if it is a scalar.
     pub(super) fn literal(self) -> Literal<'a> {
         self.document.literal(self.node)
+    }
+
+    /// The whole member as it stands in the text, if the canonical form writes it so.
+    pub(super) fn plain_member(self) -> Option<&'a [u8]> {
+        self.document.plain_member(self.node)
     }
 
     pub(super) fn first_child(self) -> Option<Self> {
