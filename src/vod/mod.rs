@@ -1,7 +1,7 @@
 //! The client of the cloud's API: `PullEvents`, `ConfirmEvents`, `DescribeEventsState`, `DescribeEventConfig`, version
 //! 2018-07-17.
 //!
-//! In reading order: [`sign`] signs; `wire` is what requests and answers say; `classify` is what a failure means;
+//! In reading order: [`sign`] signs, and `signer` does so with a key that it keeps; `wire` is what requests and answers say; `classify` is what a failure means;
 //! `places` and `role` find `credentials`, and `keeper` keeps them fresh; `skew` knows how wrong the host's clock is; `transport` is
 //! one exchange over HTTP. This file puts them together. There is no retry here but one, at once, for a reason that the
 //! client can mend itself: a time stamp to correct, or a key pair that has been replaced.
@@ -13,6 +13,7 @@ mod keeper;
 mod places;
 mod role;
 pub mod sign;
+mod signer;
 mod skew;
 mod transport;
 mod wire;
@@ -40,6 +41,7 @@ use crate::event::{EventHandle, SubAppId};
 use crate::outcome::CallFailure;
 use crate::reason::Reason;
 use keeper::Keeper;
+use signer::Signer;
 use skew::{Change, Skew};
 use transport::{Endpoint, Reply};
 use wire::{Answer, Body};
@@ -110,6 +112,7 @@ struct Inner {
     endpoint: Endpoint,
     region: Option<HeaderValue>,
     keeper: Arc<Keeper>,
+    signer: Signer,
     skew: Skew,
     pull_timeout: Duration,
     confirm_timeout: Duration,
@@ -142,6 +145,7 @@ impl Client {
             endpoint: Endpoint { client, url: options.endpoint, host },
             region,
             keeper: Arc::new(Keeper::new(options.credentials)),
+            signer: Signer::default(),
             skew: Skew::default(),
             pull_timeout: options.pull_timeout,
             confirm_timeout: options.confirm_timeout,
@@ -272,7 +276,7 @@ impl Inner {
         action: Action,
         sub_app: SubAppId,
         body: Bytes,
-        credentials: &Credentials,
+        credentials: &Arc<Credentials>,
     ) -> Result<Sent, CallError> {
         let timestamp = self.skew.timestamp(WallTime::now());
         let headers = self.headers(action, &body, timestamp, credentials);
@@ -299,12 +303,17 @@ impl Inner {
         }
     }
 
-    fn headers(&self, action: Action, body: &[u8], timestamp: i64, credentials: &Credentials) -> HeaderMap {
+    fn headers(
+        &self,
+        action: Action,
+        body: &[u8],
+        timestamp: i64,
+        credentials: &Arc<Credentials>,
+    ) -> HeaderMap {
         let signed = [("content-type", JSON), ("host", &*self.endpoint.host)];
         let request =
             sign::Request { method: "POST", query: "", headers: &signed, body, timestamp, service: SERVICE };
-        let authorization =
-            sign::authorization(&credentials.secret_id, credentials.secret_key.expose(), &request);
+        let authorization = self.signer.authorization(credentials, &request);
         let text =
             |text: &str| HeaderValue::from_str(text).expect("hosts and credentials are printable ASCII");
         let secret = |value: &str| {

@@ -39,7 +39,7 @@ impl Request<'_> {
 
     /// The credential scope, `date/service/tc3_request`.
     pub fn scope(&self) -> String {
-        format!("{}/{}/tc3_request", scope_date(self.timestamp), self.service)
+        scope(&scope_date(self.timestamp), self.service)
     }
 }
 
@@ -86,24 +86,66 @@ pub fn canonical_request(request: &Request<'_>) -> String {
 
 /// `StringToSign`.
 pub fn string_to_sign(request: &Request<'_>) -> String {
+    string_in_scope(&request.scope(), request)
+}
+
+fn string_in_scope(scope: &str, request: &Request<'_>) -> String {
     let digest = sha256_hex(canonical_request(request).as_bytes());
-    format!("{ALGORITHM}\n{}\n{}\n{digest}", request.timestamp, request.scope())
+    format!("{ALGORITHM}\n{}\n{scope}\n{digest}", request.timestamp)
 }
 
 /// The signature, in lower-case hex.
 pub fn signature(secret_key: &str, request: &Request<'_>) -> String {
-    let keys = KeyChain::derive(secret_key, &scope_date(request.timestamp), request.service);
-    hex::encode(hmac_sha256(&keys.signing, string_to_sign(request).as_bytes()))
+    DayKey::derive(secret_key, request.timestamp, request.service).signature(request)
 }
 
 /// The value of the header `Authorization`.
 pub fn authorization(secret_id: &str, secret_key: &str, request: &Request<'_>) -> String {
-    format!(
-        "{ALGORITHM} Credential={secret_id}/{}, SignedHeaders={}, Signature={}",
-        request.scope(),
-        request.signed_headers(),
-        signature(secret_key, request),
-    )
+    DayKey::derive(secret_key, request.timestamp, request.service).authorization(secret_id, request)
+}
+
+/// What the requests of one UTC day to one service are signed with, so that it is derived once. It does not print, as
+/// [`KeyChain`] does not.
+pub struct DayKey {
+    day: i64,
+    scope: String,
+    signing: [u8; 32],
+}
+
+impl DayKey {
+    /// The key of the day of `timestamp`.
+    pub fn derive(secret_key: &str, timestamp: i64, service: &str) -> Self {
+        let date = scope_date(timestamp);
+        let signing = KeyChain::derive(secret_key, &date, service).signing;
+        Self { day: day(timestamp), scope: scope(&date, service), signing }
+    }
+
+    /// Whether it signs requests of that time.
+    pub fn covers(&self, timestamp: i64) -> bool {
+        self.day == day(timestamp)
+    }
+
+    fn signature(&self, request: &Request<'_>) -> String {
+        hex::encode(hmac_sha256(&self.signing, string_in_scope(&self.scope, request).as_bytes()))
+    }
+
+    /// The value of the header `Authorization`, for a request of this day and this service.
+    pub fn authorization(&self, secret_id: &str, request: &Request<'_>) -> String {
+        format!(
+            "{ALGORITHM} Credential={secret_id}/{}, SignedHeaders={}, Signature={}",
+            self.scope,
+            request.signed_headers(),
+            self.signature(request),
+        )
+    }
+}
+
+fn day(timestamp: i64) -> i64 {
+    timestamp.div_euclid(86_400)
+}
+
+fn scope(date: &str, service: &str) -> String {
+    format!("{date}/{service}/tc3_request")
 }
 
 /// SHA-256, in lower-case hex.
