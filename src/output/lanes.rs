@@ -3,6 +3,7 @@
 //! One batch at a time is what makes returned messages attributable (see [`super::returns`]), and one owner is what keeps
 //! delivery tags and frames in step. More lanes give more throughput.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -134,11 +135,14 @@ impl Lane {
 
     /// `first` and what else is queued. Message ids within a batch are distinct, and a job that wants to be alone is.
     fn collect(&mut self, first: Job) -> Vec<Job> {
-        let mut batch = Vec::with_capacity(BATCH_MAX.min(1 + self.jobs.len()));
+        let room = BATCH_MAX.min(1 + self.jobs.len());
+        let mut ids = HashSet::with_capacity(room);
+        let mut batch = Vec::with_capacity(room);
+        ids.insert(first.message.message_id.clone());
         batch.push(first);
         while !batch[0].alone && batch.len() < BATCH_MAX && self.held.is_none() {
             let Ok(job) = self.jobs.try_recv() else { break };
-            if job.alone || batch.iter().any(|other| other.message.message_id == job.message.message_id) {
+            if job.alone || !ids.insert(job.message.message_id.clone()) {
                 self.held = Some(job);
             } else {
                 batch.push(job);

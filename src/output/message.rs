@@ -1,6 +1,7 @@
 //! What an event looks like on the wire: routing key, properties, headers and body.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -172,21 +173,24 @@ impl RoutingKeyTemplate {
     /// The routing key of `event`, of 255 bytes at most. Where the data is too long for that, its longest parts are cut and
     /// the fixed text is not: a key has the levels of its template whatever the data says.
     pub fn key(&self, event: &Event) -> String {
-        let part = |piece: &Piece| match piece {
-            Piece::Text(_) => None,
-            Piece::SubAppId => Some(Cow::Owned(event.sub_app.to_string())),
-            Piece::EventType => Some(confined(event.event_type.as_deref(), "unknown")),
-            Piece::FileId => Some(confined(event.file_id.as_deref(), "none")),
-            Piece::TaskId => Some(confined(event.task_id.as_deref(), "none")),
-        };
-        let parts: Vec<Option<Cow<'_, str>>> = self.pieces.iter().map(part).collect();
+        let key = self.filled(event, usize::MAX);
+        if key.len() <= SHORT_STRING_MAX_BYTES {
+            return key;
+        }
         let fixed: usize = self.texts().map(str::len).sum();
-        let data = |longest: usize| -> usize { parts.iter().flatten().map(|p| p.len().min(longest)).sum() };
+        let parts: Vec<usize> =
+            self.pieces.iter().filter_map(|piece| part(piece, event)).map(|p| p.len()).collect();
+        let data = |longest: usize| -> usize { parts.iter().map(|length| length.min(&longest)).sum() };
         let room = SHORT_STRING_MAX_BYTES.saturating_sub(fixed);
         let longest = (0..=room).rev().find(|longest| data(*longest) <= room).unwrap_or(0);
-        let mut key = String::with_capacity(fixed + data(longest));
-        for (piece, part) in self.pieces.iter().zip(&parts) {
-            match (piece, part) {
+        self.filled(event, longest)
+    }
+
+    /// The key with at most so many bytes of each part of the data.
+    fn filled(&self, event: &Event, longest: usize) -> String {
+        let mut key = String::with_capacity(64);
+        for piece in &self.pieces {
+            match (piece, part(piece, event)) {
                 (Piece::Text(text), _) => key.push_str(text),
                 // It is ASCII, so that it can be cut anywhere.
                 (_, Some(part)) => key.push_str(&part[..part.len().min(longest)]),
@@ -197,11 +201,22 @@ impl RoutingKeyTemplate {
     }
 }
 
+/// What the data says for a piece; `None` for fixed text.
+fn part<'a>(piece: &Piece, event: &'a Event) -> Option<Cow<'a, str>> {
+    match piece {
+        Piece::Text(_) => None,
+        Piece::SubAppId => Some(Cow::Owned(event.sub_app.to_string())),
+        Piece::EventType => Some(confined(event.event_type.as_deref(), "unknown")),
+        Piece::FileId => Some(confined(event.file_id.as_deref(), "none")),
+        Piece::TaskId => Some(confined(event.task_id.as_deref(), "none")),
+    }
+}
+
 fn confined<'a>(part: Option<&'a str>, missing: &'a str) -> Cow<'a, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     match part {
         None | Some("") => Cow::Borrowed(missing),
-        Some(part) if part.chars().all(plain) => Cow::Borrowed(part),
+        Some(part) if part.bytes().all(|byte| plain(char::from(byte))) => Cow::Borrowed(part),
         Some(part) => part.chars().map(|c| if plain(c) { c } else { '_' }).collect(),
     }
 }
@@ -241,15 +256,13 @@ pub(super) fn headers(message: &Message, longest: usize) -> impl Iterator<Item =
 
 /// The AMQP properties of `message`: persistent, and the same for every publish of it but for the delivery's own headers.
 pub(super) fn properties(message: &Message, format: Format, longest_header: usize) -> BasicProperties {
-    let mut table = FieldTable::default();
-    for (name, value) in headers(message, longest_header) {
-        let value = match value {
-            Header::Text(text) => AMQPValue::LongString(text.into()),
-            Header::Number(number) => AMQPValue::LongLongInt(number),
-            Header::Flag(flag) => AMQPValue::Boolean(flag),
-        };
-        table.insert(name.into(), value);
-    }
+    let value = |header| match header {
+        Header::Text(text) => AMQPValue::LongString(text.into()),
+        Header::Number(number) => AMQPValue::LongLongInt(number),
+        Header::Flag(flag) => AMQPValue::Boolean(flag),
+    };
+    let headers = headers(message, longest_header).map(|(name, header)| (name.into(), value(header)));
+    let table = FieldTable::from(headers.collect::<BTreeMap<_, _>>());
     const PERSISTENT: u8 = 2;
     let properties = BasicProperties::default()
         .with_message_id(short(message.message_id.as_str()))
