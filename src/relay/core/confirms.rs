@@ -271,25 +271,22 @@ impl Core {
 
     /// Queues a handle for its call when all its events are safe; takes it back when a new event under it is not.
     pub(super) fn queue_if_safe(&mut self, now: Moment, id: HeldId) {
-        let Some(held) = self.held.get(&id) else { return };
-        let safe = held
-            .deliveries
-            .iter()
-            .all(|(_, event)| self.events.get(event).is_none_or(|carried| self.may_confirm(carried.stage)));
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let confirm_after = self.settings.confirm_after;
+        let safe = held.deliveries.iter().all(|(_, event)| {
+            self.events.get(event).is_none_or(|carried| carried.may_confirm(confirm_after))
+        });
         let index = held.sub_app;
-        let stage = match held.stage {
+        match held.stage {
             HeldStage::Waiting if safe => {
                 self.queues[index].confirms.queue.push_back(id);
-                HeldStage::Queued(now)
+                held.stage = HeldStage::Queued(now);
             }
             HeldStage::Queued(_) if !safe => {
                 self.queues[index].confirms.take_back(id);
-                HeldStage::Waiting
+                held.stage = HeldStage::Waiting;
             }
-            other => other,
-        };
-        if let Some(held) = self.held.get_mut(&id) {
-            held.stage = stage;
+            _ => return,
         }
         self.queue_changed(index);
     }
@@ -303,8 +300,9 @@ impl Core {
             self.out.confirmed.push(ConfirmedDelivery { delivery, event, lease, received_at });
             if let Some(carried) = self.events.get_mut(&event) {
                 carried.confirmed = true;
+                carried.holds.retain(|held| *held != id);
             }
-            self.release(id, event);
+            self.forget_if_done(event);
         }
     }
 
@@ -349,7 +347,7 @@ impl Core {
         let waits = |carried: &Carried| {
             carried.failures == 0
                 && matches!(carried.stage, Stage::Ready | Stage::Publishing | Stage::Acked)
-                && !self.may_confirm(carried.stage)
+                && !carried.may_confirm(self.settings.confirm_after)
         };
         self.events.get(&event).is_some_and(waits)
     }

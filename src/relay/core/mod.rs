@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::pacing::Polls;
 use crate::clock::{Moment, WallTime};
@@ -315,7 +316,7 @@ struct Carried {
     parcel: Option<Arc<Parcel>>,
     stage: Stage,
     /// Its handles that can still be confirmed.
-    holds: Vec<HeldId>,
+    holds: SmallVec<[HeldId; 1]>,
     /// Publishes that the broker refused or returned; so many are allowed.
     refusals: u32,
     /// Publishes that failed in any way; the back-off grows with them.
@@ -324,6 +325,17 @@ struct Carried {
     confirmed: bool,
     /// When its newest delivery arrived.
     received_at: Moment,
+}
+
+impl Carried {
+    /// Whether it may be confirmed.
+    fn may_confirm(&self, confirm_after: ConfirmAfter) -> bool {
+        match confirm_after {
+            ConfirmAfter::Publish => self.stage == Stage::Safe,
+            // The commit of its record is the proof; whatever is in the map has been recorded.
+            ConfirmAfter::Journal => true,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,7 +354,7 @@ struct Held {
     handle: EventHandle,
     lease: Lease,
     received_at: Moment,
-    deliveries: Vec<(DeliveryId, EventId)>,
+    deliveries: SmallVec<[(DeliveryId, EventId); 1]>,
     stage: HeldStage,
     /// Whether a call with it may have reached the cloud.
     tried: bool,
@@ -538,6 +550,14 @@ impl Core {
         }
     }
 
+    /// Whether the next thing to happen is a commit: others are neither under way nor waiting for the quota.
+    pub fn waits_for_commits_alone(&self) -> bool {
+        let commits = self.commits > 0 || !self.recordings.is_empty();
+        let pulls = !self.paused || !self.pulls.is_empty();
+        let confirms = !self.calls.is_empty() || self.confirm_turns.iter().next().is_some();
+        commits && !pulls && !confirms && self.publishing == 0
+    }
+
     fn take(&mut self, now: Moment, input: Input) {
         match input {
             Input::Output(state) => self.output_up = state == OutputState::Up,
@@ -635,15 +655,6 @@ impl Core {
         if !busy {
             self.finished = true;
             self.out.effects.push(Effect::Finished);
-        }
-    }
-
-    /// Whether an event in this stage may be confirmed.
-    fn may_confirm(&self, stage: Stage) -> bool {
-        match self.settings.confirm_after {
-            ConfirmAfter::Publish => stage == Stage::Safe,
-            // The commit of its record is the proof; whatever is in the map has been recorded.
-            ConfirmAfter::Journal => true,
         }
     }
 

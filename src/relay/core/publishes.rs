@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage, Timer};
 use crate::clock::Moment;
 use crate::outcome::{PublishOutcome, Trouble};
@@ -149,7 +151,7 @@ impl Core {
             sub_app,
             parcel,
             stage: Stage::Ready,
-            holds: Vec::new(),
+            holds: SmallVec::new(),
             refusals: 0,
             failures: 0,
             alone: false,

@@ -1,7 +1,10 @@
 //! When to pull, and what becomes of the answer.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::{
     Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, Parcel, PullId, Recording, Stage,
@@ -181,10 +184,13 @@ impl Core {
 
     /// Takes an event into the relay's hands, unless it is there already.
     fn meet(&mut self, recording: &Recording, record: Recorded, parcel: Parcel) {
-        if let Some(carried) = self.events.get_mut(&record.event) {
-            carried.received_at = recording.received_at;
-            return;
-        }
+        let new = match self.events.entry(record.event) {
+            Entry::Occupied(mut carried) => {
+                carried.get_mut().received_at = recording.received_at;
+                return;
+            }
+            Entry::Vacant(new) => new,
+        };
         let safe = record.progress.published || record.progress.parked;
         let stage = if safe {
             Stage::Safe
@@ -198,14 +204,14 @@ impl Core {
             sub_app: recording.sub_app,
             parcel: (stage == Stage::Ready).then(|| Arc::new(parcel)),
             stage,
-            holds: Vec::new(),
+            holds: SmallVec::new(),
             refusals: 0,
             failures: 0,
             alone: false,
             confirmed: record.progress.confirmed,
             received_at: recording.received_at,
         };
-        self.events.insert(record.event, carried);
+        new.insert(carried);
         match stage {
             Stage::Ready => _ = self.ready.insert(record.event),
             Stage::Stored => self.backlog.contains(record.event),
@@ -228,22 +234,21 @@ impl Core {
             self.forget_if_done(record.event);
             return;
         }
-        let key = (sub_app, handle.clone());
-        let id = match self.open_handles.get(&key) {
-            Some(id) => *id,
-            None => {
-                let id = HeldId(self.new_id());
+        let next_id = self.new_id();
+        let id = match self.open_handles.entry((sub_app, handle.clone())) {
+            Entry::Occupied(open) => *open.get(),
+            Entry::Vacant(open) => {
+                let id = *open.insert(HeldId(next_id));
                 let held = Held {
                     sub_app,
                     handle: handle.clone(),
                     lease,
                     received_at,
-                    deliveries: Vec::new(),
+                    deliveries: SmallVec::new(),
                     stage: HeldStage::Waiting,
                     tried: false,
                 };
                 self.held.insert(id, held);
-                self.open_handles.insert(key, id);
                 self.timers.insert((lease.cutoff, Timer::Lapse(id)));
                 id
             }

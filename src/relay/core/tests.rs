@@ -243,6 +243,42 @@ fn the_whole_way_each_commit_before_its_consequence() {
 }
 
 #[test]
+fn what_is_full_waits_for_commits_alone_when_nothing_else_is_under_way() {
+    let mut play = Play::new(Settings { max_in_flight: 16, ..settings() });
+    let handles: Vec<String> = (0..16).map(|n| format!("h{n}")).collect();
+    let handles: Vec<&str> = handles.iter().map(String::as_str).collect();
+    let pull = play.answer(&handles);
+    assert!(play.core.waits_for_commits_alone(), "its record is all that can happen");
+    let recorded = handles.iter().map(|_| Recorded {
+        event: play.row(),
+        delivery: DeliveryId(play.row().0),
+        occurrence: 1,
+        redelivered: false,
+        progress: Progress::default(),
+        attempts: 1,
+    });
+    let recorded = recorded.collect();
+    play.give(Input::Recorded { pull, recorded });
+    assert!(!play.core.waits_for_commits_alone(), "publishes are under way");
+    let acked = play.take(is_publish).into_iter().map(|effect| match effect {
+        Effect::Publish { event, .. } => Input::Published { event, outcome: PublishOutcome::Acked },
+        other => panic!("{other:?}"),
+    });
+    let effects = play.core.step(play.now, acked);
+    play.asked.extend(effects);
+    assert!(play.core.waits_for_commits_alone(), "that of the acks is all that can happen");
+    play.commit();
+    assert!(!play.core.waits_for_commits_alone(), "a confirm is under way");
+    let (call, ..) = play.confirm_call();
+    play.give(Input::Confirmed { call, result: Ok(()) });
+    assert!(!play.core.waits_for_commits_alone(), "there is room for a pull again");
+    // One with room left pulls on, though it may wait for the quota.
+    let mut play = Play::new(settings());
+    play.answer(&["h"]);
+    assert!(!play.core.waits_for_commits_alone());
+}
+
+#[test]
 fn confirm_after_journal_confirms_at_once_and_publishes_as_well() {
     let mut play = Play::new(Settings { confirm_after: ConfirmAfter::Journal, ..settings() });
     play.deliver(&["h"]);
