@@ -4,6 +4,7 @@
 //! - `schema`: tables, views for people, migrations.
 //! - `store`: the SQL of each request.
 //! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
+//! - [`Together`]: several requests that share a commit for certain.
 //! - `copy`: a copy of the file, made while the writer is at work.
 //! - [`query`]: read-only access for the commands that show the journal.
 //! - [`probe`]: a look at the path, the lock and the disk that leaves nothing behind.
@@ -19,6 +20,7 @@ mod request;
 mod schema;
 mod store;
 mod tally;
+mod together;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -35,7 +37,9 @@ use crate::pulse::Pulse;
 use crate::reason::Reason;
 use crate::times::Times;
 pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
-use request::{Queued, Request, Slot};
+use request::{Request, Slot};
+pub use together::Together;
+use together::Way;
 pub use writer::{WriteError, Writer};
 
 /// Requests that wait for the writer; more than that, and callers wait before they are queued.
@@ -218,7 +222,7 @@ pub struct Vacuumed {
 /// is down, calls wait.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    requests: mpsc::Sender<Queued>,
+    way: Way,
     path: Arc<Path>,
     state: watch::Receiver<JournalState>,
     times: Arc<Times>,
@@ -240,7 +244,7 @@ impl Journal {
         let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
         let pulse = Pulse::new("journal");
         let (writer, state) = Writer::start(store, lock, path.clone(), queue, times.clone(), pulse.clone())?;
-        Ok((Self { requests, path: path.into(), state, times, pulse }, writer))
+        Ok((Self { way: Way::Writer(requests), path: path.into(), state, times, pulse }, writer))
     }
 
     /// Whether the last commit succeeded.
@@ -395,7 +399,7 @@ impl Journal {
     ///
     /// [`CopyError`].
     pub async fn copy(&self, to: PathBuf) -> Result<Copying, CopyError> {
-        Copying::begin(self.requests.clone(), to).await
+        Copying::begin(self.way.writer().clone(), to).await
     }
 
     /// The journal in figures; reads counters, not events.
@@ -409,7 +413,7 @@ impl Journal {
 
     async fn ask<T>(&self, request: impl FnOnce(Slot<T>) -> Request) -> Result<T, Closed> {
         let (slot, answer) = Slot::new();
-        self.requests.send(Queued::Request(request(slot))).await.map_err(|_| Closed)?;
+        self.way.take(request(slot)).await?;
         answer.await.map_err(|_| Closed)
     }
 }

@@ -37,8 +37,8 @@ impl<T> Slot<T> {
 /// What waits for the writer.
 #[derive(Debug)]
 pub(super) enum Queued {
-    /// Work for a transaction.
-    Request(Request),
+    /// Work for one transaction.
+    Requests(Vec<Request>),
     /// Work between two transactions.
     Copy(copy::Command),
 }

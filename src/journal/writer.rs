@@ -20,7 +20,7 @@ use crate::pulse::Pulse;
 use crate::reason::Reason;
 use crate::times::Times;
 
-/// Requests that share one commit at most.
+/// No more is taken into a commit that has so many requests.
 const BATCH: usize = 256;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -158,8 +158,8 @@ impl Work {
             let mut queued = Some(first);
             while let Some(next) = queued {
                 queued = match next {
-                    Queued::Request(request) => {
-                        batch.push(request);
+                    Queued::Requests(more) => {
+                        batch.extend(more);
                         if batch.len() < BATCH { requests.try_recv().ok() } else { None }
                     }
                     Queued::Copy(next) => {
@@ -329,7 +329,7 @@ mod tests {
     impl Journal {
         async fn sql(&self, sql: &'static str) -> Result<(), Closed> {
             let (slot, answer) = Slot::new();
-            self.requests.send(Queued::Request(Request::Sql(sql, slot))).await.map_err(|_| Closed)?;
+            self.way.take(Request::Sql(sql, slot)).await?;
             answer.await.map_err(|_| Closed)
         }
     }

@@ -28,12 +28,19 @@ use crate::outcome::Trouble;
 /// How many commits are asked for before the first of them is answered.
 const ASKED_MAX: usize = 256;
 
-/// How long patient work waits for company: two full answers come within it at the documented quota. It delays confirms, and
+/// How long patient work waits for company: four full answers come within it at the documented quota. It delays confirms, and
 /// what has queued in the cloud for longer.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// So many rows are company enough: a commit has become cheap for each of them.
-const COMPANY_ROWS: usize = 512;
+const COMPANY_ROWS: usize = 768;
+
+/// What the lane is told.
+pub(super) enum Told {
+    Work(Work),
+    /// Nothing is under way that could bring more work: what waits for company waits in vain.
+    NoMoreComes,
+}
 
 /// The part of the effects that the journal carries out.
 pub(super) enum Work {
@@ -105,11 +112,9 @@ impl Work {
 pub(super) async fn lane(
     journal: Journal,
     window: Window,
-    mut work: mpsc::UnboundedReceiver<Work>,
+    mut told: mpsc::UnboundedReceiver<Told>,
     inputs: mpsc::UnboundedSender<Arrived>,
 ) -> Result<(), RelayError> {
-    // Futures are polled first in the order in which they are pushed, and the journal's queue is fair: so they are queued
-    // in that order, too.
     let mut asked = FuturesOrdered::new();
     // What waits for company keeps its place: it is asked for before whatever came after it.
     let mut patient: Vec<(Work, WallTime)> = Vec::new();
@@ -124,15 +129,18 @@ pub(super) async fn lane(
                 super::send(&inputs, answer.map_err(|Closed| RelayError::Journal)?.into());
                 continue;
             }
-            next = work.recv(), if !ended && asked.len() + patient.len() < ASKED_MAX => match next {
-                Some(work) => {
+            next = told.recv(), if !ended && asked.len() + patient.len() < ASKED_MAX => match next {
+                // The answers that are still to come bring more; then it is said again.
+                Some(Told::NoMoreComes) => !asked.is_empty(),
+                Some(Told::Work(work)) => {
                     if patient.is_empty() {
                         patience.as_mut().reset(Instant::now() + PATIENCE);
                     }
                     let patient_rows = work.patient_rows();
                     patient.push((work, WallTime::now()));
                     rows += patient_rows.unwrap_or(0);
-                    patient_rows.is_some() && rows < COMPANY_ROWS
+                    let enough = rows >= COMPANY_ROWS || asked.len() + patient.len() >= ASKED_MAX;
+                    patient_rows.is_some() && !enough
                 }
                 None => {
                     ended = true;
@@ -143,14 +151,20 @@ pub(super) async fn lane(
         };
         if !waits {
             rows = 0;
-            asked.extend(patient.drain(..).map(|(work, since)| ask(&journal, window, work, since)));
+            let mut together = journal.together();
+            asked.extend(
+                patient
+                    .drain(..)
+                    .map(|(work, since)| together.add(|journal| ask(journal, window, work, since))),
+            );
+            together.send().await.map_err(|Closed| RelayError::Journal)?;
         }
     }
     Ok(())
 }
 
 /// `since` is when the work came.
-async fn ask(journal: &Journal, window: Window, work: Work, since: WallTime) -> Result<Input, Closed> {
+async fn ask(journal: Journal, window: Window, work: Work, since: WallTime) -> Result<Input, Closed> {
     match work {
         Work::Record { pull, sub_app, answer, lease, received_at, pulled_at, publish_now } => {
             let answer = Answer {
@@ -239,7 +253,7 @@ mod tests {
         _folder: tempfile::TempDir,
         journal: Journal,
         writer: Writer,
-        work: mpsc::UnboundedSender<Work>,
+        work: mpsc::UnboundedSender<Told>,
         arrived: mpsc::UnboundedReceiver<Arrived>,
         lane: JoinHandle<Result<(), RelayError>>,
     }
@@ -256,7 +270,11 @@ mod tests {
         }
 
         fn send(&self, work: Work) {
-            self.work.send(work).map_err(|_| "the lane ended").unwrap();
+            self.tell(Told::Work(work));
+        }
+
+        fn tell(&self, told: Told) {
+            self.work.send(told).map_err(|_| "the lane ended").unwrap();
         }
 
         async fn next(&mut self) -> Input {
@@ -340,6 +358,13 @@ mod tests {
             assert!(matches!(desk.at_once().await, Input::Recorded { pull: PullId(n), .. } if n == pull));
         }
         assert_eq!(desk.journal.commits(), 1, "they shared it");
+
+        desk.send(record(3, EVENTS_PER_PULL));
+        desk.send(Work::Published(vec![EventId(1)]));
+        desk.tell(Told::NoMoreComes);
+        assert!(matches!(desk.at_once().await, Input::Recorded { pull: PullId(3), .. }));
+        assert!(matches!(desk.at_once().await, Input::PublishRecorded(_)));
+        assert_eq!(desk.journal.commits(), 2);
 
         let enough = u64::try_from(COMPANY_ROWS.div_ceil(EVENTS_PER_PULL)).unwrap();
         for pull in 0..enough {

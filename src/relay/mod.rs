@@ -30,7 +30,7 @@ use crate::outcome::{JournalState, OutputState, PublishOutcome};
 use crate::output::{Message, Outcomes, Output};
 use crate::pulse::Pulse;
 use crate::vod::{self, Action};
-use journaling::Work;
+use journaling::{Told, Work};
 use report::{CallEnded, Report};
 pub use stats::{Snapshot, Stats};
 
@@ -123,7 +123,7 @@ struct Shell {
     output: Output,
     outcomes: Outcomes,
     inputs: mpsc::UnboundedSender<Arrived>,
-    commits: mpsc::UnboundedSender<Work>,
+    commits: mpsc::UnboundedSender<Told>,
     tasks: JoinSet<Result<(), RelayError>>,
     report: Report,
 }
@@ -160,6 +160,9 @@ impl Shell {
                     return Ok(());
                 }
                 self.carry_out(effect);
+            }
+            if self.core.waits_for_commits_alone() {
+                let _ = self.commits.send(Told::NoMoreComes);
             }
             self.report.load(now, self.core.load());
 
@@ -252,7 +255,7 @@ impl Shell {
             effect => {
                 if let Some(work) = Work::of(effect) {
                     // The lane only ends with an error of its own, which the loop then meets.
-                    let _ = self.commits.send(work);
+                    let _ = self.commits.send(Told::Work(work));
                 }
             }
         }
