@@ -14,8 +14,9 @@ use crate::clock::WallTime;
 use crate::emulator::control::{Accepted, NewEvents};
 use crate::emulator::events;
 
-/// How many events go in one request.
+/// How many events go in one request, and how many bytes of them: the emulator reads no more than 2 MB at once.
 const EVENTS_PER_REQUEST: usize = 1_000;
+const BYTES_PER_REQUEST: usize = 1 << 20;
 
 /// Put events into a local VOD that `vodrelay emulate` runs.
 ///
@@ -157,10 +158,26 @@ pub async fn run(args: TriggerArgs) -> Result<(), TriggerError> {
     }
     let to = emulator_url(&args.to)?;
     let mut numbers = Vec::new();
-    for some in made.chunks(EVENTS_PER_REQUEST) {
+    for some in requests(&made) {
         numbers.extend(put(&to, args.sub_app, some).await?);
     }
     report(&args, &numbers)
+}
+
+/// The events of each request. One that is too large alone goes alone, and the emulator says so.
+fn requests(made: &[String]) -> impl Iterator<Item = &[String]> {
+    let mut rest = made;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |event: &&String| {
+            bytes += event.len() + 1;
+            bytes <= BYTES_PER_REQUEST
+        };
+        let count = rest.iter().take(EVENTS_PER_REQUEST).take_while(fits).count().max(1);
+        let (some, left) = rest.split_at_checked(count)?;
+        rest = left;
+        Some(some)
+    })
 }
 
 fn list(json: bool) -> Result<(), TriggerError> {
@@ -308,6 +325,18 @@ mod tests {
             made(&["FileDeleted", "--set", "FileDeleteEvent.FileIdSet=[\"1\"]", "--set", "Extra=text"])
                 .unwrap();
         assert!(events[0].contains(r#""FileIdSet":["1"]"#) && events[0].ends_with(r#","Extra":"text"}"#));
+    }
+
+    #[test]
+    fn no_request_is_larger_than_the_emulator_reads_unless_an_event_alone_is() {
+        let sizes = |lengths: &[usize]| -> Vec<usize> {
+            let made: Vec<String> = lengths.iter().map(|length| "x".repeat(*length)).collect();
+            requests(&made).map(<[String]>::len).collect()
+        };
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[1; 2_001]), [1_000, 1_000, 1]);
+        assert_eq!(sizes(&[BYTES_PER_REQUEST / 2; 3]), [1, 1, 1], "the commas count, too");
+        assert_eq!(sizes(&[10, BYTES_PER_REQUEST * 2, 10, 10]), [1, 1, 2]);
     }
 
     #[test]

@@ -679,6 +679,9 @@ async fn trigger_puts_events_into_a_running_emulator() {
         Wrapped::try_parse_from(["trigger", "--to", &endpoint].iter().chain(words)).unwrap().args
     };
     trigger::run(args(&["upload", "--sub-app", "8"])).await.unwrap();
+    // More bytes than the emulator reads at once, in fewer events than go in one request.
+    trigger::run(args(&["upload", "--sub-app", "7", "--count", "490"])).await.unwrap();
+    assert_eq!(emulator.ledger(7).events.len(), 980);
     trigger::run(args(&["FileDeleted", "--count", "1500", "--set", "Extra={\"n\": 1.0}"])).await.unwrap();
     let ledger = emulator.ledger(8);
     assert_eq!(ledger.events.len(), 2);
