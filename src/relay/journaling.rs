@@ -28,9 +28,15 @@ use crate::outcome::Trouble;
 /// How many commits are asked for before the first of them is answered.
 const ASKED_MAX: usize = 256;
 
-/// How long patient work waits for company: four full answers come within it at the documented quota. It delays confirms, and
-/// what has queued in the cloud for longer.
-const PATIENCE: Duration = Duration::from_millis(40);
+/// How long patient work waits for company at the most: four full answers come within it at the documented quota. It delays
+/// confirms, and what has queued in the cloud for longer.
+const PATIENCE_MAX: Duration = Duration::from_millis(40);
+
+/// How long it waits when so many events may be in hand. They are through the sooner the shorter each of them waits, and the
+/// fewer they are, the more the rate depends on that.
+pub(super) fn patience(max_in_flight: usize) -> Duration {
+    Duration::from_micros((max_in_flight as u64).saturating_mul(40)).min(PATIENCE_MAX)
+}
 
 /// So many rows are company enough: a commit has become cheap for each of them.
 const COMPANY_ROWS: usize = 768;
@@ -112,13 +118,14 @@ impl Work {
 pub(super) async fn lane(
     journal: Journal,
     window: Window,
+    patience: Duration,
     mut told: mpsc::UnboundedReceiver<Told>,
     inputs: mpsc::UnboundedSender<Arrived>,
 ) -> Result<(), RelayError> {
     let mut asked = FuturesOrdered::new();
     // What waits for company keeps its place: it is asked for before whatever came after it.
     let mut patient: Vec<(Work, WallTime)> = Vec::new();
-    let mut patience = pin!(sleep(PATIENCE));
+    let mut waited = pin!(sleep(patience));
     let mut rows = 0;
     let mut ended = false;
     while !(ended && asked.is_empty() && patient.is_empty()) {
@@ -134,7 +141,7 @@ pub(super) async fn lane(
                 Some(Told::NoMoreComes) => !asked.is_empty(),
                 Some(Told::Work(work)) => {
                     if patient.is_empty() {
-                        patience.as_mut().reset(Instant::now() + PATIENCE);
+                        waited.as_mut().reset(Instant::now() + patience);
                     }
                     let patient_rows = work.patient_rows();
                     patient.push((work, WallTime::now()));
@@ -147,7 +154,7 @@ pub(super) async fn lane(
                     false
                 }
             },
-            () = &mut patience, if !patient.is_empty() => false,
+            () = &mut waited, if !patient.is_empty() => false,
         };
         if !waits {
             rows = 0;
@@ -265,7 +272,7 @@ mod tests {
                 Journal::open(&Options { path: folder.path().join("journal.db") }).unwrap();
             let (work, queue) = mpsc::unbounded_channel();
             let (inputs, arrived) = mpsc::unbounded_channel();
-            let lane = tokio::spawn(lane(journal.clone(), WINDOW, queue, inputs));
+            let lane = tokio::spawn(lane(journal.clone(), WINDOW, PATIENCE_MAX, queue, inputs));
             Self { _folder: folder, journal, writer, work, arrived, lane }
         }
 
@@ -326,6 +333,13 @@ mod tests {
             pulled_at: WallTime(0),
             publish_now: true,
         }
+    }
+
+    #[test]
+    fn the_fewer_may_be_in_hand_the_shorter_each_waits() {
+        assert_eq!(patience(usize::MAX), PATIENCE_MAX);
+        assert_eq!(patience(1_024), PATIENCE_MAX, "by default");
+        assert_eq!(patience(128), Duration::from_micros(5_120));
     }
 
     // The clock stands still until a test waits.

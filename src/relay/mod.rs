@@ -80,12 +80,12 @@ pub enum RelayError {
 /// [`RelayError`] when a part that it cannot do without is gone.
 pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayError> {
     let Parts { settings, client, journal, output, stats, changes, pulse } = parts;
-    let window = settings.window;
+    let (window, patience) = (settings.window, journaling::patience(settings.max_in_flight));
     let core = Core::new(settings, Moment::now());
     let (inputs, arrived) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     let (commits, work) = mpsc::unbounded_channel();
-    tasks.spawn(journaling::lane(journal.clone(), window, work, inputs.clone()));
+    tasks.spawn(journaling::lane(journal.clone(), window, patience, work, inputs.clone()));
     let (journal_state, output_state) = (journal.state(), output.state());
     let (outcomes, published) = mpsc::unbounded_channel();
     let report = Report::new(stats, window);
