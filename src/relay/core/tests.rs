@@ -92,6 +92,10 @@ impl Play {
     #[track_caller]
     fn deliver_known(&mut self, handles: &[&str], known: &[(EventId, Progress, bool)]) {
         let pull = self.answer(handles);
+        self.recorded(pull, known);
+    }
+
+    fn recorded(&mut self, pull: PullId, known: &[(EventId, Progress, bool)]) {
         let recorded = known.iter().map(|(event, progress, redelivered)| Recorded {
             event: *event,
             delivery: DeliveryId(self.row().0),
@@ -142,13 +146,17 @@ impl Play {
 
     /// Acks all publishes under way, in one step, and commits that.
     fn all_are_published(&mut self) {
+        self.all_are_acked();
+        self.commit();
+    }
+
+    fn all_are_acked(&mut self) {
         let acked = self.take(is_publish).into_iter().map(|effect| match effect {
             Effect::Publish { event, .. } => Input::Published { event, outcome: PublishOutcome::Acked },
             other => panic!("{other:?}"),
         });
         let effects = self.core.step(self.now, acked);
         self.asked.extend(effects);
-        self.commit();
     }
 
     /// Commits what is asked to be committed about publishes.
@@ -249,23 +257,10 @@ fn what_is_full_waits_for_commits_alone_when_nothing_else_is_under_way() {
     let handles: Vec<&str> = handles.iter().map(String::as_str).collect();
     let pull = play.answer(&handles);
     assert!(play.core.waits_for_commits_alone(), "its record is all that can happen");
-    let recorded = handles.iter().map(|_| Recorded {
-        event: play.row(),
-        delivery: DeliveryId(play.row().0),
-        occurrence: 1,
-        redelivered: false,
-        progress: Progress::default(),
-        attempts: 1,
-    });
-    let recorded = recorded.collect();
-    play.give(Input::Recorded { pull, recorded });
+    let new: Vec<_> = handles.iter().map(|_| (play.row(), Progress::default(), false)).collect();
+    play.recorded(pull, &new);
     assert!(!play.core.waits_for_commits_alone(), "publishes are under way");
-    let acked = play.take(is_publish).into_iter().map(|effect| match effect {
-        Effect::Publish { event, .. } => Input::Published { event, outcome: PublishOutcome::Acked },
-        other => panic!("{other:?}"),
-    });
-    let effects = play.core.step(play.now, acked);
-    play.asked.extend(effects);
+    play.all_are_acked();
     assert!(play.core.waits_for_commits_alone(), "that of the acks is all that can happen");
     play.commit();
     assert!(!play.core.waits_for_commits_alone(), "a confirm is under way");
