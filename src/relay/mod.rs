@@ -162,6 +162,7 @@ impl Shell {
                 self.carry_out(effect);
             }
             if self.core.waits_for_commits_alone() {
+                // As below: if the lane has ended, the loop meets its error.
                 let _ = self.commits.send(Told::NoMoreComes);
             }
             self.report.load(now, self.core.load());

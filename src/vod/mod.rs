@@ -1,10 +1,10 @@
 //! The client of the cloud's API: `PullEvents`, `ConfirmEvents`, `DescribeEventsState`, `DescribeEventConfig`, version
 //! 2018-07-17.
 //!
-//! In reading order: [`sign`] signs, and `signer` does so with a key that it keeps; `wire` is what requests and answers say; `classify` is what a failure means;
-//! `places` and `role` find `credentials`, and `keeper` keeps them fresh; `skew` knows how wrong the host's clock is; `transport` is
-//! one exchange over HTTP. This file puts them together. There is no retry here but one, at once, for a reason that the
-//! client can mend itself: a time stamp to correct, or a key pair that has been replaced.
+//! In reading order: [`sign`] signs, and `signer` does so with a key that it keeps; `wire` is what requests and answers say;
+//! `classify` is what a failure means; `places` and `role` find `credentials`, and `keeper` keeps them fresh; `skew` knows how
+//! wrong the host's clock is; `transport` is one exchange over HTTP. This file puts them together. There is no retry here but
+//! one, at once, for a reason that the client can mend itself: a time stamp to correct, or a key pair that has been replaced.
 
 pub mod answers;
 mod classify;
