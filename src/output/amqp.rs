@@ -249,6 +249,7 @@ impl Owner {
         let epoch = Epoch {
             options: self.options.clone(),
             connection: link.connection.clone(),
+            gate: link.gate.clone(),
             times: Arc::clone(&self.times),
             blocked,
             dead: dead.clone(),

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::amqp::Options;
+use super::gate::Gate;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
 use super::{Job, Message, answer_all, link, topology, unknown};
@@ -38,6 +39,7 @@ const NACKING_CHANNEL_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Epoch {
     pub(super) options: Arc<Options>,
     pub(super) connection: Arc<Connection>,
+    pub(super) gate: Gate,
     pub(super) times: Arc<Times>,
     /// Whether the broker reports `connection.blocked`.
     pub(super) blocked: watch::Receiver<bool>,
@@ -195,6 +197,8 @@ impl Lane {
         let mut took = Vec::with_capacity(batch.len());
         let mut errors = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
+        // One message alone has nothing to leave together with.
+        let put = (batch.len() > 1).then(|| self.epoch.gate.shut());
         for (index, job) in batch.iter().enumerate() {
             // What it makes of the message is made inside: it would be moved with the future, a kilobyte at a time.
             let mut publish = Box::pin(self.publish_one(&job.message, longest_header));
@@ -205,6 +209,7 @@ impl Lane {
                 Some(Err(error)) => errors.push(error),
             }
         }
+        drop(put);
         let ending = {
             let resolved = async {
                 // From the last one on: RabbitMQ answers in order, most often, so that this lane is woken once and not

@@ -14,6 +14,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 
 use super::amqp::{Address, Options};
+use super::gate::{self, Gate};
 use super::tls::{self, TlsError};
 use super::topology::{self, TopologyError};
 use crate::reason::Reason;
@@ -83,6 +84,8 @@ pub(super) struct Link {
     pub(super) address: Address,
     pub(super) connection: Arc<Connection>,
     pub(super) events: Pin<Box<dyn Stream<Item = lapin::Event> + Send>>,
+    /// Holds back what lapin would write.
+    pub(super) gate: Gate,
     _socket: Socket,
 }
 
@@ -130,7 +133,8 @@ pub(super) async fn publishing_channel(connection: &Connection) -> lapin::Result
 
 /// Connects and logs in. The caller holds the clock: lapin ignores its own `connection_timeout` (measured with 4.12.3).
 pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link, LinkError> {
-    let runtime = lapin::runtime::default_runtime().map_err(|error| lost(address, &error))?;
+    let gate = Gate::default();
+    let runtime = gate::runtime(&gate);
     let no_host = |source| LinkError::NoHost { address: address.to_string(), source };
     let candidates = tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(no_host)?;
     let candidates: Vec<SocketAddr> = candidates.collect();
@@ -139,7 +143,7 @@ pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link,
     let AsyncTcpStream::Plain(tcp) = &stream else {
         unreachable!("a fresh TCP connection carries no TLS yet");
     };
-    let socket = Socket(tcp.get_ref().as_fd().try_clone_to_owned().map_err(unreachable)?.into());
+    let socket = Socket(tcp.as_fd().try_clone_to_owned().map_err(unreachable)?.into());
     if address.tls {
         let setup = |source| LinkError::TlsSetup { address: address.to_string(), source: Box::new(source) };
         let connector = tls::connector(&options.tls).await.map_err(setup)?;
@@ -160,7 +164,7 @@ pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link,
         .await
         .map_err(|error| lost(address, &error))?;
     let events = Box::pin(connection.events_listener());
-    Ok(Link { address: address.clone(), connection: Arc::new(connection), events, _socket: socket })
+    Ok(Link { address: address.clone(), connection: Arc::new(connection), events, gate, _socket: socket })
 }
 
 fn uri(address: &Address, options: &Options) -> AMQPUri {

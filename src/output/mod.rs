@@ -10,6 +10,7 @@
 
 pub mod amqp;
 mod backoff;
+mod gate;
 mod lanes;
 mod link;
 pub mod message;

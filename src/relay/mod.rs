@@ -213,6 +213,7 @@ impl Shell {
                 let client = self.client.clone();
                 // A task of its own, never dropped: an answer that nobody receives hides its events for the whole window.
                 self.tasks.spawn(async move {
+                    after_events().await;
                     // The lease starts before the request leaves, and so before the cloud's own window.
                     let sent_at = Moment::now();
                     let answered = client.pull_events(sub_app).await;
@@ -245,6 +246,7 @@ impl Shell {
             Effect::Confirm { call, sub_app, handles, cutoff } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
+                    after_events().await;
                     let error = client.confirm_events(sub_app, &handles, cutoff).await.err();
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
                     let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
@@ -261,6 +263,12 @@ impl Shell {
             }
         }
     }
+}
+
+/// Lets what else can go on go first. A step's commits and publishes are on an event's way to those who wait for it; its calls to
+/// the cloud are not, and making one costs as much as all the rest.
+async fn after_events() {
+    tokio::task::yield_now().await;
 }
 
 /// Hands an input to the relay's loop. After the loop has ended, nobody needs it.
