@@ -54,6 +54,7 @@ async fn of_kind(stage: &Stage, broker: &Broker, kind: Kind) -> Vec<Figure> {
         Figure::new(name("relay's CPU an event"), cpu(0), "us").goal(Goal::AtMost(25.0)),
         Figure::new(name("emulator's CPU an event"), cpu(1), "us"),
         Figure::new(name("broker's CPU an event"), cpu(2), "us"),
+        Figure::new(name("bare: its own CPU an event"), of(&|round| round.bare.cpu_us_per_event), "us"),
         Figure::new(
             name("bare: broker's CPU an event"),
             of(&|round| round.bare.broker_cpu_us_per_event),

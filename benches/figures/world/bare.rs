@@ -5,6 +5,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
+use nix::unistd::Pid;
 
 use super::process::cpu_time;
 use super::{bounded, queue};
@@ -30,6 +31,8 @@ impl Shape {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bare {
     pub(crate) events_per_second: f64,
+    /// This process's own.
+    pub(crate) cpu_us_per_event: f64,
     pub(crate) broker_cpu_us_per_event: f64,
 }
 
@@ -45,21 +48,24 @@ pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms can be asked for");
         lanes.push((channel, name.clone(), share.to_vec()));
     }
-    let (cpu_before, began) = (cpu_time(broker.pid()), Instant::now());
+    let cpu = || [Pid::this(), broker.pid()].map(cpu_time);
+    let (cpu_before, began) = (cpu(), Instant::now());
     let lanes = lanes.into_iter().map(|(channel, name, share)| {
         tokio::spawn(async move { lane(&channel, &name, share, shape.batch).await })
     });
     for ended in bounded("everything is published", join_all(lanes)).await {
         ended.expect("a lane ends well");
     }
-    let (took, cpu) = (began.elapsed(), cpu_time(broker.pid()) - cpu_before);
+    let (took, cpu_after) = (began.elapsed(), cpu());
     queue::close(connection).await;
     let stored = u64::from(queue::delete(broker, &name).await);
     assert_eq!(stored, messages.len() as u64, "the broker has what it confirmed");
     let events = messages.len() as f64;
+    let cpu_us_per_event = |whose: usize| (cpu_after[whose] - cpu_before[whose]).as_secs_f64() * 1e6 / events;
     Bare {
         events_per_second: events / took.as_secs_f64(),
-        broker_cpu_us_per_event: cpu.as_secs_f64() * 1e6 / events,
+        cpu_us_per_event: cpu_us_per_event(0),
+        broker_cpu_us_per_event: cpu_us_per_event(1),
     }
 }
 
