@@ -86,7 +86,7 @@ fn default_json() -> PathBuf {
     Path::new(SCRATCH).with_file_name("figures.json")
 }
 
-#[tokio::main(worker_threads = 1)]
+#[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The brokers' folders too: their disk is a part of what is measured.
