@@ -266,7 +266,7 @@ impl Shell {
 }
 
 /// Lets what else can go on go first. A step's commits and publishes are on an event's way to those who wait for it; its calls to
-/// the cloud are not, and making one costs as much as all the rest.
+/// the cloud are not, and making one takes the worker longer than an event does.
 async fn after_events() {
     tokio::task::yield_now().await;
 }

@@ -1,6 +1,6 @@
 //! What the broker takes from a publisher that does nothing else: the measure of the relay's throughput.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -48,24 +48,24 @@ pub(crate) async fn publish(broker: &Broker, messages: &[Received], shape: Shape
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms can be asked for");
         lanes.push((channel, name.clone(), share.to_vec()));
     }
-    let cpu = || [Pid::this(), broker.pid()].map(cpu_time);
-    let (cpu_before, began) = (cpu(), Instant::now());
+    let cpu = || (cpu_time(Pid::this()), cpu_time(broker.pid()));
+    let ((own_before, brokers_before), began) = (cpu(), Instant::now());
     let lanes = lanes.into_iter().map(|(channel, name, share)| {
         tokio::spawn(async move { lane(&channel, &name, share, shape.batch).await })
     });
     for ended in bounded("everything is published", join_all(lanes)).await {
         ended.expect("a lane ends well");
     }
-    let (took, cpu_after) = (began.elapsed(), cpu());
+    let (took, (own, brokers)) = (began.elapsed(), cpu());
     queue::close(connection).await;
     let stored = u64::from(queue::delete(broker, &name).await);
     assert_eq!(stored, messages.len() as u64, "the broker has what it confirmed");
     let events = messages.len() as f64;
-    let cpu_us_per_event = |whose: usize| (cpu_after[whose] - cpu_before[whose]).as_secs_f64() * 1e6 / events;
+    let us_per_event = |cpu: Duration| cpu.as_secs_f64() * 1e6 / events;
     Bare {
         events_per_second: events / took.as_secs_f64(),
-        cpu_us_per_event: cpu_us_per_event(0),
-        broker_cpu_us_per_event: cpu_us_per_event(1),
+        cpu_us_per_event: us_per_event(own - own_before),
+        broker_cpu_us_per_event: us_per_event(brokers - brokers_before),
     }
 }
 
