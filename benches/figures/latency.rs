@@ -75,7 +75,7 @@ async fn send(cloud: &Arc<Cloud>, per_second: u32, count: u64) -> HashMap<u64, I
     let mut requests = Vec::new();
     for number in 1..=count {
         sleep_until(began + Duration::from_secs(number) / per_second).await;
-        let event = ONE_KB.events(number, 1);
+        let event: Vec<String> = ONE_KB.events(number, 1).collect();
         let cloud = Arc::clone(cloud);
         requests.push(tokio::spawn(async move {
             let sent = Instant::now();

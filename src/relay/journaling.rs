@@ -38,6 +38,10 @@ pub(super) fn patience(max_in_flight: usize) -> Duration {
     Duration::from_micros((max_in_flight as u64).saturating_mul(40)).min(PATIENCE_MAX)
 }
 
+/// How long it waits while it is less than an answer's worth and a confirm waits for it: the journal has time then. Events
+/// that come faster than this take it along.
+const PATIENCE_FOR_FEW: Duration = Duration::from_millis(5);
+
 /// So many rows are company enough: a commit has become cheap for each of them.
 const COMPANY_ROWS: usize = 768;
 
@@ -126,7 +130,9 @@ pub(super) async fn lane(
     // What waits for company keeps its place: it is asked for before whatever came after it.
     let mut patient: Vec<(Work, WallTime)> = Vec::new();
     let mut waited = pin!(sleep(patience));
+    let mut waits_since = Instant::now();
     let mut rows = 0;
+    let mut confirms_wait = false;
     let mut ended = false;
     while !(ended && asked.is_empty() && patient.is_empty()) {
         let waits = tokio::select! {
@@ -141,11 +147,15 @@ pub(super) async fn lane(
                 Some(Told::NoMoreComes) => !asked.is_empty(),
                 Some(Told::Work(work)) => {
                     if patient.is_empty() {
-                        waited.as_mut().reset(Instant::now() + patience);
+                        waits_since = Instant::now();
                     }
                     let patient_rows = work.patient_rows();
+                    confirms_wait |= matches!(work, Work::Published(_));
                     patient.push((work, WallTime::now()));
                     rows += patient_rows.unwrap_or(0);
+                    let few = confirms_wait && rows < EVENTS_PER_PULL;
+                    let patience = if few { patience.min(PATIENCE_FOR_FEW) } else { patience };
+                    waited.as_mut().reset(waits_since + patience);
                     let enough = rows >= COMPANY_ROWS || asked.len() + patient.len() >= ASKED_MAX;
                     patient_rows.is_some() && !enough
                 }
@@ -158,6 +168,7 @@ pub(super) async fn lane(
         };
         if !waits {
             rows = 0;
+            confirms_wait = false;
             let mut together = journal.together();
             asked.extend(
                 patient
@@ -359,6 +370,31 @@ mod tests {
         assert!(matches!(desk.next().await, Input::PublishRecorded(events) if events == [EventId(2)]));
         desk.send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
         assert!(matches!(desk.end().await[..], [Input::OutcomeRecorded]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_acks_wait_a_shorter_time_as_confirms_wait_for_them() {
+        let acks = |count| Work::Published((1..=count).map(EventId).collect());
+        let full = i64::try_from(EVENTS_PER_PULL).unwrap();
+        let confirmed = || Work::Confirmed(vec![DeliveryId(1)]);
+        for (work, patience) in [
+            (vec![acks(1)], PATIENCE_FOR_FEW),
+            (vec![acks(full - 1)], PATIENCE_FOR_FEW),
+            (vec![acks(full)], PATIENCE_MAX),
+            (vec![acks(full / 2), acks(full / 2)], PATIENCE_MAX),
+            (vec![confirmed()], PATIENCE_MAX),
+            (vec![confirmed(), acks(1)], PATIENCE_FOR_FEW),
+        ] {
+            let mut desk = Desk::new();
+            let began = Instant::now();
+            for one in work {
+                desk.send(one);
+            }
+            desk.next().await;
+            let waited = began.elapsed();
+            assert!(waited >= patience && waited < patience + PATIENCE_FOR_FEW, "{waited:?}");
+            desk.end().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
