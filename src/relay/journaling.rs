@@ -50,6 +50,8 @@ pub(super) enum Told {
     Work(Work),
     /// Nothing is under way that could bring more work: what waits for company waits in vain.
     NoMoreComes,
+    /// How long patient work waits from now on.
+    Patience(Duration),
 }
 
 /// The part of the effects that the journal carries out.
@@ -118,23 +120,59 @@ impl Work {
     }
 }
 
+/// Work that waits for company, in the order in which it came, and what decides for how long.
+struct Waiting {
+    work: Vec<(Work, WallTime)>,
+    rows: usize,
+    a_confirm_waits: bool,
+    since: Instant,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self { work: Vec::new(), rows: 0, a_confirm_waits: false, since: Instant::now() }
+    }
+
+    /// Adds work. Says whether it can wait.
+    fn add(&mut self, work: Work) -> bool {
+        if self.work.is_empty() {
+            self.since = Instant::now();
+        }
+        let patient_rows = work.patient_rows();
+        self.rows += patient_rows.unwrap_or(0);
+        self.a_confirm_waits |= matches!(work, Work::Published(_));
+        self.work.push((work, WallTime::now()));
+        patient_rows.is_some() && self.rows < COMPANY_ROWS
+    }
+
+    /// Until when what is here waits.
+    fn until(&self, patience: Duration) -> Instant {
+        let few = self.a_confirm_waits && self.rows < EVENTS_PER_PULL;
+        self.since + if few { patience.min(PATIENCE_FOR_FEW) } else { patience }
+    }
+
+    /// Ends the wait.
+    fn take(&mut self) -> Vec<(Work, WallTime)> {
+        self.rows = 0;
+        self.a_confirm_waits = false;
+        std::mem::take(&mut self.work)
+    }
+}
+
 /// Runs until the relay ends.
 pub(super) async fn lane(
     journal: Journal,
     window: Window,
-    patience: Duration,
+    mut patience: Duration,
     mut told: mpsc::UnboundedReceiver<Told>,
     inputs: mpsc::UnboundedSender<Arrived>,
 ) -> Result<(), RelayError> {
     let mut asked = FuturesOrdered::new();
     // What waits for company keeps its place: it is asked for before whatever came after it.
-    let mut patient: Vec<(Work, WallTime)> = Vec::new();
+    let mut waiting = Waiting::new();
     let mut waited = pin!(sleep(patience));
-    let mut waits_since = Instant::now();
-    let mut rows = 0;
-    let mut confirms_wait = false;
     let mut ended = false;
-    while !(ended && asked.is_empty() && patient.is_empty()) {
+    while !(ended && asked.is_empty() && waiting.work.is_empty()) {
         let waits = tokio::select! {
             biased;
             Some(answer) = asked.next() => {
@@ -142,39 +180,29 @@ pub(super) async fn lane(
                 super::send(&inputs, answer.map_err(|Closed| RelayError::Journal)?.into());
                 continue;
             }
-            next = told.recv(), if !ended && asked.len() + patient.len() < ASKED_MAX => match next {
+            next = told.recv(), if !ended && asked.len() + waiting.work.len() < ASKED_MAX => match next {
                 // The answers that are still to come bring more; then it is said again.
                 Some(Told::NoMoreComes) => !asked.is_empty(),
+                Some(Told::Patience(changed)) => {
+                    patience = changed;
+                    true
+                }
                 Some(Told::Work(work)) => {
-                    if patient.is_empty() {
-                        waits_since = Instant::now();
-                    }
-                    let patient_rows = work.patient_rows();
-                    confirms_wait |= matches!(work, Work::Published(_));
-                    patient.push((work, WallTime::now()));
-                    rows += patient_rows.unwrap_or(0);
-                    let few = confirms_wait && rows < EVENTS_PER_PULL;
-                    let patience = if few { patience.min(PATIENCE_FOR_FEW) } else { patience };
-                    waited.as_mut().reset(waits_since + patience);
-                    let enough = rows >= COMPANY_ROWS || asked.len() + patient.len() >= ASKED_MAX;
-                    patient_rows.is_some() && !enough
+                    let can_wait = waiting.add(work);
+                    waited.as_mut().reset(waiting.until(patience));
+                    can_wait && asked.len() + waiting.work.len() < ASKED_MAX
                 }
                 None => {
                     ended = true;
                     false
                 }
             },
-            () = &mut waited, if !patient.is_empty() => false,
+            () = &mut waited, if !waiting.work.is_empty() => false,
         };
         if !waits {
-            rows = 0;
-            confirms_wait = false;
             let mut together = journal.together();
-            asked.extend(
-                patient
-                    .drain(..)
-                    .map(|(work, since)| together.add(|journal| ask(journal, window, work, since))),
-            );
+            let work = waiting.take().into_iter();
+            asked.extend(work.map(|(work, since)| together.add(|journal| ask(journal, window, work, since))));
             together.send().await.map_err(|Closed| RelayError::Journal)?;
         }
     }
@@ -370,6 +398,18 @@ mod tests {
         assert!(matches!(desk.next().await, Input::PublishRecorded(events) if events == [EventId(2)]));
         desk.send(Work::LetGo(vec![DeliveryId(2)], LetGo::Lost));
         assert!(matches!(desk.end().await[..], [Input::OutcomeRecorded]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_patience_holds_from_now_on() {
+        let mut desk = Desk::new();
+        let shorter = Duration::from_millis(10);
+        desk.tell(Told::Patience(shorter));
+        let began = Instant::now();
+        desk.send(record(1, EVENTS_PER_PULL));
+        desk.next().await;
+        assert!(began.elapsed() < 2 * shorter, "{:?}", began.elapsed());
+        desk.end().await;
     }
 
     #[tokio::test(start_paused = true)]

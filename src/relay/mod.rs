@@ -187,7 +187,11 @@ impl Shell {
                         draining = true;
                         inputs.push(Input::Drain.into());
                     }
-                    Some(changed) = settings.recv() => inputs.push(Input::Reconfigure(Box::new(changed)).into()),
+                    Some(changed) = settings.recv() => {
+                        // If the lane has ended, the loop meets its error.
+                        let _ = self.commits.send(Told::Patience(journaling::patience(changed.max_in_flight)));
+                        inputs.push(Input::Reconfigure(Box::new(changed)).into());
+                    }
                     Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
                     count = published.recv_many(&mut batches, BATCHES_PER_STEP) => {
                         debug_assert!(count > 0);
