@@ -279,3 +279,20 @@ async fn after_events() {
 fn send(inputs: &mpsc::UnboundedSender<Arrived>, arrived: Arrived) {
     let _ = inputs.send(arrived);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_lets_what_else_can_go_on_go_first() {
+        let (say, mut said) = mpsc::unbounded_channel();
+        let (call, event) = (say.clone(), say);
+        tokio::spawn(async move {
+            after_events().await;
+            call.send("call").unwrap();
+        });
+        tokio::spawn(async move { event.send("event").unwrap() });
+        assert_eq!([said.recv().await, said.recv().await], [Some("event"), Some("call")]);
+    }
+}
