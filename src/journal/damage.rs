@@ -31,8 +31,8 @@ pub(super) fn look_until(
     }
 }
 
-/// Of SQLite's virtual machine and of the look itself, which makes one for each page. A page that comes from a disk takes as long
-/// as a thousand that are in memory.
+/// Of SQLite's virtual machine and of the look itself, which makes one for each page. A page that comes from a disk takes many
+/// times as long as one that is in memory.
 const STEPS_BETWEEN_LOOKS_AT_THE_CLOCK: i32 = 32;
 
 /// SQLite's error of a damaged file.

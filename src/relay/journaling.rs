@@ -153,9 +153,7 @@ impl Waiting {
 
     /// Ends the wait.
     fn take(&mut self) -> Vec<(Work, WallTime)> {
-        self.rows = 0;
-        self.a_confirm_waits = false;
-        std::mem::take(&mut self.work)
+        std::mem::replace(self, Self::new()).work
     }
 }
 
