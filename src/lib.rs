@@ -20,7 +20,13 @@
 //! - [`app`]: builds the parts, owns the tasks, looks after them once a second, turns signals into a drain or a reload.
 //! - [`cli`]: the commands.
 //!
-//! Imports flow one way, from the bottom of this list of rooms to the top: `tests/it/house.rs` holds the arrows.
+//! Imports flow one way, from the bottom of this list of rooms to the top: `tests/local/house.rs` holds the arrows.
+
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
+// The program has it, in src/main.rs.
+#[cfg(feature = "jemalloc")]
+use tikv_jemallocator as _;
 
 pub mod app;
 pub mod cli;

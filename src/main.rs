@@ -7,6 +7,7 @@ use clap::Parser;
 use vodrelay::cli::Cli;
 use vodrelay::cli::exit::{Exit, Failure, exit_on_panic};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

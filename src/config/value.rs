@@ -302,15 +302,14 @@ impl Value<'_> {
     pub(super) fn log_level(&self) -> Parsed<String> {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let text = self.name()?;
-        // Commas inside a span's fields do not part directives; whoever writes those is left to the filter's own parser.
-        for directive in text.split(',').map(str::trim).filter(|_| !text.contains('[')) {
+        for directive in text.split(',').map(str::trim) {
             let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
             if !LEVELS.contains(&level) {
                 let message = format!("has the unknown level {:?}", told(level));
                 return Err(unknown(&message, level, &LEVELS, |level| format!("{level:?}")));
             }
         }
-        match text.parse::<tracing_subscriber::filter::EnvFilter>() {
+        match text.parse::<tracing_subscriber::filter::Targets>() {
             Ok(_) => Ok(text),
             Err(error) => Err(format!(
                 "is not a filter ({}); write it like \"info\" or \"info,vodrelay::vod=debug\"",

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -69,7 +69,7 @@ const NOISE: [&str; 7] =
 const SILENT: &str = "lapin=off";
 
 static HANDLE: OnceLock<Handle> = OnceLock::new();
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts the log of this process. A process has one: later calls return the first one's handle and change nothing.
 ///
@@ -167,12 +167,12 @@ fn layer(format: Format, colours: bool) -> io::Result<Box<dyn Layer<Registry> + 
 }
 
 /// The operator's directives over our own for [`NOISE`] and [`SILENT`]. The operator's win when they name the same library.
-fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+fn filter(level: &str) -> Result<Targets, ParseError> {
     let everything = level.split(',').map(str::trim).rfind(|directive| !directive.contains(['=', '[']));
     // Not louder than the program itself.
     let noise = everything.filter(|directive| ["off", "error"].contains(directive)).unwrap_or("warn");
     let ours = NOISE.map(|library| format!("{library}={noise}")).join(",");
-    EnvFilter::builder().parse(format!("{SILENT},{ours},{level}"))
+    format!("{SILENT},{ours},{level}").parse()
 }
 
 /// RFC 3339 in UTC with milliseconds, for machines.

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -18,6 +18,10 @@ use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use super::tls::Socket;
 
 /// Shut while somebody holds it.
 #[derive(Clone, Debug, Default)]
@@ -70,21 +74,20 @@ impl Reactor for Gated {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        let connecting = self.tokio.tcp_connect_addr(address);
         let gate = self.gate.clone();
-        async move { Ok(GatedStream { tcp: connecting.await?, gate }) }
+        async move { Ok(GatedStream::new(Box::new(TcpStream::connect(address).await?), gate)) }
     }
 }
 
-/// A TCP connection with a gate.
+/// A connection to the broker with a gate.
 pub(super) struct GatedStream {
-    tcp: <Tokio as Reactor>::TcpStream,
+    socket: Compat<Box<dyn Socket>>,
     gate: Gate,
 }
 
-impl AsFd for GatedStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tcp.get_ref().as_fd()
+impl GatedStream {
+    pub(super) fn new(socket: Box<dyn Socket>, gate: Gate) -> Self {
+        Self { socket: socket.compat(), gate }
     }
 }
 
@@ -94,7 +97,7 @@ impl AsyncRead for GatedStream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
     }
 
     fn poll_read_vectored(
@@ -102,13 +105,13 @@ impl AsyncRead for GatedStream {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_read_vectored(cx, buffers)
+        Pin::new(&mut self.socket).poll_read_vectored(cx, buffers)
     }
 }
 
 impl AsyncWrite for GatedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buffer)
+        Pin::new(&mut self.socket).poll_write(cx, buffer)
     }
 
     fn poll_write_vectored(
@@ -116,17 +119,17 @@ impl AsyncWrite for GatedStream {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, buffers)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, buffers)
     }
 
     /// lapin flushes before it collects what there is to write, and this is where its thread waits.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.gate.pass();
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_close(cx)
+        Pin::new(&mut self.socket).poll_close(cx)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection to RabbitMQ, from the host name to channels that are ready to publish.
 
 use std::fmt;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,11 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use tokio::net::TcpStream;
 
 use super::amqp::{Address, Options};
-use super::gate::{self, Gate};
-use super::tls::{self, TlsError};
+use super::gate::{self, Gate, GatedStream};
+use super::tls::{self, Socket, TlsError};
 use super::topology::{self, TopologyError};
 use crate::reason::Reason;
 
@@ -70,9 +71,9 @@ impl LinkError {
 ///
 /// `Connection::close` waits behind every frame that is queued, and for ever while the broker blocks or is frozen; the
 /// frames would still be published whenever it comes back. A shutdown of the socket drops them and ends lapin's thread.
-struct Socket(TcpStream);
+struct Cut(std::net::TcpStream);
 
-impl Drop for Socket {
+impl Drop for Cut {
     fn drop(&mut self) {
         // It fails when the peer was faster, and then there is nothing left to cut.
         let _ = self.0.shutdown(Shutdown::Both);
@@ -86,7 +87,7 @@ pub(super) struct Link {
     pub(super) events: Pin<Box<dyn Stream<Item = lapin::Event> + Send>>,
     /// Holds back what lapin would write.
     pub(super) gate: Gate,
-    _socket: Socket,
+    _cut: Cut,
 }
 
 impl fmt::Debug for Link {
@@ -139,19 +140,18 @@ pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link,
     let candidates = tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(no_host)?;
     let candidates: Vec<SocketAddr> = candidates.collect();
     let unreachable = |source| LinkError::Unreachable { address: address.to_string(), source };
-    let mut stream = AsyncTcpStream::connect(&runtime, candidates).await.map_err(unreachable)?;
-    let AsyncTcpStream::Plain(tcp) = &stream else {
-        unreachable!("a fresh TCP connection carries no TLS yet");
-    };
-    let socket = Socket(tcp.as_fd().try_clone_to_owned().map_err(unreachable)?.into());
-    if address.tls {
+    let tcp = TcpStream::connect(&candidates[..]).await.map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    let cut = Cut(tcp.as_fd().try_clone_to_owned().map_err(unreachable)?.into());
+    let socket: Box<dyn Socket> = if address.tls {
         let setup = |source| LinkError::TlsSetup { address: address.to_string(), source: Box::new(source) };
-        let connector = tls::connector(&options.tls).await.map_err(setup)?;
-        stream = stream
-            .into_rustls(&connector, &address.host)
-            .await
-            .map_err(|error| no_tls(address.to_string(), &error.to_string()))?;
-    }
+        let config = tls::client_config(&options.tls).await.map_err(setup)?;
+        let handshake = tls::handshake(tcp, &address.host, config).await;
+        handshake.map_err(|error| no_tls(address.to_string(), &error.to_string()))?
+    } else {
+        Box::new(tcp)
+    };
+    let stream = AsyncTcpStream::Plain(GatedStream::new(socket, gate.clone()));
 
     // lapin asks for its stream from a thread of its own; it gets the one that is connected already, once.
     let ready = Mutex::new(Some(stream));
@@ -164,7 +164,7 @@ pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link,
         .await
         .map_err(|error| lost(address, &error))?;
     let events = Box::pin(connection.events_listener());
-    Ok(Link { address: address.clone(), connection: Arc::new(connection), events, gate, _socket: socket })
+    Ok(Link { address: address.clone(), connection: Arc::new(connection), events, gate, _cut: cut })
 }
 
 fn uri(address: &Address, options: &Options) -> AMQPUri {

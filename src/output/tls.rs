@@ -1,10 +1,21 @@
 //! Whom to trust, and who we are, when the URL is `amqps://`.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// What AMQP is spoken over: a TCP connection, with or without TLS.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// Files in PEM that TLS needs beyond what the host offers. They are read at every connect, so that renewed ones take effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,13 +32,13 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
     #[error("cannot read the {what} {path}: {source}; check the path and its permissions", path = path.display())]
-    Unreadable { what: &'static str, path: PathBuf, source: std::io::Error },
+    Unreadable { what: &'static str, path: PathBuf, source: io::Error },
     #[error("the {what} {path} holds no PEM {expected}; it must contain \"-----BEGIN {begin}-----\"", path = path.display())]
     NotPem { what: &'static str, path: PathBuf, expected: &'static str, begin: &'static str },
     #[error("a client certificate needs its key and a key its certificate; name both files or neither")]
     HalfAnIdentity,
     #[error("cannot set up TLS: {0}; check that the client key belongs to the certificate, and the CA file")]
-    Setup(std::io::Error),
+    Setup(rustls::Error),
 }
 
 async fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -48,16 +59,20 @@ async fn certificates(what: &'static str, path: &Path) -> Result<Vec<Certificate
     }
 }
 
-pub(super) async fn connector(files: &TlsFiles) -> Result<RustlsConnector, TlsError> {
-    let config = match &files.ca_file {
+/// Reads the files. Their errors are the configuration's; those of [`handshake`] are the network's.
+pub(super) async fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder();
+    let builder = match &files.ca_file {
         // Only these: who names a private authority does not want every public one to vouch for the broker too.
         Some(path) => {
-            RustlsConnectorConfig::default().with_parsable_certificates(certificates("CA file", path).await?)
+            let mut authorities = RootCertStore::empty();
+            authorities.add_parsable_certificates(certificates("CA file", path).await?);
+            builder.with_root_certificates(authorities)
         }
-        None => RustlsConnectorConfig::new_with_platform_verifier(),
+        None => builder.with_platform_verifier().map_err(TlsError::Setup)?,
     };
     match (&files.certificate_file, &files.key_file) {
-        (None, None) => config.connector_with_no_client_auth().map_err(TlsError::Setup),
+        (None, None) => Ok(builder.with_no_client_auth()),
         (Some(certificate_file), Some(key_file)) => {
             let chain = certificates("client certificate", certificate_file).await?;
             let pem = read("client key", key_file).await?;
@@ -67,8 +82,18 @@ pub(super) async fn connector(files: &TlsFiles) -> Result<RustlsConnector, TlsEr
                 expected: "private key",
                 begin: "PRIVATE KEY",
             })?;
-            config.connector_with_single_cert(chain, key).map_err(TlsError::Setup)
+            builder.with_client_auth_cert(chain, key).map_err(TlsError::Setup)
         }
         _ => Err(TlsError::HalfAnIdentity),
     }
+}
+
+/// Begins TLS on a fresh connection to this host.
+pub(super) async fn handshake(
+    tcp: TcpStream,
+    host: &str,
+    config: ClientConfig,
+) -> io::Result<Box<dyn Socket>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?))
 }
