@@ -1,7 +1,7 @@
 //! Measures the relay as it is shipped, against a cloud that is emulated and a RabbitMQ that is not.
 //!
-//! `cargo bench --bench figures` measures everything and ends with an error when a goal is missed; `-- --short` only sees
-//! that every measurement works. What the figures mean is in `benches/README.md`.
+//! `cargo bench --profile dist --features jemalloc --bench figures` measures everything and ends with an error when a goal is
+//! missed; `-- --short` only sees that every measurement works. What the figures mean is in `benches/README.md`.
 //!
 //! A scenario is a module with a function that returns figures, and a line in [`SCENARIOS`].
 
@@ -89,6 +89,12 @@ fn default_json() -> PathBuf {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if !arguments.short && !is_shipped() {
+        eprintln!(
+            "error: this is not the program as it is shipped; run `cargo bench --profile dist --features jemalloc --bench figures`"
+        );
+        return ExitCode::FAILURE;
+    }
     // The brokers' folders too: their disk is a part of what is measured.
     tempfile::env::override_temp_dir(Path::new(SCRATCH)).expect("nobody has chosen another folder yet");
     // The HTTP client's TLS part wants a provider even where no TLS is spoken.
@@ -103,6 +109,12 @@ async fn main() -> ExitCode {
         // What was begun is cleared away on the way out.
         () = interrupted() => ExitCode::FAILURE,
     }
+}
+
+/// Whether the program under test was built as the package builds it.
+fn is_shipped() -> bool {
+    let folder = Path::new(env!("CARGO_BIN_EXE_vodrelay")).parent().and_then(Path::file_name);
+    cfg!(feature = "jemalloc") && folder.is_some_and(|profile| profile == "dist")
 }
 
 async fn measure(arguments: &Arguments) -> Report {

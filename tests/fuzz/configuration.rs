@@ -572,15 +572,18 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
     (lines.join("\n"), env)
 }
 
-proptest! {
-    #![proptest_config(cases(300))]
-
-    #[test]
-    fn what_is_written_down_is_what_is_loaded(config in config()) {
-        let (text, env) = rendered(&config);
-        let loaded = File::new().load(text.as_bytes(), &env);
-        prop_assert_eq!(loaded, Ok(config), "{}", text);
-    }
+#[test]
+fn what_is_written_down_is_what_is_loaded() {
+    let run = || {
+        proptest!(cases(300), |(config in config())| {
+            let (text, env) = rendered(&config);
+            let loaded = File::new().load(text.as_bytes(), &env);
+            prop_assert_eq!(loaded, Ok(config), "{}", text);
+        });
+    };
+    // Without optimisation, the strategy for a whole configuration needs more stack than the thread of a test has.
+    let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(run);
+    thread.unwrap().join().unwrap();
 }
 
 proptest! {

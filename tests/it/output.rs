@@ -491,9 +491,9 @@ async fn a_frozen_broker_is_given_up_in_time_and_taken_up_again() {
     let running = Running::up(&options).await;
     assert_eq!(running.publish(&message("T")).await, PublishOutcome::Acked);
 
-    // A connection that an operator closes comes back at once.
-    broker.ctl(&["close_all_connections", "maintenance"]).await;
-    running.becomes_down("maintenance").await;
+    // A connection that an operator closes comes back at once, perhaps before rabbitmqctl ends: so both are watched together.
+    let close = broker.ctl(&["close_all_connections", "maintenance"]);
+    tokio::join!(running.becomes_down("maintenance"), close);
     running.becomes_up().await;
     assert_eq!(running.publish(&message("T")).await, PublishOutcome::Acked);
 

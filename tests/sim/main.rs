@@ -6,21 +6,25 @@ use simulation::campaign;
 use simulation::plan::{Fault, Plan, Theme};
 use simulation::sabotage::Sabotage;
 
-/// Run by every `cargo test`; the example `simulate` runs as many as one likes.
+/// Run by every `cargo test` unless `SIM_SEEDS` says another number; the example `simulate` runs as many as one likes.
 const SEEDS: u64 = 20_000;
+
+/// With fewer seeds than this, some kind of fault may never have struck.
+const SEEDS_FOR_EVERY_FAULT: u64 = 5_000;
 
 /// Every deliberate bug must be seen within so many seeds.
 const SEEDS_FOR_A_BUG: u64 = 2_000;
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    let (figures, failed) = campaign::seeds(0..SEEDS, None, 1, |_| {});
+    let seeds = std::env::var("SIM_SEEDS").map_or(SEEDS, |text| text.parse().expect("SIM_SEEDS is a number"));
+    let (figures, failed) = campaign::seeds(0..seeds, None, 1, |_| {});
     println!("{}", figures.table());
     if let Some((seed, violation)) = failed.first() {
         panic!("seed {seed}: {violation}\nreplay: {}", campaign::replay(*seed));
     }
     let never: Vec<_> = Fault::ALL.iter().zip(&figures.faults).filter(|(_, struck)| **struck == 0).collect();
-    assert!(never.is_empty(), "faults that never struck: {never:?}");
+    assert!(never.is_empty() || seeds < SEEDS_FOR_EVERY_FAULT, "faults that never struck: {never:?}");
     assert!(figures.repeats > 0 && figures.crashes > 0);
 }
 

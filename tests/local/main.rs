@@ -1,0 +1,13 @@
+//! Parts of the program that need no broker: rules of the tree, the configuration, the emulator, the client, the journal, and
+//! the program as a process.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod config;
+mod dependencies;
+mod documents;
+mod emulator;
+mod house;
+mod journal;
+mod process;
+mod vod;
