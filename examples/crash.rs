@@ -68,14 +68,15 @@ async fn main() {
 
 /// Builds the program in the profile of this one, which does not bring it up to date by itself.
 fn build() -> PathBuf {
+    let example = std::env::current_exe().expect("a program knows where it is");
+    let folder = example.ancestors().nth(2).expect("an example lies two folders below its profile's");
+    let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile's name is text");
+    // The folder of the profile `dev` is the one that is called otherwise.
+    let profile = if profile == "debug" { "dev" } else { profile };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--bin", "vodrelay"]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["build", "--locked", "--bin", "vodrelay", "--profile", profile]);
     assert!(command.status().expect("cargo can be run").success(), "the program cannot be built");
-    let example = std::env::current_exe().expect("a program knows where it is");
-    let profile = example.ancestors().nth(2).expect("an example lies two folders below its profile's");
-    profile.join("vodrelay")
+    folder.join("vodrelay")
 }
