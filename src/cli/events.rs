@@ -1,16 +1,17 @@
 //! `events list` and `events show`: what the journal knows, whether or not a relay is running.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::exit::{Exit, Failure};
-use super::release;
+use super::screen::{self, Screen, printable};
+pub use super::table::Column;
+use super::table::{self, Table};
+use super::{release, when};
 use crate::clock::WallTime;
 use crate::config::{Config, environment};
 use crate::event::SubAppId;
@@ -37,13 +38,16 @@ pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Fail
     let mut out = io::stdout().lock();
     match command {
         Command::List(args) => {
-            let listed = list(&path, args, &mut out)?;
+            let listed = list(&path, args, Screen::of_stdout(), &mut out)?;
+            // There is nobody left to tell when standard error is gone.
             if listed.more && !args.json {
-                // There is nobody left to tell when standard error is gone.
                 let _ = writeln!(io::stderr(), "there are more; --limit shows more of them");
             }
+            if listed.events == 0 {
+                let _ = writeln!(io::stderr(), "no event matches");
+            }
         }
-        Command::Show(args) => show(&path, args, &mut out)?,
+        Command::Show(args) => show(&path, args, Screen::of_stdout(), &mut out)?,
         Command::Release(args) => {
             drop(out);
             return release::run(args, &path);
@@ -73,12 +77,21 @@ pub struct ListArgs {
     /// Only events that may be in the queue more than once
     #[arg(long)]
     pub maybe_duplicate: bool,
-    /// Only events received since then: a time (2026-01-31T08:00:00Z) or an age (90s, 2h, 3d)
-    #[arg(long, value_name = "TIME|AGE", value_parser = since)]
+    /// Only events received then or later: 2026-01-31, "2026-01-31 08:00", 08:00, today, yesterday, 2h ago
+    #[arg(long, value_name = "TIME", value_parser = when::time, allow_hyphen_values = true)]
     pub since: Option<WallTime>,
+    /// Only events received then or earlier
+    #[arg(long, value_name = "TIME", value_parser = when::time, allow_hyphen_values = true)]
+    pub until: Option<WallTime>,
     /// At most this many events, the newest ones
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub limit: u64,
+    /// Print all columns, and whole cells, however wide that is
+    #[arg(long, conflicts_with = "json")]
+    pub wide: bool,
+    /// Print these columns
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', conflicts_with = "json")]
+    pub columns: Vec<Column>,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -90,7 +103,7 @@ pub struct ShowArgs {
     /// The event's number, its message id, or the beginning of that
     #[arg(value_name = "ID|MESSAGE_ID")]
     pub id: String,
-    /// Print one JSON object, with the body as the cloud sent it
+    /// Print one JSON object, with each token of the body as the cloud sent it
     #[arg(long)]
     pub json: bool,
 }
@@ -130,7 +143,12 @@ pub struct Listed {
 /// # Errors
 ///
 /// [`EventsError`].
-pub fn list(journal_path: &Path, args: &ListArgs, out: &mut impl Write) -> Result<Listed, EventsError> {
+pub fn list(
+    journal_path: &Path,
+    args: &ListArgs,
+    screen: Screen,
+    out: &mut impl Write,
+) -> Result<Listed, EventsError> {
     let reader = Reader::open(journal_path)?;
     let filter = Filter {
         state: args.state,
@@ -140,9 +158,16 @@ pub fn list(journal_path: &Path, args: &ListArgs, out: &mut impl Write) -> Resul
         task_id: args.task_id.clone(),
         maybe_duplicate: args.maybe_duplicate,
         since: args.since,
+        until: args.until,
     };
     let mut listed = Listed { events: 0, more: false };
-    let mut columns = Columns::default();
+    let columns = match (args.columns.as_slice(), args.state) {
+        ([], _) if args.wide => table::ALL,
+        ([], Some(State::Parked)) => table::PARKED,
+        ([], _) => table::USUAL,
+        (named, _) => named,
+    };
+    let mut table = Table::new(columns, if args.wide { Screen::default() } else { screen });
     let mut before = None;
     loop {
         let left = args.limit - listed.events;
@@ -156,7 +181,7 @@ pub fn list(journal_path: &Path, args: &ListArgs, out: &mut impl Write) -> Resul
                 write_json(out, event)?;
             }
         } else {
-            columns.write(out, &page)?;
+            table.write(out, &page)?;
         }
         listed.events += page.len() as u64;
         before = page.last().map(EventRow::cursor);
@@ -172,12 +197,17 @@ pub fn list(journal_path: &Path, args: &ListArgs, out: &mut impl Write) -> Resul
 /// # Errors
 ///
 /// [`EventsError`].
-pub fn show(journal_path: &Path, args: &ShowArgs, out: &mut impl Write) -> Result<(), EventsError> {
+pub fn show(
+    journal_path: &Path,
+    args: &ShowArgs,
+    screen: Screen,
+    out: &mut impl Write,
+) -> Result<(), EventsError> {
     let shown = Reader::open(journal_path)?.show(&args.id)?;
     if args.json {
         show_json(&shown, out)?
     } else {
-        show_people(&shown, out)?
+        out.write_all(screen.wrapped_lines(&show_people(&shown), 4).as_bytes())?
     }
     Ok(out.flush()?)
 }
@@ -201,11 +231,11 @@ fn show_json(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
+    writeln!(out, "{}", screen::printable_json(&serde_json::to_string(value)?))
 }
 
-fn show_people(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
+/// The event in lines, each of them printable.
+fn show_people(shown: &Shown) -> String {
     let event = &shown.event;
     let text = |value: &Option<String>| value.as_deref().map_or_else(|| "-".into(), printable);
     let time = |value: Option<WallTime>| value.map_or_else(|| "-".into(), |t| t.to_string());
@@ -232,80 +262,22 @@ fn show_people(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
         ("published", time(event.published_at)),
         ("confirmed", time(event.confirmed_at)),
     ];
-    for (name, value) in facts {
-        writeln!(out, "{name:<17}{value}")?;
-    }
-    writeln!(out, "\ndeliveries")?;
-    for delivery in &shown.deliveries {
-        writeln!(
-            out,
-            "  {}  until {}  {:<9}  {}  request {}",
+    let mut lines: Vec<String> = facts.map(|(name, value)| format!("{name:<17}{value}")).into();
+    lines.extend([String::new(), "deliveries".to_owned()]);
+    lines.extend(shown.deliveries.iter().map(|delivery| {
+        format!(
+            "  {}  until {}  {}\n    handle {}\n    request {}",
             delivery.pulled_at,
             delivery.lease_until,
             delivery.outcome,
             text(&delivery.handle),
             printable(&delivery.request_id),
-        )?;
-    }
-    writeln!(out, "\nbody\n{}", printable_lines(&indented(&String::from_utf8_lossy(&shown.body))))
-}
-
-/// The table of `events list`. Later pages keep at least the widths of the first.
-#[derive(Default)]
-struct Columns {
-    widths: [usize; 9],
-    begun: bool,
-}
-
-impl Columns {
-    const TITLES: [&str; 9] =
-        ["ID", "STATE", "TYPE", "SUB-APP", "FILE", "TASK", "ATTEMPTS", "RECEIVED", "MESSAGE ID"];
-
-    fn write(&mut self, out: &mut impl Write, page: &[EventRow]) -> io::Result<()> {
-        let mut lines = Vec::with_capacity(page.len() + 1);
-        if !self.begun && !page.is_empty() {
-            lines.push((Self::TITLES.map(str::to_owned), String::new()));
-            self.begun = true;
-        }
-        lines.extend(page.iter().map(|event| {
-            let text = |value: &Option<String>| value.as_deref().map_or_else(|| "-".into(), printable);
-            let mut notes = String::new();
-            if event.maybe_duplicate {
-                notes += "  (maybe duplicate)";
-            }
-            if let Some(reason) = &event.reason {
-                notes += "  ";
-                notes += &printable(reason);
-            }
-            let cells = [
-                event.id.to_string(),
-                event.state.to_string(),
-                text(&event.event_type),
-                event.sub_app_id.to_string(),
-                text(&event.file_id),
-                text(&event.task_id),
-                event.attempts.to_string(),
-                event.received_at.to_string(),
-                event.message_id.clone(),
-            ];
-            (cells, notes)
-        }));
-        for (cells, _) in &lines {
-            for (width, cell) in self.widths.iter_mut().zip(cells) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        for (cells, notes) in &lines {
-            let mut line = String::new();
-            for (width, cell) in self.widths.iter().zip(cells) {
-                // Writing to a string cannot fail.
-                let _ = write!(line, "{cell:<width$}  ");
-            }
-            line.truncate(line.trim_end().len());
-            writeln!(out, "{line}{notes}")?;
-        }
-        Ok(())
-    }
+        )
+    }));
+    lines.extend([String::new(), "body".to_owned()]);
+    lines.extend(indented(&String::from_utf8_lossy(&shown.body)).split('\n').map(printable));
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// JSON with line breaks and indents, and every token as it was.
@@ -358,30 +330,8 @@ fn indented(json: &str) -> String {
     out
 }
 
-/// Text that came from outside, without anything that a terminal would obey.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() })
-        .collect()
-}
-
-fn printable_lines(text: &str) -> String {
-    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
-}
-
 fn states() -> impl TypedValueParser<Value = State> {
     PossibleValuesParser::new(State::ALL.map(State::name)).try_map(|name| name.parse::<State>())
-}
-
-fn since(text: &str) -> Result<WallTime, String> {
-    if let Ok(age) = text.parse::<humantime::Duration>() {
-        let age = i64::try_from(Duration::from(age).as_millis()).unwrap_or(i64::MAX);
-        return Ok(WallTime(WallTime::now().0.saturating_sub(age)));
-    }
-    text.parse::<jiff::Timestamp>().map(|time| WallTime(time.as_millisecond())).map_err(|_| {
-        "neither a time with its zone, such as 2026-01-31T08:00:00Z, nor an age with its unit, such as 2h"
-            .to_owned()
-    })
 }
 
 #[cfg(test)]
@@ -395,23 +345,6 @@ mod tests {
         assert_eq!(indented(raw), expected);
         for odd in ["null", "]", "{", "\"\\", "", "[[[["] {
             indented(odd);
-        }
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\u{9b}\nc é"), "a\\u{1b}[31mb\\u{9b}\\u{a}c é");
-        assert_eq!(printable_lines("a\nb\u{7f}"), "a\nb\\u{7f}");
-    }
-
-    #[test]
-    fn since_takes_a_time_or_an_age() {
-        assert_eq!(since("2019-02-25T16:44:25.007Z"), Ok(WallTime(1_551_113_065_007)));
-        assert_eq!(since("2019-02-26T00:44:25+08:00"), Ok(WallTime(1_551_113_065_000)));
-        let ago = WallTime::now().0 - since("2h").unwrap().0;
-        assert!((7_199_000..7_201_000).contains(&ago), "{ago}");
-        for wrong in ["", "yesterday", "17", "2019-02-25", "2019-02-25T16:44:25"] {
-            assert!(since(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -9,8 +9,11 @@ pub mod exit;
 mod man;
 mod release;
 mod run;
+pub mod screen;
 mod status;
+mod table;
 pub mod trigger;
+mod when;
 
 use std::path::PathBuf;
 

@@ -137,6 +137,8 @@ pub struct Filter {
     pub maybe_duplicate: bool,
     /// Received at or after this time.
     pub since: Option<WallTime>,
+    /// Received at or before this time.
+    pub until: Option<WallTime>,
 }
 
 /// Where the next page begins: after this event.
@@ -275,6 +277,7 @@ impl Reader {
         let state = filter.state.map(State::name);
         let sub_app = filter.sub_app.map(|s| s.0.cast_signed());
         let since = filter.since.map(|t| t.0);
+        let until = filter.until.map(|t| t.0);
         let (received_at, id) = before.map_or((0, 0), |c| (c.received_at.0, c.id));
         let from = match filter.state {
             Some(State::Received | State::Published | State::Parked) => {
@@ -310,6 +313,10 @@ impl Reader {
         if let Some(wanted) = &since {
             sql += " AND e.received_at >= :since";
             values.push((":since", wanted));
+        }
+        if let Some(wanted) = &until {
+            sql += " AND e.received_at <= :until";
+            values.push((":until", wanted));
         }
         if before.is_some() {
             sql += " AND (e.received_at, e.id) < (:received_at, :id)";
@@ -455,7 +462,7 @@ impl Prefix {
             None => (text, (text.len() == 32).then_some(1)),
         };
         let digits = digits.to_ascii_lowercase();
-        if digits.is_empty() || digits.len() > 32 || (occurrence.is_some() && digits.len() != 32) {
+        if digits.is_empty() || digits.len() > 32 {
             return None;
         }
         // Hex digits only; `from_str_radix` alone would take a sign.
@@ -536,11 +543,12 @@ mod tests {
         let digits = "ab".repeat(16);
         assert_eq!(Prefix::parse(&digits).unwrap().occurrence, Some(1));
         assert_eq!(Prefix::parse(&format!("{digits}-3")).unwrap().occurrence, Some(3));
+        assert_eq!(Prefix::parse("abababab-3").unwrap().occurrence, Some(3), "as `events list` shows it");
     }
 
     #[test]
     fn what_cannot_begin_a_message_id_is_refused() {
-        for text in ["", "xyz", "+f", "ab-2", "ab-", "-2", &"a".repeat(33)] {
+        for text in ["", "xyz", "+f", "ab-", "-2", "ab-x", &"a".repeat(33)] {
             assert_eq!(Prefix::parse(text), None, "{text}");
         }
     }

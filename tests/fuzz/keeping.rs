@@ -73,7 +73,7 @@ fn mutated_events_are_kept_byte_for_byte_and_can_be_shown() {
         for json in [false, true] {
             let mut shown = Vec::new();
             let args = ShowArgs { id: event.event.0.to_string(), json };
-            events::show(&options.path, &args, &mut shown).unwrap();
+            events::show(&options.path, &args, vodrelay::cli::screen::Screen::default(), &mut shown).unwrap();
             assert!(!json || serde_json::from_slice::<Shown<'_>>(&shown).is_ok(), "{}", shown.escape_ascii());
         }
     }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::screen::{Screen, printable};
 use crate::reason::Reason;
 
 /// How bad a finding is.
@@ -54,7 +55,7 @@ pub(super) struct Line {
 impl Line {
     fn new(status: Status, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
         // What others said may hold what a terminal would obey.
-        let text = text.into().replace(char::is_control, " ");
+        let text = printable(&text.into().replace(char::is_control, " "));
         Self { status, part, text, code: None, place: None, exit }
     }
 
@@ -94,6 +95,7 @@ impl Line {
 pub(super) struct Report {
     json: bool,
     colour: bool,
+    screen: Screen,
     exit: Exit,
 }
 
@@ -101,7 +103,8 @@ impl Report {
     pub(super) fn new(json: bool) -> Self {
         // An empty NO_COLOR counts as unset (no-color.org).
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { json, colour: io::stdout().is_terminal() && !unwanted, exit: Exit::Done }
+        let colour = io::stdout().is_terminal() && !unwanted;
+        Self { json, colour, screen: Screen::of_stdout(), exit: Exit::Done }
     }
 
     /// Prints one line.
@@ -111,7 +114,7 @@ impl Report {
         let text = if self.json {
             serde_json::to_string(line).expect("words and strings are always JSON")
         } else {
-            shown(line, self.colour)
+            shown(line, self.colour, self.screen)
         };
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::stdout)
     }
@@ -127,14 +130,18 @@ fn worse(so_far: Exit, exit: Exit) -> Exit {
     if so_far == Exit::Configuration || exit == Exit::Done { so_far } else { exit }
 }
 
-fn shown(line: &Line, colour: bool) -> String {
+fn shown(line: &Line, colour: bool, screen: Screen) -> String {
+    /// Where the text begins, and goes on in a line that is too long for the screen.
+    const INDENT: usize = 19;
     let Line { status, part, text, code, .. } = line;
     let word = status.word();
     let code = code.map_or(String::new(), |code| format!(" [{code}]"));
+    let plain = screen.wrapped_lines(&format!("{word:<4}  {part:<11}  {text}{code}"), INDENT);
     if colour {
-        format!("\x1b[{}m{word:<4}\x1b[0m  {part:<11}  {text}{code}", status.colour())
+        let rest = plain.strip_prefix(word).unwrap_or(&plain);
+        format!("\x1b[{}m{word}\x1b[0m{rest}", status.colour())
     } else {
-        format!("{word:<4}  {part:<11}  {text}{code}")
+        plain
     }
 }
 
@@ -157,9 +164,15 @@ mod tests {
     #[test]
     fn lines_are_aligned_and_obeyed_by_no_terminal() {
         let line = Line::warn("clock", "behind\x1b[2J\nby far");
-        assert_eq!(shown(&line, false), "warn  clock        behind [2J by far");
-        assert_eq!(shown(&line, true), "\x1b[33mwarn\x1b[0m  clock        behind [2J by far");
-        assert_eq!(shown(&Line::ok("credentials", "x"), false), "ok    credentials  x");
+        let screen = Screen::default();
+        assert_eq!(shown(&line, false, screen), "warn  clock        behind [2J by far");
+        assert_eq!(shown(&line, true, screen), "\x1b[33mwarn\x1b[0m  clock        behind [2J by far");
+        assert_eq!(shown(&Line::ok("credentials", "x"), false, screen), "ok    credentials  x");
+        let narrow = Screen { width: Some(40), height: None };
+        assert_eq!(
+            shown(&Line::ok("credentials", "one two three four five"), true, narrow),
+            "\x1b[32mok\x1b[0m    credentials  one two three four\n                   five"
+        );
     }
 
     #[test]

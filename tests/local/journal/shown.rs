@@ -1,6 +1,10 @@
 //! The commands that show the journal: `events list` and `events show`.
 
+use vodrelay::cli::screen::Screen;
+
 use super::*;
+
+const SCREEN: Screen = Screen { width: Some(80), height: Some(24) };
 
 fn list_args() -> ListArgs {
     ListArgs {
@@ -11,14 +15,17 @@ fn list_args() -> ListArgs {
         task_id: None,
         maybe_duplicate: false,
         since: None,
+        until: None,
         limit: 50,
+        wide: false,
+        columns: Vec::new(),
         json: true,
     }
 }
 
 fn listed(path: &Path, args: &ListArgs) -> (String, events::Listed) {
     let mut out = Vec::new();
-    let listed = events::list(path, args, &mut out).unwrap();
+    let listed = events::list(path, args, SCREEN, &mut out).unwrap();
     (String::from_utf8(out).unwrap(), listed)
 }
 
@@ -51,6 +58,7 @@ async fn listing_filters_and_pages_while_the_relay_runs_and_when_it_does_not() {
             (ListArgs { event_type: text("PullComplete"), limit: 2, ..list_args() }, vec![4, 3]),
             (ListArgs { event_type: text("NewFileUpload"), ..list_args() }, vec![]),
             (ListArgs { sub_app: Some(7), since: Some(wall(5_000)), ..list_args() }, vec![4]),
+            (ListArgs { until: Some(wall(5_000)), ..list_args() }, vec![3, 2, 1]),
             (ListArgs { sub_app: Some(0), ..list_args() }, vec![]),
             (ListArgs { maybe_duplicate: true, ..list_args() }, vec![3]),
             (ListArgs { limit: 0, ..list_args() }, vec![]),
@@ -92,27 +100,31 @@ async fn listing_goes_over_many_pages_without_a_gap() {
 }
 
 #[tokio::test]
-async fn a_list_for_people_has_aligned_columns() {
+async fn a_list_for_people_fits_the_screen() {
     let desk = Desk::new();
     let all = desk.record(answer(0, &[("h1", "a"), ("h2", "a-long-name")])).await;
     desk.journal().parked(vec![(all[1].event, "312\u{1b}NO_ROUTE".into())]).await.unwrap();
-    let (text, _) = listed(&desk.path(), &ListArgs { json: false, ..list_args() });
     let id = |says| event("", says).fingerprint.to_string()[..32].to_owned();
-    let expected = format!(
-        "\
-ID  STATE     TYPE          SUB-APP  FILE           TASK           ATTEMPTS  RECEIVED                  MESSAGE ID
-2   parked    PullComplete  7        f-a-long-name  t-a-long-name  1         2023-11-14T22:13:20.100Z  {}  312\\u{{1b}}NO_ROUTE
-1   received  PullComplete  7        f-a            t-a            1         2023-11-14T22:13:20.100Z  {}
-",
-        id("a-long-name"),
-        id("a")
+    let list = |args| listed(&desk.path(), &args).0;
+    let people = ListArgs { json: false, ..list_args() };
+    let columns = vec![events::Column::Number, events::Column::State, events::Column::File];
+    assert_eq!(
+        list(ListArgs { columns, ..people.clone() }),
+        "NUMBER  STATE     FILE\n2       parked    f-a-long-name\n1       received  f-a\n"
     );
-    assert_eq!(text, expected);
+    let text = list(people.clone());
+    assert_eq!(text.lines().count(), 3);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.contains(&format!("f-a-long-name  {}", &id("a-long-name")[..8])), "{text}");
+    let parked = list(ListArgs { state: Some(State::Parked), ..people.clone() });
+    assert!(parked.ends_with("312\\u{1b}NO_ROUTE\n"), "{parked}");
+    let wide = list(ListArgs { wide: true, ..people });
+    assert!(wide.contains(&id("a")) && wide.contains("t-a-long-name"), "{wide}");
 }
 
 fn shown(path: &Path, id: &str, json: bool) -> String {
     let mut out = Vec::new();
-    events::show(path, &ShowArgs { id: id.into(), json }, &mut out).unwrap();
+    events::show(path, &ShowArgs { id: id.into(), json }, SCREEN, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -141,7 +153,7 @@ async fn one_event_is_shown_with_everything() {
     let people = shown(&desk.path(), "1", false);
     for part in [
         "state            confirmed\n",
-        "  confirmed  h1  request r-1\n",
+        "  confirmed\n    handle h1\n    request r-1\n",
         "  \"big\": 12345678901234567890123,\n  \"n\": 2\n}\n",
     ] {
         assert!(people.contains(part), "{part:?} in {people}");
@@ -170,4 +182,80 @@ async fn what_cannot_be_shown_is_explained() {
     assert!(error.to_string().contains("it is a folder"), "{error}");
     fs::write(&nowhere, "").unwrap();
     assert!(Reader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
+}
+
+/// What the cloud may send: of any length, of any characters, with other kinds of values than the documents name.
+const HOSTILE: &str = "\u{1b}[2J\u{7}\0\u{7f}\u{85}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{2028}視";
+
+#[tokio::test]
+async fn hostile_events_leave_every_line_printable_and_within_the_screen() {
+    let desk = Desk::new();
+    let long = serde_json::Value::from(HOSTILE.repeat(66_000 / HOSTILE.chars().count()));
+    let events = [
+        format!(
+            r#"{{"EventHandle":{long},"EventType":{long},"FileUploadEvent":{{"FileId":{long},"TaskId":{long}}}}}"#
+        ),
+        r#"{"EventHandle":"h"}"#.to_owned(),
+        r#"{"EventHandle":5,"EventType":17,"FileUploadEvent":{"FileId":18446744073709551615}}"#.to_owned(),
+        // As they are, where JSON lets them stand.
+        "{\"EventHandle\":\"r\",\n\t\"EventType\":\"\u{7f}\u{9b}\u{202e}\u{e0001}\"}".to_owned(),
+    ];
+    let mut hostile = answer(0, &[]);
+    hostile.request_id = HOSTILE.into();
+    hostile.events =
+        events.map(|event| Arc::new(Event::parse(SubAppId(u64::MAX), Bytes::from(event)).unwrap())).into();
+    let all = desk.record(hostile).await;
+    let parked = all.iter().take(2).map(|recorded| (recorded.event, HOSTILE.repeat(1_000)));
+    desk.journal().parked(parked.collect()).await.unwrap();
+
+    let path = desk.path();
+    let program = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_vodrelay"))
+            .args(arguments)
+            .env_clear()
+            .env("VODRELAY_JOURNAL__PATH", &path)
+            .env("VODRELAY_STATUS__SOCKET", desk.folder.path().join("none.sock"))
+            .env("COLUMNS", "80")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        for line in text.lines() {
+            // Nothing is invisible, and nothing is changed by being made visible.
+            assert_eq!(line, vodrelay::cli::screen::printable(line), "{arguments:?}");
+            let is_json = arguments.contains(&"--json") || arguments.contains(&"--wide");
+            assert!(is_json || vodrelay::cli::screen::width(line) <= 80, "{arguments:?}: {line}");
+        }
+        (output.status.code(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in [
+        &["events", "list"][..],
+        &["events", "list", "--wide"],
+        &["events", "list", "--json"],
+        &["events", "list", "--state", "parked"],
+        &["events", "list", "--columns", "type,reason,task,message-id,sub-app"],
+        &["events", "show", "1"],
+        &["events", "show", "2"],
+        &["events", "show", "3", "--json"],
+        &["events", "show", "4"],
+        &["events", "show", "4", "--json"],
+        &["check", "--offline"],
+    ] {
+        let (exit, text, error) = program(arguments);
+        assert_eq!((exit, error.as_str()), (Some(0), ""), "{arguments:?}");
+        assert!(!text.is_empty(), "{arguments:?}");
+    }
+    for id in 1..=4 {
+        let (_, json, _) = program(&["events", "show", &id.to_string(), "--json"]);
+        assert_eq!(json.lines().count(), 1, "one object, one line");
+        let shown: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let body: String = desk
+            .sql()
+            .query_row("SELECT body FROM content WHERE event = ?1", [id], |row| row.get(0))
+            .unwrap();
+        assert_eq!(shown["body"], serde_json::from_str::<serde_json::Value>(&body).unwrap());
+    }
+    let (exit, text, _) = program(&["status"]);
+    assert_eq!((exit, text.contains("2 parked")), (Some(1), true), "{text}");
+    let (exit, text, error) = program(&["events", "list", "--type", "no such type"]);
+    assert_eq!((exit, text.as_str(), error.trim()), (Some(0), "", "no event matches"));
 }
