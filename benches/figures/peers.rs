@@ -80,7 +80,7 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
         installed.push((peer, peer.installed(stage).await));
     }
     let broker = stage.broker().await;
-    let (rounds, events) = stage.pick((3, 10_000), (1, 200));
+    let (rounds, events) = stage.pick((3, 10_000), (1, 40));
     let mut ours = Vec::new();
     let mut theirs = vec![Vec::new(); installed.len()];
     for round in 1..=rounds {

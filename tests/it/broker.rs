@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+#[path = "broker/root.rs"]
+mod root;
+
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -162,8 +165,10 @@ impl Broker {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         // In a cluster the first node's is used, and this one has only its folder to remove.
-        let mapper = ["-port", &own_mapper_port.to_string(), "-address", "127.0.0.1"].map(str::to_owned);
-        let port_mapper = Guarded::start("epmd", &mapper, &environment, &folder, true);
+        let mapper =
+            ["epmd", "-port", &own_mapper_port.to_string(), "-address", "127.0.0.1"].map(str::to_owned);
+        let port_mapper =
+            Guarded::start(&[root::entrance(), mapper.to_vec()].concat(), &environment, &folder, true);
         let mut broker = Self {
             node: Mutex::new(None),
             _port_mapper: port_mapper,
@@ -179,7 +184,7 @@ impl Broker {
     }
 
     fn start_node(&self) -> Guarded {
-        Guarded::start(&tool("rabbitmq-server"), &[], &self.environment, &self.folder, false)
+        Guarded::start(&root::tool("rabbitmq-server"), &self.environment, &self.folder, false)
     }
 
     async fn wait_until_it_answers(&self) {
@@ -272,8 +277,14 @@ impl Broker {
 
     /// Runs `rabbitmqctl` against the node and returns what it printed. It must succeed.
     pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(tool("rabbitmqctl"));
-        command.arg("--quiet").args(["--node", &self.name]).args(["--timeout", "30"]).args(arguments);
+        let tool = root::tool("rabbitmqctl");
+        let mut command = Command::new(&tool[0]);
+        command
+            .args(&tool[1..])
+            .arg("--quiet")
+            .args(["--node", &self.name])
+            .args(["--timeout", "30"])
+            .args(arguments);
         command
             .envs(self.environment.iter().cloned())
             .env_remove("RABBITMQ_ALLOW_INPUT")
@@ -391,13 +402,6 @@ fn free_ports() -> [u16; 4] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// RabbitMQ's own scripts; Debian's wrappers in `/usr/sbin` insist on being a certain user.
-fn tool(name: &str) -> String {
-    let folders = ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin"];
-    let found = folders.iter().map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).exists());
-    found.unwrap_or_else(|| panic!("{name} is not in {folders:?}: apt-get install rabbitmq-server"))
-}
-
 /// A process that cannot outlive this one.
 ///
 /// Its parent is a shell that waits for the end of its standard input, a pipe that this process holds: however this process
@@ -408,13 +412,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn start(
-        program: &str,
-        arguments: &[String],
-        env: &[(String, String)],
-        folder: &Path,
-        remove: bool,
-    ) -> Self {
+    fn start(command: &[String], env: &[(String, String)], folder: &Path, remove: bool) -> Self {
         // The folder goes in a second try too, because the node may be writing its last words.
         const GUARDIAN: &str = r#"
             folder=$1; remove=$2; shift 2
@@ -427,8 +425,8 @@ impl Guarded {
         let mut guardian = Command::new("sh")
             .args(["-c", GUARDIAN, "guardian"])
             .arg(folder)
-            .args([if remove { "true" } else { "false" }, program])
-            .args(arguments)
+            .arg(if remove { "true" } else { "false" })
+            .args(command)
             .envs(env.iter().cloned())
             .env_remove("NOTIFY_SOCKET")
             .current_dir("/")

@@ -10,4 +10,5 @@ mod emulator;
 mod house;
 mod journal;
 mod process;
+mod snapshots;
 mod vod;
