@@ -192,7 +192,9 @@ async fn what_an_operator_sees_of_a_relay_that_works() {
     }
     let mut relay = desk.start();
     desk.cloud.wait_until(|state| state.unconfirmed() == 0, LIMIT).await.unwrap();
-    desk.until_logged("\"message\":\"relayed\"").await;
+    for line in ["\"message\":\"relayed\"", "ready\",\"target\":\"vodrelay::app::supervisor"] {
+        desk.until_logged(line).await;
+    }
     desk.until_said(&["events", "list", "--state", "confirmed", "--json"], "ProcedureStateChanged").await;
     told("check-beside-a-relay", &desk.says(&["check"]).await);
     relay.stop();
