@@ -22,16 +22,19 @@ const ID: &str = "AKIDexample";
 const KEY: &str = "example-key";
 
 /// What differs from run to run, and what stands for it.
-const VARIABLE: [(&str, &str); 15] = [
+const VARIABLE: [(&str, &str); 17] = [
     (r"/tmp/\.tmp[A-Za-z0-9]+", "FOLDER"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?", "TIME"),
+    (r"\b\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "REQUEST"),
     (r"\b[0-9a-f]{64}\b", "FINGERPRINT"),
     (r"\b[0-9a-f]{32}\b", "MESSAGE-ID"),
     (r"\b\d+(\.\d+)? (ns|us|ms|s|min|h)\b", "TIME-SPAN"),
     (r"\b\d+(\.\d+)?(ns|us|ms|s)\b", "TIME-SPAN"),
+    // In a column its width depends on its figure.
+    (r"TIME-SPAN +", "TIME-SPAN "),
     (r"\b\d+(\.\d+)? (KB|MB|GB|TB)\b", "SIZE"),
     (r"\b\d+ bytes", "SIZE"),
     (r"process \d+", "process PID"),
