@@ -35,6 +35,7 @@ catalogue! {
     ConfigurationWrong = "VR-101", "The configuration is wrong";
     NoCredentials = "VR-102", "There are no usable credentials";
     NeedsRestart = "VR-103", "A changed setting needs a restart";
+    ConfigurationDoubtful = "VR-104", "The configuration works, and something about it is doubtful";
     JournalInUse = "VR-201", "The journal is in use by another process";
     JournalDamaged = "VR-202", "The journal is damaged";
     JournalUnusable = "VR-203", "The journal's file cannot be used";

@@ -26,7 +26,7 @@ use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
 use crate::times::{Quantiles, Times};
 use crate::vod;
-pub use reload::Reload;
+pub use reload::{Reload, warn_of};
 
 /// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
 const DRAIN_LIMIT: Duration = Duration::from_secs(35);
@@ -46,16 +46,6 @@ pub enum AppError {
     /// The routing key's template is wrong.
     #[error("amqp.routing_key: {0}")]
     RoutingKey(output::message::TemplateError),
-    /// Nothing would reach the queue that the relay declares.
-    #[error(
-        "amqp.routing_key {template} does not begin with \"vod.\", so that the declared queue, bound with {key}, would get nothing; \
-         change the routing key, or bind a queue of your own and set amqp.queue = \"\"",
-        key = output::message::BINDING_KEY
-    )]
-    Unbound {
-        /// The template of the routing key.
-        template: String,
-    },
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(journal::OpenError),
@@ -415,16 +405,14 @@ pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
         return Ok(OutputOptions::Stdout(output::stdout::Options { routing_key, format }));
     }
     let amqp = &config.amqp;
-    let declares = amqp.topology == config::Topology::Declare && !amqp.queue.is_empty();
-    if declares && !routing_key.reaches_the_declared_queue() {
-        return Err(AppError::Unbound { template: amqp.routing_key.clone() });
-    }
     Ok(OutputOptions::Amqp(Box::new(output::amqp::Options {
         username: amqp.username.clone(),
         password: amqp.password.clone(),
         exchange: amqp.exchange.clone(),
         queue: amqp.queue.clone(),
         routing_key,
+        binding_key: amqp.binding_key.clone(),
+        external: amqp.auth == config::Auth::External,
         topology: match amqp.topology {
             config::Topology::Declare => output::amqp::Topology::Declare,
             config::Topology::Verify => output::amqp::Topology::Verify,
@@ -461,15 +449,6 @@ fn address(url: &config::AmqpUrl) -> output::amqp::Address {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_routing_key_that_misses_the_declared_queue_is_refused() {
-        let mut config = Config::default();
-        config.amqp.routing_key = "videos.{event_type}".to_owned();
-        assert!(matches!(output_options(&config), Err(AppError::Unbound { .. })));
-        config.amqp.queue = String::new();
-        assert!(output_options(&config).is_ok());
-    }
 
     #[track_caller]
     fn addressed(url: &str) -> output::amqp::Address {

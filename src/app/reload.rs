@@ -5,7 +5,7 @@ use std::fmt;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::config::{Change, Config, ConfigErrors, changes};
+use crate::config::{Change, Config, ConfigError, ConfigErrors, Loaded, changes};
 use crate::event::SubAppId;
 use crate::ops::logging;
 use crate::reason::Reason;
@@ -33,10 +33,13 @@ impl Reload {
 
     /// Takes over what was read. What is wrong changes nothing; what needs a restart is named, each time until there is one.
     /// The credentials are read again, whatever changed: their files are not part of the configuration.
-    pub async fn apply(&mut self, read: Result<Config, ConfigErrors>) {
+    pub async fn apply(&mut self, read: Result<Loaded, ConfigErrors>) {
         let code = Reason::ReloadRefused;
         let new = match read {
-            Ok(new) => new,
+            Ok(Loaded { config, warnings }) => {
+                warn_of(&warnings);
+                config
+            }
             Err(errors) => {
                 let reason = Lines(&errors);
                 warn!(%code, %reason, "reload refused: nothing was changed; correct the configuration and reload again");
@@ -80,6 +83,13 @@ impl Reload {
         relay.idle_backoff_max = new.relay.idle_backoff_max;
         relay.publish_attempts = new.relay.publish_attempts;
         log.level.clone_from(&new.log.level);
+    }
+}
+
+/// Says what is doubtful about where a configuration came from.
+pub fn warn_of(warnings: &[ConfigError]) {
+    for warning in warnings {
+        warn!(code = %Reason::ConfigurationDoubtful, reason = %warning, "the configuration is doubtful");
     }
 }
 

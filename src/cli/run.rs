@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::exit::{Exit, Failure};
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
-use crate::config::{Config, CredentialSource, environment};
+use crate::config::{Config, CredentialSource, Loaded, environment};
 use crate::journal::OpenError;
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
@@ -30,7 +30,7 @@ const START_EXTENSION: Duration = Duration::from_secs(30);
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
-    let config = Config::load(path, environment())?;
+    let Loaded { config, warnings } = Config::load_with_warnings(path, environment())?;
     logging::init(config.log.format.into(), &config.log.level)?;
     // What the process knows by heart is not to lie in a file after a crash.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -38,6 +38,7 @@ pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Failure, std::io::Error::from(error)))?;
     // Before the first part that counts.
     let metrics = Metrics::install().map_err(|error| Failure::new(Exit::Bug, error))?;
+    app::warn_of(&warnings);
     super::runtime()?.block_on(relay(config, path, metrics))
 }
 
@@ -87,7 +88,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
                 }
                 Some(()) = hangups.recv(), if !stopping => {
                     manager.reloading();
-                    reload.apply(Config::load(path, environment())).await;
+                    reload.apply(Config::load_with_warnings(path, environment())).await;
                     manager.ready();
                 }
                 _ = looks.tick() => {
@@ -211,7 +212,7 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let (exit, code) = match &error {
             AppError::Credentials(_) => (Exit::Configuration, Some(Reason::NoCredentials)),
-            AppError::Client(_) | AppError::RoutingKey(_) | AppError::Unbound { .. } => {
+            AppError::Client(_) | AppError::RoutingKey(_) => {
                 (Exit::Configuration, Some(Reason::ConfigurationWrong))
             }
             AppError::Journal(error) => {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::value::Value;
-use super::{Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, SwitchUrl, Topology};
+use super::{
+    Auth, Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, SwitchUrl, Topology,
+};
 use crate::secret::Secret;
 
 /// A key of the configuration.
@@ -33,6 +35,29 @@ pub(super) const PREFIX: &str = "VODRELAY_";
 /// Our environment variables that are no keys: the file itself, which the command line reads.
 pub(super) const OTHER_VARIABLES: [&str; 1] = ["VODRELAY_CONFIG"];
 
+/// Whether Kubernetes made this variable for a service whose name begins with `vodrelay`: it does for every service in the
+/// namespace, as Docker's links did. `rest` is the name without [`PREFIX`].
+pub(super) fn is_of_kubernetes(rest: &str, value: &str) -> bool {
+    let ends = |end: &str| rest == end || rest.ends_with(&format!("_{end}"));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let after = |word: &str| match rest.strip_prefix(word) {
+        Some(after) => Some(after),
+        None => rest.split_once(&format!("_{word}")).map(|(_, after)| after),
+    };
+    let port = after("PORT_").is_some_and(|port| {
+        let mut parts = port.split('_');
+        parts.next().is_some_and(number)
+            && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+            && matches!(parts.next(), None | Some("PROTO" | "PORT" | "ADDR"))
+    });
+    let address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    ends("SERVICE_HOST")
+        || ends("SERVICE_PORT")
+        || after("SERVICE_PORT_").is_some()
+        || port
+        || (ends("PORT") && address)
+}
+
 /// The cloud keeps unconfirmed events for four days ("PullEvents", document 266/33433): until then an event can come again,
 /// and must be known.
 const RETENTION_MIN: Duration = Duration::from_secs(4 * 24 * 60 * 60);
@@ -50,6 +75,7 @@ const CREDENTIALS: &[(&str, CredentialSource)] = &[
 const CONFIRM_AFTER: &[(&str, ConfirmAfter)] =
     &[("publish", ConfirmAfter::Publish), ("journal", ConfirmAfter::Journal)];
 const OUTPUT_KINDS: &[(&str, OutputKind)] = &[("amqp", OutputKind::Amqp), ("stdout", OutputKind::Stdout)];
+const AUTHS: &[(&str, Auth)] = &[("password", Auth::Password), ("external", Auth::External)];
 const TOPOLOGIES: &[(&str, Topology)] = &[("declare", Topology::Declare), ("verify", Topology::Verify)];
 const FORMATS: &[(&str, Format)] = &[("event", Format::Event), ("cloudevents", Format::CloudEvents)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[
@@ -62,7 +88,7 @@ const LOG_FORMATS: &[(&str, LogFormat)] = &[
 /// Every key, in the order of `config.example.toml`.
 pub(super) const KEYS: &[Key] = &[
     key("vod", "endpoint", |c, v| v.endpoint().map(|url| c.vod.endpoint = url)),
-    key("vod", "region", |c, v| v.optional().map(|region| c.vod.region = region)),
+    key("vod", "region", |c, v| v.region().map(|region| c.vod.region = region)),
     key("vod", "sub_app_ids", |c, v| v.sub_app_ids().map(|ids| c.vod.sub_app_ids = ids)),
     key("vod", "credentials", |c, v| v.one_of(CREDENTIALS).map(|source| c.vod.credentials = source)),
     key("vod", "window", |c, v| v.duration(Duration::ZERO).map(|window| c.vod.window = window)),
@@ -82,6 +108,7 @@ pub(super) const KEYS: &[Key] = &[
     key("relay", "publish_attempts", |c, v| v.number(1).map(|attempts| c.relay.publish_attempts = attempts)),
     key("output", "kind", |c, v| v.one_of(OUTPUT_KINDS).map(|kind| c.output.kind = kind)),
     key("amqp", "urls", |c, v| v.amqp_urls().map(|urls| c.amqp.urls = urls)),
+    key("amqp", "auth", |c, v| v.one_of(AUTHS).map(|auth| c.amqp.auth = auth)),
     key("amqp", "username", |c, v| v.optional().map(|username| c.amqp.username = username)),
     Key {
         section: "amqp",
@@ -97,6 +124,7 @@ pub(super) const KEYS: &[Key] = &[
     }),
     key("amqp", "queue", |c, v| v.amqp_name().map(|queue| c.amqp.queue = queue)),
     key("amqp", "routing_key", |c, v| v.routing_key().map(|routing_key| c.amqp.routing_key = routing_key)),
+    key("amqp", "binding_key", |c, v| v.binding_key().map(|binding_key| c.amqp.binding_key = binding_key)),
     key("amqp", "topology", |c, v| v.one_of(TOPOLOGIES).map(|topology| c.amqp.topology = topology)),
     key("amqp", "format", |c, v| v.one_of(FORMATS).map(|format| c.amqp.format = format)),
     key("amqp", "ca_file", |c, v| v.optional_path().map(|path| c.amqp.ca_file = path)),
@@ -176,6 +204,17 @@ mod tests {
                 Some(_) => line.contains(&key.variable()),
             };
             assert!(lines.any(shown), "{section}.{}", key.name);
+        }
+    }
+
+    #[test]
+    fn no_variable_of_a_key_is_taken_for_one_of_kubernetes() {
+        for key in KEYS {
+            assert!(
+                !is_of_kubernetes(key.variable().strip_prefix(PREFIX).unwrap(), "tcp://x"),
+                "{}",
+                key.name
+            );
         }
     }
 

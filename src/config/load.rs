@@ -5,13 +5,14 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
 use super::value::{Value, nearest, shown, unknown};
-use super::{AmqpUrl, Config, DEFAULT_PATH};
+use super::{Amqp, AmqpUrl, Auth, Config, DEFAULT_PATH, OutputKind, Topology, binding};
 use crate::secret::Secret;
 
 /// One thing that is wrong, and what would be right.
@@ -54,6 +55,15 @@ impl fmt::Display for ConfigErrors {
 
 impl Error for ConfigErrors {}
 
+/// A configuration, and what is doubtful about where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What the program may rely on.
+    pub config: Config,
+    /// What an operator should look at; nothing is wrong with the configuration itself.
+    pub warnings: Vec<ConfigError>,
+}
+
 impl Config {
     /// Reads the file at `path`, and the environment over it.
     ///
@@ -66,6 +76,18 @@ impl Config {
         path: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
+        Self::load_with_warnings(path, env).map(|loaded| loaded.config)
+    }
+
+    /// As [`Config::load`], for those who tell an operator of what is doubtful too.
+    ///
+    /// # Errors
+    ///
+    /// Every error of both, not only the first.
+    pub fn load_with_warnings(
+        path: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigErrors> {
         let mut reader = Reader::default();
         match (path, fs::read(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
             (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
@@ -80,7 +102,7 @@ impl Config {
     ///
     /// Every error of the variables, not only the first.
     pub fn from_variables(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
-        Reader::default().finish(variables)
+        Reader::default().finish(variables).map(|loaded| loaded.config)
     }
 }
 
@@ -114,6 +136,7 @@ struct Reader {
     config: Config,
     origins: HashMap<(&'static str, &'static str), Origin>,
     errors: Vec<(Place, String)>,
+    warnings: Vec<(Place, String)>,
     /// The lines that are not even TOML.
     damaged: Vec<usize>,
 }
@@ -169,6 +192,24 @@ impl Reader {
                 DeValue::Table(table) => self.section(section.get_ref(), at, table, &line),
                 _ => self.outside(section.get_ref(), Place::Line(at)),
             }
+        }
+        self.secrets_for_all(path);
+    }
+
+    /// Warns of a file that everybody may read and that holds a secret. The environment was not read yet.
+    fn secrets_for_all(&mut self, path: &Path) {
+        let Ok(mode) = fs::metadata(path).map(|found| found.permissions().mode() & 0o7777) else { return };
+        let secret = if self.config.amqp.urls.iter().any(has_secret) {
+            "amqp.urls hold a password: set VODRELAY_AMQP__PASSWORD instead, or take the right away"
+        } else if self.config.health.dead_mans_switch_url.is_some() {
+            "health.dead_mans_switch_url is a secret: take the right away"
+        } else {
+            return;
+        };
+        if mode & 0o004 != 0 {
+            let message =
+                format!("every user of this host can read it (mode {mode:03o}), and {secret} (chmod o-rwx)");
+            self.warnings.push((Place::File(path.to_owned()), message));
         }
     }
 
@@ -236,7 +277,8 @@ impl Reader {
         let mut variables: Vec<(String, String)> = env.collect();
         variables.sort();
         for (name, value) in &variables {
-            if !name.starts_with(keys::PREFIX) || keys::OTHER_VARIABLES.contains(&name.as_str()) {
+            let Some(rest) = name.strip_prefix(keys::PREFIX) else { continue };
+            if keys::OTHER_VARIABLES.contains(&name.as_str()) || keys::is_of_kubernetes(rest, value) {
                 continue;
             }
             let at = Place::Variable(name.clone());
@@ -244,16 +286,24 @@ impl Reader {
                 self.read(key, at, &Value::Env(value));
                 continue;
             }
+            // Without what all of them begin with: it would make any two alike.
             let known: Vec<String> = keys::KEYS.iter().map(Key::variable).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).chain(keys::OTHER_VARIABLES).collect();
-            let message = match nearest(name, known.into_iter()) {
-                Some(nearest) => format!("unknown variable; did you mean {nearest}?"),
+            let known = known.iter().map(String::as_str).chain(keys::OTHER_VARIABLES);
+            let message = match nearest(rest, known.filter_map(|name| name.strip_prefix(keys::PREFIX))) {
+                Some(nearest) => format!("unknown variable; did you mean {}{nearest}?", keys::PREFIX),
                 None => "unknown variable; a key is overridden by VODRELAY_SECTION__KEY".to_owned(),
             };
-            self.error(at, message);
+            // Another program may have variables that begin like ours; a key has two underscores.
+            if rest.contains("__") {
+                self.error(at, message);
+            } else {
+                let stop = if message.ends_with('?') { "" } else { "." };
+                self.warnings.push((at, format!("{message}{stop} It has no effect")));
+            }
         }
         let directory = variables.into_iter().find(|(name, _)| name == "CREDENTIALS_DIRECTORY");
-        if let (Some((_, directory)), None) = (directory, &self.config.amqp.password) {
+        let wanted = self.config.amqp.password.is_none() && self.config.amqp.auth == Auth::Password;
+        if let (Some((_, directory)), true) = (directory, wanted) {
             self.credential(&Path::new(&directory).join("amqp_password"));
         }
     }
@@ -261,8 +311,24 @@ impl Reader {
     /// The broker's password, if the service manager was given one.
     fn credential(&mut self, file: &Path) {
         match fs::read_to_string(file) {
-            Ok(text) => self.config.amqp.password = Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+            Ok(text) => {
+                // Editors write a mark at the beginning and a line break at the end; neither belongs to the password.
+                let password = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+                let message = match password {
+                    "" => {
+                        "is empty; write the broker's password into it, or take the credential out of the unit"
+                    }
+                    several if several.contains(['\r', '\n']) => {
+                        "has several lines; the password stands alone on the first one"
+                    }
+                    password => return self.config.amqp.password = Some(Secret::new(password)),
+                };
+                self.error(Place::File(file.to_owned()), message);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.error(Place::File(file.to_owned()), "is not UTF-8; save the file as UTF-8");
+            }
             Err(error) => {
                 let message = format!("cannot be read: {error}; see LoadCredential= in the unit");
                 self.error(Place::File(file.to_owned()), message);
@@ -270,22 +336,23 @@ impl Reader {
         }
     }
 
-    fn finish(mut self, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+    fn finish(mut self, env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigErrors> {
         self.environment(env);
         self.weigh();
-        if self.errors.is_empty() {
-            return Ok(self.config);
-        }
-        let mut errors = self.errors;
-        errors.sort();
         let file = self.file;
         let place = |place| match place {
             Place::Line(line) => format!("{}:{line}", file.display()),
             Place::Variable(name) => name,
             Place::File(path) => path.display().to_string(),
         };
-        let errors = errors.into_iter().map(|(at, message)| ConfigError { place: place(at), message });
-        Err(ConfigErrors(errors.collect()))
+        let told = |mut found: Vec<(Place, String)>| -> Vec<ConfigError> {
+            found.sort();
+            found.into_iter().map(|(at, message)| ConfigError { place: place(at), message }).collect()
+        };
+        if self.errors.is_empty() {
+            return Ok(Loaded { config: self.config, warnings: told(self.warnings) });
+        }
+        Err(ConfigErrors(told(self.errors)))
     }
 
     /// What single values cannot show.
@@ -294,7 +361,7 @@ impl Reader {
             // A value that could not be read would be weighed by its default.
             return;
         }
-        let Config { vod, relay, amqp, .. } = self.config.clone();
+        let Config { vod, relay, output, amqp, .. } = self.config.clone();
         self.refuse(
             relay.lease_margin >= vod.window,
             &[("relay", "lease_margin"), ("vod", "window")],
@@ -335,11 +402,66 @@ impl Reader {
             },
         );
         self.refuse(
-            amqp.username.is_some() && amqp.password.is_none(),
+            amqp.auth == Auth::Password && amqp.username.is_some() && amqp.password.is_none(),
             &[("amqp", "username"), ("amqp", "password")],
             || {
                 "amqp.username has no password; set VODRELAY_AMQP__PASSWORD, or give the service manager's credential amqp_password"
                     .to_owned()
+            },
+        );
+        if output.kind == OutputKind::Amqp {
+            self.weigh_login(&amqp);
+            self.weigh_topology(&amqp);
+        }
+    }
+
+    fn weigh_login(&mut self, amqp: &Amqp) {
+        let external = amqp.auth == Auth::External;
+        let certified = external && amqp.client_cert_file.is_some() && amqp.urls.iter().all(AmqpUrl::is_tls);
+        self.refuse(
+            external && !certified,
+            &[("amqp", "auth"), ("amqp", "client_cert_file"), ("amqp", "urls")],
+            || {
+                "amqp.auth = \"external\" logs in by a client certificate; set amqp.client_cert_file and amqp.client_key_file, and begin \
+                 every URL in amqp.urls with amqps://"
+                    .to_owned()
+            },
+        );
+        let in_url = |url: &AmqpUrl| !url.expose().username().is_empty() || url.expose().password().is_some();
+        self.refuse(
+            certified && (amqp.username.is_some() || amqp.password.is_some() || amqp.urls.iter().any(in_url)),
+            &[("amqp", "auth"), ("amqp", "username"), ("amqp", "password"), ("amqp", "urls")],
+            || {
+                "amqp.auth = \"external\" takes the user from the certificate; remove user and password from amqp.urls, amqp.username and \
+                 VODRELAY_AMQP__PASSWORD"
+                    .to_owned()
+            },
+        );
+    }
+
+    /// What RabbitMQ, or common sense, would refuse to declare.
+    fn weigh_topology(&mut self, amqp: &Amqp) {
+        if amqp.topology != Topology::Declare {
+            return;
+        }
+        // RabbitMQ has made this one itself, and it is what would be declared.
+        self.refuse(
+            amqp.exchange.starts_with("amq.") && amqp.exchange != "amq.topic",
+            &[("amqp", "exchange"), ("amqp", "topology")],
+            || reserved("exchange", &amqp.exchange),
+        );
+        self.refuse(amqp.queue.starts_with("amq."), &[("amqp", "queue"), ("amqp", "topology")], || {
+            reserved("queue", &amqp.queue)
+        });
+        self.refuse(
+            !amqp.queue.is_empty() && !binding::reaches(&amqp.binding_key, &amqp.routing_key),
+            &[("amqp", "routing_key"), ("amqp", "binding_key"), ("amqp", "queue"), ("amqp", "topology")],
+            || {
+                format!(
+                    "amqp.binding_key {:?} does not match every routing key of amqp.routing_key {:?}, so that the declared queue would miss \
+                     events; change one of the two, or bind a queue of your own and set amqp.queue = \"\"",
+                    amqp.binding_key, amqp.routing_key
+                )
             },
         );
     }
@@ -357,6 +479,18 @@ impl Reader {
         let place = set.unwrap_or_else(|| Place::File(self.file.clone()));
         self.error(place, message());
     }
+}
+
+fn reserved(key: &str, name: &str) -> String {
+    format!(
+        "amqp.{key} {name:?} cannot be declared: RabbitMQ keeps names that begin with \"amq.\" for itself; choose another name, or set \
+         amqp.topology = \"verify\" for one that exists"
+    )
+}
+
+/// Whether a URL holds a password that is one: RabbitMQ's own default is known to all.
+fn has_secret(url: &AmqpUrl) -> bool {
+    url.expose().password().is_some_and(|password| password != "guest")
 }
 
 /// A name as an error shows it. What is no word may be a value in the wrong place: an URL with its password.

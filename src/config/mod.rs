@@ -3,6 +3,7 @@
 //! [`Config`] holds checked values only. `keys` is the one list of keys: the file, the environment, the messages and the
 //! tests all read it, so that a new key is a field, a default, a line there and a line in `config.example.toml`.
 
+mod binding;
 mod changes;
 mod keys;
 mod load;
@@ -20,7 +21,7 @@ use crate::event::SubAppId;
 use crate::secret::Secret;
 
 pub use changes::{Change, changes};
-pub use load::{ConfigError, ConfigErrors, environment};
+pub use load::{ConfigError, ConfigErrors, Loaded, environment};
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";
@@ -175,10 +176,14 @@ pub struct Amqp {
     pub queue: String,
     /// The routing key, with its placeholders.
     pub routing_key: String,
+    /// What the declared queue is bound with.
+    pub binding_key: String,
     /// Whether exchange and queue are made, or only looked at.
     pub topology: Topology,
     /// What a message's body is.
     pub format: Format,
+    /// How the relay says who it is.
+    pub auth: Auth,
     /// Certificates (PEM) to trust in place of the host's.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate (PEM).
@@ -197,8 +202,10 @@ impl Default for Amqp {
             exchange: "vod.events".to_owned(),
             queue: "vod.events".to_owned(),
             routing_key: "vod.{sub_app_id}.{event_type}".to_owned(),
+            binding_key: "vod.#".to_owned(),
             topology: Topology::Declare,
             format: Format::Event,
+            auth: Auth::Password,
             ca_file: None,
             client_cert_file: None,
             client_key_file: None,
@@ -236,6 +243,16 @@ impl fmt::Debug for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// How the relay says who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// By a user name and a password (SASL PLAIN).
+    #[default]
+    Password,
+    /// By the client's certificate, from which the broker takes the user (SASL EXTERNAL).
+    External,
 }
 
 /// Whether exchange and queue are made, or only looked at.

@@ -29,6 +29,10 @@ impl Value<'_> {
     /// Text, which may be empty.
     pub(super) fn text(&self) -> Parsed<String> {
         match self {
+            // It would be a part of a password, and no editor shows it.
+            Self::Env(text) if text.ends_with(['\n', '\r']) => Err(
+                "ends with a line break, which would be part of the value; remove it (`printf %s` writes none)".to_owned(),
+            ),
             Self::Env(text) => Ok((*text).to_owned()),
             Self::Toml(DeValue::String(text)) => Ok(text.clone().into_owned()),
             Self::Toml(other) => Err(format!("must be text in quotes, not {}", with_article(other))),
@@ -52,17 +56,29 @@ impl Value<'_> {
         if text.len() > 255 {
             return Err(format!("has {} bytes; AMQP allows 255", text.len()));
         }
+        if text.contains(char::is_control) {
+            return Err("has a control character; remove it".to_owned());
+        }
         Ok(text)
     }
 
     /// A file's path.
     pub(super) fn path(&self) -> Parsed<PathBuf> {
-        self.name().map(PathBuf::from)
+        plain_path(self.name()?)
     }
 
     /// A file's path, or nothing.
     pub(super) fn optional_path(&self) -> Parsed<Option<PathBuf>> {
-        self.optional().map(|path| path.map(PathBuf::from))
+        self.optional()?.map(plain_path).transpose()
+    }
+
+    /// A region, which travels in a header.
+    pub(super) fn region(&self) -> Parsed<Option<String>> {
+        let region = self.optional()?;
+        match region.as_deref().is_none_or(|region| region.bytes().all(|byte| byte.is_ascii_graphic())) {
+            true => Ok(region),
+            false => Err("has a character that no region has; it reads like \"ap-guangzhou\"".to_owned()),
+        }
     }
 
     /// A whole number, `least` or more.
@@ -231,10 +247,17 @@ impl Value<'_> {
     pub(super) fn sub_app_ids(&self) -> Parsed<Vec<SubAppId>> {
         let ids = self.list("id", |item| item.integer().map(SubAppId))?;
         let twice = ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id));
-        match twice {
-            Some((_, id)) => Err(format!("names {id} twice; name every sub-application once")),
-            None => Ok(ids),
+        if let Some((_, id)) = twice {
+            return Err(format!("names {id} twice; name every sub-application once"));
         }
+        if ids.len() > 1 && ids.contains(&SubAppId(0)) {
+            // Under both names its events would be pulled twice, with two message ids for one event.
+            return Err(
+                "names 0 beside others; 0 is the account's default application: write the id that it has in the console"
+                    .to_owned(),
+            );
+        }
+        Ok(ids)
     }
 
     /// A list; in the environment, values between commas or a TOML array.
@@ -263,8 +286,24 @@ impl Value<'_> {
                 }
             }
             Self::Env(text) if text.trim().is_empty() => Ok(Vec::new()),
+            Self::Env(text) if text.split(',').any(|item| item.trim().is_empty()) => {
+                Err("has a comma with nothing before or behind it; remove the comma".to_owned())
+            }
             Self::Env(text) => parse_all(&mut text.split(',').map(|item| Value::Env(item.trim()))),
         }
+    }
+
+    /// A pattern for routing keys.
+    pub(super) fn binding_key(&self) -> Parsed<String> {
+        self.name()?;
+        let text = self.amqp_name()?;
+        if text.contains(['{', '}']) {
+            return Err(
+                "has a placeholder; a binding key matches with * for one word and # for any number of them, like \"media.*\""
+                    .to_owned(),
+            );
+        }
+        Ok(text)
     }
 
     /// A routing key with placeholders that are known.
@@ -317,6 +356,23 @@ impl Value<'_> {
             )),
         }
     }
+}
+
+/// A path that names a file as it stands: no URI, and nothing that a shell or SQLite would make something else of.
+fn plain_path(path: String) -> Parsed<PathBuf> {
+    if path.to_ascii_lowercase().starts_with("file:") {
+        return Err("is a URI; write the path alone, like \"/var/lib/vodrelay/journal.db\"".to_owned());
+    }
+    if path.starts_with(":memory:") {
+        return Err("names no file; write a path on a local disk".to_owned());
+    }
+    if path == "~" || path.starts_with("~/") {
+        return Err("begins with ~, which only a shell understands; write the whole path".to_owned());
+    }
+    if path.contains('\0') {
+        return Err("has a NUL character, which no path can hold; remove it".to_owned());
+    }
+    Ok(PathBuf::from(path))
 }
 
 /// A value as an error repeats it. With an @ it may be a broker's URL under the wrong key, and its password with it.

@@ -59,7 +59,7 @@ impl fmt::Display for Address {
 /// Who makes the exchange and the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Topology {
-    /// The relay: a durable topic exchange, and a durable quorum queue bound with `vod.#`.
+    /// The relay: a durable topic exchange, and a durable quorum queue bound with [`Options::binding_key`].
     #[default]
     Declare,
     /// An operator; the relay sees that they exist.
@@ -109,6 +109,10 @@ pub struct Options {
     pub queue: String,
     /// How routing keys are made.
     pub routing_key: RoutingKeyTemplate,
+    /// What the declared queue is bound with.
+    pub binding_key: String,
+    /// Whether the client's certificate says who we are (SASL EXTERNAL), and not a user and a password.
+    pub external: bool,
     /// Who makes the exchange and the queue.
     pub topology: Topology,
     /// What bodies hold.
@@ -134,6 +138,8 @@ impl Options {
             exchange: "vod.events".to_owned(),
             queue: "vod.events".to_owned(),
             routing_key: RoutingKeyTemplate::default(),
+            binding_key: "vod.#".to_owned(),
+            external: false,
             topology: Topology::default(),
             format: Format::default(),
             tls: TlsFiles::default(),

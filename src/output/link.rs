@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AsyncTcpStream;
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::net::TcpStream;
 
@@ -185,6 +185,7 @@ fn uri(address: &Address, options: &Options) -> AMQPUri {
         query: AMQPQueryString {
             heartbeat: Some(options.limits.heartbeat_seconds),
             frame_max: Some(FRAME_MAX_BYTES),
+            auth_mechanism: options.external.then_some(SASLMechanism::External),
             ..AMQPQueryString::default()
         },
     }

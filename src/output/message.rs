@@ -19,9 +19,6 @@ const SHORT_STRING_MAX_BYTES: usize = 255;
 /// Longer header values are left out: a property frame cannot be split, and a cut id would be a wrong id.
 pub(super) const HEADER_VALUE_MAX_BYTES: usize = 4096;
 
-/// What the queue that the relay declares is bound with.
-pub const BINDING_KEY: &str = "vod.#";
-
 /// What a message's body holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -159,15 +156,6 @@ impl RoutingKeyTemplate {
             Piece::Text(text) => Some(text.as_str()),
             _ => None,
         })
-    }
-
-    /// Whether [`BINDING_KEY`] matches every key of this template. If not, the queue that the relay declares would get nothing.
-    pub fn reaches_the_declared_queue(&self) -> bool {
-        match self.pieces.as_slice() {
-            [Piece::Text(only)] => only == "vod" || only.starts_with("vod."),
-            [Piece::Text(first), ..] => first.starts_with("vod."),
-            _ => false,
-        }
     }
 
     /// The routing key of `event`, of 255 bytes at most. Where the data is too long for that, its longest parts are cut and
@@ -392,22 +380,6 @@ mod tests {
         assert_eq!(refused("vod.\n"), TemplateError::ControlCharacter(4));
         assert_eq!(refused(&"x".repeat(256)), TemplateError::TooLong(256));
         assert!(refused("{type}").to_string().contains("{event_type}"));
-    }
-
-    #[test]
-    fn only_keys_that_begin_with_vod_reach_the_declared_queue() {
-        for (template, reaches) in [
-            ("vod.{event_type}", true),
-            ("vod", true),
-            ("vod.x", true),
-            ("vods.{event_type}", false),
-            ("vod{event_type}", false),
-            ("{event_type}", false),
-            ("events", false),
-        ] {
-            let template: RoutingKeyTemplate = template.parse().unwrap();
-            assert_eq!(template.reaches_the_declared_queue(), reaches, "{template}");
-        }
     }
 
     #[test]

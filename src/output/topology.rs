@@ -8,7 +8,7 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use super::amqp::{Options, Topology};
 use super::link::words;
-use super::message::{BINDING_KEY, short};
+use super::message::short;
 
 /// A thing that the broker keeps for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(super) async fn prove(connection: &Connection, options: &Options) -> Result<
                 let bind = channel.queue_bind(
                     queue,
                     exchange,
-                    BINDING_KEY.into(),
+                    short(&options.binding_key),
                     QueueBindOptions::default(),
                     FieldTable::default(),
                 );

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use url::Url;
 use vodrelay::config::{
-    Amqp, AmqpUrl, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Health, Http, Journal, Log,
-    LogFormat, Maintenance, Output, OutputKind, Relay, Status, Topology, Vod,
+    Amqp, AmqpUrl, Auth, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Health, Http, Journal,
+    Log, LogFormat, Maintenance, Output, OutputKind, Relay, Status, Topology, Vod,
 };
 use vodrelay::cron::Cron;
 use vodrelay::event::SubAppId;
@@ -372,11 +372,15 @@ prop_compose! {
         queue in prop_oneof![Just(String::new()), text()],
         key in prop::sample::select(&["vod.{sub_app_id}.{event_type}", "x", "{file_id}\u{e9}{task_id}", "\" \\ '"][..]),
         declare in any::<bool>(),
+        external in any::<bool>(),
         event in any::<bool>(),
         certificates in (path(), path(), 0_u8..3),
     ) -> Amqp {
         let tls = urls.iter().any(AmqpUrl::is_tls);
         let (ca_file, client, which) = certificates;
+        let no_user = |url: &AmqpUrl| url.expose().username().is_empty() && url.expose().password().is_none();
+        let external = external && which > 1 && urls.iter().all(|url| url.is_tls() && no_user(url));
+        let username = username.filter(|_| !external);
         Amqp {
             urls,
             password: username.is_some().then(|| Secret::new(password)),
@@ -384,6 +388,8 @@ prop_compose! {
             exchange,
             queue,
             routing_key: key.to_owned(),
+            binding_key: "#".to_owned(),
+            auth: if external { Auth::External } else { Auth::Password },
             topology: if declare { Topology::Declare } else { Topology::Verify },
             format: if event { Format::Event } else { Format::CloudEvents },
             ca_file: (tls && which > 0).then_some(ca_file),
@@ -515,6 +521,8 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
         format!("exchange = {}", quoted(&amqp.exchange)),
         format!("queue = {}", quoted(&amqp.queue)),
         format!("routing_key = {}", quoted(&amqp.routing_key)),
+        format!("binding_key = {}", quoted(&amqp.binding_key)),
+        format!("auth = {}", word(if amqp.auth == Auth::External { "external" } else { "password" })),
         format!(
             "topology = {}",
             word(match amqp.topology {

@@ -10,5 +10,6 @@ mod emulator;
 mod house;
 mod journal;
 mod process;
+mod refusals;
 mod snapshots;
 mod vod;

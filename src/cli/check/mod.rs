@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::lines::{Line, Report};
 use super::exit::{Exit, Failure};
-use crate::config::{Config, DEFAULT_PATH, environment};
+use crate::config::{Config, DEFAULT_PATH, Loaded, environment};
 use crate::reason::Reason;
 
 /// The longest that the live part takes. What it waits for has shorter limits of its own.
@@ -38,8 +38,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let mut report = Report::new(args.json);
-    let config = match Config::load(path, environment()) {
-        Ok(config) => config,
+    let Loaded { config, warnings } = match Config::load_with_warnings(path, environment()) {
+        Ok(loaded) => loaded,
         Err(errors) => {
             for error in errors.iter() {
                 let line = Line::wrong("config", error.to_string()).at(&error.place);
@@ -49,6 +49,10 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
         }
     };
     report.add(&Line::ok("config", origin(path)))?;
+    for warning in &warnings {
+        let line = Line::warn("config", warning.to_string()).at(&warning.place);
+        report.add(&line.code(Reason::ConfigurationDoubtful))?;
+    }
     if !args.offline {
         let runtime = super::runtime()?;
         let tried = runtime.block_on(try_all(&config, &mut report));
