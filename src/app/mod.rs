@@ -1,5 +1,6 @@
 //! Builds the parts from the configuration, owns their tasks, and turns signals into a drain.
 
+mod document;
 mod reload;
 pub mod supervisor;
 
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::clock::WallTime;
+use crate::clock::{Moment, WallTime};
 use crate::config::{self, Config};
 use crate::event::SubAppId;
 use crate::journal::query::Reader;
@@ -93,7 +94,10 @@ struct Figures {
 }
 
 /// How often the journal is asked for its figures.
-const FIGURES_PERIOD: Duration = Duration::from_secs(10);
+const FIGURES_PERIOD: Duration = Duration::from_secs(1);
+
+/// An event that made a step so lately means that the relay is at work, though nothing is in flight at this moment.
+const LATELY: Duration = Duration::from_secs(10);
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -104,6 +108,8 @@ pub struct Watch {
     // The states only: a way to the journal would keep its writer waiting for whoever looks on.
     journal: watch::Receiver<JournalState>,
     output: watch::Receiver<OutputState>,
+    broker: watch::Receiver<Option<Arc<str>>>,
+    waiting: maintenance::Waiting,
     commit_times: Arc<Times>,
     publish_times: Arc<Times>,
     client: vod::Client,
@@ -146,6 +152,9 @@ impl Watch {
             (_, OutputState::Blocked(trouble)) => format!("output blocked: {trouble}"),
             _ => match (snapshot.trouble(), snapshot.load.events) {
                 (Some(trouble), events) => format!("in trouble; {events} events in flight; {trouble}"),
+                (None, 0) if snapshot.moved_at.is_some_and(|at| Moment::now().since(at) < LATELY) => {
+                    "relaying".to_owned()
+                }
                 (None, 0) => "idle".to_owned(),
                 (None, events) => format!("relaying; {events} events in flight"),
             },
@@ -191,11 +200,13 @@ impl Running {
         let (found, figures) = watch::channel(None);
         let look = look_at_figures(journal.clone(), found);
         let figures_task = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
+        let waiting = maintenance::Waiting::default();
         let (sub_apps, sub_apps_now) = watch::channel(config.vod.sub_apps());
         let parts = maintenance::Parts {
             journal: journal.clone(),
             client: client.clone(),
             sub_apps: sub_apps_now,
+            waiting: waiting.clone(),
             figures: figures_of(Arc::clone(&stats)),
         };
         let maintenance = maintenance::spawn(maintenance_options(config), parts, stop.clone());
@@ -204,6 +215,8 @@ impl Running {
             stats: Arc::clone(&stats),
             journal: journal.state(),
             output: output.state(),
+            broker: output.broker(),
+            waiting,
             commit_times: journal.commit_times(),
             publish_times: output.publish_times(),
             client: client.clone(),

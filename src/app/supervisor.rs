@@ -1,19 +1,21 @@
 //! Looks at the running relay once a second: judges its health, tells it to whoever asks, and says when it had better end.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::document::{About, Rates};
 use super::{DAY_MS, Figures, Watch};
 use crate::clock::{Moment, WallTime};
-use crate::ops::health::{Facts, Health, LOOP_LIMIT, LegHealth, Turn, Verdict};
-use crate::ops::maintenance::JobState;
+use crate::config::Config;
+use crate::legs::Legs;
+use crate::ops::health::{Facts, Health, LOOP_LIMIT, Turn, Verdict};
 use crate::ops::metrics::Metrics;
-use crate::ops::troubles::{self, Told};
+use crate::ops::troubles;
 use crate::outcome::Trouble;
 use crate::reason::Reason;
 use crate::relay::Snapshot;
@@ -35,78 +37,6 @@ pub struct Look {
     pub stuck: Option<Trouble>,
 }
 
-/// The relay's state, for people and for programs.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    version: &'static str,
-    pid: u32,
-    started: String,
-    uptime_s: u64,
-    state: &'a str,
-    ready: bool,
-    live: bool,
-    stuck_loops: &'a [&'static str],
-    legs: &'a [LegHealth],
-    in_flight: InFlight,
-    totals: Totals,
-    per_second: Rates,
-    lease: Lease,
-    journal: Option<JournalFigures>,
-    clock_skew_s: Option<f64>,
-    troubles: Vec<Told>,
-    maintenance: Vec<JobState>,
-}
-
-#[derive(Debug, Serialize)]
-struct InFlight {
-    events: usize,
-    publishing: usize,
-    handles: usize,
-    polls: usize,
-    confirms: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct Totals {
-    deliveries: u64,
-    redelivered: u64,
-    published: u64,
-    confirmed: u64,
-    let_go: u64,
-    parked: u64,
-}
-
-/// Over the last minute, or since the start.
-#[derive(Debug, Default, Serialize)]
-struct Rates {
-    received: f64,
-    published: f64,
-    confirmed: f64,
-}
-
-/// How near the edge of the cloud's window the relay works.
-#[derive(Debug, Serialize)]
-struct Lease {
-    smallest_left_s: Option<f64>,
-    pull_to_confirm_p50_s: Option<f64>,
-    pull_to_confirm_p99_s: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
-struct JournalFigures {
-    received: u64,
-    published: u64,
-    confirmed: u64,
-    parked: u64,
-    unconfirmed: u64,
-    oldest_unconfirmed: Option<String>,
-    bytes: u64,
-    commit_p50_ms: f64,
-    commit_p99_ms: f64,
-    publish_p50_ms: f64,
-    publish_p99_ms: f64,
-}
-
 /// One look's counts.
 #[derive(Clone, Copy)]
 struct Counts {
@@ -119,10 +49,11 @@ struct Counts {
 /// Looks at the running relay.
 #[derive(Debug)]
 pub struct Supervisor {
-    watch: Watch,
+    pub(super) watch: Watch,
+    pub(super) about: About,
     health: Health,
     metrics: Option<Metrics>,
-    started: (Moment, WallTime),
+    pub(super) started: (Moment, WallTime),
     verdict: watch::Sender<Arc<Verdict>>,
     document: watch::Sender<String>,
     counts: VecDeque<Counts>,
@@ -138,13 +69,14 @@ impl std::fmt::Debug for Counts {
 }
 
 impl Supervisor {
-    /// Begins to look. `ready_limit` and `exit_after` as the configuration has them.
-    pub fn new(watch: Watch, ready_limit: Duration, exit_after: Duration, metrics: Option<Metrics>) -> Self {
+    /// Begins to look at a relay with this configuration, which came from this file.
+    pub fn new(watch: Watch, config: &Config, file: Option<&Path>, metrics: Option<Metrics>) -> Self {
         let (now, wall) = (Moment::now(), WallTime::now());
-        let health = Health::new(ready_limit, exit_after, now, wall);
+        let health = Health::new(config.health.ready_limit, config.health.exit_after, now, wall);
         let verdict = Verdict { ready: false, live: true, stuck_loops: Vec::new(), legs: Vec::new() };
         let mut new = Self {
             watch,
+            about: About::of(config, file),
             health,
             metrics,
             started: (now, wall),
@@ -192,13 +124,14 @@ impl Supervisor {
                 tracing::error!(code = %Reason::LoopStuck, name = stuck, limit_s, "a loop has made no step for too long");
             }
         }
+        troubles::lasting(wall, &present(&verdict, &facts));
         let figures = self.watch.figures.borrow().clone();
         let published = snapshot.published();
         let received = snapshot.received();
         self.count(Counts { at: now, received, published, confirmed: snapshot.confirmed });
         let line = self.line(now, wall, &snapshot, received, figures.as_ref());
         self.measure(now, &snapshot, &verdict, figures.as_ref());
-        let document = self.describe(now, &snapshot, &verdict, figures, &line);
+        let document = self.describe(now, wall, &snapshot, &verdict, figures, &line);
         self.document.send_replace(document);
         let live = verdict.live;
         self.verdict.send_replace(Arc::new(verdict));
@@ -212,7 +145,7 @@ impl Supervisor {
         self.counts.push_back(counts);
     }
 
-    fn rates(&self) -> Rates {
+    pub(super) fn rates(&self) -> Rates {
         let (Some(first), Some(last)) = (self.counts.front(), self.counts.back()) else {
             return Rates::default();
         };
@@ -282,71 +215,11 @@ impl Supervisor {
             let oldest =
                 summary.oldest_unconfirmed.map_or(0, |at| WallTime::now().0.saturating_sub(at.0).max(0));
             metrics::gauge!("vodrelay_oldest_unconfirmed_age_seconds").set(oldest as f64 / 1_000.0);
+            let oldest =
+                summary.oldest_unpublished.map_or(0, |at| WallTime::now().0.saturating_sub(at.0).max(0));
+            metrics::gauge!("vodrelay_oldest_unpublished_age_seconds").set(oldest as f64 / 1_000.0);
         }
         recorder.upkeep();
-    }
-
-    fn describe(
-        &self,
-        now: Moment,
-        snapshot: &Snapshot,
-        verdict: &Verdict,
-        figures: Option<Figures>,
-        line: &str,
-    ) -> String {
-        let (commit, publish) = (self.watch.commit_times(), self.watch.publish_times());
-        let ms = |us: u64| us as f64 / 1_000.0;
-        let load = snapshot.load;
-        let seconds = |duration: Option<Duration>| duration.map(|d| d.as_secs_f64());
-        let document = Document {
-            version: env!("CARGO_PKG_VERSION"),
-            pid: std::process::id(),
-            started: self.started.1.to_string(),
-            uptime_s: now.since(self.started.0).as_secs(),
-            state: line,
-            ready: verdict.ready,
-            live: verdict.live,
-            stuck_loops: &verdict.stuck_loops,
-            legs: &verdict.legs,
-            in_flight: InFlight {
-                events: load.events,
-                publishing: load.publishing,
-                handles: load.handles,
-                polls: load.polls,
-                confirms: load.confirms,
-            },
-            totals: Totals {
-                deliveries: snapshot.deliveries,
-                redelivered: snapshot.redelivered,
-                published: snapshot.published(),
-                confirmed: snapshot.confirmed,
-                let_go: snapshot.let_go,
-                parked: snapshot.parked,
-            },
-            per_second: self.rates(),
-            lease: Lease {
-                smallest_left_s: seconds(snapshot.smallest_lease_left),
-                pull_to_confirm_p50_s: seconds(snapshot.pull_to_confirm_p50),
-                pull_to_confirm_p99_s: seconds(snapshot.pull_to_confirm_p99),
-            },
-            journal: figures.map(|Figures { summary, bytes, .. }| JournalFigures {
-                received: summary.received,
-                published: summary.published,
-                confirmed: summary.confirmed,
-                parked: summary.parked,
-                unconfirmed: summary.unconfirmed,
-                oldest_unconfirmed: summary.oldest_unconfirmed.map(|at| at.to_string()),
-                bytes,
-                commit_p50_ms: ms(commit.p50_us),
-                commit_p99_ms: ms(commit.p99_us),
-                publish_p50_ms: ms(publish.p50_us),
-                publish_p99_ms: ms(publish.p99_us),
-            }),
-            clock_skew_s: self.watch.client.clock_skew_ms().map(|ms| ms as f64 / 1_000.0),
-            troubles: troubles::told(),
-            maintenance: self.watch.maintenance(),
-        };
-        serde_json::to_string(&document).expect("figures and texts are JSON")
     }
 }
 
@@ -368,6 +241,18 @@ impl Watch {
                 .collect(),
         }
     }
+}
+
+/// The troubles that last now.
+fn present(verdict: &Verdict, facts: &Facts) -> Vec<Reason> {
+    let Legs { pull, journal, publish, confirm } = &facts.legs;
+    let failing = [pull, journal, publish, confirm].into_iter().filter_map(|leg| leg.trouble.as_ref());
+    let mut present: Vec<Reason> = failing.map(|(trouble, _)| trouble.reason).collect();
+    present.extend(verdict.legs.iter().filter_map(|leg| leg.reason));
+    if !verdict.stuck_loops.is_empty() {
+        present.push(Reason::LoopStuck);
+    }
+    present
 }
 
 /// A number as people read it: 1,204.

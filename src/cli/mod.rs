@@ -10,6 +10,7 @@ mod man;
 mod release;
 mod run;
 pub mod screen;
+mod standing;
 mod status;
 mod table;
 pub mod trigger;

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::exit::{Exit, Failure};
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
-use crate::config::{Config, CredentialSource, Loaded, environment};
+use crate::config::{self, Config, CredentialSource, Loaded, environment};
 use crate::journal::OpenError;
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
@@ -47,6 +47,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     let places = app::places(&config);
     info!(
         version = env!("CARGO_PKG_VERSION"),
+        config = %config::origin(path),
         endpoint = %config.vod.endpoint,
         sub_apps = config.vod.sub_apps().len(),
         journal = %config.journal.path.display(),
@@ -62,12 +63,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     })?;
     let watch = running.watch();
     drain_on_signal(running.drain())?;
-    let mut supervisor = Supervisor::new(
-        running.watch(),
-        config.health.ready_limit,
-        config.health.exit_after,
-        Some(metrics.clone()),
-    );
+    let mut supervisor = Supervisor::new(running.watch(), &config, path, Some(metrics.clone()));
     let windows = Windows::open(&config, metrics, &supervisor).await?;
     let mut reload = running.reload(config);
     // Ready means at work. A broker or a cloud that is away is waited for: their state is in the status line.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
+use super::screen::{Screen, printable, printable_json};
+use super::standing::for_people;
 use crate::config::{Config, environment};
 use crate::journal::query::Reader;
 use crate::ops::status::ask;
@@ -24,6 +26,9 @@ pub(super) struct Args {
     /// Print the JSON document, on one line
     #[arg(long)]
     json: bool,
+    /// Print whole lines and all troubles, however much that is
+    #[arg(long)]
+    wide: bool,
     /// Ask again every second, until Ctrl-C
     #[arg(long)]
     watch: bool,
@@ -33,7 +38,7 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(path, environment())?;
     super::runtime()?.block_on(async {
         loop {
-            let (text, exit) = look(&config, args.json).await?;
+            let (text, exit) = look(&config, args).await?;
             let mut out = io::stdout().lock();
             if args.watch && out.is_terminal() && !args.json {
                 // Back to the top, and nothing left of the screen before.
@@ -49,7 +54,9 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     })
 }
 
-async fn look(config: &Config, json: bool) -> Result<(String, Exit), Failure> {
+async fn look(config: &Config, args: &Args) -> Result<(String, Exit), Failure> {
+    let json = args.json;
+    let screen = if args.wide { Screen::default() } else { Screen::of_stdout() };
     if let Some(socket) = &config.status.socket {
         let asked = ask(socket).await.map_err(|error| {
             let next = match error.kind() {
@@ -66,158 +73,37 @@ async fn look(config: &Config, json: bool) -> Result<(String, Exit), Failure> {
                     .next("check status.socket")
             })?;
             let exit = if parsed["ready"] == true { Exit::Done } else { Exit::Temporary };
-            return Ok((if json { document } else { for_people(&parsed) }, exit));
+            return Ok((if json { printable_json(&document) } else { for_people(&parsed, screen) }, exit));
         }
     }
     let counts = Reader::open(&config.journal.path).and_then(|reader| reader.count_by_state());
-    let text = match (&counts, json) {
-        (Ok(counts), true) => {
-            let events: serde_json::Map<_, _> =
-                counts.iter().map(|(state, events)| (state.name().to_owned(), (*events).into())).collect();
-            serde_json::json!({ "running": false, "journal": events }).to_string()
-        }
-        (Err(error), true) => {
-            serde_json::json!({ "running": false, "journal": null, "error": error.to_string() }).to_string()
-        }
-        (Ok(counts), false) => {
+    if json {
+        let document = match &counts {
+            Ok(counts) => {
+                let events: serde_json::Map<_, _> = counts
+                    .iter()
+                    .map(|(state, events)| (state.name().to_owned(), (*events).into()))
+                    .collect();
+                serde_json::json!({ "running": false, "journal": events })
+            }
+            Err(error) => {
+                serde_json::json!({ "running": false, "journal": null, "error": error.to_string() })
+            }
+        };
+        return Ok((printable_json(&document.to_string()), Exit::Failure));
+    }
+    let place = match &config.status.socket {
+        Some(socket) => format!("no relay runs here: nobody answers at {} (status.socket)", socket.display()),
+        None => "status.socket is empty: a relay that runs here cannot be asked".to_owned(),
+    };
+    let journal = match counts {
+        Ok(counts) => {
             let events: Vec<String> =
                 counts.iter().map(|(state, events)| format!("{events} {state}")).collect();
-            format!(
-                "no relay runs here (it would answer at status.socket)\nin the journal: {}",
-                events.join(", ")
-            )
+            format!("in the journal {}: {}", config.journal.path.display(), events.join(", "))
         }
-        (Err(error), false) => format!("no relay runs here (it would answer at status.socket)\n{error}"),
+        Err(error) => error.to_string(),
     };
-    Ok((text, Exit::Failure))
-}
-
-/// The document in lines.
-fn for_people(document: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.chars().flat_map(escaped).collect(),
-        Value::Null => "-".to_owned(),
-        Value::Number(number) => {
-            number.as_f64().filter(|n| n.fract() != 0.0).map_or(number.to_string(), |n| format!("{n:.1}"))
-        }
-        other => other.to_string(),
-    };
-    let at = |path: &str| text(document.pointer(path).unwrap_or(&Value::Null));
-    let mut lines = vec![
-        format!(
-            "{}, up {} s, process {}, version {}",
-            at("/state"),
-            at("/uptime_s"),
-            at("/pid"),
-            at("/version")
-        ),
-        String::new(),
-        format!("{:<9}{:<11}{:<8}{:>9}  {}", "LEG", "STATE", "CODE", "LAST", "SINCE"),
-    ];
-    let list = |path: &str| document.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
-    for leg in list("/legs") {
-        let state = if leg["ready"] == true { "ready" } else { "NOT READY" };
-        let last = if leg["age_s"].is_null() { "-".to_owned() } else { format!("{} s ago", leg["age_s"]) };
-        let row = format!(
-            "{:<9}{state:<11}{:<8}{last:>9}  {}",
-            text(&leg["leg"]),
-            text(&leg["reason"]),
-            text(&leg["since"])
-        );
-        lines.push(row);
-        if !leg["words"].is_null() {
-            lines.push(format!("         {}", text(&leg["words"])));
-        }
-    }
-    let row = |name: &str, values: &[(&str, &str)]| {
-        let values: Vec<String> = values.iter().map(|(name, path)| format!("{} {name}", at(path))).collect();
-        format!("{name:<11}{}", values.join(", "))
-    };
-    lines.extend([
-        String::new(),
-        row(
-            "in flight",
-            &[
-                ("events", "/in_flight/events"),
-                ("handles", "/in_flight/handles"),
-                ("polls", "/in_flight/polls"),
-            ],
-        ),
-        row(
-            "a second",
-            &[
-                ("received", "/per_second/received"),
-                ("published", "/per_second/published"),
-                ("confirmed", "/per_second/confirmed"),
-            ],
-        ),
-        row(
-            "this run",
-            &[
-                ("deliveries", "/totals/deliveries"),
-                ("redelivered", "/totals/redelivered"),
-                ("published", "/totals/published"),
-                ("confirmed", "/totals/confirmed"),
-                ("parked", "/totals/parked"),
-            ],
-        ),
-        row(
-            "lease",
-            &[
-                ("s left at the least", "/lease/smallest_left_s"),
-                ("s from pull to confirm (p99)", "/lease/pull_to_confirm_p99_s"),
-            ],
-        ),
-        row(
-            "journal",
-            &[
-                ("received", "/journal/received"),
-                ("published", "/journal/published"),
-                ("confirmed", "/journal/confirmed"),
-                ("parked", "/journal/parked"),
-                ("bytes", "/journal/bytes"),
-            ],
-        ),
-        format!("{:<11}{}", "oldest", at("/journal/oldest_unconfirmed")),
-    ]);
-    for (title, path, row) in [
-        ("TROUBLES SINCE THE START", "/troubles", ["code", "times", "last", "words"]),
-        ("MAINTENANCE", "/maintenance", ["job", "last_result", "last_ended", "next"]),
-    ] {
-        let rows = list(path);
-        if !rows.is_empty() {
-            lines.extend([String::new(), title.to_owned()]);
-        }
-        for one in rows {
-            lines.push(row.map(|name| text(&one[name])).join("  "));
-        }
-    }
-    lines.join("\n")
-}
-
-/// What a terminal would take for a command is shown, not sent.
-fn escaped(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_unicode().collect() } else { vec![c] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn people_read_lines_and_no_escape_sequence_gets_through() {
-        let document = serde_json::json!({
-            "state": "idle", "ready": false, "uptime_s": 5, "pid": 7, "version": "1",
-            "legs": [{"leg": "publish", "ready": false, "reason": "VR-401", "words": "no \u{1b}[2J", "since": "t", "age_s": 3}],
-            "in_flight": {"events": 2}, "troubles": [{"code": "VR-401", "times": 2, "last": "t", "words": "w"}],
-        });
-        let text = for_people(&document);
-        assert!(text.starts_with("idle, up 5 s, process 7, version 1\n"), "{text}");
-        assert!(
-            text.contains("publish  NOT READY  VR-401    3 s ago  t\n         no \\u{1b}[2J\n"),
-            "{text}"
-        );
-        assert!(text.contains("in flight  2 events, - handles, - polls\n"), "{text}");
-        assert!(text.ends_with("TROUBLES SINCE THE START\nVR-401  2  t  w"), "{text}");
-    }
+    let lines = [place, journal].map(|line| screen.wrapped_lines(&printable(&line), 2));
+    Ok((lines.join("\n"), Exit::Failure))
 }

@@ -11,7 +11,7 @@ mod value;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
@@ -25,6 +25,20 @@ pub use load::{ConfigError, ConfigErrors, Loaded, environment};
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";
+
+/// The file that is read when this one is named, or none is. `None` when there is none.
+pub fn file_read(named: Option<&Path>) -> Option<PathBuf> {
+    let default = || Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists());
+    named.map(Path::to_owned).or_else(default)
+}
+
+/// Where the configuration came from, for people.
+pub fn origin(named: Option<&Path>) -> String {
+    match file_read(named) {
+        Some(path) => path.display().to_string(),
+        None => format!("the defaults and the environment, without {DEFAULT_PATH}"),
+    }
+}
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -205,6 +205,8 @@ pub struct Summary {
     pub unconfirmed: u64,
     /// When the oldest of those arrived.
     pub oldest_unconfirmed: Option<WallTime>,
+    /// When the oldest event arrived that waits for its ack.
+    pub oldest_unpublished: Option<WallTime>,
 }
 
 /// What one step of giving free pages back did.

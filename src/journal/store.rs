@@ -155,6 +155,23 @@ impl Store {
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         summary.unconfirmed = unconfirmed.try_into().unwrap_or(0);
         summary.oldest_unconfirmed = oldest.map(WallTime);
+        if summary.received > 0 {
+            // Of those that the cloud has forgotten, of which there can be very many, the first one in the index is the oldest.
+            let oldest = self
+                .conn
+                .prepare_cached(
+                    "SELECT min(received_at) FROM (
+                     SELECT min(received_at) AS received_at FROM event INDEXED BY event_unconfirmed
+                     WHERE confirmed_at IS NULL AND published_at IS NULL AND NOT parked
+                     UNION ALL
+                     SELECT * FROM (
+                         SELECT received_at FROM event INDEXED BY event_left
+                         WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)
+                           AND parked = 0 AND published_at IS NULL ORDER BY id LIMIT 1))",
+                )?
+                .query_row([], |row| row.get::<_, Option<i64>>(0))?;
+            summary.oldest_unpublished = oldest.map(WallTime);
+        }
         Ok(summary)
     }
 

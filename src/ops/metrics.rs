@@ -56,6 +56,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Age of the oldest event that is not confirmed; 0 when there is none",
     ),
     (
+        "vodrelay_oldest_unpublished_age_seconds",
+        Kind::Gauge,
+        "Age of the oldest event that waits for the broker's ack; 0 when there is none",
+    ),
+    (
         "vodrelay_backlog_events",
         Kind::Gauge,
         "Events that wait in the cloud by sub-application; about three minutes late",

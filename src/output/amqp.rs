@@ -160,9 +160,9 @@ impl Options {
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
     let queues = if options.in_order { options.lanes } else { 1 };
-    let (output, Ends { queues, state, times, pulse }) =
+    let (output, Ends { queues, state, broker, times, pulse }) =
         channel(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "not connected yet")), queues);
-    let owner = Owner { options: Arc::new(options), queues, state, times, pulse, shutdown };
+    let owner = Owner { options: Arc::new(options), queues, state, broker, times, pulse, shutdown };
     let task = tokio::spawn(async move {
         owner.run().await;
         Ok(())
@@ -181,6 +181,7 @@ struct Owner {
     options: Arc<Options>,
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
+    broker: watch::Sender<Option<Arc<str>>>,
     times: Arc<Times>,
     pulse: Pulse,
     shutdown: CancellationToken,
@@ -202,7 +203,9 @@ impl Owner {
             match attempt {
                 Ok((link, channels)) => {
                     let began = Instant::now();
-                    if self.epoch(link, channels).await == Ended::Stopped {
+                    let ended = self.epoch(link, channels).await;
+                    self.broker.send_replace(None);
+                    if ended == Ended::Stopped {
                         break;
                     }
                     if began.elapsed() >= STEADY {
@@ -268,6 +271,7 @@ impl Owner {
         }
         drop(epoch);
         tracing::info!(broker = %link.address, "connected to RabbitMQ");
+        self.broker.send_replace(Some(link.address.to_string().into()));
         self.say(OutputState::Up);
 
         // Events tell at once; this look at the status catches what they might not tell.

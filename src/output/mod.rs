@@ -65,6 +65,7 @@ pub struct Output {
     /// One for all lanes, or one for each.
     queues: Arc<[async_channel::Sender<Job>]>,
     state: watch::Receiver<OutputState>,
+    broker: watch::Receiver<Option<Arc<str>>>,
     times: Arc<Times>,
     pulse: Pulse,
 }
@@ -87,6 +88,11 @@ impl Output {
     /// Whether events can be taken now; every change is seen.
     pub fn state(&self) -> watch::Receiver<OutputState> {
         self.state.clone()
+    }
+
+    /// The broker that is connected, for people.
+    pub fn broker(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.broker.clone()
     }
 
     /// The sign of life of the task that owns the connection.
@@ -164,6 +170,7 @@ fn tell(outcomes: &Outcomes, batch: Vec<(EventId, PublishOutcome)>) {
 struct Ends {
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
+    broker: watch::Sender<Option<Arc<str>>>,
     times: Arc<Times>,
     pulse: Pulse,
 }
@@ -172,10 +179,12 @@ struct Ends {
 fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     let (senders, receivers): (Vec<_>, _) = (0..queues.max(1)).map(|_| async_channel::unbounded()).unzip();
     let (state_sender, state) = watch::channel(initial);
+    let (broker_sender, broker) = watch::channel(None);
     let times = Arc::new(Times::of("vodrelay_publish_seconds"));
     let pulse = Pulse::new("output");
-    let output = Output { queues: senders.into(), state, times: Arc::clone(&times), pulse: pulse.clone() };
-    (output, Ends { queues: receivers, state: state_sender, times, pulse })
+    let output =
+        Output { queues: senders.into(), state, broker, times: Arc::clone(&times), pulse: pulse.clone() };
+    (output, Ends { queues: receivers, state: state_sender, broker: broker_sender, times, pulse })
 }
 
 /// Closes the queues and answers what is left in them. It never left this process.

@@ -74,6 +74,7 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
         journal,
         client: vod::Client::new(options).unwrap(),
         sub_apps: now,
+        waiting: maintenance::Waiting::default(),
         figures: Box::new(Figures::default),
     };
     let options = maintenance::Options {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::lines::{Line, Report};
 use super::exit::{Exit, Failure};
-use crate::config::{Config, DEFAULT_PATH, Loaded, environment};
+use crate::config::{Config, Loaded, environment, origin};
 use crate::reason::Reason;
 
 /// The longest that the live part takes. What it waits for has shorter limits of its own.
@@ -61,14 +61,6 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
         tried?;
     }
     Ok(report.exit())
-}
-
-fn origin(path: Option<&Path>) -> String {
-    match path {
-        Some(path) => path.display().to_string(),
-        None if Path::new(DEFAULT_PATH).exists() => DEFAULT_PATH.to_owned(),
-        None => format!("the defaults and the environment, without {DEFAULT_PATH}"),
-    }
 }
 
 /// Tries everything at once, and reports in one order.

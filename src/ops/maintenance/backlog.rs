@@ -1,5 +1,7 @@
 //! How many events wait in the cloud, by its own count, which is about three minutes late.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
@@ -7,6 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Failure;
+use crate::clock::WallTime;
 use crate::event::SubAppId;
 use crate::outcome::CallFailure;
 use crate::reason::Reason;
@@ -15,10 +18,35 @@ use crate::vod::{CallError, Client};
 /// Between two calls: the API's quota is the account's, and others may need it.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What the cloud said last, shared with whoever looks on.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Arc<Mutex<BTreeMap<SubAppId, (u64, WallTime)>>>);
+
+impl Waiting {
+    /// How many events waited in all, and when the oldest of these answers came. `None` when nothing is known.
+    pub fn total(&self) -> Option<(u64, WallTime)> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = known.values().map(|(_, at)| *at).min()?;
+        Some((known.values().fold(0, |sum: u64, (events, _)| sum.saturating_add(*events)), since))
+    }
+
+    /// `None` when it is not known any more.
+    fn set(&self, sub_app: SubAppId, events: Option<u64>) {
+        let value = events.map_or(f64::NAN, |events| events as f64);
+        gauge!("vodrelay_backlog_events", "sub_app" => sub_app.to_string()).set(value);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match events {
+            Some(events) => known.insert(sub_app, (events, WallTime::now())),
+            None => known.remove(&sub_app),
+        };
+    }
+}
+
 /// Asks for each sub-application in turn.
 #[derive(Debug)]
 pub(super) struct Backlog {
     client: Client,
+    waiting: Waiting,
     sub_apps: watch::Receiver<Vec<SubAppId>>,
     /// Those of the last run.
     known: Vec<SubAppId>,
@@ -27,8 +55,8 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(client: Client, sub_apps: watch::Receiver<Vec<SubAppId>>) -> Self {
-        Self { client, sub_apps, known: Vec::new(), failing: None }
+    pub(super) fn new(client: Client, sub_apps: watch::Receiver<Vec<SubAppId>>, waiting: Waiting) -> Self {
+        Self { client, waiting, sub_apps, known: Vec::new(), failing: None }
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
@@ -37,7 +65,7 @@ impl Backlog {
         self.known
             .iter()
             .filter(|sub_app| !now.contains(sub_app))
-            .for_each(|sub_app| set(*sub_app, f64::NAN));
+            .for_each(|sub_app| self.waiting.set(*sub_app, None));
         self.known.clone_from(&now);
         let mut failed = None;
         for (at, sub_app) in now.iter().enumerate() {
@@ -45,16 +73,16 @@ impl Backlog {
                 tokio::time::sleep(PAUSE).await;
             }
             match self.client.describe_events_state(*sub_app).await {
-                Ok(events) => set(*sub_app, events as f64),
+                Ok(events) => self.waiting.set(*sub_app, Some(events)),
                 Err(error) => {
                     let goes_on = is_its_own(&error);
                     failed.get_or_insert((*sub_app, error));
                     if !goes_on {
                         // The others would fare no better, and each would wait for its time-out.
-                        now[at..].iter().for_each(|sub_app| set(*sub_app, f64::NAN));
+                        now[at..].iter().for_each(|sub_app| self.waiting.set(*sub_app, None));
                         break;
                     }
-                    set(*sub_app, f64::NAN);
+                    self.waiting.set(*sub_app, None);
                 }
             }
         }
@@ -91,8 +119,4 @@ fn is_its_own(error: &CallError) -> bool {
             false
         }
     }
-}
-
-fn set(sub_app: SubAppId, events: f64) {
-    gauge!("vodrelay_backlog_events", "sub_app" => sub_app.to_string()).set(events);
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_cron_scheduler::JobSchedulerError;
 use tokio_util::sync::CancellationToken;
 
+pub use backlog::Waiting;
 pub use jobs::{JobState, Jobs, RunResult};
 pub use summary::Figures;
 
@@ -116,6 +117,8 @@ pub struct Parts {
     pub client: vod::Client,
     /// The sub-applications whose backlog is asked for, as they are now.
     pub sub_apps: watch::Receiver<Vec<SubAppId>>,
+    /// Where what the cloud says of its backlog is put.
+    pub waiting: Waiting,
     /// What the relay has done since its start.
     pub figures: Box<dyn Fn() -> Figures + Send>,
 }
@@ -189,12 +192,12 @@ struct Work {
 
 impl Work {
     fn new(options: Options, parts: Parts, stop: CancellationToken) -> Self {
-        let Parts { journal, client, sub_apps, figures } = parts;
+        let Parts { journal, client, sub_apps, waiting, figures } = parts;
         let backup_dir = options.backup_dir.unwrap_or_else(|| journal.path().with_file_name("backups"));
         Self {
             backups: Backups::new(journal.path(), backup_dir, options.backups_kept, stop),
             summary: Summary::new(figures()),
-            backlog: Backlog::new(client, sub_apps),
+            backlog: Backlog::new(client, sub_apps, waiting),
             retention: options.retention,
             journal,
             figures,

@@ -14,7 +14,13 @@ fn no_cloud() -> vod::Client {
 
 fn parts(journal: &Journal) -> Parts {
     let (_, sub_apps) = watch::channel(vec![SubAppId(0)]);
-    Parts { journal: journal.clone(), client: no_cloud(), sub_apps, figures: Box::new(Figures::default) }
+    Parts {
+        journal: journal.clone(),
+        client: no_cloud(),
+        sub_apps,
+        waiting: Waiting::default(),
+        figures: Box::new(Figures::default),
+    }
 }
 
 /// No job at all.
