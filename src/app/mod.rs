@@ -180,6 +180,19 @@ impl Running {
     ///
     /// [`AppError`]; then nothing runs. A cloud or a broker that is away is no error: the relay waits for it.
     pub async fn start(config: &Config, places: vod::Places) -> Result<Self, AppError> {
+        Self::start_writing(config, places, std::io::stdout()).await
+    }
+
+    /// The same, with a writer of its own for the output that is standard output otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`AppError`].
+    pub async fn start_writing(
+        config: &Config,
+        places: vod::Places,
+        standard_output: impl std::io::Write + Send + 'static,
+    ) -> Result<Self, AppError> {
         let mut options = vod::Options::new(config.vod.endpoint.clone(), places.source);
         options.region.clone_from(&config.vod.region);
         options.credentials = places;
@@ -193,7 +206,9 @@ impl Running {
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         let (output, output_task) = match output_options {
             OutputOptions::Amqp(options) => output::amqp::spawn(*options, stop.clone()),
-            OutputOptions::Stdout(options) => output::stdout::spawn(options, stop.clone()),
+            OutputOptions::Stdout(options) => {
+                output::stdout::spawn_to(options, standard_output, stop.clone())
+            }
         };
         let stats = Arc::new(Stats::new());
         let pulse = Pulse::new("relay");

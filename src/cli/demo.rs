@@ -1,19 +1,28 @@
 //! `demo`: the whole relay in one process, with an emulated cloud, so that it can be seen at work without anything installed.
 
+use std::fs::DirBuilder;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure};
+use super::screen::Screen;
 use crate::app::{AppError, Running, Watch};
 use crate::config::Config;
 use crate::emulator::events::{EVENT_TYPES, sample, upload_story};
 use crate::emulator::{Emulator, Fault, FaultKind, Options};
+use crate::outcome::{OutputState, Trouble};
+use crate::output::amqp::NOT_CONNECTED_YET;
+use crate::reason::Reason;
 use crate::relay::Snapshot;
 use crate::vod::{CredentialSource, Environment, Places};
 
@@ -30,10 +39,13 @@ pub(super) struct Args {
     /// Publish to this RabbitMQ (exchange and queue vodrelay.demo) in place of standard output
     #[arg(long, value_name = "URL")]
     amqp: Option<String>,
-    /// Keep the journal here, in place of a new temporary folder
+    /// Keep the journal here, in place of a temporary folder that is removed at the end
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Print the summary as JSON on standard error
+    /// Keep the temporary folder with the journal
+    #[arg(long, conflicts_with = "journal")]
+    keep: bool,
+    /// Print events as JSON at a terminal too, and the summary as JSON on standard error
     #[arg(long)]
     json: bool,
 }
@@ -47,7 +59,11 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     options.settings.hold_ms = 500;
     options.settings.queue.window_ms = u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
     let emulator = Emulator::start(options).await.map_err(|error| Failure::new(Exit::Failure, error))?;
-    let config = config(args, &emulator)?;
+    let folder = match &args.journal {
+        Some(_) => None,
+        None => Some(Folder::new(args.keep)?),
+    };
+    let config = config(args, &emulator, folder.as_ref())?;
     let credential = emulator.credential();
     let environment = Environment::fixed([
         ("TENCENTCLOUD_SECRET_ID", credential.secret_id.as_str()),
@@ -56,13 +72,21 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let places = Places { environment, ..Places::new(CredentialSource::Env) };
     let talk = Talk::new(args);
     talk.say("an emulated VOD, the relay, and its journal run in this process");
-    let running = Running::start(&config, places).await?;
+    // At a terminal somebody reads along; a program wants the events whole.
+    let brief = io::stdout().is_terminal() && !args.json;
+    let lines = Brief::default();
+    let running = if brief {
+        Running::start_writing(&config, places, lines.writer(talk.clone())).await?
+    } else {
+        Running::start(&config, places).await?
+    };
     let drain = running.drain();
     super::run::drain_on_signal(drain.clone())?;
     let looking_on = tokio::spawn(talk.progress(running.watch(), drain.clone()));
+    let output = running.watch().output_state();
     let mut ended = pin!(running.wait());
     let (told, ended) = tokio::select! {
-        told = tell(&emulator, &talk, &drain) => {
+        told = tell(Stage { emulator: &emulator, talk: &talk, lines: &lines, drain: &drain, output }) => {
             drain.cancel();
             (told, ended.await)
         }
@@ -72,72 +96,219 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     drain.cancel();
     // A progress line that was cut short is no loss.
     let _ = looking_on.await;
+    // Why the story ended says more than what followed from it.
+    told?;
     let snapshot = match ended {
         // A reader that has seen enough, such as `head`, is no failure of a demonstration.
         Err(AppError::Output(_)) if args.amqp.is_none() => return Ok(Exit::Done),
         ended => ended?,
     };
-    told?;
     let events = emulator.stats().events();
     emulator.shutdown().await;
-    talk.summary(&snapshot, events.put, &config).map_err(Failure::stdout)?;
+    talk.summary(&snapshot, events.put, &config, folder.is_some() && !args.keep).map_err(Failure::stdout)?;
     Ok(Exit::Done)
 }
 
+/// What the story is told with.
+struct Stage<'a> {
+    emulator: &'a Emulator,
+    talk: &'a Talk,
+    lines: &'a Brief,
+    drain: &'a CancellationToken,
+    output: watch::Receiver<OutputState>,
+}
+
 /// The tutorial's story: uploads go through; then a confirm is lost, and the redelivery is recognised; then a bit of all.
-async fn tell(emulator: &Emulator, talk: &Talk, drain: &CancellationToken) -> Result<(), Failure> {
+async fn tell(stage: Stage<'_>) -> Result<(), Failure> {
+    let Stage { emulator, talk, lines, .. } = stage;
     let put = |events: Vec<String>| {
         for event in events {
             emulator.put(0, event);
         }
     };
-    let confirmed = || wait(emulator, drain, |stats| stats.events().unconfirmed() == 0);
+    let confirmed = || stage.wait(|stats| stats.events().unconfirmed() == 0);
+    stage.broker_takes_events().await?;
 
-    talk.say("two videos are uploaded and transcoded: NewFileUpload, then ProcedureStateChanged");
+    talk.say("two videos are uploaded and transcoded; what is published:");
     put((1..=2).flat_map(upload_story).collect());
     if !confirmed().await? {
         return Ok(());
     }
 
-    talk.say("one more upload, and every ConfirmEvents is lost on its way, until the cloud hands the events over again");
+    talk.say("one more upload, whose ConfirmEvents is lost; it is handed over again:");
     emulator.faults().add(Fault::always(FaultKind::FirstConfirmLost));
-    put(upload_story(3).into());
-    if !wait(emulator, drain, |stats| stats.events().redeliveries >= 2).await? {
+    put(upload_story(3).into_iter().take(1).collect());
+    if !stage.wait(|stats| stats.events().redeliveries >= 1).await? {
         return Ok(());
     }
     emulator.faults().clear();
-    talk.say("the redelivery is recognised: it is confirmed, and not published again");
     if !confirmed().await? {
         return Ok(());
     }
+    talk.say("==> the redelivery was recognised: confirmed, and NOT published again");
 
-    talk.say("one event of every type");
+    talk.say("one event of every type:");
+    lines.count_only();
     put((100..).zip(EVENT_TYPES).filter_map(|(index, event_type)| sample(event_type, index)).collect());
-    confirmed().await?;
+    if confirmed().await? {
+        lines.tell_count(talk);
+    }
     Ok(())
 }
 
-/// Waits until something holds at the emulator; `false` when the demonstration is being ended before that.
-async fn wait(
-    emulator: &Emulator,
-    drain: &CancellationToken,
-    holds: impl Fn(&crate::emulator::Stats) -> bool,
-) -> Result<bool, Failure> {
-    tokio::select! {
-        held = emulator.wait_until(|state| holds(&state.stats()), STEP_LIMIT) => match held {
-            Ok(()) => Ok(true),
-            Err(error) => Err(Failure::new(Exit::Temporary, error).next(
-                "look at what the output says: with --amqp, see that the broker is up and lets the user publish",
-            )),
-        },
-        () = drain.cancelled() => Ok(false),
+impl Stage<'_> {
+    /// Waits until something holds at the emulator; `false` when the demonstration is being ended before that.
+    async fn wait(&self, holds: impl Fn(&crate::emulator::Stats) -> bool) -> Result<bool, Failure> {
+        let mut output = self.output.clone();
+        let down = async {
+            loop {
+                if let OutputState::Down(trouble) = &*output.borrow_and_update() {
+                    return trouble.clone();
+                }
+                if output.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.drain.cancelled() => Ok(false),
+            held = self.emulator.wait_until(|state| holds(&state.stats()), STEP_LIMIT) => match held {
+                Ok(()) => Ok(true),
+                Err(_) => {
+                    let why = format!("the events were not all confirmed within {} s", STEP_LIMIT.as_secs());
+                    Err(Failure::new(Exit::Temporary, why)
+                        .next("try again on a machine with less to do; with --amqp, see that the broker lets the user publish"))
+                }
+            },
+            trouble = down => Err(no_output(&trouble)),
+        }
+    }
+
+    /// Waits until the broker is connected, and says at once why it is not.
+    async fn broker_takes_events(&self) -> Result<(), Failure> {
+        let mut output = self.output.clone();
+        loop {
+            match &*output.borrow_and_update() {
+                OutputState::Down(trouble) if &*trouble.words == NOT_CONNECTED_YET => {}
+                OutputState::Down(trouble) | OutputState::Blocked(trouble) => return Err(no_output(trouble)),
+                OutputState::Up => return Ok(()),
+            }
+            if output.changed().await.is_err() {
+                return Ok(());
+            }
+        }
     }
 }
 
-fn config(args: &Args, emulator: &Emulator) -> Result<Config, Failure> {
-    let journal = match &args.journal {
-        Some(path) => path.clone(),
-        None => std::env::temp_dir().join(format!("vodrelay-demo-{}", std::process::id())).join("journal.db"),
+fn no_output(trouble: &Trouble) -> Failure {
+    let exit = match trouble.reason {
+        Reason::BrokerLogin | Reason::BrokerTopology | Reason::BrokerTls => Exit::Configuration,
+        _ => Exit::Temporary,
+    };
+    Failure::new(exit, trouble.words.to_string()).code(trouble.reason)
+}
+
+/// The temporary folder of the journal.
+struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Folder {
+    fn new(keep: bool) -> Result<Self, Failure> {
+        let name = format!("vodrelay-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        // New: nobody else's folder is removed at the end.
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            Failure::new(Exit::Failure, format!("{} cannot be made: {error}", path.display()))
+                .next("name a file that can be written with --journal, or another folder with TMPDIR")
+        })?;
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What is left in a temporary folder is the host's to clean up.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Events as people read along: a line each, or their number.
+#[derive(Clone, Debug, Default)]
+struct Brief(Arc<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    only: AtomicBool,
+    events: AtomicU64,
+}
+
+impl Brief {
+    /// Takes the lines of the output, and prints short ones.
+    fn writer(&self, talk: Talk) -> impl Write + Send + use<> {
+        BriefWriter { lines: self.clone(), talk, screen: Screen::of_stdout(), rest: Vec::new() }
+    }
+
+    fn count_only(&self) {
+        self.0.only.store(true, Ordering::Relaxed);
+    }
+
+    fn tell_count(&self, talk: &Talk) {
+        let events = self.0.events.load(Ordering::Relaxed);
+        if events > 0 {
+            talk.print(&format!("  {events} events published and confirmed; --json prints each of them"));
+        }
+    }
+}
+
+struct BriefWriter {
+    lines: Brief,
+    talk: Talk,
+    screen: Screen,
+    rest: Vec<u8>,
+}
+
+impl Write for BriefWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.rest.extend_from_slice(bytes);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            if self.lines.0.only.load(Ordering::Relaxed) {
+                self.lines.0.events.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.talk.print(&self.screen.line(&brief(&line)));
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A line of the output in a few words.
+fn brief(line: &[u8]) -> String {
+    let line: Value = serde_json::from_slice(line).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let now = jiff::Zoned::now().strftime("%H:%M:%S.%3f");
+    let id: String = text(&line["message_id"]).chars().take(8).collect();
+    format!(
+        "  {now}  {:<21}  file {:<19}  id {id}",
+        text(&line["event"]["EventType"]),
+        text(&line["headers"]["x-vod-file-id"]),
+    )
+}
+
+fn config(args: &Args, emulator: &Emulator, folder: Option<&Folder>) -> Result<Config, Failure> {
+    let journal = match (&args.journal, folder) {
+        (Some(path), _) => path.clone(),
+        (None, Some(folder)) => folder.path.join("journal.db"),
+        (None, None) => PathBuf::from("journal.db"),
     };
     let mut variables = vec![
         ("VODRELAY_VOD__ENDPOINT".to_owned(), emulator.endpoint()),
@@ -183,6 +354,11 @@ impl Talk {
         }
     }
 
+    /// A line of standard output, beside the live one.
+    fn print(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
+    }
+
     /// A live line, while somebody looks.
     fn progress(&self, watch: Watch, drain: CancellationToken) -> impl Future<Output = ()> + use<> {
         let bar = self.bar.clone();
@@ -197,7 +373,7 @@ impl Talk {
         }
     }
 
-    fn summary(&self, snapshot: &Snapshot, put: u64, config: &Config) -> io::Result<()> {
+    fn summary(&self, snapshot: &Snapshot, put: u64, config: &Config, removed: bool) -> io::Result<()> {
         let published = snapshot.published();
         let Snapshot { deliveries, redelivered, confirmed, parked, .. } = *snapshot;
         let ms = |time: Option<Duration>| {
@@ -219,31 +395,56 @@ impl Talk {
                     "smallest_lease_left_ms": millis(snapshot.smallest_lease_left),
                     "pull_to_confirm_p50_ms": millis(snapshot.pull_to_confirm_p50),
                     "pull_to_confirm_p99_ms": millis(snapshot.pull_to_confirm_p99),
-                    "journal": config.journal.path,
+                    "journal": (!removed).then_some(&config.journal.path),
                 })
             );
         }
-        let journal = config.journal.path.display();
         write!(
             err,
             "\n\
-             events that happened      {put}\n\
-             deliveries pulled         {deliveries}\n\
-             published                 {published}\n\
-             confirmed                 {confirmed}\n\
-             redelivered, recognised   {redelivered}\n\
-             smallest lease left       {} of {} ms\n\
-             from pull to confirm      p50 {}, p99 {}\n\
-             \n\
-             The journal is at {journal}:\n  \
-               sqlite3 {journal} \"SELECT message_id, event_type, state, redeliveries FROM event_log LIMIT 5\"\n  \
-               VODRELAY_JOURNAL__PATH={journal} vodrelay events list\n\
-             Next: a local VOD for your own code    vodrelay emulate    (then: vodrelay trigger upload)\n      \
-                   a real configuration              config.example.toml, then: vodrelay check\n",
-            ms(snapshot.smallest_lease_left),
-            WINDOW.as_millis(),
+             happened {put}, delivered {deliveries}, published {published}, confirmed {confirmed}, \
+             redelivered {redelivered}\n\
+             pull to confirm {} (p50), {} (p99); least lease left {} of {} ms\n",
             ms(snapshot.pull_to_confirm_p50),
             ms(snapshot.pull_to_confirm_p99),
-        )
+            ms(snapshot.smallest_lease_left),
+            WINDOW.as_millis(),
+        )?;
+        if removed {
+            writeln!(err, "the journal is removed; --keep keeps it for `vodrelay events list` and sqlite3")?;
+        } else {
+            let journal = config.journal.path.display();
+            writeln!(err, "the journal is kept: VODRELAY_JOURNAL__PATH={journal} vodrelay events list")?;
+        }
+        writeln!(err, "next: `vodrelay emulate`, a local VOD; then `vodrelay trigger upload`")?;
+        writeln!(err, "      config.example.toml, a real configuration; then `vodrelay check`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::screen;
+
+    #[test]
+    fn an_event_is_a_short_line_whatever_it_says() {
+        let line = br#"{"message_id":"9f8e7d6c9f8e7d6c","headers":{"x-vod-file-id":"5285890784246869930"},"event":{"EventType":"ProcedureStateChanged"}}"#;
+        let text = brief(line);
+        assert!(text.ends_with("  ProcedureStateChanged  file 5285890784246869930  id 9f8e7d6c"), "{text}");
+        assert!(screen::width(&text) <= 80, "{text}");
+        assert!(brief(b"{}").contains("file -"));
+    }
+
+    #[test]
+    fn the_folder_is_removed_unless_it_is_to_be_kept() {
+        let folder = Folder::new(false).unwrap();
+        let path = folder.path.clone();
+        std::fs::write(path.join("journal.db"), "x").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+        let kept = Folder::new(true).unwrap();
+        let path = kept.path.clone();
+        drop(kept);
+        std::fs::remove_dir(&path).unwrap();
     }
 }

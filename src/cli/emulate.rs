@@ -1,5 +1,6 @@
 //! `emulate`: a local VOD, until it is told to stop.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,6 +109,12 @@ impl From<EmulateError> for Failure {
         let exit = match &error {
             EmulateError::Start(StartError::NotLoopback(_)) => Exit::Usage,
             EmulateError::HalfAPair { .. } => Exit::Configuration,
+            // A port that is taken may be free later, and an address may come with its network.
+            EmulateError::Start(StartError::Listen { source, .. })
+                if matches!(source.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) =>
+            {
+                Exit::Temporary
+            }
             EmulateError::Start(StartError::Listen { .. }) | EmulateError::Io { .. } => Exit::Failure,
         };
         Self::new(exit, error)
@@ -275,5 +282,23 @@ mod tests {
         assert_eq!(Failure::from(half).exit(), Exit::Configuration);
         let temporary = [pair[0], pair[1], ("TENCENTCLOUD_SESSION_TOKEN", "t")];
         assert_eq!(from(&temporary).unwrap().unwrap().token, Some(Secret::new("t")));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_had_is_refused_with_the_documented_code() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for (address, exit, words) in [
+            (taken.local_addr().unwrap().to_string(), Exit::Temporary, "port 0"),
+            ("0.0.0.0:0".to_owned(), Exit::Usage, "--allow-remote"),
+        ] {
+            let args = Wrapped::try_parse_from(["emulate", "--listen", &address]).unwrap().args;
+            let failure =
+                Failure::from(EmulateError::from(Emulator::start(options(&args, None)).await.unwrap_err()));
+            let mut told = Vec::new();
+            failure.report(&mut told).unwrap();
+            let told = String::from_utf8(told).unwrap();
+            assert_eq!(failure.exit(), exit, "{told}");
+            assert!(told.contains(words), "{told}");
+        }
     }
 }

@@ -262,7 +262,7 @@ fn show_people(shown: &Shown) -> String {
         ("published", time(event.published_at)),
         ("confirmed", time(event.confirmed_at)),
     ];
-    let mut lines: Vec<String> = facts.map(|(name, value)| format!("{name:<17}{value}")).into();
+    let mut lines: Vec<String> = facts.map(|(name, value)| format!("{name:<16}{value}")).into();
     lines.extend([String::new(), "deliveries".to_owned()]);
     lines.extend(shown.deliveries.iter().map(|delivery| {
         format!(

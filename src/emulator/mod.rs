@@ -76,7 +76,7 @@ impl Default for Options {
 pub enum StartError {
     /// The address is not a loopback one.
     #[error(
-        "refusing to listen on {0}, which other machines may reach; name a loopback address, or allow remote clients"
+        "refusing to listen on {0}, which other machines may reach; name a loopback address, or add --allow-remote"
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be had.

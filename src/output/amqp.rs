@@ -155,13 +155,16 @@ impl Options {
     }
 }
 
+/// The words of an output that has tried no broker yet.
+pub const NOT_CONNECTED_YET: &str = "not connected yet";
+
 /// Starts the output. The task ends when `shutdown` is cancelled and the batches in flight are answered, in bounded time.
 ///
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
     let queues = if options.in_order { options.lanes } else { 1 };
     let (output, Ends { queues, state, broker, times, pulse }) =
-        channel(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "not connected yet")), queues);
+        channel(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, NOT_CONNECTED_YET)), queues);
     let owner = Owner { options: Arc::new(options), queues, state, broker, times, pulse, shutdown };
     let task = tokio::spawn(async move {
         owner.run().await;

@@ -183,7 +183,9 @@ fn the_demonstration_shows_a_lost_confirm_and_its_redelivery() {
     let events = summary["events"].as_u64().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
     assert_eq!(u64::try_from(lines.lines().count()).unwrap(), events);
-    assert_eq!((summary["published"].as_u64(), summary["redelivered"].as_u64()), (Some(events), Some(2)));
+    assert_eq!(summary["published"].as_u64(), Some(events));
+    // One by the story. A machine that has much to do can let the short window of a further one lapse.
+    assert!(summary["redelivered"].as_u64() >= Some(1), "{summary}");
     assert_eq!(summary["parked"], 0);
     assert!(summary["pull_to_confirm_p99_ms"].is_u64() && summary["smallest_lease_left_ms"].is_u64());
 
@@ -196,6 +198,25 @@ fn the_demonstration_shows_a_lost_confirm_and_its_redelivery() {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(u64::try_from(listed.lines().count()).unwrap(), events);
     assert!(listed.lines().all(|line| line.contains("\"confirmed\"")), "{listed}");
+}
+
+#[test]
+fn a_demonstration_without_its_broker_says_why_at_once() {
+    // A port that was free a moment ago, and that nobody is given meanwhile.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let began = Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_vodrelay"))
+        .args(["demo", "--amqp", &format!("amqp://127.0.0.1:{port}")])
+        .env_clear()
+        .output()
+        .unwrap();
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{talk}");
+    assert!(talk.contains("see that RabbitMQ runs and listens there") && talk.contains("VR-401"), "{talk}");
+    assert!(!talk.contains("Stats"), "{talk}");
+    assert!(began.elapsed() < Duration::from_secs(20), "a step of the story may take 30 s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,7 +152,7 @@ async fn one_event_is_shown_with_everything() {
     }
     let people = shown(&desk.path(), "1", false);
     for part in [
-        "state            confirmed\n",
+        "state           confirmed\n",
         "  confirmed\n    handle h1\n    request r-1\n",
         "  \"big\": 12345678901234567890123,\n  \"n\": 2\n}\n",
     ] {
