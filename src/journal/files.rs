@@ -12,9 +12,15 @@ const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
 /// Keeps every other relay out while it is held.
+///
+/// The lock beside the journal goes by the journal's name, and holds the number of the process. The lock on the journal itself
+/// (flock(2), which Linux keeps apart from the fcntl(2) locks of SQLite) goes by the file, whichever name leads there: a hard
+/// link, a bind mount, or the same name after somebody removed the file beside it. It must be held for longer than SQLite has
+/// the file open, because the end of any descriptor of the file takes SQLite's locks away.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    _beside: File,
+    _database: File,
 }
 
 /// Makes sure that `path` can hold a journal, and takes its lock. Returns the lock and the path without symbolic links.
@@ -37,12 +43,44 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
         return Err(unusable("it is a folder: set journal.path to a file in it".into()));
     }
     refuse_network(path, folder)?;
-    create(path, folder).map_err(|e| {
-        unusable(format!("it cannot be written ({e}): check the owner and the mode of it and of its folder, and that the file system is mounted for writing"))
-    })?;
+    let not_writable = |e: io::Error| {
+        unusable(format!(
+            "it cannot be written ({e}): check the owner and the mode of it and of its folder, and that the file system is mounted for writing"
+        ))
+    };
+    if !path.exists() {
+        create(path, folder).map_err(not_writable)?;
+    }
     // One journal has one lock, whichever way a path leads to it.
     let path = path.canonicalize().map_err(|e| unusable(format!("its path cannot be followed ({e})")))?;
-    Ok((lock(&path)?, path))
+    let beside = lock(&path)?;
+    let database = open(&path).map_err(not_writable)?;
+    match database.try_lock() {
+        Ok(()) => Ok((Lock { _beside: beside, _database: database }, path)),
+        Err(TryLockError::WouldBlock) => {
+            let pid = database.metadata().ok().and_then(|metadata| holder(&metadata));
+            Err(OpenError::InUse { path, pid: pid.unwrap_or_else(|| "unknown".to_owned()) })
+        }
+        Err(TryLockError::Error(e)) => Err(unusable(format!("its file system cannot lock it ({e})"))),
+    }
+}
+
+/// The process that holds the lock on a file, by the kernel's list (proc_locks(5)). For people: a container sees no processes
+/// of others, and some file systems have other numbers there.
+pub(super) fn holder(of: &fs::Metadata) -> Option<String> {
+    let (major, minor) = (rustix::fs::major(of.dev()), rustix::fs::minor(of.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", of.ino());
+    holder_in(&fs::read_to_string("/proc/locks").ok()?, &file)
+}
+
+fn holder_in(locks: &str, file: &str) -> Option<String> {
+    locks
+        .lines()
+        .find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [_, "FLOCK", _, _, pid, of, ..] if of == file => pid.parse::<u32>().ok().filter(|pid| *pid > 0),
+            _ => None,
+        })
+        .map(|pid| pid.to_string())
 }
 
 /// WAL keeps its index in memory that all processes share, and network file systems share none
@@ -74,38 +112,26 @@ fn network_file_system(magic: u32) -> Option<&'static str> {
 /// Makes the file with its mode from the start; SQLite gives `-wal` and `-shm` the mode of the database.
 fn create(path: &Path, folder: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        Ok(_) => {
-            // A commit in a file whose name is not on the disk yet would be lost with the name.
-            File::open(folder)?.sync_all()
-        }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let file = OpenOptions::new().write(true).open(path)?;
-            let mode = file.metadata()?.permissions().mode() & 0o7777;
-            if mode & 0o007 != 0 {
-                // An older copy may have come with any mode.
-                file.set_permissions(fs::Permissions::from_mode(mode & !0o007))?;
-            }
-            Ok(())
-        }
+        // A commit in a file whose name is not on the disk yet would be lost with the name.
+        Ok(_) => File::open(folder)?.sync_all(),
+        // Another relay was faster, and has the lock; or it is a symbolic link that leads nowhere.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(e),
     }
 }
 
-/// Which file this is, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+/// Opens the file, and takes from its mode what others may do.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        // An older copy may have come with any mode.
+        file.set_permissions(fs::Permissions::from_mode(mode & !0o007))?;
     }
+    Ok(file)
 }
 
-fn lock(path: &Path) -> Result<Lock, OpenError> {
+fn lock(path: &Path) -> Result<File, OpenError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
@@ -142,7 +168,7 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(unusable)?;
-    Ok(Lock { _file: file })
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -156,6 +182,16 @@ mod tests {
         for local in [0xEF53, 0x0102_1994, 0x794c_7630, 0x5846_5342] {
             assert_eq!(network_file_system(local), None);
         }
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_in_the_kernels_list() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 08:01:42 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 0 08:01:42 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 33 08:01:42 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 44 08:01:42 0 EOF\n";
+        assert_eq!(holder_in(locks, "08:01:42").as_deref(), Some("33"));
+        assert_eq!(holder_in(locks, "08:01:43"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The journal: the durable record of every event and every handle, and how far each got. One SQLite file, one writer.
 //!
-//! - `files`: the folder, the modes, the lock that keeps a second relay out.
+//! - `files`: the folder, the modes, the locks that keep a second relay out.
+//! - `place`: whether the files are still at their names.
 //! - `schema`: tables, views for people, migrations.
 //! - `store`: the SQL of each request.
 //! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
@@ -12,6 +13,7 @@
 mod copy;
 mod damage;
 mod files;
+mod place;
 pub mod probe;
 mod progress;
 pub mod query;

@@ -154,9 +154,22 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The process that holds the journal's lock.
+/// The process that holds one of the journal's two locks.
 fn holder(path: &Path) -> io::Result<Option<String>> {
-    let mut file = match File::open(beside(path, ".lock")) {
+    if let Some(mut beside) = held(&beside(path, ".lock"))? {
+        let mut pid = String::new();
+        // The lock decides; the number in the file is for people.
+        let _ = beside.read_to_string(&mut pid);
+        let pid = pid.trim();
+        return Ok(Some(if pid.is_empty() { "unknown" } else { pid }.to_owned()));
+    }
+    let Some(database) = held(path)? else { return Ok(None) };
+    Ok(Some(files::holder(&database.metadata()?).unwrap_or_else(|| "unknown".to_owned())))
+}
+
+/// The file, if another process has locked it.
+fn held(path: &Path) -> io::Result<Option<File>> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -164,13 +177,7 @@ fn holder(path: &Path) -> io::Result<Option<String>> {
     // Held for this one moment, and shared: a lock of this kind cannot be looked at in any other way.
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // The lock decides; the number in the file is for people.
-            let _ = file.read_to_string(&mut pid);
-            let pid = pid.trim();
-            Ok(Some(if pid.is_empty() { "unknown" } else { pid }.to_owned()))
-        }
+        Err(TryLockError::WouldBlock) => Ok(Some(file)),
         Err(TryLockError::Error(e)) => Err(e),
     }
 }

@@ -175,6 +175,15 @@ impl Store {
         Ok(summary)
     }
 
+    /// Copies all of the WAL into the file, synchronised. False while a reader needs the file as it is.
+    pub(super) fn fold_wal(&self) -> rusqlite::Result<bool> {
+        let (busy, pages, copied): (bool, i64, i64) =
+            self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        Ok(!busy && pages == copied)
+    }
+
     #[cfg(test)]
     pub(super) fn sql(&self, sql: &str) -> rusqlite::Result<()> {
         self.conn.execute_batch(sql)

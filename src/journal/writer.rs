@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rusqlite::{ErrorCode, ffi};
+use rusqlite::ErrorCode;
+use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use super::OpenError;
 use super::copy::{self, Copy};
-use super::files::{Identity, Lock};
+use super::files::Lock;
+use super::place::{Misplaced, Place};
 use super::request::{Queued, Request};
 use super::store::{Store, next_step, reason};
 use crate::crash;
@@ -54,6 +56,14 @@ pub enum WriteError {
         /// What to look at.
         next_step: &'static str,
     },
+    /// One of its files is not the one that SQLite has open any more.
+    #[error("the journal {path} was taken apart while the relay was at work: {problem}")]
+    TakenApart {
+        /// The journal.
+        path: PathBuf,
+        /// What happened, what was kept, and the next step.
+        problem: String,
+    },
 }
 
 impl WriteError {
@@ -61,6 +71,7 @@ impl WriteError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Fatal { cause, .. } | Self::GaveUp { cause, .. } => reason(cause.sqlite_error_code()),
+            Self::TakenApart { .. } => Reason::JournalNotWritable,
         }
     }
 }
@@ -82,10 +93,10 @@ impl Writer {
         pulse: Pulse,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
-        let file = Identity::of(&path)
+        let place = Place::of(&path)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, file, state, times, pulse };
+        let work = Work { store, path, place, state, times, pulse };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -114,10 +125,29 @@ impl Writer {
 struct Work {
     store: Store,
     path: PathBuf,
-    file: Identity,
+    place: Place,
     state: watch::Sender<JournalState>,
     times: Arc<Times>,
     pulse: Pulse,
+}
+
+/// Why one try to commit failed.
+#[derive(Debug)]
+enum CommitError {
+    Sqlite(rusqlite::Error),
+    Misplaced(Misplaced),
+}
+
+impl From<rusqlite::Error> for CommitError {
+    fn from(cause: rusqlite::Error) -> Self {
+        Self::Sqlite(cause)
+    }
+}
+
+impl From<Misplaced> for CommitError {
+    fn from(misplaced: Misplaced) -> Self {
+        Self::Misplaced(misplaced)
+    }
 }
 
 /// What comes after a stretch of work.
@@ -210,33 +240,20 @@ impl Work {
                 }
                 Err(cause) => cause,
             };
-            let code = cause.sqlite_error_code();
-            if !may_pass(code) {
-                let trouble = Trouble::new(reason(code), format!("failed for good: {cause}"));
-                error!(code = %trouble.reason, path = %self.path.display(), error = %cause, "journal failed for good");
-                self.state.send_replace(JournalState::Down(trouble));
-                return Err(WriteError::Fatal { path: self.path.clone(), cause });
-            }
-            self.down(Trouble::new(reason(code), format!("{cause}: {}", next_step(code))));
+            let (trouble, gave_up) = self.trouble(cause)?;
+            self.down(trouble);
             let pause_now = pause / 2 + pause.mul_f64(fastrand::f64() / 2.0);
             if self.wait(pause_now, requests, &mut alone_since) {
-                return Err(WriteError::GaveUp {
-                    path: self.path.clone(),
-                    cause,
-                    next_step: next_step(code),
-                });
+                return Err(gave_up);
             }
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
     /// One try. Dropping the transaction on the way out rolls it back.
-    fn commit(&self, batch: &mut [Request]) -> rusqlite::Result<()> {
-        // SQLite writes on to a file that was moved or removed, where the next process will not find it.
-        if Identity::of(&self.path).ok() != Some(self.file) {
-            let moved = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
-            return Err(rusqlite::Error::SqliteFailure(moved, Some("the file was moved or removed".into())));
-        }
+    fn commit(&self, batch: &mut [Request]) -> Result<(), CommitError> {
+        // Nothing is written where the next process would not find it.
+        self.place.look()?;
         let began = Instant::now();
         let transaction = self.store.begin()?;
         for request in batch {
@@ -245,8 +262,82 @@ impl Work {
         }
         self.store.finish()?;
         transaction.commit()?;
+        // And nothing counts as committed that went where it would not be found.
+        self.place.look()?;
         self.times.record(&[began.elapsed()]);
         Ok(())
+    }
+
+    /// What is told while a failure lasts, and how it ends when nobody waits any more; or the end at once, where waiting cannot
+    /// mend it.
+    fn trouble(&self, cause: CommitError) -> Result<(Trouble, WriteError), WriteError> {
+        let path = self.path.clone();
+        match cause {
+            CommitError::Sqlite(cause) => {
+                let code = cause.sqlite_error_code();
+                if !may_pass(code) {
+                    let trouble = Trouble::new(reason(code), format!("failed for good: {cause}"));
+                    return Err(self.failed(trouble, WriteError::Fatal { path, cause }));
+                }
+                let next_step = next_step(code);
+                let trouble = Trouble::new(reason(code), format!("{cause}: {next_step}"));
+                Ok((trouble, WriteError::GaveUp { path, cause, next_step }))
+            }
+            // It can be moved back.
+            CommitError::Misplaced(Misplaced::Database) => {
+                let problem =
+                    format!("the file was moved or removed: {}", next_step(Some(ErrorCode::ReadOnly)));
+                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
+                Ok((trouble, WriteError::TakenApart { path, problem }))
+            }
+            CommitError::Misplaced(Misplaced::Beside(suffix)) => self.rescue(suffix),
+            CommitError::Misplaced(Misplaced::WalCut) => {
+                // Its pages are gone. To copy what reads as zeros into the journal would damage it.
+                let kept =
+                    self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
+                let problem = format!(
+                    "another program made its -wal shorter, or wrote over it; what was committed there since the last checkpoint is lost{}; \
+                     keep clean-up jobs out of its folder, look at it with `PRAGMA integrity_check`, then start the relay again",
+                    if kept { "" } else { ", and the journal may be damaged" }
+                );
+                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
+                Err(self.failed(trouble, WriteError::TakenApart { path, problem }))
+            }
+        }
+    }
+
+    /// A file beside the database was removed or replaced. SQLite still has the one with the commits open, so that they can be
+    /// copied into the database, where the next process finds them. Then this one ends, and the next one begins with files that
+    /// belong together.
+    fn rescue(&self, suffix: &'static str) -> Result<(Trouble, WriteError), WriteError> {
+        let path = self.path.clone();
+        let found = format!("its {suffix} file was moved, removed or replaced");
+        match self.store.fold_wal() {
+            Ok(true) => {
+                let problem = format!(
+                    "{found}; all that was committed is in the journal itself now; keep clean-up jobs out of its folder, and start the relay again"
+                );
+                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
+                Err(self.failed(trouble, WriteError::TakenApart { path, problem }))
+            }
+            not_yet => {
+                let why = match not_yet {
+                    Err(cause) => cause.to_string(),
+                    Ok(_) => "a program that reads the journal keeps it from that".to_owned(),
+                };
+                let problem = format!(
+                    "{found}, and what was committed cannot be copied into the journal itself yet ({why}): do not end the relay, which alone has it"
+                );
+                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
+                Ok((trouble, WriteError::TakenApart { path, problem }))
+            }
+        }
+    }
+
+    fn failed(&self, trouble: Trouble, ended: WriteError) -> WriteError {
+        error!(code = %trouble.reason, path = %self.path.display(), reason = %trouble.words, "journal failed for good");
+        self.state.send_replace(JournalState::Down(trouble));
+        ended
     }
 
     /// Waits out the back-off. True when all callers have been gone for so long that the work is given up.

@@ -26,6 +26,7 @@ use vodrelay::journal::{
 use vodrelay::lease::Window;
 use vodrelay::outcome::JournalState;
 
+mod apart;
 mod shown;
 mod versions;
 

@@ -305,3 +305,39 @@ fn garbage(length: usize) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(1);
     (0..length).map(|_| rng.u8(..)).collect()
 }
+
+// --- a clean-up job ---
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_up_job_that_removes_the_wal_at_work_loses_nothing_that_was_confirmed() {
+    let broker = shared().await;
+    let mut world = World::new("amqp://127.0.0.1:1", &[0]).await;
+    world.set("RELAY__CONFIRM_AFTER", "journal");
+    put_events(&world, 0..10);
+    let program = Program::start(relay(world.environment()));
+    world.until_confirmed().await;
+    fs::remove_file(with_suffix(&world.journal_path(), "-wal")).unwrap();
+    put_events(&world, 10..20);
+    let (code, log) = program.ended().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("its -wal file was moved, removed or replaced") && log.contains("VR-206"), "{log}");
+    // As if it had been killed there: nothing of the second run cleans up what the first one left.
+    let confirmed = world.emulator.stats().events().confirmed;
+    assert!(confirmed >= 10);
+    let journalled = world.figure("SELECT count(*) FROM event_log");
+    assert!(
+        u64::try_from(journalled).unwrap() >= u64::try_from(confirmed).unwrap(),
+        "{journalled} of {confirmed}"
+    );
+    world.set("AMQP__URLS", &broker.url());
+    let program = Program::start(relay(world.environment()));
+    world.until_confirmed().await;
+    let published = async {
+        while world.figure("SELECT count(*) FROM event_log WHERE published_at IS NULL") > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, published).await.expect("all are published");
+    program.drained().await;
+    assert_eq!(accounted(&world, &broker.drain(&world.queue, 20).await), 0, "each once");
+}

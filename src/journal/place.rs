@@ -1,0 +1,221 @@
+//! Whether the journal's files are where their names say, and hold what SQLite wrote.
+//!
+//! SQLite goes on with the files that it has open, also when their names were removed or lead to other files. A commit is
+//! worth nothing then: the next process opens the files by their names. A stat of a name costs about a microsecond, and a
+//! commit some hundreds of them, so that each commit is preceded and followed by a look.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The beginning of a WAL: magic number, version, page size, number of the checkpoint, two salts (sqlite.org, "The WAL-Index
+/// File Format"). Checkpoint number and salts are new whenever SQLite begins the WAL anew.
+const HEAD_BYTES: usize = 24;
+/// The two magic numbers: for checksums in little-endian and in big-endian order.
+const MAGIC: [u32; 2] = [0x377f_0682, 0x377f_0683];
+
+/// Which file this is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl Identity {
+    pub(super) fn of(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+}
+
+/// What is wrong with the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misplaced {
+    /// The database is not at its name.
+    Database,
+    /// The file with this suffix is not at its name.
+    Beside(&'static str),
+    /// Another program made the WAL shorter or wrote over its beginning. What it held is lost.
+    WalCut,
+}
+
+/// The files as they were opened.
+#[derive(Debug)]
+pub(super) struct Place {
+    database: (PathBuf, Identity),
+    beside: [(PathBuf, &'static str, Identity); 2],
+    wal: File,
+    /// How long a WAL was when it was opened that SQLite takes for an empty one, until SQLite begins it anew.
+    leftover: Option<u64>,
+    /// How the WAL began, and how long it was.
+    seen: Cell<Option<([u8; HEAD_BYTES], u64)>>,
+}
+
+impl Place {
+    /// To be called when SQLite has all of them open.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let named = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let (wal_path, shm_path) = (named("-wal"), named("-shm"));
+        // SQLite has no locks on the WAL that the end of this file could take away.
+        let wal = File::open(&wal_path)?;
+        let metadata = wal.metadata()?;
+        let wal_identity = Identity::of(&metadata);
+        let leftover = (!begins(&wal)?.is_some_and(is_wal)).then_some(metadata.len());
+        let shm_identity = Identity::at(&shm_path)?;
+        let new = Self {
+            database: (path.to_owned(), Identity::at(path)?),
+            beside: [(wal_path, "-wal", wal_identity), (shm_path, "-shm", shm_identity)],
+            wal,
+            leftover,
+            seen: Cell::new(None),
+        };
+        new.look().map_err(|_| io::Error::other("its files changed while they were opened"))?;
+        Ok(new)
+    }
+
+    /// Whether a commit that was made before this is one that the next process finds.
+    pub(super) fn look(&self) -> Result<(), Misplaced> {
+        let (path, identity) = &self.database;
+        if Identity::at(path).ok() != Some(*identity) {
+            return Err(Misplaced::Database);
+        }
+        for (path, suffix, identity) in &self.beside {
+            if Identity::at(path).ok() != Some(*identity) {
+                return Err(Misplaced::Beside(suffix));
+            }
+        }
+        self.look_at_wal()
+    }
+
+    /// A WAL that is made shorter by others does not stop SQLite: it writes on at its old place, and what is in between reads
+    /// as zeros, where the next process takes the WAL to end.
+    fn look_at_wal(&self) -> Result<(), Misplaced> {
+        let cut = |_| Misplaced::WalCut;
+        let bytes = self.wal.metadata().map_err(cut)?.len();
+        if bytes == 0 {
+            // Empty at first, and after a checkpoint of another program that gave its space back. If it was neither, the next
+            // commit leaves a beginning of zeros.
+            self.seen.set(None);
+            return Ok(());
+        }
+        let head = begins(&self.wal).map_err(cut)?;
+        let Some(head) = head.filter(|head| is_wal(*head)) else {
+            return if self.seen.get().is_none() && self.leftover == Some(bytes) {
+                Ok(())
+            } else {
+                Err(Misplaced::WalCut)
+            };
+        };
+        if self.seen.get().is_some_and(|(before, was)| before == head && bytes < was) {
+            return Err(Misplaced::WalCut);
+        }
+        self.seen.set(Some((head, bytes)));
+        Ok(())
+    }
+}
+
+/// The beginning of the WAL, if it is that long.
+fn begins(wal: &File) -> io::Result<Option<[u8; HEAD_BYTES]>> {
+    let mut head = [0; HEAD_BYTES];
+    match wal.read_exact_at(&mut head, 0) {
+        Ok(()) => Ok(Some(head)),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_wal([a, b, c, d, ..]: [u8; HEAD_BYTES]) -> bool {
+    MAGIC.contains(&u32::from_be_bytes([a, b, c, d]))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn open(path: &Path) -> (Connection, Place) {
+        let conn = Connection::open(path).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+        let place = Place::of(path).unwrap();
+        (conn, place)
+    }
+
+    fn insert(conn: &Connection, rows: usize) {
+        for _ in 0..rows {
+            conn.execute_batch("INSERT INTO t VALUES (zeroblob(3000))").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_sqlite_does_with_its_files_is_no_trouble() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j.db");
+        let (conn, place) = open(&path);
+        let other = Connection::open(&path).unwrap();
+        for limit in ["-1", "0", "20000"] {
+            conn.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(())).unwrap();
+            for way in ["PASSIVE", "RESTART", "TRUNCATE"] {
+                insert(&conn, 20);
+                assert_eq!(place.look(), Ok(()));
+                for who in [&conn, &other] {
+                    who.query_row(&format!("PRAGMA wal_checkpoint({way})"), [], |_| Ok(())).unwrap();
+                    assert_eq!(place.look(), Ok(()), "{limit} {way}");
+                    insert(who, 1);
+                    assert_eq!(place.look(), Ok(()), "{limit} {way}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_file_that_is_not_at_its_name_is_noticed() {
+        let change: [fn(&Path); 3] = [
+            |name| fs::remove_file(name).unwrap(),
+            |name| fs::rename(name, name.with_extension("aside")).unwrap(),
+            |name| {
+                fs::copy(name, name.with_extension("new")).unwrap();
+                fs::rename(name.with_extension("new"), name).unwrap();
+            },
+        ];
+        for change in change {
+            for (name, expected) in [
+                ("j.db", Misplaced::Database),
+                ("j.db-wal", Misplaced::Beside("-wal")),
+                ("j.db-shm", Misplaced::Beside("-shm")),
+            ] {
+                let folder = tempfile::tempdir().unwrap();
+                let (conn, place) = open(&folder.path().join("j.db"));
+                insert(&conn, 1);
+                assert_eq!(place.look(), Ok(()));
+                change(&folder.path().join(name));
+                assert_eq!(place.look(), Err(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn a_wal_that_others_made_shorter_is_noticed_before_or_after_the_next_commit() {
+        for bytes in [0, 10, 5_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let (conn, place) = open(&folder.path().join("j.db"));
+            insert(&conn, 10);
+            assert_eq!(place.look(), Ok(()));
+            let wal = File::options().write(true).open(folder.path().join("j.db-wal")).unwrap();
+            wal.set_len(bytes).unwrap();
+            let before = place.look();
+            insert(&conn, 1);
+            let after = place.look();
+            assert!(before.and(after) == Err(Misplaced::WalCut), "{bytes}");
+        }
+    }
+}
