@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
+use super::paths;
 use super::value::{Value, nearest, shown, unknown};
 use super::{Amqp, AmqpUrl, Auth, Config, DEFAULT_PATH, OutputKind, Topology, binding};
 use crate::secret::Secret;
@@ -409,6 +410,9 @@ impl Reader {
                     .to_owned()
             },
         );
+        if let Some((keys, message)) = paths::conflict(&self.config) {
+            self.refuse(true, &keys, || message.clone());
+        }
         if output.kind == OutputKind::Amqp {
             self.weigh_login(&amqp);
             self.weigh_topology(&amqp);

@@ -7,6 +7,7 @@ mod binding;
 mod changes;
 mod keys;
 mod load;
+mod paths;
 mod value;
 
 use std::fmt;

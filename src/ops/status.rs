@@ -3,10 +3,12 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -30,7 +32,7 @@ pub struct SocketError {
     source: io::Error,
 }
 
-/// Serves the newest document until `stop` is cancelled; then the socket is removed.
+/// Serves the newest document until `stop` is cancelled; then the socket is removed, if it is still ours.
 ///
 /// # Errors
 ///
@@ -41,21 +43,57 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>, SocketError> {
     let failed = |source| SocketError { path: path.to_owned(), source };
-    // A process that was killed leaves its socket behind, and nobody listens there. Two relays cannot share a journal, so that
-    // the path of a live one is taken over only by mistake of the configuration.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
+    remove_stale(path).map_err(failed)?;
     let listener = UnixListener::bind(path).map_err(failed)?;
+    let ours = inode(path).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed)?;
     let path = path.to_owned();
     Ok(tokio::spawn(async move {
         stop.run_until_cancelled(serve(&listener, &document)).await;
+        // Whoever comes later finds nothing, which is the truth. What is there by now may be another one's.
+        if inode(&path).is_ok_and(|there| there == ours) {
+            let _ = fs::remove_file(path);
+        }
         drop(listener);
-        // Whoever comes later finds nothing, which is the truth.
-        let _ = fs::remove_file(path);
     }))
+}
+
+/// A process that was killed leaves its socket behind, and nobody answers there. Whatever else has this name is not ours.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let there = match fs::symlink_metadata(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !there.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something else has this name, and is left alone",
+        ));
+    }
+    match connect(path) {
+        // A queue of connections that is full has an owner too.
+        Ok(()) | Err(Errno::AGAIN) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there, and is left alone"))
+        }
+        Err(Errno::CONNREFUSED) => fs::remove_file(path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Connects without waiting for the other side to take the connection.
+fn connect(path: &Path) -> Result<(), Errno> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|there| (there.dev(), there.ino()))
 }
 
 async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
@@ -125,6 +163,35 @@ mod tests {
         assert_eq!(ask(&path).await.unwrap().as_deref(), Some("two"));
         stop.cancel();
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_ours_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("status.sock");
+        let (_document, watched) = watch::channel("one".to_owned());
+        let refused = |words: &str| {
+            let error = spawn(&path, watched.clone(), CancellationToken::new()).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        fs::write(&path, "a file").unwrap();
+        refused("something else has this name, and is left alone");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        refused("something else has this name");
+        fs::remove_file(&path).unwrap();
+        let stop = CancellationToken::new();
+        let task = spawn(&path, watched.clone(), stop.clone()).unwrap();
+        refused("another process answers there, and is left alone");
+        assert_eq!(ask(&path).await.unwrap().as_deref(), Some("one"));
+        // Somebody else's by now.
+        fs::remove_file(&path).unwrap();
+        let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        stop.cancel();
+        task.await.unwrap();
+        assert!(path.exists());
+        drop(theirs);
     }
 
     #[tokio::test]

@@ -325,10 +325,7 @@ async fn a_clean_up_job_that_removes_the_wal_at_work_loses_nothing_that_was_conf
     let confirmed = world.emulator.stats().events().confirmed;
     assert!(confirmed >= 10);
     let journalled = world.figure("SELECT count(*) FROM event_log");
-    assert!(
-        u64::try_from(journalled).unwrap() >= u64::try_from(confirmed).unwrap(),
-        "{journalled} of {confirmed}"
-    );
+    assert!(u64::try_from(journalled).unwrap() >= confirmed, "{journalled} of {confirmed}");
     world.set("AMQP__URLS", &broker.url());
     let program = Program::start(relay(world.environment()));
     world.until_confirmed().await;
