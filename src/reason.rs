@@ -44,6 +44,7 @@ catalogue! {
     JournalNotWritable = "VR-206", "The journal cannot be written";
     JournalIo = "VR-207", "The journal's disk fails";
     JournalFailed = "VR-208", "The journal failed for good";
+    JournalCopied = "VR-209", "The journal is a copy";
     Throttled = "VR-301", "Calls are throttled, and nothing else";
     CredentialsRejected = "VR-302", "The cloud rejects the credentials";
     ClockWrong = "VR-303", "The host's clock is wrong";

@@ -69,6 +69,10 @@ impl Document<'_> {
             }
             _ => "not known".to_owned(),
         };
+        let in_doubt = match self.0.pointer("/journal/in_doubt").and_then(Value::as_u64) {
+            Some(events) if events > 0 => format!("; in doubt in a copy: {events}"),
+            _ => String::new(),
+        };
         vec![
             fact("state", self.at("/state")),
             fact(
@@ -84,7 +88,7 @@ impl Document<'_> {
             fact(
                 "oldest",
                 format!(
-                    "not published: {}; not confirmed: {}",
+                    "not published: {}; not confirmed: {}{in_doubt}",
                     self.seconds("/journal/oldest_unpublished_age_s"),
                     self.seconds("/journal/oldest_unconfirmed_age_s"),
                 ),

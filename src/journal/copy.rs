@@ -239,6 +239,8 @@ pub fn examine_copy(
             return Ok(Examined::CutOff);
         }
         conn.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
+        // Whoever copies it over the journal's own file leaves no other sign that it is a copy.
+        conn.execute("UPDATE origin SET is_backup = 1", [])?;
         Ok(Examined::Sound)
     })();
     examined.or_else(|error: rusqlite::Error| match error.sqlite_error_code() {

@@ -2,6 +2,7 @@
 //!
 //! - `files`: the folder, the modes, the locks that keep a second relay out.
 //! - `place`: whether the files are still at their names.
+//! - `origin`: whether the journal is a copy of another one.
 //! - `schema`: tables, views for people, migrations.
 //! - `store`: the SQL of each request.
 //! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
@@ -13,6 +14,7 @@
 mod copy;
 mod damage;
 mod files;
+mod origin;
 mod place;
 pub mod probe;
 mod progress;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::clock::{Moment, WallTime};
+use crate::clock::{Moment, WallTime, boot_id};
 use crate::event::{Event, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::Lease;
@@ -52,6 +54,22 @@ const QUEUED_REQUESTS: usize = 512;
 pub struct Options {
     /// The SQLite file; made when missing, with its folder.
     pub path: PathBuf,
+}
+
+/// Which boot of which host this process belongs to, as far as the journal has to know.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// Its name: moments are comparable only within one boot.
+    pub id: String,
+    /// When this process opened the journal.
+    pub opened: Moment,
+}
+
+impl Boot {
+    /// The one of this process, now.
+    pub fn this() -> Self {
+        Self { id: boot_id(), opened: Moment::now() }
+    }
 }
 
 /// Why the journal cannot be opened, by what can be done about it.
@@ -209,6 +227,8 @@ pub struct Summary {
     pub oldest_unconfirmed: Option<WallTime>,
     /// When the oldest event arrived that waits for its ack.
     pub oldest_unpublished: Option<WallTime>,
+    /// Events that are not done and came with a copy: what became of them after it was made is not known.
+    pub in_doubt: u64,
 }
 
 /// What one step of giving free pages back did.
@@ -242,8 +262,17 @@ impl Journal {
     ///
     /// [`OpenError`], by what can be done about it.
     pub fn open(options: &Options) -> Result<(Self, Writer), OpenError> {
+        Self::open_in(options, &Boot::this())
+    }
+
+    /// The same for a boot that the caller says, as tests do.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::open`].
+    pub fn open_in(options: &Options, boot: &Boot) -> Result<(Self, Writer), OpenError> {
         let (lock, path) = files::prepare(&options.path)?;
-        let store = store::Store::open(&path)?;
+        let store = store::Store::open(&path, boot)?;
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
         let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
         let pulse = Pulse::new("journal");

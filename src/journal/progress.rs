@@ -15,6 +15,10 @@ use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
 use crate::identity::{DeliveryId, EventId};
 
+/// Why an event that a copy brought is listed as a possible duplicate.
+const IN_A_COPY: &str =
+    "the journal is a copy, and the event may have been published after the copy was made";
+
 impl Store {
     pub(super) fn attempts(&self, attempts: &[Attempt]) -> rusqlite::Result<()> {
         let mut statement = self.conn.prepare_cached(
@@ -260,8 +264,17 @@ impl Store {
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut attempt =
             self.conn.prepare_cached("UPDATE event SET attempts = attempts + 1 WHERE id = ?1")?;
+        // The journal that this one is a copy of may have published it. Each event that is still to be published comes
+        // through here, so that none has to be marked at the start, however many there are.
+        let mut of_a_copy = self.conn.prepare_cached(
+            "UPDATE event SET attempts = attempts + 1, uncertain = 1, reason = coalesce(reason, ?2) WHERE id = ?1",
+        )?;
         for one in &loaded {
-            attempt.execute([one.event.0])?;
+            if one.event.0 <= self.copied_up_to {
+                of_a_copy.execute(params![one.event.0, IN_A_COPY])?;
+            } else {
+                attempt.execute([one.event.0])?;
+            }
         }
         Ok(loaded)
     }

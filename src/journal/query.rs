@@ -12,7 +12,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, named_params};
 use serde::Serialize;
 
-use super::schema::{self, Found};
+use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::WallTime;
 use crate::event::{Fingerprint, MessageId, SubAppId};
 
@@ -283,6 +283,12 @@ impl Reader {
             Some(State::Received | State::Published | State::Parked) => {
                 format!("({}) AS n CROSS JOIN event AS e ON e.id = n.id", schema::NOT_DONE)
             }
+            // By the index of the doubtful ones, and by those of what is not done: the rest is not looked at.
+            Some(State::Confirmed) | None if filter.maybe_duplicate => format!(
+                "(SELECT id FROM event WHERE uncertain UNION
+                  SELECT id FROM ({}) WHERE id <= {COPIED_UP_TO}) AS n CROSS JOIN event AS e ON e.id = n.id",
+                schema::NOT_DONE
+            ),
             Some(State::Confirmed) | None => "event AS e".to_owned(),
         };
         let mut sql = format!("SELECT {EVENT} FROM {from} WHERE TRUE");
@@ -308,7 +314,7 @@ impl Reader {
             values.push((":task", wanted));
         }
         if filter.maybe_duplicate {
-            sql += " AND e.uncertain";
+            sql += &format!(" AND {MAYBE_DUPLICATE}");
         }
         if let Some(wanted) = &since {
             sql += " AND e.received_at >= :since";
@@ -479,7 +485,12 @@ impl Prefix {
 /// The columns of [`EventRow`].
 const EVENT: &str =
     "e.id, e.fingerprint, e.occurrence, e.sub_app_id, e.event_type, e.file_id, e.task_id, e.state,
-    e.redeliveries, e.attempts, e.uncertain, e.reason, e.received_at, e.published_at, e.confirmed_at";
+    e.redeliveries, e.attempts, e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied))
+        AS maybe_duplicate, e.reason, e.received_at, e.published_at, e.confirmed_at";
+
+/// What can be there twice; in a copy, whatever is still to be published.
+const MAYBE_DUPLICATE: &str =
+    "(e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied)))";
 
 fn event_row(row: &Row<'_>) -> rusqlite::Result<EventRow> {
     let occurrence = row.get("occurrence")?;
@@ -494,7 +505,7 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<EventRow> {
         occurrence,
         redeliveries: row.get("redeliveries")?,
         attempts: row.get("attempts")?,
-        maybe_duplicate: row.get("uncertain")?,
+        maybe_duplicate: row.get("maybe_duplicate")?,
         reason: row.get("reason")?,
         received_at: WallTime(row.get("received_at")?),
         published_at: row.get::<_, Option<_>>("published_at")?.map(WallTime),

@@ -10,7 +10,8 @@ use super::query::State;
 use super::store::Store;
 use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, Fingerprint, LatestTime};
-use crate::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
+use crate::identity::{DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
+use crate::lease::{Clocks, KeptLease, Lease};
 
 /// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
 const NEWEST_OCCURRENCES: u32 = 16;
@@ -73,7 +74,7 @@ struct Scribe<'a> {
 struct New<'a> {
     event: &'a Event,
     occurrence: u32,
-    uncertain: bool,
+    doubt: Option<Doubt>,
 }
 
 impl<'a> Scribe<'a> {
@@ -83,20 +84,22 @@ impl<'a> Scribe<'a> {
         let known = occurrences
             .iter()
             .map(|o| {
+                let leases = self.leases(o.event)?;
                 Ok(Known {
                     occurrence: o.occurrence,
                     confirmed: o.progress.confirmed,
                     taken: recorded.iter().any(|r| r.event == o.event),
-                    leases: self.leases(o.event)?,
+                    of_a_copy: leases
+                        .first()
+                        .is_some_and(|newest| newest.delivery.0 <= self.store.copied_up_to),
+                    leases,
                 })
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let late = self.answer.lease.lapsed(self.answer.received_at);
         match classify(&known, event.handle.as_ref(), late) {
-            Verdict::New { occurrence } => {
-                // An idle answer is no proof while another relay holds the event: this may be that event once more.
-                let uncertain = known.iter().any(|k| k.confirmed && k.was_settled());
-                self.new.push((recorded.len(), New { event, occurrence, uncertain }));
+            Verdict::New { occurrence, doubt } => {
+                self.new.push((recorded.len(), New { event, occurrence, doubt }));
                 Ok(Recorded {
                     event: EventId(0),
                     delivery: DeliveryId(0),
@@ -188,20 +191,22 @@ impl<'a> Scribe<'a> {
 
     fn leases(&self, event: EventId) -> rusqlite::Result<Vec<KnownLease>> {
         let mut statement = self.store.conn.prepare_cached(
-            "SELECT id, handle, boot, cutoff, lease_until, outcome IS 'confirmed' FROM delivery WHERE event = ?1
+            "SELECT id, handle, boot, sent_at, cutoff, lease_until, outcome IS 'confirmed' FROM delivery WHERE event = ?1
              UNION ALL
-             SELECT id, handle, boot, cutoff, lease_until, outcome IS 1 FROM event WHERE id = ?1 AND request_id IS NOT NULL
+             SELECT id, handle, boot, sent_at, cutoff, lease_until, outcome IS 1 FROM event WHERE id = ?1 AND request_id IS NOT NULL
              ORDER BY 1 DESC LIMIT ?2",
         )?;
+        let Answer { received_at: now, pulled_at: wall, .. } = *self.answer;
+        let clocks = Clocks { opened: self.store.opened, now, wall };
         let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
-            let lapsed = if row.get::<_, i64>(2)? == self.store.boot {
-                moment(row.get(3)?) <= self.answer.received_at
-            } else {
-                // The boot clock began anew; the wall clock is all that both boots share.
-                WallTime(row.get(4)?) <= self.answer.pulled_at
+            let kept = KeptLease {
+                this_boot: row.get::<_, i64>(2)? == self.store.boot,
+                lease: Lease { sent_at: moment(row.get(3)?), cutoff: moment(row.get(4)?) },
+                until: WallTime(row.get(5)?),
             };
             let handle = row.get::<_, Option<_>>(1)?.map(EventHandle);
-            Ok(KnownLease { delivery: DeliveryId(row.get(0)?), handle, lapsed, confirmed: row.get(5)? })
+            let standing = kept.standing(&clocks);
+            Ok(KnownLease { delivery: DeliveryId(row.get(0)?), handle, standing, confirmed: row.get(6)? })
         })?;
         rows.collect()
     }
@@ -242,9 +247,7 @@ impl<'a> Scribe<'a> {
         values.add(answer.lease.cutoff.0.cast_signed())?;
         values.add(answer.received_at.0.cast_signed())?;
         values.add(answer.lease_until.0)?;
-        for (_, New { event, occurrence, uncertain }) in new {
-            let reason =
-                uncertain.then_some("an equal event before it was settled without the cloud's answer");
+        for (_, New { event, occurrence, doubt }) in new {
             values.add(event.sub_app.0.cast_signed())?;
             values.add(search_key(event))?;
             values.add(event.fingerprint.0)?;
@@ -252,8 +255,8 @@ impl<'a> Scribe<'a> {
             values.add(&event.event_type)?;
             values.add(&event.file_id)?;
             values.add(&event.task_id)?;
-            values.add(uncertain)?;
-            values.add(reason)?;
+            values.add(doubt.is_some())?;
+            values.add(doubt.map(Doubt::message))?;
             values.add(event.handle.as_ref().map(|h| &h.0))?;
         }
         statement.raw_execute()?;

@@ -173,6 +173,27 @@ CREATE TABLE search (
 INSERT INTO search SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event';
 ";
 
+/// Version 4 knows a copy from the file that it was copied from: see `origin`.
+const VERSION_4: &str = "
+-- Which file this was when a relay opened it last. A copy is another file, or says itself that it is one.
+CREATE TABLE origin (
+    device    INTEGER NOT NULL,
+    inode     INTEGER NOT NULL,
+    born      INTEGER,                            -- nanoseconds since 1970; empty where the file system does not tell
+    is_backup INTEGER NOT NULL DEFAULT 0          -- set in the copies that vodrelay makes
+) STRICT;
+
+-- The times that this journal was opened as a copy. What became of the events up to that number since the copy was made is
+-- not known: those that are not done are in doubt.
+CREATE TABLE copied (
+    up_to     INTEGER NOT NULL,                   -- the highest number of an event or a delivery then
+    opened_at INTEGER NOT NULL                    -- milliseconds since 1970, UTC
+) STRICT;
+";
+
+/// The highest number of the events and deliveries that a copy brought; 0 in a journal that is no copy.
+pub(super) const COPIED_UP_TO: &str = "(SELECT coalesce(max(up_to), 0) FROM copied)";
+
 /// The numbers of the events that are not done, in the words of the two indexes that have just these.
 pub(super) const NOT_DONE: &str = "
     SELECT id FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL
@@ -180,7 +201,7 @@ pub(super) const NOT_DONE: &str = "
     SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)";
 
 /// Each entry leads from its index to the next version. Forward only; an entry never changes once it was released.
-const MIGRATIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// The newest version that this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use tracing::warn;
 
 use super::damage;
+use super::origin::{self, Origin};
 use super::schema::{self, Found};
 use super::tally::Tally;
-use super::{OpenError, Summary, Vacuumed};
-use crate::clock::{WallTime, boot_id};
+use super::{Boot, OpenError, Summary, Vacuumed};
+use crate::clock::{Moment, WallTime};
 use crate::crash;
 use crate::reason::Reason;
 
@@ -32,6 +34,10 @@ pub(super) struct Store {
     pub(super) conn: Connection,
     /// This boot's row in `boot`: moments of other boots are not comparable.
     pub(super) boot: i64,
+    /// When this process opened the journal, on this boot's clock.
+    pub(super) opened: Moment,
+    /// The highest number that a copy brought; 0 in a journal that is no copy.
+    pub(super) copied_up_to: i64,
     /// Whether there are events of an earlier version, with search keys of another kind.
     pub(super) has_earlier_keys: bool,
     pub(super) tally: Tally,
@@ -39,7 +45,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens the file, brings it to the newest version, and marks what an earlier process left in doubt.
-    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, boot: &Boot) -> Result<Self, OpenError> {
         let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 OpenError::Damaged { path: path.to_owned(), cause }
@@ -47,6 +53,7 @@ impl Store {
             code => OpenError::Failed { path: path.to_owned(), cause, next_step: next_step(code) },
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = boot.opened;
         let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         // A file that is refused stays as it is: the end of the last connection would fold the WAL into it.
@@ -69,7 +76,9 @@ impl Store {
                 return Err(OpenError::unusable(path, problem));
             }
         }
-        let boot = begin_process(&mut conn).map_err(failed)?;
+        let file = Origin::of(path)
+            .map_err(|e| OpenError::unusable(path, format!("it went away while it was opened ({e})")))?;
+        let (boot, copied_up_to) = begin_process(&mut conn, boot, file, path).map_err(failed)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
         let has_earlier_keys = conn
             .query_row(
@@ -78,7 +87,7 @@ impl Store {
                 |row| row.get(0),
             )
             .map_err(failed)?;
-        Ok(Self { conn, boot, has_earlier_keys, tally: Tally::default() })
+        Ok(Self { conn, boot, opened, copied_up_to, has_earlier_keys, tally: Tally::default() })
     }
 
     /// Opens the transaction that the other methods run in.
@@ -172,6 +181,7 @@ impl Store {
                 .query_row([], |row| row.get::<_, Option<i64>>(0))?;
             summary.oldest_unpublished = oldest.map(WallTime);
         }
+        summary.in_doubt = origin::in_doubt(&self.conn, self.copied_up_to)?.try_into().unwrap_or(0);
         Ok(summary)
     }
 
@@ -244,12 +254,27 @@ fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     Ok(mode == "wal")
 }
 
-/// Returns this boot's row. What an earlier process may have published without learning of its ack is marked.
-fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
+/// Returns this boot's row, and up to which number the journal is a copy. What an earlier process may have published without
+/// learning of its ack is marked.
+fn begin_process(
+    conn: &mut Connection,
+    boot: &Boot,
+    file: Origin,
+    path: &Path,
+) -> rusqlite::Result<(i64, i64)> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let name = boot_id();
-    tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&name])?;
-    let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&name], |row| row.get(0))?;
+    tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&boot.id])?;
+    let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&boot.id], |row| row.get(0))?;
+    // In the same transaction as the new identity: a start that is cut off finds the same copy again.
+    let sign = origin::copy_sign(&tx, file)?;
+    if sign.is_some() {
+        tx.execute(
+            "INSERT INTO copied SELECT coalesce(max(seq), 0), ?1 FROM sqlite_sequence WHERE name = 'event'",
+            [WallTime::now().0],
+        )?;
+    }
+    file.record(&tx)?;
+    let copied_up_to = tx.query_row(&format!("SELECT {}", schema::COPIED_UP_TO), [], |row| row.get(0))?;
     let in_doubt = format!(
         "UPDATE event SET uncertain = 1
          WHERE id IN ({}) AND state = 'received' AND attempts > 0 AND uncertain = 0",
@@ -259,5 +284,12 @@ fn begin_process(conn: &mut Connection) -> rusqlite::Result<i64> {
     crash::point("committing", "start");
     tx.commit()?;
     crash::point("committed", "start");
-    Ok(boot)
+    if let Some(sign) = sign {
+        let events = origin::in_doubt(conn, copied_up_to)?;
+        warn!(
+            code = %Reason::JournalCopied, path = %path.display(), sign, events_in_doubt = events,
+            "the journal is a copy: what happened after it was made is not known, and events that may be there twice are listed by `vodrelay events list --maybe-duplicate`"
+        );
+    }
+    Ok((boot, copied_up_to))
 }

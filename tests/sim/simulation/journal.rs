@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
-use vodrelay::lease::Lease;
+use vodrelay::lease::{Lease, Standing};
 use vodrelay::outcome::Trouble;
 use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
 
@@ -140,12 +140,13 @@ impl Journal {
                 let row = &self.rows[*at];
                 let leases = row.deliveries.iter().rev().take(NEWEST_DELIVERIES).map(|d| {
                     let delivery = &self.deliveries[*d];
-                    let lapsed = delivery.lease.cutoff <= arrival.received_at;
+                    let lapsed = delivery.lease.lapsed(arrival.received_at);
+                    let standing = if lapsed { Standing::Lapsed } else { Standing::Live };
                     let confirmed = delivery.outcome == Some(Outcome::Confirmed);
                     KnownLease {
                         delivery: delivery_id(*d),
                         handle: delivery.handle.clone(),
-                        lapsed,
+                        standing,
                         confirmed,
                     }
                 });
@@ -153,6 +154,7 @@ impl Journal {
                     occurrence: row.occurrence,
                     confirmed: row.confirmed,
                     taken: taken.contains(&id(*at)),
+                    of_a_copy: false,
                     leases: leases.collect(),
                 };
                 (*at, known)
@@ -182,7 +184,7 @@ impl Journal {
                 attempts: row.attempts,
             };
         }
-        let (Verdict::New { occurrence } | Verdict::Redelivery { occurrence }) = verdict;
+        let (Verdict::New { occurrence, .. } | Verdict::Redelivery { occurrence }) = verdict;
         let attempts = u32::from(arrival.publish_now);
         let at = self.rows.len();
         self.rows.push(Row {
@@ -216,7 +218,7 @@ impl Journal {
                     .iter()
                     .cloned()
                     .map(|mut one| {
-                        one.leases.iter_mut().for_each(|lease| lease.lapsed = true);
+                        one.leases.iter_mut().for_each(|lease| lease.standing = Standing::Lapsed);
                         one
                     })
                     .collect();
@@ -232,9 +234,9 @@ impl Journal {
                     .for_each(|lease| lease.delivery = DeliveryId(0));
                 classify(&known, event.handle.as_ref(), late)
             }
-            (Some(Sabotage::OneOccurrence), None) => Verdict::New { occurrence: 1 },
+            (Some(Sabotage::OneOccurrence), None) => Verdict::New { occurrence: 1, doubt: None },
             (Some(Sabotage::OneOccurrence), _) => match classify(known, event.handle.as_ref(), late) {
-                Verdict::New { .. } => Verdict::New { occurrence: 1 },
+                Verdict::New { doubt, .. } => Verdict::New { occurrence: 1, doubt },
                 redelivery => redelivery,
             },
             _ => classify(known, event.handle.as_ref(), late),

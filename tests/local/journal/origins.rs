@@ -1,0 +1,156 @@
+//! Where a journal comes from: another boot, a clock that is wrong, a copy.
+
+use vodrelay::journal::{Boot, Examined, examine_copy};
+
+use super::*;
+
+impl Desk {
+    fn start_in(&mut self, boot: &str, opened: u64) {
+        let boot = Boot { id: boot.to_owned(), opened: Moment(opened) };
+        self.open = Some(Journal::open_in(&Options { path: self.path() }, &boot).unwrap());
+    }
+
+    /// A process of boot `a` that has published an event which comes again, and one of boot `b` that began at its moment 7 s.
+    async fn rebooted() -> Self {
+        let mut desk = Self { folder: tempfile::tempdir().unwrap(), open: None };
+        desk.start_in("a", 0);
+        assert_eq!(desk.pull(500_000, "h1", "a").await, NEW_1);
+        desk.publish(EventId(1)).await;
+        desk.stop();
+        desk.start_in("b", 7_000);
+        desk
+    }
+
+    /// What an equal event is taken for that arrives then, by the clocks of boot `b`.
+    async fn comes_again(&self, received_at: u64, wall_at: i64) -> (u32, bool) {
+        let mut again = answer(received_at - 100, &[("h2", "a")]);
+        again.pulled_at = WallTime(wall(500_000).0 + wall_at);
+        let recorded = self.record(again).await;
+        (recorded[0].occurrence, recorded[0].redelivered)
+    }
+
+    fn maybe_duplicates(&self) -> Vec<(i64, Option<String>)> {
+        let filter = Filter { maybe_duplicate: true, ..Filter::default() };
+        let rows = Reader::open(&self.path()).unwrap().list(&filter, None, 100).unwrap();
+        let mut rows: Vec<_> = rows.into_iter().map(|row| (row.id, row.reason)).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// Replaces the journal by what `copy` makes of its file, while nobody has it open.
+    fn replace(&mut self, copy: impl FnOnce(&Path, &Path)) {
+        self.stop();
+        let aside = self.folder.path().join("aside.db");
+        copy(&self.path(), &aside);
+        self.start();
+    }
+
+    async fn in_doubt(&self) -> u64 {
+        self.journal().summary().await.unwrap().in_doubt
+    }
+}
+
+fn by_cp(path: &Path, aside: &Path) {
+    fs::rename(path, aside).unwrap();
+    fs::copy(aside, path).unwrap();
+}
+
+#[tokio::test]
+async fn after_a_reboot_a_clock_that_is_behind_makes_no_second_event_of_a_redelivery() {
+    for behind in [45_000, 86_400_000, 40 * 365 * 86_400_000] {
+        let desk = Desk::rebooted().await;
+        assert_eq!(desk.comes_again(8_000, 31_000 - behind).await, AGAIN_1, "{behind} ms behind");
+    }
+    // A clock that is behind by less than a lease says nothing for certain. The process is young, so that it is all there is.
+    let desk = Desk::rebooted().await;
+    assert_eq!(desk.comes_again(8_000, 31_000 - 10_000).await, NEW_2);
+    assert_eq!(desk.maybe_duplicates().len(), 1, "it is named");
+    assert!(desk.maybe_duplicates()[0].1.as_ref().unwrap().contains("another boot"));
+    // The cloud proves that it has nothing any more: the first one is done as well.
+    desk.journal().settle(APP, Moment(9_000), wall(600_000)).await.unwrap();
+    assert_eq!(desk.event_states()[0], "confirmed");
+}
+
+#[tokio::test]
+async fn a_process_that_is_older_than_a_lease_asks_no_wall_clock() {
+    let desk = Desk::rebooted().await;
+    assert_eq!(desk.comes_again(7_000 + LEASE, 1_000).await, AGAIN_1);
+    assert_eq!(desk.maybe_duplicates(), []);
+}
+
+#[tokio::test]
+async fn a_boot_clock_that_was_set_back_under_one_name_is_that_of_another_boot() {
+    let mut desk = Desk::rebooted().await;
+    desk.stop();
+    // A machine was set back to an earlier state: the boot is the same, and its clock is not.
+    desk.start_in("a", 100_000);
+    assert_eq!(desk.comes_again(101_000, 31_000 - 86_400_000).await, AGAIN_1);
+}
+
+#[tokio::test]
+async fn a_journal_that_was_copied_marks_what_it_brought() {
+    let mut desk = Desk::new();
+    let one = desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d")])).await;
+    desk.publish(EventId(1)).await;
+    desk.publish(EventId(2)).await;
+    desk.confirm(one[1].delivery).await;
+    desk.journal().parked(vec![(EventId(4), "no queue".into())]).await.unwrap();
+    desk.replace(by_cp);
+    assert_eq!(desk.in_doubt().await, 3, "the confirmed one is done");
+    // What is still to be published may have been, and is listed at once. The journal says so for good when it hands it out.
+    assert_eq!(desk.maybe_duplicates().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3]);
+    let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
+    assert_eq!(loaded.len(), 1);
+    desk.publish(EventId(3)).await;
+    assert_eq!(desk.maybe_duplicates().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3]);
+    assert_eq!(number(&desk.sql(), "SELECT uncertain FROM event WHERE id = 3"), 1);
+    assert!(desk.journal().release(EventId(4)).await.unwrap());
+    assert_eq!(desk.maybe_duplicates().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 4]);
+
+    // The next equal event is another one. The very handle is the same one, and ends the doubt.
+    assert_eq!(desk.pull(90_000, "h9", "a").await, NEW_2);
+    assert!(
+        desk.maybe_duplicates().iter().any(|(_, why)| why.as_ref().is_some_and(|why| why.contains("copy")))
+    );
+    assert_eq!(desk.pull(90_000, "h3", "c").await, AGAIN_1);
+    assert_eq!(desk.pull(190_000, "h10", "c").await, AGAIN_1);
+    assert_eq!(desk.pull(190_000, "h11", "b").await, NEW_2, "it was confirmed: it happened again");
+    // What came after the copy is judged as always.
+    assert_eq!(desk.pull(190_000, "h12", "a").await, AGAIN_2);
+}
+
+#[tokio::test]
+async fn a_journal_that_stays_where_it_is_or_is_renamed_is_no_copy() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    desk.publish(EventId(1)).await;
+    desk.restart();
+    desk.replace(|path, aside| {
+        fs::rename(path, aside).unwrap();
+        fs::rename(aside, path).unwrap();
+    });
+    assert_eq!(desk.in_doubt().await, 0);
+    assert_eq!(desk.pull(90_000, "h2", "a").await, AGAIN_1);
+}
+
+#[tokio::test]
+async fn a_backup_of_our_own_is_known_even_in_the_place_of_the_journals_file() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    desk.publish(EventId(1)).await;
+    let backup = desk.folder.path().join("backup.db");
+    fs::write(&backup, b"").unwrap();
+    let mut copying = desk.journal().copy(backup.clone()).await.unwrap();
+    while copying.step(128).await.unwrap().left > 0 {}
+    drop(copying);
+    assert_eq!(examine_copy(&backup, || false).unwrap(), Examined::Sound);
+    desk.replace(|path, _| {
+        // Into the file that is there: device, inode and birth stay.
+        let bytes = fs::read(&backup).unwrap();
+        fs::write(path, bytes).unwrap();
+    });
+    assert_eq!(desk.in_doubt().await, 1);
+    assert_eq!(desk.pull(90_000, "h2", "a").await, NEW_2);
+    desk.restart();
+    assert_eq!(desk.in_doubt().await, 1, "the doubt outlives a start, and what came later is not in it");
+}
