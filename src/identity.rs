@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn row_5_confirmed_under_another_handle_happened_again() {
-        check(&[occurrence(4, true, &[("h1", LAPSED)])], "h2", new(5));
+        check(&[confirmed_by(4, &[("h1", LAPSED)], "h1")], "h2", new(5));
     }
 
     #[test]

@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::clock::{Moment, WallTime};
 use crate::config::{self, Config};
 use crate::event::SubAppId;
 use crate::journal::query::Reader;
-use crate::journal::{self, Journal, Summary};
+use crate::journal::{self, Closed, Journal, Summary};
 use crate::lease::Window;
 use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::outcome::{JournalState, OutputState, Trouble};
@@ -98,6 +98,12 @@ const FIGURES_PERIOD: Duration = Duration::from_secs(1);
 
 /// An event that made a step so lately means that the relay is at work, though nothing is in flight at this moment.
 const LATELY: Duration = Duration::from_secs(10);
+/// How often it is looked whether something is over by the calendar.
+const SETTLE_PERIOD: Duration = Duration::from_secs(3_600);
+/// How long the cloud keeps an event at the most.
+const CLOUD_KEEPS: Duration = Duration::from_secs(4 * 86_400);
+/// No commit of the relay waits long behind so many.
+const SETTLED_AT_ONCE: u32 = 250;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -213,10 +219,10 @@ impl Running {
         let stats = Arc::new(Stats::new());
         let pulse = Pulse::new("relay");
         let (found, figures) = watch::channel(None);
-        let look = look_at_figures(journal.clone(), found);
-        let figures_task = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
         let waiting = maintenance::Waiting::default();
         let (sub_apps, sub_apps_now) = watch::channel(config.vod.sub_apps());
+        let look = look_at_figures(journal.clone(), sub_apps_now.clone(), found);
+        let figures_task = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
         let parts = maintenance::Parts {
             journal: journal.clone(),
             client: client.clone(),
@@ -325,15 +331,44 @@ impl Running {
     }
 }
 
+/// Settles what is over by the calendar: events of sub-applications that are not polled any more, so that no idle answer
+/// ever proves that the cloud has forgotten them.
+async fn settle_unpolled(journal: &Journal, polled: &Arc<[SubAppId]>) -> Result<(), Closed> {
+    let now = WallTime::now();
+    loop {
+        let settled =
+            journal.settle_unpolled(Arc::clone(polled), now - CLOUD_KEEPS, now, SETTLED_AT_ONCE).await?;
+        if settled > 0 {
+            info!(
+                events = settled,
+                "events of sub-applications that are not polled count as confirmed: the cloud deletes them after four days"
+            );
+        }
+        if settled < u64::from(SETTLED_AT_ONCE) {
+            return Ok(());
+        }
+    }
+}
+
 /// Asks the journal for its figures now and then.
-async fn look_at_figures(journal: Journal, found: watch::Sender<Option<Figures>>) {
+async fn look_at_figures(
+    journal: Journal,
+    sub_apps: watch::Receiver<Vec<SubAppId>>,
+    found: watch::Sender<Option<Figures>>,
+) {
+    let mut settle_from = Moment(0);
     let midnight = WallTime(WallTime::now().0 / DAY_MS * DAY_MS);
     let path = journal.path().to_owned();
     let received = tokio::task::spawn_blocking(move || Reader::open(&path)?.received_since(midnight));
     // It only completes a line for people.
     let received_before_today = unwound(received.await).unwrap_or(0);
     loop {
-        let Ok(summary) = journal.summary().await else { return };
+        let polled: Arc<[SubAppId]> = sub_apps.borrow().as_slice().into();
+        if Moment::now() >= settle_from {
+            let Ok(()) = settle_unpolled(&journal, &polled).await else { return };
+            settle_from = Moment::now() + SETTLE_PERIOD;
+        }
+        let Ok(summary) = journal.summary_of(polled).await else { return };
         let bytes = journal.bytes();
         found.send_replace(Some(Figures { summary, bytes, received_before_today }));
         tokio::time::sleep(FIGURES_PERIOD).await;

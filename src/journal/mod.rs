@@ -435,13 +435,39 @@ impl Journal {
         Copying::begin(self.way.writer().clone(), to).await
     }
 
+    /// The same as [`Self::settle`] by the calendar, for sub-applications that nobody polls, so that no idle answer comes: what
+    /// was handed over last before `received_before` counts as confirmed, because the cloud deletes an event after four
+    /// days. Settles up to `limit` events, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn settle_unpolled(
+        &self,
+        polled: Arc<[SubAppId]>,
+        received_before: WallTime,
+        at: WallTime,
+        limit: u32,
+    ) -> Result<u64, Closed> {
+        self.ask(|slot| Request::SettleUnpolled { polled, received_before, at, limit, slot }).await
+    }
+
     /// The journal in figures; reads counters, not events.
     ///
     /// # Errors
     ///
     /// [`Closed`].
     pub async fn summary(&self) -> Result<Summary, Closed> {
-        self.ask(Request::Summary).await
+        self.ask(|slot| Request::Summary(None, slot)).await
+    }
+
+    /// The same; what is unconfirmed is told of these sub-applications. Nothing can confirm the other ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`].
+    pub async fn summary_of(&self, polled: Arc<[SubAppId]>) -> Result<Summary, Closed> {
+        self.ask(|slot| Request::Summary(Some(polled), slot)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Slot<T>) -> Request) -> Result<T, Closed> {

@@ -15,6 +15,12 @@ use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
 use crate::identity::{DeliveryId, EventId};
 
+/// Sub-applications as a statement takes them.
+pub(super) fn list(sub_apps: &[SubAppId]) -> String {
+    let ids: Vec<String> = sub_apps.iter().map(|id| id.0.cast_signed().to_string()).collect();
+    format!("[{}]", ids.join(","))
+}
+
 /// Why an event that a copy brought is listed as a possible duplicate.
 const IN_A_COPY: &str =
     "the journal is a copy, and the event may have been published after the copy was made";
@@ -219,13 +225,39 @@ impl Store {
                 row.get(0)
             })?
             .collect::<rusqlite::Result<Vec<i64>>>()?;
+        self.settled(&events, at)
+    }
+
+    pub(super) fn settle_unpolled(
+        &self,
+        polled: &[SubAppId],
+        received_before: WallTime,
+        at: WallTime,
+        limit: u32,
+    ) -> rusqlite::Result<u64> {
+        let events = self
+            .conn
+            .prepare_cached(
+                "SELECT id FROM event INDEXED BY event_unconfirmed
+                 WHERE confirmed_at IS NULL AND (published_at IS NOT NULL OR parked)
+                   AND sub_app_id NOT IN (SELECT value FROM json_each(?1))
+                   AND received_at < ?2
+                   AND coalesce((SELECT max(pulled_at) FROM delivery WHERE event = event.id), received_at) < ?2
+                 LIMIT ?3",
+            )?
+            .query_map(params![list(polled), received_before.0, limit], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        self.settled(&events, at)
+    }
+
+    fn settled(&self, events: &[i64], at: WallTime) -> rusqlite::Result<u64> {
         let mut first = self.conn.prepare_cached(
             "UPDATE event SET outcome = 4 WHERE id = ?1 AND request_id IS NOT NULL AND outcome IS NULL",
         )?;
         let mut further = self
             .conn
             .prepare_cached("UPDATE delivery SET outcome = 'settled' WHERE event = ?1 AND outcome IS NULL")?;
-        for id in &events {
+        for id in events {
             self.forgotten_by_the_cloud(*id, at)?;
             first.execute([id])?;
             further.execute([id])?;

@@ -1,5 +1,7 @@
 //! What the writer can be asked.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::copy;
@@ -73,7 +75,14 @@ pub(super) enum Request {
         pages: u32,
         slot: Slot<Vacuumed>,
     },
-    Summary(Slot<Summary>),
+    SettleUnpolled {
+        polled: Arc<[SubAppId]>,
+        received_before: WallTime,
+        at: WallTime,
+        limit: u32,
+        slot: Slot<u64>,
+    },
+    Summary(Option<Arc<[SubAppId]>>, Slot<Summary>),
     /// Runs a statement on the writer's own connection.
     #[cfg(test)]
     Sql(&'static str, Slot<()>),
@@ -98,7 +107,10 @@ impl Request {
             Self::Release(event, slot) => slot.keep(store.release(*event)?),
             Self::Prune { before, limit, slot } => slot.keep(store.prune(*before, *limit)?),
             Self::Vacuum { pages, slot } => slot.keep(store.vacuum(*pages)?),
-            Self::Summary(slot) => slot.keep(store.summary()?),
+            Self::SettleUnpolled { polled, received_before, at, limit, slot } => {
+                slot.keep(store.settle_unpolled(polled, *received_before, *at, *limit)?);
+            }
+            Self::Summary(polled, slot) => slot.keep(store.summary(polled.as_deref())?),
             #[cfg(test)]
             Self::Sql(sql, slot) => slot.keep(store.sql(sql)?),
         }
@@ -119,7 +131,8 @@ impl Request {
             Self::Release(..) => "release",
             Self::Prune { .. } => "prune",
             Self::Vacuum { .. } => "vacuum",
-            Self::Summary(_) => "summary",
+            Self::SettleUnpolled { .. } => "settle_unpolled",
+            Self::Summary(..) => "summary",
             #[cfg(test)]
             Self::Sql(..) => "sql",
         }
@@ -134,11 +147,13 @@ impl Request {
             | Self::Parked(_, slot)
             | Self::Confirmed(_, _, slot)
             | Self::HandleOutcome(_, _, slot) => slot.send(),
-            Self::Settle { slot, .. } | Self::Prune { slot, .. } => slot.send(),
+            Self::Settle { slot, .. } | Self::SettleUnpolled { slot, .. } | Self::Prune { slot, .. } => {
+                slot.send()
+            }
             Self::Vacuum { slot, .. } => slot.send(),
             Self::Load { slot, .. } => slot.send(),
             Self::Release(_, slot) => slot.send(),
-            Self::Summary(slot) => slot.send(),
+            Self::Summary(_, slot) => slot.send(),
             #[cfg(test)]
             Self::Sql(_, slot) => slot.send(),
         }

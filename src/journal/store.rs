@@ -9,11 +9,13 @@ use tracing::warn;
 
 use super::damage;
 use super::origin::{self, Origin};
+use super::progress::list;
 use super::schema::{self, Found};
 use super::tally::Tally;
 use super::{Boot, OpenError, Summary, Vacuumed};
 use crate::clock::{Moment, WallTime};
 use crate::crash;
+use crate::event::SubAppId;
 use crate::reason::Reason;
 
 /// Long enough for an operator's small transaction, short against a lease.
@@ -142,7 +144,7 @@ impl Store {
         Ok(Vacuumed { given_back: before.saturating_sub(left), left })
     }
 
-    pub(super) fn summary(&self) -> rusqlite::Result<Summary> {
+    pub(super) fn summary(&self, polled: Option<&[SubAppId]>) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
         // What this transaction has changed so far counts as well.
         self.tally.write(&self.conn)?;
@@ -160,8 +162,12 @@ impl Store {
         }
         let (unconfirmed, oldest): (i64, Option<i64>) = self
             .conn
-            .prepare_cached("SELECT count(*), min(received_at) FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .prepare_cached(
+                "SELECT count(*), min(received_at) FROM event INDEXED BY event_unconfirmed
+                 WHERE confirmed_at IS NULL
+                   AND (?1 IS NULL OR sub_app_id IN (SELECT value FROM json_each(?1)))",
+            )?
+            .query_row([polled.map(list)], |row| Ok((row.get(0)?, row.get(1)?)))?;
         summary.unconfirmed = unconfirmed.try_into().unwrap_or(0);
         summary.oldest_unconfirmed = oldest.map(WallTime);
         if summary.received > 0 {

@@ -1,12 +1,16 @@
 //! The relay from end to end: the emulated cloud, the real journal, a real RabbitMQ, and a consumer that is not the relay.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use vodrelay::clock::{Moment, WallTime};
 use vodrelay::config::{ConfirmAfter, Topology};
 use vodrelay::emulator::events::{EVENT_TYPES, sample};
 use vodrelay::emulator::{Action, Fault, FaultKind, IdleShape, Redelivery, Verdict};
+use vodrelay::event::{Event, SubAppId};
+use vodrelay::journal::{Answer, Journal};
 use vodrelay::outcome::OutputState;
 
 use crate::broker::{Broker, LIMIT, Received, shared};
@@ -507,4 +511,50 @@ async fn one_sub_application_with_trouble_delays_no_other() {
     assert!(!matches!(*running.watch().output_state().borrow(), OutputState::Down(_)));
     drained(running).await;
     assert_eq!(broker.drain(&world.queue, 100).await.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_the_journal_is_published_whatever_is_configured_now() {
+    let broker = shared().await;
+    let world = World::new(&broker.url(), &[8]).await;
+    // An earlier run polled another sub-application, and had no time to publish this one and to confirm that one.
+    {
+        let options = vodrelay::journal::Options { path: world.journal_path() };
+        let (journal, writer) = Journal::open(&options).unwrap();
+        let sent_at = Moment::now();
+        let lease = world_window().lease(sent_at);
+        let five_days_ago = WallTime::now() - Duration::from_secs(5 * 86_400);
+        let events = (0..2).map(|n| Arc::new(Event::parse(SubAppId(7), event(n).into()).unwrap()));
+        let answer = Answer {
+            sub_app: SubAppId(7),
+            request_id: "r-1".into(),
+            lease,
+            received_at: sent_at,
+            pulled_at: five_days_ago,
+            lease_until: five_days_ago,
+            events: events.collect(),
+            publish_now: false,
+        };
+        let recorded = journal.record(answer).await.unwrap();
+        journal.published(vec![(recorded[0].event, five_days_ago)]).await.unwrap();
+        drop(journal);
+        writer.join().unwrap();
+    }
+    let running = world.start().await;
+    let messages = broker.drain(&world.queue, 1).await;
+    assert_eq!(messages.len(), 1, "the one that was not published");
+    world.emulator.put(8, event(9));
+    world.until_confirmed().await;
+    let settled = async {
+        while world.figure("SELECT count(*) FROM event_log WHERE state = 'confirmed'") < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, settled).await.expect("the published one is settled by the calendar");
+    assert_eq!(world.figure("SELECT count(*) FROM event_log WHERE state = 'received'"), 0);
+    drained(running).await;
+}
+
+fn world_window() -> vodrelay::lease::Window {
+    vodrelay::lease::Window { length: WINDOW, margin: Duration::from_secs(1) }
 }

@@ -124,6 +124,6 @@ mod tests {
         assert_eq!(standing(path, &report), Line::ok(PART, said));
         report.standing = Standing::Version(Report::NEWEST_VERSION);
         report.in_use_by = Some("17".to_owned());
-        assert_eq!(standing(path, &report), Line::ok(PART, "/j: schema version 3; in use by process 17"));
+        assert_eq!(standing(path, &report), Line::ok(PART, "/j: schema version 4; in use by process 17"));
     }
 }

@@ -185,6 +185,7 @@ struct Work {
     journal: Journal,
     retention: Duration,
     backups: Backups,
+    sub_apps: watch::Receiver<Vec<SubAppId>>,
     figures: Box<dyn Fn() -> Figures + Send>,
     summary: Summary,
     backlog: Backlog,
@@ -197,7 +198,8 @@ impl Work {
         Self {
             backups: Backups::new(journal.path(), backup_dir, options.backups_kept, stop),
             summary: Summary::new(figures()),
-            backlog: Backlog::new(client, sub_apps, waiting),
+            backlog: Backlog::new(client, sub_apps.clone(), waiting),
+            sub_apps,
             retention: options.retention,
             journal,
             figures,
@@ -209,7 +211,10 @@ impl Work {
             Job::Prune => prune::run(&self.journal, self.retention).await.map(drop)?,
             Job::Vacuum => vacuum::run(&self.journal).await.map(drop)?,
             Job::Backup => self.backups.run(&self.journal).await.map(drop)?,
-            Job::Summary => self.summary.run(&self.journal, (self.figures)()).await.map(drop)?,
+            Job::Summary => {
+                let polled = self.sub_apps.borrow().as_slice().into();
+                self.summary.run(&self.journal, polled, (self.figures)()).await.map(drop)?;
+            }
             Job::Backlog => self.backlog.run().await?,
         }
         Ok(())

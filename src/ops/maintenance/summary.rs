@@ -1,8 +1,11 @@
 //! One line with what the relay did since the last one.
 
+use std::sync::Arc;
+
 use tracing::info;
 
 use crate::clock::WallTime;
+use crate::event::SubAppId;
 use crate::journal::{Closed, Journal};
 
 /// What the relay has done since its start.
@@ -45,8 +48,13 @@ impl Summary {
         Self { told: figures, told_at: WallTime::now() }
     }
 
-    pub(super) async fn run(&mut self, journal: &Journal, figures: Figures) -> Result<Figures, Closed> {
-        let state = journal.summary().await?;
+    pub(super) async fn run(
+        &mut self,
+        journal: &Journal,
+        polled: Arc<[SubAppId]>,
+        figures: Figures,
+    ) -> Result<Figures, Closed> {
+        let state = journal.summary_of(polled).await?;
         let (done, now) = (figures.since(self.told), WallTime::now());
         let oldest_s =
             state.oldest_unconfirmed.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0) / 1_000);

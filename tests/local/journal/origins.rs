@@ -154,3 +154,39 @@ async fn a_backup_of_our_own_is_known_even_in_the_place_of_the_journals_file() {
     desk.restart();
     assert_eq!(desk.in_doubt().await, 1, "the doubt outlives a start, and what came later is not in it");
 }
+
+#[tokio::test]
+async fn what_nobody_polls_is_settled_by_the_calendar_and_left_out_of_the_figures() {
+    let desk = Desk::new();
+    desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d")])).await;
+    desk.publish(EventId(1)).await;
+    desk.publish(EventId(2)).await;
+    desk.journal().parked(vec![(EventId(3), "no queue".into())]).await.unwrap();
+    // The second one is handed over again later: it counts from there.
+    assert_eq!(desk.pull(90_000, "h5", "b").await, AGAIN_1);
+    let others: Arc<[SubAppId]> = [SubAppId(8), SubAppId(u64::MAX)].into();
+    let these: Arc<[SubAppId]> = [SubAppId(8), APP].into();
+    let of = async |polled: &Arc<[SubAppId]>| desk.journal().summary_of(Arc::clone(polled)).await.unwrap();
+    assert_eq!((of(&these).await.unconfirmed, of(&these).await.oldest_unconfirmed), (4, Some(wall(100))));
+    let left = of(&others).await;
+    assert_eq!((left.unconfirmed, left.oldest_unconfirmed), (0, None));
+    assert_eq!(left.oldest_unpublished, Some(wall(100)), "what is to be published counts whatever is polled");
+
+    let settle = async |polled: &Arc<[SubAppId]>, before| {
+        desk.journal().settle_unpolled(Arc::clone(polled), wall(before), wall(500_000), 10).await.unwrap()
+    };
+    assert_eq!(settle(&these, 900_000).await, 0, "it is polled: an idle answer decides");
+    assert_eq!(settle(&others, 100).await, 0);
+    assert_eq!(settle(&others, 101).await, 2);
+    assert_eq!(desk.event_states(), ["confirmed", "published", "parked", "received"]);
+    assert_eq!(settle(&others, 90_100).await, 0);
+    assert_eq!(settle(&others, 90_101).await, 1);
+    assert_eq!(desk.event_states(), ["confirmed", "confirmed", "parked", "received"]);
+    assert_eq!(of(&these).await.unconfirmed, 1);
+    assert_eq!(
+        desk.pull(190_000, "h9", "a").await,
+        NEW_2,
+        "the calendar was wrong: it is another one, and is named"
+    );
+    assert_eq!(desk.maybe_duplicates().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [6]);
+}
