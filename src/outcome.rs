@@ -33,7 +33,7 @@ impl fmt::Display for Trouble {
 pub enum PublishOutcome {
     /// The broker has it: a persistent, mandatory publish was acked and not returned.
     Acked,
-    /// The broker refused responsibility; nothing was stored, trying again is safe.
+    /// The broker takes no responsibility. One of several queues may have stored it all the same: a repeat is possible.
     Nacked,
     /// No queue is bound for it: the broker gave it back.
     Returned {

@@ -156,6 +156,11 @@ impl Watch {
             (JournalState::Down(trouble), _) => format!("journal down: {trouble}"),
             (_, OutputState::Down(trouble)) => format!("output down: {trouble}"),
             (_, OutputState::Blocked(trouble)) => format!("output blocked: {trouble}"),
+            _ if snapshot.load.unroutable_since.is_some() => format!(
+                "nothing is routable; {} events in flight; see that the exchange has its bindings [{}]",
+                snapshot.load.events,
+                Reason::PublishReturned
+            ),
             _ => match (snapshot.trouble(), snapshot.load.events) {
                 (Some(trouble), events) => format!("in trouble; {events} events in flight; {trouble}"),
                 (None, 0) if snapshot.moved_at.is_some_and(|at| Moment::now().since(at) < LATELY) => {

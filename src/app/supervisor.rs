@@ -230,6 +230,7 @@ impl Watch {
         Facts {
             legs: snapshot.legs.clone(),
             paused: snapshot.load.paused,
+            unroutable: snapshot.load.unroutable_since.is_some(),
             moved_at: snapshot.moved_at,
             output: self.output.borrow().clone(),
             journal: self.journal.borrow().clone(),

@@ -132,7 +132,7 @@ pub struct Relay {
     pub idle_backoff_min: Duration,
     /// The longest wait between idle answers.
     pub idle_backoff_max: Duration,
-    /// How many publishes an unroutable or refused event gets before it is parked.
+    /// How many publishes an unroutable or refused event gets before it is parked, spread over minutes.
     pub publish_attempts: u32,
 }
 

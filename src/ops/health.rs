@@ -17,6 +17,10 @@ use crate::reason::Reason;
 /// that do not answer, and a poll that the cloud holds.
 pub const LOOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// What is said of the publishes while nothing is routable.
+const UNROUTABLE: &str = "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; \
+    pulling rests, but for one poll of each sub-application every 30 s";
+
 /// What the judgement needs to know.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -24,6 +28,8 @@ pub struct Facts {
     pub legs: Legs,
     /// Whether nothing is to be pulled now.
     pub paused: bool,
+    /// Whether nothing that is published gets a queue.
+    pub unroutable: bool,
     /// When an event last made a step.
     pub moved_at: Option<Moment>,
     /// The output's state.
@@ -147,7 +153,8 @@ impl Health {
     /// Why the process had better end: for too long work has waited and no event has made a step, though the broker and the
     /// journal are there. What is away is waited for; a new start would not bring it back.
     pub fn stuck(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
-        let there = facts.output == OutputState::Up && facts.journal == JournalState::Up;
+        // Nor would it bring a binding back.
+        let there = facts.output == OutputState::Up && facts.journal == JournalState::Up && !facts.unroutable;
         let waiting = [&facts.legs.publish, &facts.legs.confirm]
             .into_iter()
             .filter_map(|leg| leg.waiting_since)
@@ -203,6 +210,7 @@ impl Health {
     fn publish(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
         match &facts.output {
             OutputState::Down(trouble) | OutputState::Blocked(trouble) => Some(trouble.clone()),
+            OutputState::Up if facts.unroutable => Some(Trouble::new(Reason::PublishReturned, UNROUTABLE)),
             OutputState::Up => self.waiting(now, &facts.legs.publish, Reason::NoPublish),
         }
     }
@@ -238,6 +246,7 @@ mod tests {
         Facts {
             legs: Legs { pull: Leg { last_success: Some(Moment(0)), ..Leg::default() }, ..Legs::default() },
             paused: false,
+            unroutable: false,
             moved_at: None,
             output: OutputState::Up,
             journal: JournalState::Up,
@@ -302,6 +311,15 @@ mod tests {
         facts.stuck_loops = vec!["journal"];
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
         assert_eq!((verdict.live, verdict.legs[1].reason), (false, Some(Reason::LoopStuck)));
+    }
+
+    #[test]
+    fn while_nothing_is_routable_publishing_is_not_ready_at_once_and_the_process_stays() {
+        let (mut health, mut facts) = (health(), facts());
+        facts.unroutable = true;
+        facts.legs.publish.waiting_since = Some(Moment(0));
+        assert_eq!(reasons(&mut health, 1, &facts)[2], Some(Reason::PublishReturned));
+        assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "a new start brings no binding back");
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Polls {
     in_flight: usize,
     target: usize,
     due: Moment,
+    /// While nothing can be published: one poll each such time, whatever it brings.
+    rest: Option<Duration>,
+    started_at: Moment,
     idle: Backoff,
     transient: Backoff,
     operator: Backoff,
@@ -45,6 +48,8 @@ impl Polls {
             in_flight: 0,
             target: 1,
             due: now,
+            rest: None,
+            started_at: now,
             idle: Backoff::new(idle_min, idle_max),
             transient: Backoff::new(TRANSIENT_WAITS.0, TRANSIENT_WAITS.1),
             operator: Backoff::new(OPERATOR_WAITS.0, OPERATOR_WAITS.1),
@@ -58,8 +63,12 @@ impl Polls {
 
     /// Whether another poll is wanted; `None` when enough are in flight.
     pub fn wish(&self) -> Option<Wish> {
-        let wish = if self.target > 1 { Wish::More } else { Wish::From(self.due) };
-        (self.wanted && self.in_flight < self.target).then_some(wish)
+        let (wish, most) = match self.rest {
+            Some(every) => (Wish::From(self.due.max(self.started_at + every)), 1),
+            None if self.target > 1 => (Wish::More, self.target),
+            None => (Wish::From(self.due), 1),
+        };
+        (self.wanted && self.in_flight < most).then_some(wish)
     }
 
     /// Whether it is to be polled at all.
@@ -72,8 +81,14 @@ impl Polls {
         self.idle = Backoff::new(idle_min, idle_max);
     }
 
+    /// From now on there is one poll each such time, or as many as there are events again.
+    pub fn rest(&mut self, every: Option<Duration>) {
+        self.rest = every;
+    }
+
     /// A poll leaves.
-    pub fn started(&mut self) {
+    pub fn started(&mut self, now: Moment) {
+        self.started_at = now;
         self.in_flight += 1;
     }
 
@@ -135,17 +150,17 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut polls = polls();
         assert_eq!(polls.wish(), Some(Wish::From(Moment(0))));
-        polls.started();
+        polls.started(Moment(0));
         assert_eq!(polls.wish(), None);
         polls.brought(16, Moment(10));
         for _ in 0..2 {
             assert_eq!(polls.wish(), Some(Wish::More));
-            polls.started();
+            polls.started(Moment(0));
         }
         assert_eq!(polls.wish(), None);
         for _ in 0..20 {
             polls.brought(16, Moment(11));
-            polls.started();
+            polls.started(Moment(0));
         }
         assert_eq!(polls.target, POLLS_MAX);
         polls.found_nothing(Moment(12), &mut rng);
@@ -154,17 +169,32 @@ mod tests {
     }
 
     #[test]
+    fn at_rest_there_is_one_poll_now_and_then_whatever_it_brings() {
+        let mut polls = polls();
+        polls.started(Moment(1_000));
+        polls.brought(16, Moment(1_100));
+        polls.rest(Some(Duration::from_secs(30)));
+        assert_eq!(polls.wish(), Some(Wish::From(Moment(31_000))));
+        polls.started(Moment(31_000));
+        assert_eq!(polls.wish(), None);
+        polls.brought(16, Moment(31_100));
+        assert_eq!(polls.wish(), Some(Wish::From(Moment(61_000))));
+        polls.rest(None);
+        assert_eq!(polls.wish(), Some(Wish::More));
+    }
+
+    #[test]
     fn the_time_that_the_server_held_the_poll_counts_towards_the_idle_wait() {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut polls = polls();
         for _ in 0..20 {
-            polls.started();
+            polls.started(Moment(0));
             polls.found_nothing(Moment(1_000), &mut rng);
             assert!(polls.due >= Moment(1_200) && polls.due <= Moment(6_000));
         }
-        polls.started();
+        polls.started(Moment(0));
         polls.brought(1, Moment(9_000));
-        polls.started();
+        polls.started(Moment(0));
         polls.found_nothing(Moment(9_000), &mut rng);
         assert_eq!(polls.due, Moment(9_200));
     }
@@ -174,7 +204,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut polls = polls();
         for _ in 0..16 {
-            polls.started();
+            polls.started(Moment(0));
         }
         for _ in 0..16 {
             polls.found_nothing(Moment(1_000), &mut rng);
@@ -189,7 +219,7 @@ mod tests {
             let mut polls = polls();
             let mut longest = 0;
             for _ in 0..40 {
-                polls.started();
+                polls.started(Moment(0));
                 polls.failed(failure, Moment(0), &mut rng);
                 assert!(polls.due.0 >= 200 && polls.due.0 <= max_ms);
                 longest = longest.max(polls.due.0);
@@ -202,10 +232,10 @@ mod tests {
     fn a_throttled_poll_is_asked_again_and_changes_nothing_else() {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut polls = polls();
-        polls.started();
+        polls.started(Moment(0));
         polls.brought(16, Moment(10));
-        polls.started();
-        polls.started();
+        polls.started(Moment(0));
+        polls.started(Moment(0));
         polls.failed(CallFailure::Throttled, Moment(20), &mut rng);
         assert_eq!((polls.target, polls.in_flight, polls.wish()), (2, 1, Some(Wish::More)));
     }

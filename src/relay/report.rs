@@ -36,6 +36,8 @@ pub(super) struct Report {
     /// Why calls fail now, by whose and which they are.
     failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
+    /// Whether the log says that nothing is routable.
+    told_unroutable: bool,
     since: Progress,
     /// When progress was told last.
     told_at: Option<Moment>,
@@ -74,6 +76,10 @@ struct Refused {
     told: BTreeSet<Arc<str>>,
     /// The newest trouble, and since when there is any.
     newest: Option<(Trouble, Moment)>,
+    /// Whether that is about single events, and says nothing of the others.
+    of_one_event: bool,
+    /// How many of them were parked since the first of them failed.
+    parked: usize,
 }
 
 /// How many different reasons of the broker are told before some publish has to succeed first.
@@ -88,6 +94,7 @@ impl Report {
             answers: HashMap::new(),
             failing: BTreeMap::new(),
             refused: Refused::default(),
+            told_unroutable: false,
             since: Progress::default(),
             told_at: None,
         }
@@ -171,7 +178,7 @@ impl Report {
             Effect::RecordParked(events) => {
                 self.stats.update(|s| s.parked += events.len() as u64);
                 for (event, trouble) in events {
-                    self.taken(now, *event);
+                    self.given_up(*event);
                     meters::parked(trouble.reason);
                     warn!(code = %Reason::Parked, event = event.0, reason = %trouble, "event parked; `vodrelay events show` has it");
                 }
@@ -208,10 +215,11 @@ impl Report {
     /// A publish ended. What the state of the output tells already is not told again.
     fn publish(&mut self, now: Moment, event: EventId, outcome: &PublishOutcome) {
         let words: Arc<str> = match outcome {
-            PublishOutcome::Acked => return self.taken(now, event),
+            PublishOutcome::Acked => return self.acked(now, event),
             PublishOutcome::Unknown { .. } | PublishOutcome::Unsent => return,
             PublishOutcome::Nacked => {
-                "RabbitMQ nacks publishes: see whether the queue is full, and its log".into()
+                "RabbitMQ nacks publishes: see whether a queue is full, and its log; each try may be stored in another queue"
+                    .into()
             }
             PublishOutcome::Returned { code, text } => format!(
                 "RabbitMQ returns publishes ({code} {text}): see that a queue is bound for their routing keys"
@@ -228,10 +236,13 @@ impl Report {
         }
         let since = self.refused.newest.as_ref().map_or(now, |(_, since)| *since);
         self.refused.newest = Some((Trouble { reason: code, words }, since));
+        // A missing exchange or permission is in the way of all.
+        self.refused.of_one_event = matches!(outcome, PublishOutcome::Returned { .. })
+            || matches!(outcome, PublishOutcome::ChannelError { code, .. } if !matches!(code, 403 | 404));
     }
 
-    /// The broker has the event, or it was given up.
-    fn taken(&mut self, now: Moment, event: EventId) {
+    /// The broker has the event.
+    fn acked(&mut self, now: Moment, event: EventId) {
         if !self.refused.events.remove(&event) {
             return;
         }
@@ -240,9 +251,37 @@ impl Report {
             *since = now;
         }
         if self.refused.events.is_empty() {
-            self.refused = Refused::default();
-            info!("publishes do not fail any more");
+            let Refused { parked, .. } = std::mem::take(&mut self.refused);
+            if parked == 0 {
+                info!("publishes do not fail any more");
+            } else {
+                info!(
+                    parked,
+                    "no publish is tried again any more; some of the events whose publishes failed were parked"
+                );
+            }
         }
+    }
+
+    /// The event was parked: nothing got through.
+    fn given_up(&mut self, event: EventId) {
+        if self.refused.events.remove(&event) {
+            self.refused.parked += 1;
+            if self.refused.events.is_empty() {
+                self.refused = Refused::default();
+            }
+        }
+    }
+
+    /// Nothing that is published gets a queue, or something does again.
+    fn unroutable(&mut self, is_so: bool) {
+        if is_so && !self.told_unroutable {
+            let code = Reason::PublishReturned;
+            warn!(%code, "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; until a publish is acked each sub-application is polled every 30 s only");
+        } else if !is_so && self.told_unroutable {
+            info!("a publish was acked: pulling goes on");
+        }
+        self.told_unroutable = is_so;
     }
 
     /// Tells what was done since it was told last, if there is anything to tell.
@@ -262,12 +301,16 @@ impl Report {
         let pulling = self.failing(Action::PullEvents);
         // A confirm that failed is no trouble any more when no handle is left to be confirmed.
         let confirming = (load.handles > 0).then(|| self.failing(Action::ConfirmEvents)).flatten();
+        self.unroutable(load.unroutable_since.is_some());
         let publishing = self.refused.newest.clone();
+        // What the broker says of one event is no trouble of the others, unless it says it of all.
+        let of_one = self.refused.of_one_event && load.unroutable_since.is_none();
+        let publishing = publishing.map(|(trouble, since)| (trouble, if of_one { now } else { since }));
         self.stats.update(|s| {
             s.load = load;
             let Legs { pull, publish, confirm, .. } = &mut s.legs;
             pull.waits(now, load.polls > 0);
-            publish.waits(now, load.publishing > 0 || publishing.is_some());
+            publish.waits(now, load.publishing > 0 || (publishing.is_some() && !of_one));
             confirm.waits(now, load.confirms > 0 || confirming.is_some());
             pull.trouble = pulling;
             publish.trouble = publishing;

@@ -9,5 +9,6 @@ mod crash;
 mod leash;
 mod maintenance;
 mod output;
+mod refusals;
 mod relay;
 mod world;

@@ -345,7 +345,7 @@ impl Core {
     /// Whether nothing is wrong with an event but that its turn to be published has not come, or takes long.
     fn waits_for_the_output(&self, event: EventId) -> bool {
         let waits = |carried: &Carried| {
-            carried.failures == 0
+            carried.tries.failures == 0
                 && matches!(carried.stage, Stage::Ready | Stage::Publishing | Stage::Acked)
                 && !carried.may_confirm(self.settings.confirm_after)
         };

@@ -18,6 +18,7 @@ mod publishes;
 mod pulls;
 mod quota;
 mod reconfigure;
+mod refusals;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::{Lease, Window};
 use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Trouble};
 use quota::{Quota, Ticket};
+use refusals::{Breaker, Suspects, Tries};
 use room::Room;
 use turns::{PollTurns, Round};
 
@@ -317,10 +319,9 @@ struct Carried {
     stage: Stage,
     /// Its handles that can still be confirmed.
     holds: SmallVec<[HeldId; 1]>,
-    /// Publishes that the broker refused or returned; so many are allowed.
-    refusals: u32,
-    /// Publishes that failed in any way; the back-off grows with them.
-    failures: u32,
+    /// What its publishes have met.
+    tries: Tries,
+    /// In a batch of its own.
     alone: bool,
     confirmed: bool,
     /// When its newest delivery arrived.
@@ -419,6 +420,13 @@ pub struct Core {
     events: FxHashMap<EventId, Carried>,
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
+    /// Events that may break the connection.
+    suspects: Suspects,
+    breaker: Breaker,
+    /// Events in hand that the broker returned or refused.
+    refused: usize,
+    /// Acks so far.
+    acks: u64,
     publishing: usize,
     /// Before this moment nothing is published: an outage of the output has just brought events back.
     publish_from: Moment,
@@ -464,6 +472,8 @@ pub struct Load {
     pub paused: bool,
     /// Whether the journal has unpublished events that are not in the relay's hands.
     pub backlog: bool,
+    /// Since when nothing that is published gets a queue.
+    pub unroutable_since: Option<Moment>,
 }
 
 impl Core {
@@ -494,6 +504,10 @@ impl Core {
             recording: 0,
             events: FxHashMap::default(),
             ready: BTreeSet::new(),
+            suspects: Suspects::default(),
+            breaker: Breaker::default(),
+            refused: 0,
+            acks: 0,
             publishing: 0,
             publish_from: now,
             held: FxHashMap::default(),
@@ -517,7 +531,8 @@ impl Core {
             self.take(now, input);
         }
         self.wake_at = None;
-        self.load_backlog();
+        self.turn_breaker(now);
+        self.load_backlog(now);
         self.publish_ready(now);
         self.confirm_ready(now);
         self.pull(now);
@@ -547,6 +562,7 @@ impl Core {
             polls: self.pulls.len(),
             paused: self.paused,
             backlog: self.backlog.is_open(),
+            unroutable_since: self.breaker.open_since(),
         }
     }
 
@@ -642,7 +658,7 @@ impl Core {
         if !self.draining || self.finished {
             return;
         }
-        let publishable = self.output_up && !self.ready.is_empty();
+        let publishable = self.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
         let confirmable = self.held.values().any(|held| held.stage != HeldStage::Waiting);
         let busy = !self.pulls.is_empty()
             || !self.recordings.is_empty()

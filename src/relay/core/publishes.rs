@@ -1,15 +1,14 @@
 //! From the journal's record to the broker's ack, and what each other answer leads to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage, Timer};
+use super::refusals::{RETRY_WAITS, Tries};
+use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage};
 use crate::clock::Moment;
 use crate::outcome::{PublishOutcome, Trouble};
 use crate::reason::Reason;
-use crate::relay::backoff::wait_after;
 use crate::relay::pacing::EVENTS_PER_PULL;
 
 /// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with full batches.
@@ -17,9 +16,6 @@ const PUBLISHING_MAX: usize = 256;
 
 /// How many unpublished events are read from the journal at once.
 const LOAD_MAX: usize = 256;
-
-/// The waits between two publishes of one event.
-const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// The unpublished events that only the journal has: those of an earlier run, and those that came while the output was away.
 #[derive(Debug)]
@@ -92,22 +88,32 @@ impl Core {
     /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half is kept for
     /// pulling: the cloud is not to wait while the broker takes nothing.
     fn room_for_publishing(&self) -> usize {
-        match self.settings.confirm_after {
+        let most = match self.settings.confirm_after {
             ConfirmAfter::Publish => self.settings.max_in_flight,
             ConfirmAfter::Journal => self.settings.max_in_flight / 2,
-        }
+        };
+        most.saturating_add(self.room_besides())
+    }
+
+    /// How many events more may be in hand, because the broker returns or refuses some, for minutes: the others must not wait
+    /// for their room. While nothing is routable, this is the room for an event that may be.
+    pub(super) fn room_besides(&self) -> usize {
+        let most = (self.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
+        if self.breaker.is_open() { most } else { self.refused.min(most) }
     }
 
     /// Reads on in the backlog while there is room for it.
-    pub(super) fn load_backlog(&mut self) {
+    pub(super) fn load_backlog(&mut self, now: Moment) {
         let taken = self.in_hand() + self.further_polls() * EVENTS_PER_PULL;
-        let room = self.room_for_publishing().saturating_sub(taken).min(LOAD_MAX);
-        let worth_it = room >= LOAD_MAX.min(self.settings.max_in_flight / 4).max(1);
+        let most = if self.breaker.is_open() { EVENTS_PER_PULL } else { LOAD_MAX };
+        let room = self.room_for_publishing().saturating_sub(taken).min(most);
+        let worth_it = room >= most.min(self.settings.max_in_flight / 4).max(1);
         if !self.backlog.is_open()
             || self.backlog.is_loading()
             || !self.output_up
             || self.draining
             || !worth_it
+            || !self.may_load(now)
         {
             return;
         }
@@ -152,8 +158,7 @@ impl Core {
             parcel,
             stage: Stage::Ready,
             holds: SmallVec::new(),
-            refusals: 0,
-            failures: 0,
+            tries: Tries::default(),
             alone: false,
             confirmed,
             received_at: now,
@@ -163,60 +168,93 @@ impl Core {
     }
 
     pub(super) fn publish_ready(&mut self, now: Moment) {
-        if now < self.publish_from && self.output_up && !self.ready.is_empty() {
+        let any_ready = !self.ready.is_empty() || self.suspects.any_ready();
+        if now < self.publish_from && self.output_up && any_ready {
             return self.wake(self.publish_from);
         }
-        while self.output_up && self.publishing < PUBLISHING_MAX {
-            let Some(event) = self.ready.pop_first() else { return };
-            let Some(carried) = self.events.get_mut(&event) else { continue };
-            let (Stage::Ready, Some(parcel)) = (carried.stage, &carried.parcel) else { continue };
-            let parcel = Arc::clone(parcel);
+        while self.output_up && self.publishing < PUBLISHING_MAX && !self.suspects.occupies() {
+            let event = if !self.suspects.is_next(!self.ready.is_empty()) {
+                self.ready.pop_first()
+            } else if self.publishing == 0 {
+                self.suspects.take()
+            } else {
+                // What is under way is answered before, so that a loss is that of the suspect alone.
+                return;
+            };
+            let Some(event) = event else { break };
+            let carried = self.events.get_mut(&event).filter(|carried| carried.stage == Stage::Ready);
+            let Some((carried, parcel)) = carried.and_then(|c| c.parcel.clone().map(|parcel| (c, parcel)))
+            else {
+                self.suspects.ended(event);
+                continue;
+            };
             carried.stage = Stage::Publishing;
             self.publishing += 1;
-            self.out.effects.push(Effect::Publish { event, parcel, alone: carried.alone });
+            let alone = carried.alone || self.suspects.occupies();
+            self.out.effects.push(Effect::Publish { event, parcel, alone });
+        }
+        if !self.suspects.occupies() {
+            self.suspects.others_went();
         }
     }
 
     pub(super) fn published(&mut self, now: Moment, event: EventId, outcome: PublishOutcome) {
         self.publishing -= 1;
+        let was_alone = self.suspects.ended(event);
         let Some(carried) = self.events.get_mut(&event) else { return };
         let reason = outcome.reason();
         let trouble = |words: Arc<str>| Trouble { reason: reason.unwrap_or(Reason::NoPublish), words };
         match outcome {
             PublishOutcome::Acked => {
                 carried.stage = Stage::Acked;
+                self.acked(event);
                 self.out.published.push(event);
             }
-            // Safe to try again, for as long as it takes: a full queue or a leader election is no fault of the event.
-            PublishOutcome::Nacked => self.fail(event, false, trouble("the broker nacked it".into())),
+            // Tried again for as long as it takes: a full queue or a leader election is no fault of the event. Another queue of
+            // the exchange may have stored it.
+            PublishOutcome::Nacked => {
+                self.nacked(event);
+                self.fail(event, true, trouble("the broker nacked it".into()));
+            }
             PublishOutcome::Returned { code, text } => {
-                self.refuse(event, trouble(format!("unroutable: {code} {text}").into()));
+                let parks = self.event_refused(now, event, true);
+                self.refuse(event, parks, trouble(format!("unroutable: {code} {text}").into()));
             }
             // A missing exchange or permission is the broker's trouble: it would park every event in turn.
             PublishOutcome::ChannelError { code: 403 | 404, text } => {
                 self.fail(event, false, trouble(text));
             }
             PublishOutcome::ChannelError { code, text } => {
-                self.refuse(event, trouble(format!("refused by the broker: {code} {text}").into()));
+                let parks = self.event_refused(now, event, false);
+                self.refuse(event, parks, trouble(format!("refused by the broker: {code} {text}").into()));
             }
-            PublishOutcome::Unknown { reason, suspect } => {
-                carried.alone |= suspect;
+            PublishOutcome::Unknown { reason, suspect: true } => {
+                carried.alone = true;
                 self.fail(event, true, trouble(reason));
             }
+            PublishOutcome::Unknown { reason, suspect: false } => match self.lost(event, was_alone) {
+                Some(why) => self.park(event, trouble(format!("{why}; last: {reason}").into())),
+                None => self.fail(event, true, trouble(reason)),
+            },
             // Nothing left the process, so that there is nothing to commit; and no output refused it.
             PublishOutcome::Unsent if !self.output_up => self.keep_its_place(now, event),
             PublishOutcome::Unsent => self.back_off(now, event),
         }
     }
 
-    fn refuse(&mut self, event: EventId, trouble: Trouble) {
-        let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.refusals += 1;
-        if carried.refusals >= self.settings.publish_attempts {
-            carried.stage = Stage::Parking;
-            self.out.parked.push((event, trouble));
+    fn refuse(&mut self, event: EventId, parks: bool, trouble: Trouble) {
+        if parks {
+            self.park(event, trouble);
         } else {
             self.fail(event, false, trouble);
+        }
+    }
+
+    fn park(&mut self, event: EventId, trouble: Trouble) {
+        self.no_longer_refused(event);
+        if let Some(carried) = self.events.get_mut(&event) {
+            carried.stage = Stage::Parking;
+            self.out.parked.push((event, trouble));
         }
     }
 
@@ -230,34 +268,37 @@ impl Core {
 
     pub(super) fn back_off(&mut self, now: Moment, event: EventId) {
         let Some(carried) = self.events.get_mut(&event) else { return };
-        let failures = carried.failures;
-        carried.failures = failures.saturating_add(1);
+        let failures = carried.tries.failures;
+        carried.tries.failures = failures.saturating_add(1);
         // The output went away under it, which is no fault of the event: it waits for the output, in its old place. A second
         // time it may be the event that takes the connection down.
         if failures == 0 && !self.output_up {
             return self.keep_its_place(now, event);
         }
-        carried.stage = Stage::BackingOff;
-        let wait = wait_after(failures, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng);
-        self.timers.insert((now + wait, Timer::Retry(event)));
+        let wait = self.wait(now, event);
+        self.wait_until(now + wait, event);
     }
 
     /// An event that the output went away under goes on in its old place. The output as a whole waits the shortest wait, so
     /// that none of those that it brought back is overtaken, or published again without a wait.
     fn keep_its_place(&mut self, now: Moment, event: EventId) {
         self.publish_from = self.publish_from.max(now + RETRY_WAITS.0);
-        if let Some(carried) = self.events.get_mut(&event) {
-            carried.stage = Stage::Ready;
+        self.make_ready(event);
+    }
+
+    fn make_ready(&mut self, event: EventId) {
+        let Some(carried) = self.events.get_mut(&event) else { return };
+        carried.stage = Stage::Ready;
+        if carried.tries.is_suspect() {
+            self.suspects.add(event);
+        } else {
             self.ready.insert(event);
         }
     }
 
     pub(super) fn retry(&mut self, event: EventId) {
-        if let Some(carried) = self.events.get_mut(&event)
-            && carried.stage == Stage::BackingOff
-        {
-            carried.stage = Stage::Ready;
-            self.ready.insert(event);
+        if self.events.get(&event).is_some_and(|carried| carried.stage == Stage::BackingOff) {
+            self.make_ready(event);
         }
     }
 

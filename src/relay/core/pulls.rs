@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::refusals::Tries;
 use super::{
     Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, Parcel, PullId, Recording, Stage,
     Timer,
@@ -29,8 +30,10 @@ impl Core {
             ConfirmAfter::Journal => true,
         };
         let room = self.room_for_polls(now).unwrap_or(0);
-        self.paused = self.draining || !self.journal_up || !may_go_on || room < EVENTS_PER_PULL;
-        if self.paused {
+        let kept = self.draining || !self.journal_up || !may_go_on || room < EVENTS_PER_PULL;
+        // While nothing is routable there is a poll now and then (`Polls::rest`), to meet an event that is.
+        self.paused = kept || self.breaker.is_open();
+        if kept {
             return;
         }
         while let Some(index) = self.next_to_poll(now) {
@@ -44,7 +47,7 @@ impl Core {
             let pull = PullId(self.new_id());
             let queue = &mut self.queues[index];
             self.polled += usize::from(queue.polls.in_flight() == 0);
-            queue.polls.started();
+            queue.polls.started(now);
             self.poll_turns.served(index);
             self.poll_turns.wishes(index, queue.polls.wish());
             let sub_app = queue.id;
@@ -68,7 +71,10 @@ impl Core {
 
     /// How many events more can be held.
     fn room_for_polls(&self, now: Moment) -> Option<usize> {
-        self.room.events(now).checked_sub(self.in_hand() + self.backlog.coming())
+        self.room
+            .events(now)
+            .saturating_add(self.room_besides())
+            .checked_sub(self.in_hand() + self.backlog.coming())
     }
 
     /// Polls beyond the first of each sub-application: room is kept for what they bring.
@@ -205,8 +211,7 @@ impl Core {
             parcel: (stage == Stage::Ready).then(|| Arc::new(parcel)),
             stage,
             holds: SmallVec::new(),
-            refusals: 0,
-            failures: 0,
+            tries: Tries::default(),
             alone: false,
             confirmed: record.progress.confirmed,
             received_at: recording.received_at,

@@ -3,6 +3,7 @@
 use super::{Core, Queue, Settings, pulls};
 use crate::clock::Moment;
 use crate::event::SubAppId;
+use crate::relay::core::refusals::PROBE_EVERY;
 use crate::relay::core::room::Room;
 use crate::relay::pacing::Polls;
 
@@ -32,7 +33,9 @@ impl Core {
         let wanted = self.settings.sub_apps.clone();
         for id in &wanted {
             if !self.queues.iter().any(|queue| queue.id == *id) {
-                self.queues.push(Queue::new(*id, &self.settings, now));
+                let mut queue = Queue::new(*id, &self.settings, now);
+                queue.polls.rest(self.breaker.is_open().then_some(PROBE_EVERY));
+                self.queues.push(queue);
             }
         }
         for (index, queue) in self.queues.iter_mut().enumerate() {

@@ -3,6 +3,7 @@
 mod order;
 mod pace;
 mod pace_model;
+mod refusals;
 
 use bytes::Bytes;
 
@@ -294,7 +295,7 @@ fn nacked_is_tried_again_for_as_long_as_it_takes() {
         play.none(is_publish);
         play.commit();
         play.none(is_publish);
-        play.pass(31 * SECOND);
+        play.pass(301 * SECOND);
     }
     play.broker_says(&PublishOutcome::Acked);
     play.none(|e| matches!(e, Effect::RecordParked(_)));
@@ -307,7 +308,7 @@ fn returned_is_parked_after_the_attempts_and_its_handle_is_confirmed() {
     for _ in 0..2 {
         play.broker_says(&returned());
         play.commit();
-        play.pass(SECOND);
+        play.pass(10 * SECOND);
     }
     play.broker_says(&returned());
     let Effect::RecordParked(parked) = play.one(|e| matches!(e, Effect::RecordParked(_))) else {
@@ -330,7 +331,7 @@ fn a_refused_publish_is_parked_after_the_attempts() {
             assert!(!failed[0].uncertain);
             play.give(Input::AttemptRecorded(vec![failed[0].event]));
         });
-        play.pass(SECOND);
+        play.pass(10 * SECOND);
     }
     let Effect::RecordParked(parked) = play.one(|e| matches!(e, Effect::RecordParked(_))) else {
         unreachable!()

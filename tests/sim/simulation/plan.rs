@@ -251,6 +251,8 @@ pub(crate) struct Plan {
     pub(crate) refuse_repeats: bool,
     /// How wrong the hosts' wall clocks are from the beginning.
     pub(crate) wall_offset_ms: i64,
+    /// Whether a second queue on the exchange stores what the first one nacks.
+    pub(crate) second_queue: bool,
     rates: [u16; Fault::ALL.len()],
 }
 
@@ -336,6 +338,7 @@ impl Plan {
             mixed: if rng.bool() { MixedConfirm::DeleteGood } else { MixedConfirm::RefuseAll },
             refuse_repeats: rng.bool(),
             wall_offset_ms: 0,
+            second_queue: rng.bool(),
             rates,
         }
     }

@@ -21,7 +21,7 @@ use super::sabotage::Sabotage;
 /// When virtual time begins. Not zero, so that moments before the beginning can be told.
 const BEGIN: u64 = 1_000_000;
 /// After the faults have ended, everything must have come to rest within this.
-const REST_MS: u64 = 400_000;
+const REST_MS: u64 = 1_500_000;
 /// A drain must be over within this when nothing fails, and is cut short after it when something does.
 const DRAIN_MS: u64 = 60_000;
 /// As in the shell and in the journal's writer.

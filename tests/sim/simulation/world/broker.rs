@@ -35,6 +35,10 @@ impl World {
         } else if unroutable || self.strikes(Fault::Return) {
             (returned(), back)
         } else if self.strikes(Fault::Nack) {
+            // Of two queues on the exchange, the one is full and nacks for both, and the other has stored it.
+            if self.plan.second_queue {
+                stores = Some(there);
+            }
             (PublishOutcome::Nacked, back)
         } else if self.strikes(Fault::UnknownLost) {
             (lost(), back + 1_000)
