@@ -133,7 +133,7 @@ impl Sabotage {
     pub(crate) const FOUND: [(u64, Sabotage, Guarantee); 3] = [
         (33, Sabotage::HandleIsForLife, Guarantee::NothingLost),
         (251_869, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
-        (11_118, Sabotage::LateIsNew, Guarantee::NothingMerged),
+        (12_495, Sabotage::LateIsNew, Guarantee::NothingMerged),
     ];
 
     /// What a core with this bug would be told to do.
