@@ -20,6 +20,7 @@ use super::lanes::{Epoch, Lane};
 use super::link::{self, Link};
 pub use super::message::{Format, RoutingKeyTemplate};
 pub use super::probe::{Step, probe};
+use super::refusal;
 pub use super::tls::TlsFiles;
 use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
 use crate::outcome::{OutputState, PublishOutcome, Trouble};
@@ -235,9 +236,10 @@ impl Owner {
         let mut troubles: Vec<(String, Reason)> = Vec::new();
         for _ in &self.options.urls {
             let address = &self.options.urls[*turn % self.options.urls.len()];
+            let round = *turn / self.options.urls.len();
             *turn += 1;
             self.pulse.beat();
-            match link::establish(address, &self.options).await {
+            match link::establish(address, &self.options, round).await {
                 Ok(established) => return Ok(established),
                 Err(error) => troubles.push((error.to_string(), error.reason())),
             }
@@ -299,7 +301,7 @@ impl Owner {
                     }
                     // A channel's error comes this way too; its lane deals with it.
                     Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
-                        break Some(format!("the connection to {} was lost: {}", link.address, link::words(&error)));
+                        break Some(format!("the connection to {} was lost: {}", link.address, refusal::words(&error)));
                     }
                     Some(_) => {}
                     None => break Some(format!("the connection to {} was lost", link.address)),

@@ -21,6 +21,7 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
+use super::heard::Heard;
 use super::tls::Socket;
 
 /// Shut while somebody holds it.
@@ -75,7 +76,7 @@ impl Reactor for Gated {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let gate = self.gate.clone();
-        async move { Ok(GatedStream::new(Box::new(TcpStream::connect(address).await?), gate)) }
+        async move { Ok(GatedStream::new(Box::new(TcpStream::connect(address).await?), gate, Heard::default())) }
     }
 }
 
@@ -83,11 +84,19 @@ impl Reactor for Gated {
 pub(super) struct GatedStream {
     socket: Compat<Box<dyn Socket>>,
     gate: Gate,
+    heard: Option<Heard>,
 }
 
 impl GatedStream {
-    pub(super) fn new(socket: Box<dyn Socket>, gate: Gate) -> Self {
-        Self { socket: socket.compat(), gate }
+    /// `heard` takes the first that is read.
+    pub(super) fn new(socket: Box<dyn Socket>, gate: Gate, heard: Heard) -> Self {
+        Self { socket: socket.compat(), gate, heard: Some(heard) }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        if self.heard.as_ref().is_some_and(|heard| !heard.take(bytes)) {
+            self.heard = None;
+        }
     }
 }
 
@@ -97,7 +106,9 @@ impl AsyncRead for GatedStream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let read = std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
+        self.hear(&buffer[..read]);
+        Poll::Ready(Ok(read))
     }
 
     fn poll_read_vectored(
@@ -105,7 +116,14 @@ impl AsyncRead for GatedStream {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_read_vectored(cx, buffers)
+        let read = std::task::ready!(Pin::new(&mut self.socket).poll_read_vectored(cx, buffers))?;
+        let mut left = read;
+        for buffer in buffers {
+            let part = left.min(buffer.len());
+            self.hear(&buffer[..part]);
+            left -= part;
+        }
+        Poll::Ready(Ok(read))
     }
 }
 

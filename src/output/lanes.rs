@@ -324,7 +324,7 @@ impl Lane {
         };
         match channel_exception(error) {
             Some(refusal) if self.epoch.connection.status().connected() => {
-                let (code, text) = (refusal.get_id(), link::words(error));
+                let (code, text) = (refusal.get_id(), super::refusal::words(error));
                 let outcome = if batch == 1 {
                     PublishOutcome::ChannelError { code, text: text.into() }
                 } else {
@@ -335,7 +335,7 @@ impl Lane {
                 (outcome, After::ChannelGone)
             }
             _ => {
-                let reason = format!("the connection to RabbitMQ was lost: {}", link::words(error));
+                let reason = format!("the connection to RabbitMQ was lost: {}", super::refusal::words(error));
                 (unknown(reason.as_str()), After::Lost(reason))
             }
         }

@@ -10,11 +10,14 @@
 
 pub mod amqp;
 mod backoff;
+mod dial;
 mod gate;
+mod heard;
 mod lanes;
 mod link;
 pub mod message;
 mod probe;
+mod refusal;
 mod returns;
 pub mod stdout;
 mod tls;

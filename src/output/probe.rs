@@ -4,7 +4,8 @@ use futures_util::future::join_all;
 use lapin::{Channel, Connection};
 
 use super::amqp::{Address, Options, Topology};
-use super::link::{self, LinkError};
+use super::link;
+use super::refusal::LinkError;
 use super::topology::{self, TopologyError};
 use crate::reason::Reason;
 
@@ -42,8 +43,12 @@ impl Step {
             LinkError::NoHost { .. }
             | LinkError::Unreachable { .. }
             | LinkError::Silent { .. }
+            | LinkError::Limit { .. }
             | LinkError::Handshake { .. } => true,
             LinkError::Tls { .. }
+            | LinkError::NotAmqp { .. }
+            | LinkError::Mechanism { .. }
+            | LinkError::SmallFrames { .. }
             | LinkError::TlsSetup { .. }
             | LinkError::Login { .. }
             | LinkError::VirtualHost { .. } => false,
@@ -61,10 +66,15 @@ impl Step {
 
 fn may_pass(error: &TopologyError) -> bool {
     match error {
-        TopologyError::Missing { .. } | TopologyError::Different { .. } | TopologyError::Forbidden { .. } => {
-            false
-        }
-        TopologyError::Unanswered { .. } | TopologyError::NoChannel(_) => true,
+        TopologyError::Missing { .. }
+        | TopologyError::Different { .. }
+        | TopologyError::Forbidden { .. }
+        | TopologyError::Reserved { .. }
+        | TopologyError::QueueLimit { .. } => false,
+        TopologyError::Refused { .. }
+        | TopologyError::Unanswered { .. }
+        | TopologyError::ChannelLimit(_)
+        | TopologyError::NoChannel(_) => true,
     }
 }
 
@@ -79,9 +89,10 @@ pub async fn probe(options: &Options) -> Vec<Step> {
 
 async fn probe_one(address: &Address, options: &Options) -> Vec<Step> {
     let limit = options.limits.connect;
-    let silent = || LinkError::Silent { address: address.to_string(), limit };
-    let login =
-        tokio::time::timeout(limit, link::log_in(address, options)).await.unwrap_or_else(|_| Err(silent()));
+    let silent = || LinkError::silent(address, limit);
+    let login = tokio::time::timeout(limit, link::log_in(address, options, 0))
+        .await
+        .unwrap_or_else(|_| Err(silent()));
     let name = format!("login at {address}");
     let link = match login {
         Ok(link) => link,

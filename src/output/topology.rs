@@ -7,8 +7,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use super::amqp::{Options, Topology};
-use super::link::words;
 use super::message::short;
+use super::refusal::{is_limit, words};
 
 /// A thing that the broker keeps for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +34,25 @@ pub(super) enum TopologyError {
     #[error("{thing} does not exist; create it, or set topology = \"declare\"")]
     Missing { thing: Thing },
     #[error(
-        "{thing} exists with other properties ({text}); delete it, name another one, or create what you want yourself and set topology = \"verify\""
+        "{thing} exists with other properties ({text}); name another one, or set topology = \"verify\" to use it as it is"
     )]
     Different { thing: Thing, text: String },
     #[error(
         "the user may not use {thing} ({text}); grant the permission, or create it yourself and set topology = \"verify\""
     )]
     Forbidden { thing: Thing, text: String },
+    #[error(
+        "{thing} cannot be declared: {text}; names that begin with \"amq.\" are RabbitMQ's own: choose another name"
+    )]
+    Reserved { thing: Thing, text: String },
+    #[error(
+        "{thing} cannot be declared: {text}; raise the limit of the virtual host: rabbitmqctl set_vhost_limits"
+    )]
+    QueueLimit { thing: Thing, text: String },
+    #[error("the broker refuses {thing} ({text}); see its log")]
+    Refused { thing: Thing, text: String },
+    #[error("no more channels: {0}; raise the user's limit: rabbitmqctl set_user_limits")]
+    ChannelLimit(String),
     #[error("cannot prove {thing}: {text}")]
     Unanswered { thing: Thing, text: String },
     #[error("cannot open a channel: {0}")]
@@ -53,7 +65,11 @@ fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
             let text = words(&error);
             match refusal.get_id() {
                 404 => TopologyError::Missing { thing },
-                405 | 406 => TopologyError::Different { thing, text },
+                // RabbitMQ says "inequivalent arg 'durable' ...": nothing else is a matter of properties.
+                406 if text.contains("inequivalent arg") => TopologyError::Different { thing, text },
+                406 if is_limit(&text) => TopologyError::QueueLimit { thing, text },
+                405 | 406 => TopologyError::Refused { thing, text },
+                403 if text.contains("reserved prefix") => TopologyError::Reserved { thing, text },
                 403 => TopologyError::Forbidden { thing, text },
                 _ => TopologyError::Unanswered { thing, text },
             }
@@ -93,7 +109,10 @@ pub(super) async fn prove(connection: &Connection, options: &Options) -> Result<
 }
 
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, TopologyError> {
-    connection.create_channel().await.map_err(TopologyError::NoChannel)
+    connection.create_channel().await.map_err(|error| match words(&error) {
+        text if is_limit(&text) => TopologyError::ChannelLimit(text),
+        _ => TopologyError::NoChannel(error),
+    })
 }
 
 pub(super) async fn exchange_exists(channel: &Channel, options: &Options) -> Result<(), TopologyError> {

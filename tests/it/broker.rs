@@ -81,6 +81,8 @@ pub(crate) struct Setup {
     /// More lines for `rabbitmq.conf`.
     pub(crate) config: String,
     pub(crate) tls: Option<TlsListener>,
+    /// The plugins that it runs with.
+    pub(crate) plugins: Vec<&'static str>,
     /// The cluster that it joins at its first start.
     pub(crate) cluster: Option<Cluster>,
 }
@@ -138,7 +140,7 @@ impl Broker {
         std::fs::write(&cookie, shared.unwrap_or_else(|| cookie_of(port))).unwrap();
         let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o400);
         std::fs::set_permissions(&cookie, owner_only).unwrap();
-        std::fs::write(folder.join("plugins"), "[].\n").unwrap();
+        std::fs::write(folder.join("plugins"), format!("[{}].\n", setup.plugins.join(","))).unwrap();
         std::fs::write(folder.join("rabbitmq.conf"), config(setup, &folder, port, tls_port)).unwrap();
 
         let name = format!("vodrelay{port}@localhost");

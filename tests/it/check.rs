@@ -523,8 +523,8 @@ async fn a_broker_that_does_not_fit_is_told_of() {
     stage.check().await.has(
         78,
         &format!(
-            "fail  broker       queue \"{name}\": the queue \"{name}\" exists with other properties ({difference}); delete it, \
-             name another one, or create what you want yourself and set topology = \"verify\""
+            "fail  broker       queue \"{name}\": the queue \"{name}\" exists with other properties ({difference}); \
+             name another one, or set topology = \"verify\" to use it as it is"
         ),
     );
 }

@@ -7,6 +7,7 @@ mod broker;
 mod check;
 mod crash;
 mod leash;
+mod login;
 mod maintenance;
 mod output;
 mod refusals;

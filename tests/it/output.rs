@@ -732,7 +732,7 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
     options.urls[0].port = broker.port();
     refused(&options, "see that this port speaks TLS").await;
     options.urls[0] = address(broker.tls_port());
-    refused(&options, "write amqps:// if this port speaks TLS").await;
+    refused(&options, "it speaks TLS; write amqps:// in the URL").await;
 }
 
 // On one thread, so that all jobs are queued before the lane takes the first: one batch.

@@ -1,0 +1,311 @@
+//! Why there is no connection to a broker: what happened, told by its cause, with the next step.
+
+use std::io;
+use std::time::Duration;
+
+use lapin::ErrorKind;
+use rustls::{AlertDescription, CertificateError};
+
+use super::amqp::{Address, Options};
+use super::dial::Unreachable;
+use super::heard::{Heard, Speaker};
+use super::tls::TlsError;
+use super::topology::TopologyError;
+use crate::reason::Reason;
+
+/// RabbitMQ needs frames of this size itself, since 4.1.
+const LEAST_FRAME: u32 = 8192;
+
+/// Why there is no connection. The caller tries again whatever it is; an operator reads the text.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("cannot find the host of {address}: {source}; check its name in the URL")]
+    NoHost { address: String, source: io::Error },
+    #[error("cannot connect to {address}: {source}; see that RabbitMQ runs and listens there")]
+    Unreachable { address: String, source: Unreachable },
+    #[error("no TLS with {address}: {reason}; {hint}")]
+    Tls { address: String, reason: String, hint: String },
+    #[error("no TLS with {address}: {source}")]
+    TlsSetup { address: String, source: Box<TlsError> },
+    #[error("{address} did not finish the handshake within {limit:?}; {}", .hint.unwrap_or("see that it is RabbitMQ that listens there"))]
+    Silent { address: String, limit: Duration, hint: Option<&'static str> },
+    #[error("{address} is no AMQP 0-9-1: {found}; {hint}")]
+    NotAmqp { address: String, found: String, hint: &'static str },
+    #[error("{address} offers the login by {offered}, and not by {wanted}; {hint}")]
+    Mechanism { address: String, offered: String, wanted: &'static str, hint: &'static str },
+    #[error("{address} refused {whom}: {text}; {hint}")]
+    Login { address: String, whom: &'static str, text: String, hint: &'static str },
+    #[error(
+        "{address} is at a limit: {text}; raise it (rabbitmqctl set_user_limits, set_vhost_limits), or close connections that nobody needs"
+    )]
+    Limit { address: String, text: String },
+    #[error(
+        "{address} and this program do not agree on the size of frames: {text}; set frame_max to 8192 or more there"
+    )]
+    SmallFrames { address: String, text: String },
+    #[error(
+        "{address} refused the virtual host: {text}; create it, grant the user access to it, or correct the URL"
+    )]
+    VirtualHost { address: String, text: String },
+    #[error("{address} ended the handshake: {reason}; {hint}")]
+    Handshake { address: String, reason: String, hint: &'static str },
+    #[error("{address}: {source}")]
+    Topology { address: String, source: TopologyError },
+}
+
+impl LinkError {
+    /// No answer in time.
+    pub(super) fn silent(address: &Address, limit: Duration) -> Self {
+        let hint = match address.port {
+            15671 | 15672 => {
+                Some("that port usually is RabbitMQ's management page: AMQP is at 5672, and at 5671 with TLS")
+            }
+            25672 | 4369 => Some(
+                "that port usually is for RabbitMQ's nodes among themselves: AMQP is at 5672, and at 5671 with TLS",
+            ),
+            _ => None,
+        };
+        Self::Silent { address: address.to_string(), limit, hint }
+    }
+
+    /// Which trouble it is when it lasts.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::NoHost { .. }
+            | Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::NotAmqp { .. }
+            | Self::SmallFrames { .. }
+            | Self::Handshake { .. } => Reason::BrokerUnreachable,
+            Self::Tls { .. } | Self::TlsSetup { .. } => Reason::BrokerTls,
+            Self::Login { .. } | Self::Limit { .. } | Self::Mechanism { .. } | Self::VirtualHost { .. } => {
+                Reason::BrokerLogin
+            }
+            Self::Topology { source: TopologyError::ChannelLimit(_), .. } => Reason::BrokerLogin,
+            Self::Topology { .. } => Reason::BrokerTopology,
+        }
+    }
+}
+
+/// The broker's own words, without the library's names for them.
+pub(super) fn words(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => refusal.get_message().as_str().trim_end_matches('.').to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether the broker refuses because of a number that was set for a user, a virtual host or a node.
+pub(super) fn is_limit(text: &str) -> bool {
+    // Not the word alone: it may be a part of a name.
+    text.ends_with("is reached") || text.contains("has reached the maximum allowed")
+}
+
+/// What the broker, or the network, said instead of "welcome".
+pub(super) fn lost(
+    address: &Address,
+    options: &Options,
+    error: &lapin::Error,
+    heard: Option<&Heard>,
+) -> LinkError {
+    let shown = address.to_string();
+    let speaker = heard.map(Heard::speaker);
+    let not_amqp = |found: String, hint| LinkError::NotAmqp { address: shown.clone(), found, hint };
+    match speaker {
+        Some(Speaker::Http) => {
+            return not_amqp(
+                "an HTTP server answers there".to_owned(),
+                "AMQP is at 5672, and at 5671 with TLS; 15672 is RabbitMQ's management page",
+            );
+        }
+        Some(Speaker::Tls) => return not_amqp("it speaks TLS".to_owned(), "write amqps:// in the URL"),
+        Some(Speaker::OtherAmqp(version)) => {
+            return not_amqp(
+                format!("it asks for {version}"),
+                "name a listener of RabbitMQ for AMQP 0-9-1, such as port 5672",
+            );
+        }
+        Some(Speaker::Unknown(beginning)) => {
+            return not_amqp(
+                format!("its answer begins with \"{beginning}\""),
+                "see what listens there; AMQP is at 5672, and at 5671 with TLS",
+            );
+        }
+        Some(Speaker::Amqp { mechanisms: Some(offered) }) => {
+            let (wanted, hint) = if options.external {
+                (
+                    "EXTERNAL",
+                    "enable the plugin rabbitmq_auth_mechanism_ssl and set auth_mechanisms there, or set amqp.auth = \"password\"",
+                )
+            } else {
+                (
+                    "PLAIN",
+                    "add it to auth_mechanisms there, or log in by a client certificate with amqp.auth = \"external\"",
+                )
+            };
+            let (offered, hint) = match offered.as_str() {
+                "" => (
+                    "nothing on this port".to_owned(),
+                    "EXTERNAL is offered over TLS only: begin the URL with amqps://",
+                ),
+                _ => (offered, hint),
+            };
+            if !offered.split_whitespace().any(|mechanism| mechanism == wanted) {
+                return LinkError::Mechanism { address: shown, offered, wanted, hint };
+            }
+        }
+        Some(Speaker::Amqp { mechanisms: None } | Speaker::Nobody) | None => {}
+    }
+    if let Some(size) = heard.and_then(Heard::frame_max).filter(|size| *size < LEAST_FRAME) {
+        return LinkError::SmallFrames { address: shown, text: format!("it takes {size} bytes at most") };
+    }
+    let hint = match error.kind() {
+        ErrorKind::IOError(_) | ErrorKind::ParsingError(_) if !address.tls => {
+            "see its log, and write amqps:// if this port speaks TLS"
+        }
+        _ => "see its log",
+    };
+    match error.kind() {
+        ErrorKind::ProtocolError(refusal) => {
+            let text = words(error);
+            match refusal.get_id() {
+                403 => wrong_login(shown, options, text),
+                402 | 530 if is_limit(&text) => LinkError::Limit { address: shown, text },
+                _ if text.contains("frame_max") => LinkError::SmallFrames { address: shown, text },
+                402 | 530 => LinkError::VirtualHost { address: shown, text },
+                _ => LinkError::Handshake { address: shown, reason: text, hint },
+            }
+        }
+        // With TLS 1.3 the broker's verdict on the client's certificate arrives after the handshake.
+        ErrorKind::IOError(source) if address.tls && tls_error(source).is_some() => {
+            broken_tls(address, options, source)
+        }
+        _ => LinkError::Handshake { address: shown, reason: words(error), hint },
+    }
+}
+
+fn wrong_login(address: String, options: &Options, text: String) -> LinkError {
+    let (whom, hint) = if options.external {
+        (
+            "the user of the client's certificate",
+            "see ssl_cert_login_from there for which name counts, and create that user",
+        )
+    } else {
+        ("the user name or the password", "correct them in the URL or the environment")
+    };
+    LinkError::Login { address, whom, text, hint }
+}
+
+/// The TLS library's error, which an I/O error hides.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().or_else(|| inner.downcast_ref::<io::Error>().and_then(tls_error))
+}
+
+/// Why there is no TLS, by what the library says of the broker's side.
+pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error) -> LinkError {
+    let shown = address.to_string();
+    let Some(tls) = tls_error(error) else {
+        let hint = "see the broker's log for its side of the handshake".to_owned();
+        return LinkError::Tls { address: shown, reason: error.to_string(), hint };
+    };
+    let certificate = || {
+        format!(
+            "openssl s_client -connect {host}:{port} </dev/null 2>/dev/null | openssl x509 -noout -text",
+            host = address.host,
+            port = address.port
+        )
+    };
+    let (reason, hint) = match tls {
+        rustls::Error::InvalidCertificate(wrong) => why_refused(wrong, certificate),
+        rustls::Error::AlertReceived(alert) => {
+            (format!("the broker says {alert:?}"), after_alert(*alert, options, certificate))
+        }
+        rustls::Error::PeerIncompatible(_) => (
+            tls.to_string(),
+            format!(
+                "the broker must speak TLS 1.2 or 1.3, with a key of RSA, P-256, P-384 or Ed25519; `{}` shows its certificate",
+                certificate()
+            ),
+        ),
+        rustls::Error::InvalidMessage(_) => {
+            (tls.to_string(), "see that this port speaks TLS (5671 usually does, 5672 does not)".to_owned())
+        }
+        _ => (tls.to_string(), "see the broker's log for its side of the handshake".to_owned()),
+    };
+    LinkError::Tls { address: shown, reason, hint }
+}
+
+/// What is wrong with a certificate. Three kinds have no name of their own in rustls, only in the library behind it.
+fn why_refused(wrong: &CertificateError, show: impl Fn() -> String) -> (String, String) {
+    let told = rustls::Error::InvalidCertificate(wrong.clone()).to_string();
+    let behind = format!("{wrong:?}");
+    if behind.contains("CaUsedAsEndEntity") {
+        return (
+            "the broker's certificate is one of an authority (CA:TRUE)".to_owned(),
+            format!(
+                "give the broker a certificate with basicConstraints = CA:FALSE; `{} | grep -A1 'Basic Constraints'` shows it",
+                show()
+            ),
+        );
+    }
+    if behind.contains("UnsupportedCertVersion") {
+        return (
+            "the broker's certificate is X.509 version 1, which cannot name a host".to_owned(),
+            format!(
+                "give the broker one of version 3 with subjectAltName; `{} | grep Version` shows it",
+                show()
+            ),
+        );
+    }
+    if behind.contains("UnsupportedSignatureAlgorithm") {
+        return (
+            told,
+            format!(
+                "keys of RSA (2048 bits and more), P-256, P-384 and Ed25519 are known, P-521 is not; `{} | grep Algorithm` shows it",
+                show()
+            ),
+        );
+    }
+    let hint = match wrong {
+        CertificateError::UnknownIssuer => {
+            "name the authority that signed the broker's certificate as the CA file".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "use a host name that the broker's certificate holds".to_owned()
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            "renew the broker's certificate, or set this host's clock".to_owned()
+        }
+        _ => format!("`{}` shows the broker's certificate", show()),
+    };
+    (told, hint)
+}
+
+fn after_alert(alert: AlertDescription, options: &Options, show: impl Fn() -> String) -> String {
+    use AlertDescription::{
+        BadCertificate, CertificateExpired, CertificateRequired, CertificateUnknown, HandshakeFailure,
+        UnknownCA, UnsupportedCertificate,
+    };
+    let bare = options.tls.certificate_file.is_none();
+    match alert {
+        CertificateRequired | BadCertificate | HandshakeFailure if bare => format!(
+            "the broker wants a client certificate that it trusts: name the certificate and key files; or its own key is of a kind that is \
+             not known here, such as P-521: `{}` shows it",
+            show()
+        ),
+        HandshakeFailure => format!(
+            "the broker found no kind of key in common: RSA, P-256, P-384 and Ed25519 are known here, P-521 is not; `{}` shows its certificate",
+            show()
+        ),
+        UnknownCA => "the broker does not know the authority of the client's certificate: add it to ssl_options.cacertfile there".to_owned(),
+        CertificateExpired => "renew the client's certificate (`openssl x509 -noout -dates -in FILE` shows its dates)".to_owned(),
+        CertificateRequired | BadCertificate | CertificateUnknown | UnsupportedCertificate => {
+            "the broker wants a client certificate that it trusts: see its log for what is wrong with this one".to_owned()
+        }
+        _ => "see the broker's log for its side of the handshake".to_owned(),
+    }
+}
