@@ -73,7 +73,13 @@ impl Supervisor {
     pub fn new(watch: Watch, config: &Config, file: Option<&Path>, metrics: Option<Metrics>) -> Self {
         let (now, wall) = (Moment::now(), WallTime::now());
         let health = Health::new(config.health.ready_limit, config.health.exit_after, now, wall);
-        let verdict = Verdict { ready: false, live: true, stuck_loops: Vec::new(), legs: Vec::new() };
+        let verdict = Verdict {
+            ready: false,
+            unproven: Vec::new(),
+            live: true,
+            stuck_loops: Vec::new(),
+            legs: Vec::new(),
+        };
         let mut new = Self {
             watch,
             about: About::of(config, file),
@@ -114,7 +120,7 @@ impl Supervisor {
                 }
             }
         }
-        if verdict.ready && !self.told_ready {
+        if verdict.ready && verdict.unproven.is_empty() && !self.told_ready {
             self.told_ready = true;
             info!("every leg has proven itself: ready");
         }

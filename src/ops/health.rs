@@ -45,8 +45,10 @@ pub struct Facts {
 pub struct LegHealth {
     /// pull, journal, publish or confirm.
     pub leg: &'static str,
-    /// Whether it does its work, or could.
+    /// Whether it does not fail.
     pub ready: bool,
+    /// `ready`: it did its work in this run. `unproven`: it does not fail, and nothing proves yet that it can. `not_ready`: it fails.
+    pub state: &'static str,
     /// Why it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
@@ -66,8 +68,10 @@ pub struct LegHealth {
 /// How all of it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Whether every leg is ready.
+    /// Whether no leg fails.
     pub ready: bool,
+    /// The legs that do not fail and have not done their work in this run yet: nothing proves that they can.
+    pub unproven: Vec<&'static str>,
     /// Whether every loop makes progress.
     pub live: bool,
     /// The loops that do not.
@@ -137,6 +141,11 @@ impl Health {
             legs.push(LegHealth {
                 leg: name,
                 ready: reason.is_none(),
+                state: match (reason, age) {
+                    (Some(_), _) => "not_ready",
+                    (None, None) => "unproven",
+                    (None, Some(_)) => "ready",
+                },
                 reason,
                 words: trouble.map(|t| t.words.to_string()),
                 since: *since,
@@ -146,8 +155,9 @@ impl Health {
             });
         }
         let ready = legs.iter().all(|leg| leg.ready);
+        let unproven = legs.iter().filter(|leg| leg.state == "unproven").map(|leg| leg.leg).collect();
         let stuck_loops = facts.stuck_loops.clone();
-        (Verdict { ready, live: stuck_loops.is_empty(), stuck_loops, legs }, turns)
+        (Verdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, legs }, turns)
     }
 
     /// Why the process had better end: for too long work has waited and no event has made a step, though the broker and the
@@ -271,6 +281,17 @@ mod tests {
             Some(Reason::CredentialsRejected),
             "told at once"
         );
+    }
+
+    #[test]
+    fn what_has_not_done_its_work_yet_is_named_and_raises_no_alarm() {
+        let (mut health, mut facts) = (health(), facts());
+        let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
+        assert_eq!((verdict.ready, verdict.unproven), (true, vec!["journal", "publish", "confirm"]));
+        facts.legs.confirm.succeeded(Moment(SECOND));
+        facts.output = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
+        let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
+        assert_eq!((verdict.ready, verdict.unproven), (false, vec!["journal"]), "what fails is not unproven");
     }
 
     #[test]

@@ -77,7 +77,13 @@ mod tests {
     use super::*;
 
     fn verdict(ready: bool) -> Arc<Verdict> {
-        Arc::new(Verdict { ready, live: true, stuck_loops: Vec::new(), legs: Vec::new() })
+        Arc::new(Verdict {
+            ready,
+            unproven: Vec::new(),
+            live: true,
+            stuck_loops: Vec::new(),
+            legs: Vec::new(),
+        })
     }
 
     #[tokio::test]
