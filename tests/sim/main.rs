@@ -1,5 +1,6 @@
 //! Nothing lost, nothing late, nothing merged: the core under simulation, by the ten thousand seeds.
 
+mod differential;
 mod simulation;
 
 use simulation::campaign;

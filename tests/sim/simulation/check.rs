@@ -12,6 +12,9 @@
 //! - Equal events whose handles stay the same over redeliveries can be taken for each other while answers are lost, and be
 //!   told apart later, so that there is a message too many. Their redeliveries excuse it; a content that was put once is
 //!   never excused.
+//! - A lease of another boot is judged by the wall clock. Where somebody set that, an equal event under a live lease may be taken
+//!   for a redelivery, and a redelivery for another event; the journal marks the latter. In a copy of a journal, an equal event
+//!   is another one, and is marked. Each mark excuses one message too many.
 //! - Two relays do not know of each other: both may publish one event, and a relay that learns that the cloud is idle may
 //!   take for settled what the other one holds. Of them is asked: nothing lost, and each relay names its own repeats.
 
@@ -22,11 +25,11 @@ use std::time::Duration;
 
 use vodrelay::clock::Moment;
 use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
-use vodrelay::identity::{DeliveryId, EventId};
+use vodrelay::identity::{DeliveryId, Doubt, EventId};
 use vodrelay::outcome::PublishOutcome;
 use vodrelay::relay::core::{Answer, ConfirmAfter, Load, Parcel};
 
-use super::journal::{Delivery, Journal};
+use super::journal::{Delivery, Journal, Row};
 use super::plan::{Plan, Theme};
 
 /// While nothing is accepted: so many calls are none too many at first, and one more for each such time.
@@ -100,6 +103,8 @@ struct Content {
     /// Rows of all relays that the broker has or that are parked.
     placed: usize,
     surprises: usize,
+    /// Times that it was under a live lease when its relay's host booted: a wall clock that is wrong may call it lapsed.
+    live_at_a_boot: usize,
     /// Times that the cloud handed one of them out again under the handle that it had.
     same_again: usize,
     /// Whether no object stands there for a handle to be put into.
@@ -211,6 +216,9 @@ pub(crate) struct Checker {
     seen: HashMap<HandleKey, Vec<u64>>,
     pending: HashMap<HandleKey, Vec<Pending>>,
     paces: Vec<Pace>,
+    /// Relays whose wall clock was set, and relays whose journal was copied.
+    wall_wrong: BTreeSet<usize>,
+    copied: BTreeSet<usize>,
     /// What was seen first that must not be.
     pub(crate) violation: Option<Violation>,
     /// Repeats at the broker, each of them explained.
@@ -231,6 +239,8 @@ impl Checker {
             seen: HashMap::new(),
             pending: HashMap::new(),
             paces,
+            wall_wrong: BTreeSet::new(),
+            copied: BTreeSet::new(),
             violation: None,
             repeats: 0,
         }
@@ -312,7 +322,39 @@ impl Checker {
     /// Events that the cloud forgot and the journal did not learn of in time.
     fn doubts(&self, content: usize) -> usize {
         let pending = self.pending.values().flatten();
-        pending.filter(|p| p.content == content && p.cutoff <= self.now).count()
+        let doubts = pending.filter(|p| p.content == content && p.cutoff <= self.now).count();
+        doubts + if self.wall_wrong.is_empty() { 0 } else { self.contents[content].live_at_a_boot }
+    }
+
+    /// Somebody set the wall clock of a relay's host.
+    pub(crate) fn wall_is_wrong(&mut self, relay: usize) {
+        self.wall_wrong.insert(relay);
+    }
+
+    /// A relay's journal is opened in another boot.
+    pub(crate) fn rebooted(&mut self, relay: usize, journal: &Journal) {
+        for (at, row) in journal.rows.iter().enumerate() {
+            let newest = row.deliveries.last().map(|at| &journal.deliveries[*at]);
+            let live = newest.is_some_and(|delivery| delivery.lease.cutoff > Moment(self.now));
+            let id = EventId(i64::try_from(at).expect("few rows") + 1);
+            if let Some(message) = self.messages.get(&(relay, id)).filter(|_| live && !row.confirmed) {
+                self.contents[message.content].live_at_a_boot += 1;
+            }
+        }
+    }
+
+    /// A relay's journal is opened as a copy.
+    pub(crate) fn copied(&mut self, relay: usize) {
+        self.copied.insert(relay);
+    }
+
+    /// The latest of the leases of these handles.
+    pub(crate) fn latest_deadline(&self, relay: usize, sub_app: SubAppId, handles: &[EventHandle]) -> Moment {
+        let usable = self.usable_ms();
+        let sent_at = |handle: &EventHandle| {
+            self.seen.get(&(relay, sub_app, handle.clone())).and_then(|seen| seen.iter().max().copied())
+        };
+        Moment(handles.iter().filter_map(sent_at).max().unwrap_or(0) + usable)
     }
 
     // --- what leaves a relay, and what comes back ---
@@ -519,7 +561,23 @@ impl Checker {
     }
 
     /// The relay asks for a confirm.
-    pub(crate) fn confirm_asked(&mut self, relay: usize, sub_app: SubAppId) {
+    pub(crate) fn confirm_asked(
+        &mut self,
+        relay: usize,
+        sub_app: SubAppId,
+        handles: &[EventHandle],
+        cutoff: Moment,
+    ) {
+        for handle in handles {
+            let deadline = self.latest_deadline(relay, sub_app, std::slice::from_ref(handle));
+            if cutoff > deadline {
+                let what = format!(
+                    "a confirm of relay {relay} may leave until {} ms, and the lease of {handle} ends at {} ms",
+                    cutoff.0, deadline.0
+                );
+                self.violated(Guarantee::NeverLate, what);
+            }
+        }
         let not_before = self.paces[relay].confirm_not_before.get(&sub_app).copied().unwrap_or(0);
         if self.now < not_before {
             self.violated(
@@ -715,7 +773,8 @@ impl Checker {
                 );
                 self.violated(Guarantee::NothingMerged, what);
             }
-            if placed > put + surprises + mixed_up && self.plan.relays == 1 {
+            let doubtful = self.doubtful(at, journals);
+            if placed > put + surprises + mixed_up + doubtful && self.plan.relays == 1 {
                 let what = format!(
                     "content {at} was put {put} times, and {placed} messages have it; {surprises} surprises"
                 );
@@ -746,6 +805,25 @@ impl Checker {
                 }
             }
         }
+    }
+
+    /// Rows of this content that the journal marks because a clock or a copy left it in doubt, where there was one.
+    fn doubtful(&self, content: usize, journals: &[&Journal]) -> usize {
+        let rows = journals.iter().enumerate().flat_map(|(relay, journal)| {
+            journal.rows.iter().enumerate().map(move |(at, row)| (relay, at, row))
+        });
+        let excused = |(relay, at, row): &(usize, usize, &Row)| {
+            let id = EventId(i64::try_from(*at).expect("few rows") + 1);
+            let is_it = self.messages.get(&(*relay, id)).is_some_and(|message| message.content == content);
+            is_it
+                && row.uncertain
+                && match row.doubt {
+                    Some(Doubt::OtherBoot) => self.wall_wrong.contains(relay),
+                    Some(Doubt::Copy) => self.copied.contains(relay),
+                    Some(Doubt::Settled) | None => false,
+                }
+        };
+        rows.filter(excused).count()
     }
 
     /// G6, where nothing but bad events and bad handles goes wrong: how long the cloud waited for the confirm of a good

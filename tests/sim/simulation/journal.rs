@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
-use vodrelay::identity::{DeliveryId, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
-use vodrelay::lease::{Lease, Standing};
+use vodrelay::identity::{
+    DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify,
+};
+use vodrelay::lease::{Clocks, KeptLease, Lease, Standing};
 use vodrelay::outcome::Trouble;
 use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
 
@@ -31,6 +33,12 @@ pub(crate) struct Row {
     pub(crate) parked: bool,
     /// Whether the cloud is known to have forgotten it.
     pub(crate) confirmed: bool,
+    /// Since when.
+    pub(crate) confirmed_at: Option<WallTime>,
+    /// Whether its row is gone.
+    pub(crate) pruned: bool,
+    /// Why it may be an event that was published before.
+    pub(crate) doubt: Option<Doubt>,
     /// Publishes that may have left.
     pub(crate) attempts: u32,
     /// Further deliveries.
@@ -52,6 +60,9 @@ pub(crate) struct Delivery {
     pub(crate) lease: Lease,
     /// When it arrived.
     pub(crate) received_at: Moment,
+    /// The same on the clock of its boot, and on the wall.
+    kept: KeptLease,
+    boot: u64,
     pulled_at: WallTime,
     request_id: Arc<str>,
     /// Whether it has an outcome, and whether that is final.
@@ -90,6 +101,28 @@ pub(crate) struct Journal {
     pub(crate) deliveries: Vec<Delivery>,
     by_fingerprint: HashMap<Fingerprint, Vec<usize>>,
     sabotage: Option<Sabotage>,
+    /// What the process that has it open knows of its boot.
+    boot: Boot,
+    /// How many events and deliveries came with the newest copy.
+    copied: (usize, usize),
+}
+
+/// One boot of a host, and the process in it that opened the journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Boot {
+    /// Which boot.
+    pub(crate) number: u64,
+    /// When its clock began.
+    pub(crate) began: Moment,
+    /// When the process opened the journal.
+    pub(crate) opened: Moment,
+}
+
+impl Boot {
+    /// A moment as the clock of this boot has it.
+    fn clock(&self, at: Moment) -> Moment {
+        Moment(at.0.saturating_sub(self.began.0))
+    }
 }
 
 impl Journal {
@@ -108,7 +141,11 @@ impl Journal {
     }
 
     /// A new process opens it: what an earlier one may have published without learning of its ack is marked.
-    pub(crate) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self, boot: Boot, is_copy: bool) {
+        self.boot = boot;
+        if is_copy && self.sabotage != Some(Sabotage::CopyNotNoticed) {
+            self.copied = (self.rows.len(), self.deliveries.len());
+        }
         if self.sabotage == Some(Sabotage::ReopenMarksNothing) {
             return;
         }
@@ -140,8 +177,7 @@ impl Journal {
                 let row = &self.rows[*at];
                 let leases = row.deliveries.iter().rev().take(NEWEST_DELIVERIES).map(|d| {
                     let delivery = &self.deliveries[*d];
-                    let lapsed = delivery.lease.lapsed(arrival.received_at);
-                    let standing = if lapsed { Standing::Lapsed } else { Standing::Live };
+                    let standing = self.standing(delivery, arrival);
                     let confirmed = delivery.outcome == Some(Outcome::Confirmed);
                     KnownLease {
                         delivery: delivery_id(*d),
@@ -154,7 +190,7 @@ impl Journal {
                     occurrence: row.occurrence,
                     confirmed: row.confirmed,
                     taken: taken.contains(&id(*at)),
-                    of_a_copy: false,
+                    of_a_copy: row.deliveries.last().is_some_and(|newest| *newest < self.copied.1),
                     leases: leases.collect(),
                 };
                 (*at, known)
@@ -185,6 +221,7 @@ impl Journal {
             };
         }
         let (Verdict::New { occurrence, .. } | Verdict::Redelivery { occurrence }) = verdict;
+        let doubt = if let Verdict::New { doubt, .. } = verdict { doubt } else { None };
         let attempts = u32::from(arrival.publish_now);
         let at = self.rows.len();
         self.rows.push(Row {
@@ -193,9 +230,12 @@ impl Journal {
             published: false,
             parked: false,
             confirmed: false,
+            confirmed_at: None,
+            pruned: false,
+            doubt,
             attempts,
             redeliveries: 0,
-            uncertain: false,
+            uncertain: doubt.is_some(),
             deliveries: Vec::new(),
         });
         self.by_fingerprint.entry(event.fingerprint).or_default().push(at);
@@ -208,6 +248,17 @@ impl Journal {
             progress: Progress::default(),
             attempts,
         }
+    }
+
+    fn standing(&self, delivery: &Delivery, arrival: &Arrival) -> Standing {
+        let (boot, now) = (&self.boot, arrival.received_at);
+        let mut kept = delivery.kept;
+        kept.this_boot = delivery.boot == boot.number || self.sabotage == Some(Sabotage::BootIgnored);
+        if self.sabotage == Some(Sabotage::WallBelieved) && !kept.this_boot {
+            return if kept.until <= arrival.pulled_at { Standing::Lapsed } else { Standing::Live };
+        }
+        let opened = boot.clock(boot.opened);
+        kept.standing(&Clocks { opened, now: boot.clock(now), wall: arrival.pulled_at })
     }
 
     fn judge(&self, known: &[Known], event: &Event, late: bool) -> Verdict {
@@ -234,6 +285,14 @@ impl Journal {
                     .for_each(|lease| lease.delivery = DeliveryId(0));
                 classify(&known, event.handle.as_ref(), late)
             }
+            #[cfg(test)]
+            (Some(Sabotage::SettledIsNew), _) => {
+                let mut known = known.to_vec();
+                for one in known.iter_mut().filter(|one| one.confirmed && one.was_settled()) {
+                    one.leases.iter_mut().for_each(|lease| lease.handle = None);
+                }
+                classify(&known, event.handle.as_ref(), late)
+            }
             (Some(Sabotage::OneOccurrence), None) => Verdict::New { occurrence: 1, doubt: None },
             (Some(Sabotage::OneOccurrence), _) => match classify(known, event.handle.as_ref(), late) {
                 Verdict::New { doubt, .. } => Verdict::New { occurrence: 1, doubt },
@@ -256,6 +315,16 @@ impl Journal {
             row,
             handle: event.handle.clone(),
             lease: arrival.lease,
+            kept: KeptLease {
+                lease: Lease {
+                    sent_at: self.boot.clock(arrival.lease.sent_at),
+                    cutoff: self.boot.clock(arrival.lease.cutoff),
+                },
+                until: arrival.pulled_at + arrival.lease.cutoff.since(arrival.lease.sent_at)
+                    - arrival.received_at.since(arrival.lease.sent_at),
+                this_boot: false,
+            },
+            boot: self.boot.number,
             received_at: arrival.received_at,
             pulled_at: arrival.pulled_at,
             request_id: arrival.answer.request_id.clone(),
@@ -290,11 +359,13 @@ impl Journal {
     }
 
     /// The cloud accepted these.
-    pub(crate) fn confirmed(&mut self, deliveries: &[DeliveryId]) {
+    pub(crate) fn confirmed(&mut self, deliveries: &[DeliveryId], at: WallTime) {
         for delivery in deliveries {
             let delivery = &mut self.deliveries[index(delivery.0)];
             delivery.outcome = Some(Outcome::Confirmed);
-            self.rows[delivery.row].confirmed = true;
+            let row = &mut self.rows[delivery.row];
+            row.confirmed = true;
+            row.confirmed_at.get_or_insert(at);
         }
     }
 
@@ -309,20 +380,42 @@ impl Journal {
     }
 
     /// The cloud holds nothing that was received before.
-    pub(crate) fn settle(&mut self, sub_app: SubAppId, received_before: Moment) {
+    pub(crate) fn settle(&mut self, sub_app: SubAppId, received_before: Moment, at: WallTime) {
+        let boot = self.boot.number;
         for row in &mut self.rows {
             let newest = *row.deliveries.last().expect("a row is made by a delivery");
             let settled = row.event.sub_app == sub_app
                 && !row.confirmed
+                && !row.pruned
                 && (row.published || row.parked)
-                && self.deliveries[newest].received_at < received_before;
+                && (self.deliveries[newest].boot != boot
+                    || self.deliveries[newest].received_at < received_before);
             if settled {
                 row.confirmed = true;
+                row.confirmed_at = Some(at);
                 for delivery in &row.deliveries {
                     self.deliveries[*delivery].outcome.get_or_insert(Outcome::Settled);
                 }
             }
         }
+    }
+
+    /// Forgets what was received and confirmed before that time. Only the differential test asks for it. Returns how many events that were.
+    #[cfg(test)]
+    pub(crate) fn prune(&mut self, before: WallTime) -> u64 {
+        let forgets = self.sabotage == Some(Sabotage::PruneForgetsConfirms);
+        let mut pruned = 0;
+        for (at, row) in self.rows.iter_mut().enumerate() {
+            let received_at = self.deliveries[row.deliveries[0]].pulled_at;
+            let done = row.confirmed_at.is_some_and(|confirmed_at| forgets || confirmed_at < before);
+            if done && received_at < before && row.published && !row.parked && !row.pruned {
+                row.pruned = true;
+                pruned += 1;
+                let rows = self.by_fingerprint.get_mut(&row.event.fingerprint).expect("each row is there");
+                rows.retain(|other| *other != at);
+            }
+        }
+        pruned
     }
 
     /// Hands out unpublished events, and counts the attempt.
@@ -333,13 +426,14 @@ impl Journal {
         let mut loaded = Vec::new();
         let from = index(after.0 + 1);
         for (at, row) in self.rows.iter_mut().enumerate().skip(from) {
-            if row.published || row.parked {
+            if row.published || row.parked || row.pruned {
                 continue;
             }
             if loaded.len() >= limit as usize {
                 break;
             }
             row.attempts += 1;
+            row.uncertain |= at < self.copied.0;
             let newest = *row.deliveries.last().expect("a row is made by a delivery");
             let delivery = &self.deliveries[newest];
             let mut event = Event::clone(&row.event);

@@ -90,11 +90,17 @@ pub(crate) enum Fault {
     Drain,
     /// Other programs on the account call so often that nothing is left for a while.
     OthersTakeAll,
+    /// The host boots anew while no process runs.
+    Reboot,
+    /// The wall clock is another one after a boot.
+    WallAfterReboot,
+    /// The journal is moved with a copy while no process runs.
+    JournalCopied,
 }
 
 impl Fault {
     /// Each of them, in the order of their declaration.
-    pub(crate) const ALL: [Fault; 38] = [
+    pub(crate) const ALL: [Fault; 41] = [
         Fault::PullRequestLost,
         Fault::PullAnswerLost,
         Fault::PullAnswerSlow,
@@ -133,6 +139,9 @@ impl Fault {
         Fault::WallJump,
         Fault::Drain,
         Fault::OthersTakeAll,
+        Fault::Reboot,
+        Fault::WallAfterReboot,
+        Fault::JournalCopied,
     ];
 
     /// How likely it is where it can happen, per mille: when the seed has some of it, and when it has plenty.
@@ -154,6 +163,8 @@ impl Fault {
             | Fault::Drain
             | Fault::OthersTakeAll => (15, 80),
             Fault::EarlySameHandle | Fault::EarlyNewHandle => (50, 300),
+            Fault::Reboot | Fault::WallAfterReboot => (300, 800),
+            Fault::JournalCopied => (100, 300),
             _ => (40, 250),
         }
     }
@@ -271,8 +282,12 @@ impl Plan {
         let mut rates = [0; Fault::ALL.len()];
         // How full of faults this seed is at all.
         let density = rng.u8(10..=80);
+        // What came later has its own chance, so that the seeds keep their meaning.
+        let mut later = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0002);
         for fault in Fault::ALL {
             let (some, plenty) = fault.rates();
+            let is_later = fault as usize >= Fault::Reboot as usize;
+            let (rng, density) = if is_later { (&mut later, 25) } else { (&mut rng, density) };
             let drawn = if rng.u8(0..100) >= density {
                 0
             } else if rng.bool() {

@@ -83,11 +83,25 @@ pub(crate) enum Sabotage {
     HandleTwice,
     /// A refused call is repeated as it is.
     BadHandleNotIsolated,
+    /// A confirm may leave until the latest of its leases ends.
+    LatestDeadline,
+    /// A lease of another boot is compared with this boot's clock.
+    BootIgnored,
+    /// The wall clock alone judges a lease of another boot. It was so once.
+    WallBelieved,
+    /// An event that was settled counts as another one under its own handle. For the differential test, as the next one.
+    #[cfg(test)]
+    SettledIsNew,
+    /// What was confirmed a moment ago is pruned with what was confirmed long ago.
+    #[cfg(test)]
+    PruneForgetsConfirms,
+    /// A journal does not know that it is a copy.
+    CopyNotNoticed,
 }
 
 impl Sabotage {
     /// Those that a few thousand seeds show, with the promises one of which each must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 32] = {
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 34] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -125,6 +139,8 @@ impl Sabotage {
             (Sabotage::BodyRewritten, &[NothingAltered]),
             (Sabotage::HandleTwice, &[Bounded]),
             (Sabotage::BadHandleNotIsolated, &[NobodyWaits, ComesToAnEnd]),
+            (Sabotage::LatestDeadline, &[NeverLate]),
+            (Sabotage::WallBelieved, &[NothingMerged]),
         ]
     };
 

@@ -14,7 +14,7 @@ use vodrelay::reason::Reason;
 use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
-use super::journal::{Arrival, Journal};
+use super::journal::{Arrival, Boot, Journal};
 use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
 
@@ -196,6 +196,11 @@ struct Relay {
     journal_up: bool,
     asleep_until: u64,
     wall_offset: i64,
+    boot: Boot,
+    /// Whether the host booted since the last process ended.
+    rebooted: bool,
+    /// Whether the journal was copied since it was closed.
+    copied: bool,
 }
 
 impl Relay {
@@ -303,6 +308,9 @@ impl World {
             journal_up: true,
             asleep_until: 0,
             wall_offset: plan.wall_offset_ms,
+            boot: Boot::default(),
+            rebooted: false,
+            copied: false,
         };
         Self {
             sabotage,
@@ -526,7 +534,10 @@ impl World {
                 let asleep_until = &mut self.relays[relay].asleep_until;
                 *asleep_until = (*asleep_until).max(self.now + longer);
             }
-            Fault::WallJump => self.relays[relay].wall_offset = self.rng.i64(-4_000_000..4_000_000),
+            Fault::WallJump => {
+                self.relays[relay].wall_offset = self.rng.i64(-4_000_000..4_000_000);
+                self.checker.wall_is_wrong(relay);
+            }
             Fault::Drain => self.drain(relay),
             Fault::OthersTakeAll => {
                 self.others_take_all_until = self.others_take_all_until.max(self.now + lasts);

@@ -222,7 +222,7 @@ impl World {
         match self.sabotage {
             Some(Sabotage::LeaseFromAnswer) => told_sent_at = Moment(now),
             Some(Sabotage::SettledAtOnce) if end == PullEnd::Idle => {
-                self.relays[relay].journal.settle(sub_app, Moment(u64::MAX));
+                self.relays[relay].journal.settle(sub_app, Moment(u64::MAX), WallTime(0));
             }
             _ => {}
         }

@@ -69,7 +69,9 @@ impl World {
 
     /// Commits one piece of work, and says what the core is told of it.
     pub(super) fn apply(&mut self, relay: usize, effect: &Effect) -> (Input, String) {
+        let now = self.now;
         let host = &mut self.relays[relay];
+        let wall_offset = host.wall_offset;
         let journal = &mut host.journal;
         let what = if self.trace { brief(effect) } else { String::new() };
         let input = match effect.clone() {
@@ -105,7 +107,7 @@ impl World {
             }
             Effect::RecordConfirmed(confirmed) => {
                 let ids: Vec<_> = confirmed.into_iter().map(|c| c.delivery).collect();
-                journal.confirmed(&ids);
+                journal.confirmed(&ids, WallTime(now.cast_signed() + wall_offset));
                 self.checker.committed(relay, journal, Committed::Confirmed(&ids));
                 Input::OutcomeRecorded
             }
@@ -114,7 +116,7 @@ impl World {
                 Input::OutcomeRecorded
             }
             Effect::Settle { sub_app, received_before } => {
-                journal.settle(sub_app, received_before);
+                journal.settle(sub_app, received_before, WallTime(now.cast_signed() + wall_offset));
                 Input::SettleRecorded
             }
             Effect::Load { after, limit } => Input::Loaded(journal.load(after, limit)),

@@ -18,7 +18,14 @@ impl World {
         }
         let now = self.now;
         let host = &mut self.relays[relay];
-        host.journal.reopen();
+        let boot = Boot { opened: Moment(now), ..host.boot };
+        if std::mem::take(&mut host.rebooted) {
+            self.checker.rebooted(relay, &host.journal);
+        }
+        if host.copied {
+            self.checker.copied(relay);
+        }
+        host.journal.reopen(boot, std::mem::take(&mut host.copied));
         host.process = Some(Process {
             core: Core::new(settings, Moment(now)),
             inbox: Vec::new(),
@@ -75,8 +82,28 @@ impl World {
             }
         }
         self.checker.ended(relay);
+        self.between_processes(relay);
         let after = self.rng.u64(100..if self.stormy { 15_000 } else { 1_000 });
         self.after(after, Happening::Start { relay });
+    }
+
+    /// What can happen to a host and its journal while no process runs.
+    fn between_processes(&mut self, relay: usize) {
+        if self.strikes(Fault::Reboot) {
+            let host = &mut self.relays[relay];
+            host.rebooted = true;
+            host.boot.number += 1;
+            host.boot.began = Moment(self.now);
+            if self.strikes(Fault::WallAfterReboot) {
+                let steps = [-86_400_000, -45_000, -45_000, -10_000, 10_000, 86_400_000];
+                let step = steps[self.rng.usize(0..steps.len())];
+                self.relays[relay].wall_offset += step;
+                self.checker.wall_is_wrong(relay);
+            }
+        }
+        if self.strikes(Fault::JournalCopied) {
+            self.relays[relay].copied = true;
+        }
     }
 
     /// Hands an input to a core, which looks at it a little later.
@@ -167,7 +194,11 @@ impl World {
                 self.within(relay, soon, Within::PublishLeaves { event, parcel, alone });
             }
             Effect::Confirm { call, sub_app, handles, cutoff } => {
-                self.checker.confirm_asked(relay, sub_app);
+                let cutoff = match self.sabotage {
+                    Some(Sabotage::LatestDeadline) => self.checker.latest_deadline(relay, sub_app, &handles),
+                    _ => cutoff,
+                };
+                self.checker.confirm_asked(relay, sub_app, &handles, cutoff);
                 self.process(relay).confirms.insert(call);
                 self.within(relay, soon, Within::ConfirmLeaves { call, sub_app, handles, cutoff });
             }
