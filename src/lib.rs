@@ -10,6 +10,7 @@
 //! - [`reason`]: the stable names of what can be wrong.
 //! - [`cron`]: when things are to be done again and again.
 //! - [`crash`]: where a test build can be made to die.
+//! - [`serve`]: an HTTP server that no client can make costly.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
 //! - [`vod`]: the client of the cloud's API.
 //! - [`journal`]: the durable record, in SQLite.
@@ -47,5 +48,6 @@ pub mod pulse;
 pub mod reason;
 pub mod relay;
 pub mod secret;
+pub mod serve;
 pub mod times;
 pub mod vod;

@@ -1,11 +1,11 @@
 //! The `vodrelay` binary.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
 use vodrelay::cli::Cli;
 use vodrelay::cli::exit::{Exit, Failure, exit_on_panic};
+use vodrelay::ops::logging;
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -14,10 +14,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     exit_on_panic();
     match install_crypto().and_then(|()| Cli::parse().run()) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => {
+            logging::flush();
+            exit.into()
+        }
         Err(failure) => {
-            // There is nobody left to tell when standard error is gone.
-            let _ = failure.report(&mut io::stderr().lock());
+            let mut words = Vec::new();
+            // Memory takes all of it.
+            let _ = failure.report(&mut words);
+            logging::last_words(words);
             failure.exit().into()
         }
     }

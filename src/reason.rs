@@ -75,6 +75,7 @@ catalogue! {
     SwitchUnreachable = "VR-509", "The dead man's switch cannot be called";
     ManagerUnreachable = "VR-510", "The service manager cannot be told how things stand";
     Bug = "VR-511", "The program met a bug of its own";
+    LogDropped = "VR-512", "Lines of the log were dropped";
 }
 
 impl fmt::Display for Reason {

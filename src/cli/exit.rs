@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
-use crate::ops::logging::LoggingError;
+use crate::ops::logging::{self, LoggingError};
 use crate::reason::Reason;
 
 /// The exit codes. Those above 2 are the ones of sysexits(3).
@@ -133,6 +133,7 @@ impl From<LoggingError> for Failure {
     fn from(error: LoggingError) -> Self {
         let exit = match error {
             LoggingError::Level { .. } | LoggingError::Journald(_) => Exit::Configuration,
+            LoggingError::Writer(_) => Exit::Failure,
             LoggingError::Taken => Exit::Bug,
         };
         Self::new(exit, error)
@@ -144,9 +145,10 @@ impl From<LoggingError> for Failure {
 pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
-        let mut err = io::stderr().lock();
-        // There is nobody left to tell when standard error is gone too.
-        let _ = report_panic(&mut err, &panic.to_string(), &backtrace);
+        let mut words = Vec::new();
+        // Memory takes all of it.
+        let _ = report_panic(&mut words, &panic.to_string(), &backtrace);
+        logging::last_words(words);
         std::process::exit(Exit::Bug as i32);
     }));
 }

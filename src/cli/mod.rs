@@ -19,6 +19,7 @@ mod when;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::LogFormat;
 use crate::ops::logging;
@@ -81,6 +82,10 @@ impl Cli {
 /// The runtime of the commands that wait for something. One worker is enough for the quota many times over, and a second one
 /// would be woken for each task that it could take: that costs more than most of these tasks.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // The soft limit is low for the sake of programs that use select(2).
+    let files = getrlimit(Resource::Nofile);
+    // What the limit is without that is enough for most.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| {
         Failure::new(Exit::Failure, error).next("see that the process may start threads and open files")
     })

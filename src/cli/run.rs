@@ -197,6 +197,7 @@ pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
                 drain.cancel();
             } else {
                 warn!("second signal: ending at once; the next start goes on from the journal");
+                logging::flush();
                 std::process::exit(Exit::Failure as i32);
             }
         }

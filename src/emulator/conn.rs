@@ -6,13 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::serve::Accept;
 
 /// How a connection ends before its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,45 +41,25 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Listener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.remote_addr().clone()
-    }
-}
-
 /// Accepts connections until the emulator goes.
 pub(super) struct Listener {
     pub(super) tcp: TcpListener,
     pub(super) gone: CancellationToken,
 }
 
-impl axum::serve::Listener for Listener {
+impl Accept for Listener {
     type Io = Conn;
-    type Addr = Peer;
+    type Peer = Peer;
 
-    async fn accept(&mut self) -> (Conn, Peer) {
-        loop {
-            match self.tcp.accept().await {
-                Ok((stream, addr)) => {
-                    // Answers are small and waited for.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection keeps its small writes back");
-                    }
-                    let cut = Arc::new(AtomicU8::new(0));
-                    let gone = Box::pin(self.gone.clone().cancelled_owned());
-                    return (Conn { stream, cut: cut.clone(), gone }, Peer { addr, cut });
-                }
-                Err(error) => {
-                    // Most often: out of file descriptors. Connections that end will free some.
-                    tracing::warn!(%error, "cannot accept a connection; trying again in 100 ms");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
+    async fn accept(&mut self) -> io::Result<(Conn, Peer)> {
+        let (stream, addr) = self.tcp.accept().await?;
+        // Answers are small and waited for.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its small writes back");
         }
-    }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { addr: self.tcp.local_addr()?, cut: Arc::default() })
+        let cut = Arc::new(AtomicU8::new(0));
+        let gone = Box::pin(self.gone.clone().cancelled_owned());
+        Ok((Conn { stream, cut: cut.clone(), gone }, Peer { addr, cut }))
     }
 }
 

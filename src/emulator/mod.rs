@@ -41,8 +41,17 @@ pub use self::ledger::{Ledger, Verdict};
 pub use self::queue::{EventNo, QueueSettings, Redelivery};
 pub use self::state::{EventConfig, Settings, State, Stats};
 
-use self::conn::{Listener, Peer};
+use self::conn::Listener;
 use self::state::{Cloud, now_ms};
+use crate::serve::{self, Limits};
+
+/// Clients keep their connections for long, and each poll has one.
+const LIMITS: Limits = Limits {
+    connections: 1_000,
+    head: Duration::from_secs(75),
+    body: Duration::from_secs(30),
+    life: Duration::from_secs(24 * 60 * 60),
+};
 
 /// How to start an emulator.
 #[derive(Clone, Debug)]
@@ -130,15 +139,14 @@ impl Emulator {
             .route("/", any(http::api))
             .nest("/_emulator", control::routes())
             .fallback(control::not_found)
-            .with_state(cloud.clone())
-            .into_make_service_with_connect_info::<Peer>();
+            .with_state(cloud.clone());
         let listener = Listener { tcp, gone: cloud.gone.clone() };
         let gone = cloud.gone.clone();
         let task = tokio::spawn(async move {
-            let server = axum::serve(listener, app).with_graceful_shutdown(gone.cancelled_owned());
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the emulator's server ended");
-            }
+            serve::serve(listener, app, LIMITS, gone, |error| {
+                tracing::warn!(%error, "no connection can be taken now");
+            })
+            .await;
         });
         Ok(Self { cloud, addr, task: Some(task) })
     }

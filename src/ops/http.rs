@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -16,6 +17,15 @@ use tokio_util::sync::CancellationToken;
 use super::health::Verdict;
 use super::metrics::Metrics;
 use crate::reason::Reason;
+use crate::serve::{self, Limits};
+
+/// Enough for some scrapers and probes. What others open beside them costs no more than these.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    head: Duration::from_secs(10),
+    body: Duration::from_secs(5),
+    life: Duration::from_secs(300),
+};
 
 /// The listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +63,10 @@ pub async fn spawn(
         .route("/readyz", get(readyz))
         .with_state(Pages { metrics, verdict });
     let task = tokio::spawn(async move {
-        let served = axum::serve(listener, pages).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::warn!(code = %Reason::ListenerFailed, %error, "the HTTP listener ended");
-        }
+        serve::serve(listener, pages, LIMITS, stop, |error| {
+            tracing::warn!(code = %Reason::ListenerFailed, %error, "no connection can be taken at http.listen now");
+        })
+        .await;
     });
     Ok((bound, task))
 }

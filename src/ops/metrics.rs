@@ -26,6 +26,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("vodrelay_parked_total", Kind::Counter, "Events that were given up and wait for an operator, by reason"),
     ("vodrelay_api_requests_total", Kind::Counter, "Calls to the cloud by action and code"),
     ("vodrelay_troubles_total", Kind::Counter, "Warnings and errors of the log by their code"),
+    (
+        "vodrelay_log_lines_dropped_total",
+        Kind::Counter,
+        "Lines of the log that were dropped because nobody read it",
+    ),
     ("vodrelay_reloads_total", Kind::Counter, "Reloads of the configuration by their result"),
     ("vodrelay_maintenance_runs_total", Kind::Counter, "Runs of scheduled jobs by their result"),
     (

@@ -5,13 +5,14 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const MODE: u32 = 0o660;
 /// How long a slow reader is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How many may read at once. A document fits into a socket, so that none of them is waited for.
+const CONNECTIONS: usize = 16;
 /// A document is some kilobytes; whatever sends more is something else.
 const DOCUMENT_MAX_BYTES: u64 = 4 << 20;
 
@@ -97,11 +100,15 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
+    let served = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        // Whoever comes when there are so many waits in the kernel, for as long as a slow reader is waited for.
+        let Ok(place) = Arc::clone(&served).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((mut stream, _)) => {
                 let text = document.borrow().clone();
                 tokio::spawn(async move {
+                    let _place = place;
                     let told = async {
                         stream.write_all(text.as_bytes()).await?;
                         stream.shutdown().await

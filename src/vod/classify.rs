@@ -103,6 +103,9 @@ impl CallError {
             (_, "tls") => {
                 "check the endpoint's name, the host's clock and its certificate store (package ca-certificates)"
             }
+            (_, "files") => {
+                "too many files are open: raise LimitNOFILE= of the unit, and see what holds them in /proc/PID/fd"
+            }
             (_, "connect") => "check the endpoint, DNS, and what stands between this host and it",
             (CallFailure::Credentials, _) => {
                 "check that secret id, secret key and token belong together and are enabled"

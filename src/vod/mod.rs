@@ -8,6 +8,7 @@
 
 pub mod answers;
 mod classify;
+mod codes;
 mod credentials;
 mod keeper;
 mod places;
@@ -31,6 +32,7 @@ use tracing::{debug, info, warn};
 use url::Url;
 
 pub use classify::{Action, CallError, classify};
+use codes::Codes;
 pub use credentials::{Credentials, CredentialsError};
 pub use places::{CredentialSource, Environment, Places};
 pub use transport::{SetupError, install_crypto_provider};
@@ -114,6 +116,7 @@ struct Inner {
     keeper: Arc<Keeper>,
     signer: Signer,
     skew: Skew,
+    codes: Codes,
     pull_timeout: Duration,
     confirm_timeout: Duration,
     describe_timeout: Duration,
@@ -147,6 +150,7 @@ impl Client {
             keeper: Arc::new(Keeper::new(options.credentials)),
             signer: Signer::default(),
             skew: Skew::default(),
+            codes: Codes::default(),
             pull_timeout: options.pull_timeout,
             confirm_timeout: options.confirm_timeout,
             describe_timeout: options.describe_timeout,
@@ -238,7 +242,7 @@ impl Inner {
             Ok(answer) => (if answer.is_idle() { "idle" } else { "ok" }, answer.request_id.as_deref()),
             Err(error) => (error.code.as_str(), error.request_id.as_deref()),
         };
-        metrics::counter!("vodrelay_api_requests_total", "action" => action.name(), "code" => code.to_owned()).increment(1);
+        metrics::counter!("vodrelay_api_requests_total", "action" => action.name(), "code" => self.codes.label(code)).increment(1);
         debug!(action = action.name(), sub_app = body.sub_app.0, code, request_id, elapsed_ms, "call");
         result
     }

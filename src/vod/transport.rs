@@ -217,6 +217,9 @@ fn send_error(action: Action, error: &reqwest::Error) -> CallError {
         };
         return own(failure, "tls").not_acted();
     }
+    if out_of_files(error) {
+        return own(CallFailure::Transient, "files").not_acted();
+    }
     if error.is_connect() {
         return own(CallFailure::Transient, "connect").not_acted();
     }
@@ -224,6 +227,21 @@ fn send_error(action: Action, error: &reqwest::Error) -> CallError {
         return own(CallFailure::Configuration, "bad_request").not_acted();
     }
     own(CallFailure::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
+}
+
+/// Whether the process (EMFILE) or the host (ENFILE) has as many files open as it may.
+fn out_of_files(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustix::io::Errno;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        let errno = io.and_then(Errno::from_io_error);
+        if errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The TLS library's error in the chain of causes. An I/O error hides what it was made of from `source`.

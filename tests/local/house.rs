@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 const WORDS: [&str; 11] =
     ["event", "clock", "lease", "legs", "outcome", "pulse", "reason", "secret", "times", "crash", "cron"];
 const IDENTITY: [&str; 1] = ["identity"];
+/// What those that answer requests share.
+const SERVER: [&str; 1] = ["serve"];
 const ADAPTERS: [&str; 3] = ["vod", "journal", "output"];
 const SHELLS: [&str; 4] = ["relay", "ops", "emulator", "config"];
 const TOP: [&str; 2] = ["app", "cli"];
@@ -34,12 +36,13 @@ fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
         "event" | "clock" | "lease" | "legs" | "outcome" | "pulse" | "reason" | "secret" | "times"
-        | "crash" | "cron" | "identity" | "config" => &[&WORDS],
+        | "crash" | "cron" | "identity" | "serve" | "config" => &[&WORDS],
         "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
         "relay" if is_pure(path) => &[&WORDS, &IDENTITY],
-        "relay" | "ops" => &[&WORDS, &IDENTITY, &ADAPTERS],
+        "relay" => &[&WORDS, &IDENTITY, &ADAPTERS],
+        "ops" => &[&WORDS, &IDENTITY, &ADAPTERS, &SERVER],
         // A local VOD with its own reading of the API: a mistake in the client must not be repeated here.
-        "emulator" => &[&["clock", "secret", "vod::sign"]],
+        "emulator" => &[&["clock", "secret", "serve", "vod::sign"]],
         "app" => &[&WORDS, &IDENTITY, &ADAPTERS, &SHELLS],
         "cli" => &[&WORDS, &IDENTITY, &ADAPTERS, &SHELLS, &["app"]],
         // The root names its rooms, and uses none.
@@ -56,7 +59,7 @@ fn room_of(path: &str) -> &str {
 }
 
 fn rooms() -> Vec<&'static str> {
-    [&WORDS[..], &IDENTITY, &ADAPTERS, &SHELLS, &TOP].concat()
+    [&WORDS[..], &IDENTITY, &SERVER, &ADAPTERS, &SHELLS, &TOP].concat()
 }
 
 /// What is wrong with a file of `src`, by its path in there and its text.

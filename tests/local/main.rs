@@ -9,6 +9,7 @@ mod documents;
 mod emulator;
 mod house;
 mod journal;
+mod observers;
 mod process;
 mod refusals;
 mod snapshots;

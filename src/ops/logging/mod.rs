@@ -1,10 +1,17 @@
-//! Where log lines go, and how they look.
+//! Where log lines go, and how they look. A thread of its own writes them (`queue`), so that a reader who stands still stops
+//! nothing.
+
+mod journald;
+mod queue;
 
 use std::fmt;
-use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -12,6 +19,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use self::journald::{Fields, Journald};
+use self::queue::Queue;
 use super::troubles;
 use crate::clock::WallTime;
 
@@ -42,6 +51,9 @@ pub enum LoggingError {
     /// systemd's journal cannot be reached.
     #[error("systemd's journal cannot be reached; set log.format to \"json\" where there is none")]
     Journald(#[source] io::Error),
+    /// The log cannot be written.
+    #[error("the log cannot be written; see that the process may start threads and open files")]
+    Writer(#[source] io::Error),
     /// Another part of the process logs elsewhere already.
     #[error("another logger is at work in this process")]
     Taken,
@@ -68,6 +80,25 @@ const NOISE: [&str; 7] =
 /// and an event's body does not belong in the log.
 const SILENT: &str = "lapin=off";
 
+/// How long the end of the process waits for whoever reads the log.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Libraries that show what they send at trace: lapin and its parts write the frame of the login, with the password as a list
+/// of numbers, and the HTTP client and TLS what goes over the connection.
+const CAPPED: [&str; 10] = [
+    "amq_protocol",
+    "async_rs",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "lapin",
+    "reqwest",
+    "rustls",
+    "tcp_stream",
+    "tokio_rustls",
+];
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 static HANDLE: OnceLock<Handle> = OnceLock::new();
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
@@ -85,13 +116,15 @@ pub fn init(format: Format, level: &str) -> Result<Handle, LoggingError> {
     let stderr = Stderr::of_this_process();
     let format = stderr.resolve(format);
     let filter = filter(level).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
-    let layer = layer(format, stderr.colours()).map_err(LoggingError::Journald)?;
+    let queue = queue(format)?;
+    let layer = layer(format, stderr.colours(), queue.clone());
     let (filter, reloadable) = reload::Layer::new(filter);
     // What is told with a code is counted whatever the operator wants to read.
     let troubles = troubles::Collector.with_filter(LevelFilter::WARN);
     match Registry::default().with(layer.with_filter(filter)).with(troubles).try_init() {
         Ok(()) => {
             let _ = FILTER.set(reloadable);
+            let _ = QUEUE.set(queue);
             Ok(*HANDLE.get_or_init(|| Handle { format }))
         }
         // Two threads may have come this far; the loser uses the winner's log.
@@ -146,33 +179,79 @@ fn leads_to_journal() -> bool {
     stream == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
-fn layer(format: Format, colours: bool) -> io::Result<Box<dyn Layer<Registry> + Send + Sync>> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    Ok(match format {
-        Format::Journald => tracing_journald::layer()?
-            .with_syslog_identifier("vodrelay".to_owned())
-            .with_field_prefix(Some("VODRELAY".to_owned()))
-            // One step lower would make every line at info a notice, which journalctl sets in bold.
-            .with_priority_mappings(PriorityMappings {
-                info: Priority::Informational,
-                debug: Priority::Debug,
-                ..PriorityMappings::new()
-            })
-            .boxed(),
-        Format::Json => lines.json().flatten_event(true).with_timer(UtcTime).boxed(),
-        Format::Pretty | Format::Auto => {
-            lines.compact().with_ansi(colours).with_target(false).with_timer(LocalTime).boxed()
-        }
-    })
+/// Starts the thread that writes the log.
+fn queue(format: Format) -> Result<Queue, LoggingError> {
+    let started = if format == Format::Journald {
+        let mut journal = Journald::connect().map_err(LoggingError::Journald)?;
+        Queue::start(move |fields| journal.send(fields))
+    } else {
+        // Its own descriptor: a write that waits must not hold the lock of the one that everybody has.
+        let fd = io::stderr().as_fd().try_clone_to_owned().map_err(LoggingError::Writer)?;
+        let mut stderr = File::from(fd);
+        Queue::start(move |line| queue::write_all(&mut stderr, line))
+    };
+    started.map_err(LoggingError::Writer)
 }
 
-/// The operator's directives over our own for [`NOISE`] and [`SILENT`]. The operator's win when they name the same library.
+/// Waits until the log is written, for two seconds at most. To be called before the process ends.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_LIMIT);
+    }
+}
+
+/// Writes the last words of the process to standard error, after the log, and does not wait for a reader who stands still.
+pub fn last_words(words: Vec<u8>) {
+    flush();
+    let (done, written) = mpsc::channel();
+    let say = move || {
+        let mut stderr = io::stderr().lock();
+        // There is nobody left to tell when standard error is gone.
+        let _ = stderr.write_all(&words).and_then(|()| stderr.flush());
+        let _ = done.send(());
+    };
+    if thread::Builder::new().name("last-words".to_owned()).spawn(say).is_ok() {
+        let _ = written.recv_timeout(FLUSH_LIMIT);
+    }
+}
+
+fn layer(format: Format, colours: bool, queue: Queue) -> Box<dyn Layer<Registry> + Send + Sync> {
+    if format == Format::Journald {
+        return Fields(queue).boxed();
+    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(queue);
+    match format {
+        Format::Json => lines.json().flatten_event(true).with_timer(UtcTime).boxed(),
+        _ => lines.compact().with_ansi(colours).with_target(false).with_timer(LocalTime).boxed(),
+    }
+}
+
+/// The operator's directives over our own for [`NOISE`] and [`SILENT`]. The operator's win when they name the same library, but
+/// nothing makes one of [`CAPPED`] tell more than that.
 fn filter(level: &str) -> Result<Targets, ParseError> {
     let everything = level.split(',').map(str::trim).rfind(|directive| !directive.contains(['=', '[']));
     // Not louder than the program itself.
     let noise = everything.filter(|directive| ["off", "error"].contains(directive)).unwrap_or("warn");
     let ours = NOISE.map(|library| format!("{library}={noise}")).join(",");
-    format!("{SILENT},{ours},{level}").parse()
+    let wanted: Targets = format!("{SILENT},{ours},{level}").parse()?;
+    let capped = |target: &str| CAPPED.iter().any(|library| target.starts_with(library));
+    let (default, wanted) = (wanted.default_level(), wanted.into_iter().collect::<Vec<_>>());
+    let mut filter = Targets::new();
+    if let Some(default) = default {
+        filter = filter.with_default(default);
+    }
+    for (target, level) in wanted {
+        let level = if capped(&target) { level.min(LevelFilter::DEBUG) } else { level };
+        filter = filter.with_target(target, level);
+    }
+    for library in CAPPED {
+        // What is not named goes by the default, which may be louder.
+        if !filter.iter().any(|(target, _)| target == library) {
+            let level = filter.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::DEBUG);
+            filter = filter.with_target(library, level);
+        }
+    }
+    Ok(filter)
 }
 
 /// RFC 3339 in UTC with milliseconds, for machines.
@@ -224,6 +303,28 @@ mod tests {
         assert!(filter("info,vodrelay=loud").is_err());
     }
 
+    #[test]
+    fn nothing_makes_a_library_tell_what_it_sends() {
+        for level in [
+            "trace",
+            "lapin=trace",
+            "lapin::frames=trace",
+            "info,amq_protocol_types=trace",
+            "hyper=trace,lapin=5",
+        ] {
+            let filter = filter(level).unwrap();
+            for target in CAPPED
+                .iter()
+                .map(|library| format!("{library}::x"))
+                .chain(["lapin::frames".to_owned(), "amq_protocol_types".to_owned()])
+            {
+                assert!(!filter.would_enable(&target, &tracing::Level::TRACE), "{level}: {target}");
+            }
+        }
+        assert!(filter("info,lapin=trace").unwrap().would_enable("lapin::x", &tracing::Level::DEBUG));
+        assert!(filter("trace").unwrap().would_enable("vodrelay::vod", &tracing::Level::TRACE));
+    }
+
     /// The log is the process's, so that the one that logs is a process of its own: `speak`, told what to be.
     fn lines(format: &str) -> Vec<String> {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
@@ -246,6 +347,7 @@ mod tests {
         tracing::info!(events = 16, "pulled");
         tracing::debug!("not shown");
         tracing::info!(target: "lapin::channel", "not shown either");
+        flush();
     }
 
     #[test]
