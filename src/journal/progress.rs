@@ -315,7 +315,8 @@ impl Store {
         let released = self
             .conn
             .prepare_cached(
-                "UPDATE event SET parked = 0, attempts = 0, reason = NULL WHERE id = ?1 AND parked RETURNING state",
+                "UPDATE event SET parked = 0, attempts = 0, reason = 'released; was parked: ' || coalesce(reason, 'for no known reason')
+                 WHERE id = ?1 AND parked RETURNING state",
             )?
             .query_row([event.0], |row| row.get(0))
             .optional()?;

@@ -263,6 +263,7 @@ impl Owner {
         let epoch = Epoch {
             options: self.options.clone(),
             connection: link.connection.clone(),
+            broker: link.address.to_string().into(),
             gate: link.gate.clone(),
             times: Arc::clone(&self.times),
             blocked,

@@ -39,6 +39,8 @@ const NACKING_CHANNEL_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Epoch {
     pub(super) options: Arc<Options>,
     pub(super) connection: Arc<Connection>,
+    /// Where that leads to, for people.
+    pub(super) broker: Arc<str>,
     pub(super) gate: Gate,
     pub(super) times: Arc<Times>,
     /// Whether the broker reports `connection.blocked`.
@@ -258,7 +260,7 @@ impl Lane {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(exchange, key, mandatory, &body, properties).await?;
         crash::point("sent", "publish");
-        sent.await.map(answer)
+        sent.await.map(|confirmation| answer(confirmation, &self.epoch.broker))
     }
 
     /// The queue that the relay declares is bound for every routing key, so that a return means that somebody deleted it, or
@@ -369,11 +371,18 @@ impl Lane {
     }
 }
 
-fn answer(confirmation: Confirmation) -> Option<Answer> {
+fn answer(confirmation: Confirmation, broker: &str) -> Option<Answer> {
     let returned = |message: lapin::message::BasicReturnMessage| Returned {
         message_id: message.delivery.properties.message_id().as_ref().map(ToString::to_string),
         code: message.reply_code,
-        text: message.reply_text.as_str().into(),
+        // Which binding is missing: the operator looks for it at this broker.
+        text: format!(
+            "{}; routing key {}, exchange {}, broker {broker}",
+            message.reply_text.as_str(),
+            message.delivery.routing_key,
+            message.delivery.exchange
+        )
+        .into(),
     };
     match confirmation {
         Confirmation::Ack(message) => Some(Answer::Ack(message.map(returned))),

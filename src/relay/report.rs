@@ -41,6 +41,7 @@ pub(super) struct Report {
     since: Progress,
     /// When progress was told last.
     told_at: Option<Moment>,
+    parked: Parked,
 }
 
 /// Calls that fail without one in between that succeeds.
@@ -67,6 +68,30 @@ struct Progress {
 
 /// Progress is told at most so often: a backlog is hundreds of batches a second.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Events that were parked and not told yet.
+#[derive(Debug, Default)]
+struct Parked {
+    events: usize,
+    newest: Option<(EventId, Trouble)>,
+    told_at: Option<Moment>,
+}
+
+impl Parked {
+    /// The first one is told at once; of a burst, only how many followed.
+    fn tell(&mut self, now: Moment) {
+        if self.told_at.is_none_or(|at| now.since(at) >= PROGRESS_EVERY) {
+            self.tell_now();
+            self.told_at = Some(now);
+        }
+    }
+
+    fn tell_now(&mut self) {
+        let Some((event, trouble)) = self.newest.take() else { return };
+        let events = std::mem::take(&mut self.events);
+        warn!(code = %Reason::Parked, events, event = event.0, reason = %trouble, "events parked; `vodrelay events list --state parked` has them");
+    }
+}
 
 /// Events whose last publish the broker did not take.
 #[derive(Debug, Default)]
@@ -97,6 +122,7 @@ impl Report {
             told_unroutable: false,
             since: Progress::default(),
             told_at: None,
+            parked: Parked::default(),
         }
     }
 
@@ -180,8 +206,11 @@ impl Report {
                 for (event, trouble) in events {
                     self.given_up(*event);
                     meters::parked(trouble.reason);
-                    warn!(code = %Reason::Parked, event = event.0, reason = %trouble, "event parked; `vodrelay events show` has it");
+                    debug!(event = event.0, reason = %trouble, "event parked");
+                    self.parked.newest = Some((*event, trouble.clone()));
                 }
+                self.parked.events += events.len();
+                self.parked.tell(now);
             }
             Effect::RecordConfirmed(confirmed) => {
                 for delivery in confirmed {
@@ -286,6 +315,7 @@ impl Report {
 
     /// Tells what was done since it was told last, if there is anything to tell.
     pub(super) fn progress(&mut self) {
+        self.parked.tell_now();
         let Progress { pulled, redelivered, confirmed, let_go } = std::mem::take(&mut self.since);
         if pulled + confirmed + let_go > 0 {
             info!(pulled, redelivered, confirmed, let_go, "relayed");
@@ -298,6 +328,7 @@ impl Report {
             self.told_at = Some(now);
             self.progress();
         }
+        self.parked.tell(now);
         let pulling = self.failing(Action::PullEvents);
         // A confirm that failed is no trouble any more when no handle is left to be confirmed.
         let confirming = (load.handles > 0).then(|| self.failing(Action::ConfirmEvents)).flatten();
@@ -362,5 +393,52 @@ mod tests {
         assert_eq!(report.failing(Action::PullEvents), None);
         report.call(Moment(24_000), &call(Some((CallFailure::Transient, "timeout"))));
         assert!(report.failing(Action::PullEvents).is_some(), "other failures are told at once");
+    }
+
+    /// The lines that a subscriber would write.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_burst_of_parked_events_is_told_in_a_line_or_two() {
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        let stats = Arc::new(Stats::new());
+        let mut report = Report::new(Arc::clone(&stats), window);
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            for n in 1..=1_000 {
+                let trouble = Trouble::new(Reason::PublishReturned, "unroutable: routing key k");
+                report.effect(Moment(n as u64), &Effect::RecordParked(vec![(EventId(n), trouble)]));
+            }
+            report.load(Moment(5_000), Load::default());
+            report.load(Moment(11_000), Load::default());
+            report.load(Moment(30_000), Load::default());
+            report.progress();
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("events parked")).collect();
+        assert_eq!(told.len(), 2, "{text}");
+        assert!(
+            told[0].contains("events=1 event=1 ") && told[1].contains("events=999 event=1000 "),
+            "{text}"
+        );
+        assert!(told[1].contains("VR-406") && told[1].contains("routing key k"), "{text}");
+        assert_eq!(stats.snapshot().parked, 1_000);
     }
 }

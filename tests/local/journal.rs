@@ -499,7 +499,7 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
     assert_eq!(desk.journal().release(EventId(99)).await, Ok(false));
     assert_eq!(
         texts(&desk.sql(), "SELECT state || attempts || ifnull(reason, '-') FROM event WHERE id = 1"),
-        ["received0-"]
+        ["received0released; was parked: unroutable"]
     );
 }
 
