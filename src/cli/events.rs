@@ -244,6 +244,11 @@ fn show_people(shown: &Shown) -> String {
     } else {
         "no"
     };
+    // While it is parked, the line above says it.
+    let was_parked = match event.state {
+        State::Parked => "-".to_owned(),
+        _ => text(&event.parked_reason),
+    };
     let facts = [
         ("event", event.id.to_string()),
         ("message id", event.message_id.clone()),
@@ -255,6 +260,7 @@ fn show_people(shown: &Shown) -> String {
         ("task", text(&event.task_id)),
         ("state", event.state.to_string()),
         ("reason", text(&event.reason)),
+        ("was parked", was_parked),
         ("attempts", event.attempts.to_string()),
         ("redeliveries", event.redeliveries.to_string()),
         ("maybe duplicate", duplicate.to_owned()),

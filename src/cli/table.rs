@@ -289,6 +289,7 @@ mod tests {
             attempts: 1,
             maybe_duplicate: true,
             reason: Some(text.into()),
+            parked_reason: None,
             received_at: WallTime(1_700_000_000_000),
             published_at: Some(WallTime(1_700_000_000_050)),
             confirmed_at: None,

@@ -79,10 +79,10 @@ impl Store {
     pub(super) fn parked(&self, events: &[(EventId, String)]) -> rusqlite::Result<()> {
         // An ack that was committed wins: what the broker has is not given up.
         let mut park = self.conn.prepare_cached(
-            "UPDATE event SET parked = 1, reason = ?2 WHERE id = ?1 AND published_at IS NULL AND NOT parked",
+            "UPDATE event SET parked = 1, reason = ?2, parked_reason = ?2 WHERE id = ?1 AND published_at IS NULL AND NOT parked",
         )?;
         let mut again = self.conn.prepare_cached(
-            "UPDATE event SET reason = ?2 WHERE id = ?1 AND published_at IS NULL AND parked",
+            "UPDATE event SET reason = ?2, parked_reason = ?2 WHERE id = ?1 AND published_at IS NULL AND parked",
         )?;
         for (event, reason) in events {
             if park.execute(params![event.0, reason])? > 0 {
@@ -315,7 +315,8 @@ impl Store {
         let released = self
             .conn
             .prepare_cached(
-                "UPDATE event SET parked = 0, attempts = 0, reason = 'released; was parked: ' || coalesce(reason, 'for no known reason')
+                // An event that an earlier program parked has its reason in one place only.
+                "UPDATE event SET parked = 0, attempts = 0, parked_reason = coalesce(parked_reason, reason), reason = NULL
                  WHERE id = ?1 AND parked RETURNING state",
             )?
             .query_row([event.0], |row| row.get(0))

@@ -175,6 +175,8 @@ pub struct EventRow {
     pub maybe_duplicate: bool,
     /// How its last publish failed, or why it is parked.
     pub reason: Option<String>,
+    /// Why it was parked last; it stays after a release.
+    pub parked_reason: Option<String>,
     /// When it arrived first.
     pub received_at: WallTime,
     /// When the broker acked it.
@@ -486,7 +488,8 @@ impl Prefix {
 const EVENT: &str =
     "e.id, e.fingerprint, e.occurrence, e.sub_app_id, e.event_type, e.file_id, e.task_id, e.state,
     e.redeliveries, e.attempts, e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied))
-        AS maybe_duplicate, e.reason, e.received_at, e.published_at, e.confirmed_at";
+        AS maybe_duplicate, e.reason, coalesce(e.parked_reason, CASE WHEN e.parked THEN e.reason END) AS parked_reason,
+    e.received_at, e.published_at, e.confirmed_at";
 
 /// What can be there twice; in a copy, whatever is still to be published.
 const MAYBE_DUPLICATE: &str =
@@ -507,6 +510,7 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<EventRow> {
         attempts: row.get("attempts")?,
         maybe_duplicate: row.get("maybe_duplicate")?,
         reason: row.get("reason")?,
+        parked_reason: row.get("parked_reason")?,
         received_at: WallTime(row.get("received_at")?),
         published_at: row.get::<_, Option<_>>("published_at")?.map(WallTime),
         confirmed_at: row.get::<_, Option<_>>("confirmed_at")?.map(WallTime),

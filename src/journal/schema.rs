@@ -173,7 +173,8 @@ CREATE TABLE search (
 INSERT INTO search SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event';
 ";
 
-/// Version 4 knows a copy from the file that it was copied from: see `origin`.
+/// Version 4 knows a copy from the file that it was copied from: see `origin`. It keeps why an event was parked, whatever happens to
+/// the event later. No row is rewritten.
 const VERSION_4: &str = "
 -- Which file this was when a relay opened it last. A copy is another file, or says itself that it is one.
 CREATE TABLE origin (
@@ -189,6 +190,21 @@ CREATE TABLE copied (
     up_to     INTEGER NOT NULL,                   -- the highest number of an event or a delivery then
     opened_at INTEGER NOT NULL                    -- milliseconds since 1970, UTC
 ) STRICT;
+
+ALTER TABLE event ADD COLUMN parked_reason TEXT;  -- why it was parked last; a release and later attempts leave it
+
+DROP VIEW event_log;
+CREATE VIEW event_log AS
+SELECT id,
+       lower(hex(substr(fingerprint, 1, 16))) || CASE WHEN occurrence > 1 THEN '-' || occurrence ELSE '' END AS message_id,
+       sub_app_id, event_type, file_id, task_id, state, occurrence, redeliveries, attempts, reason,
+       strftime('%Y-%m-%dT%H:%M:%S', received_at / 1000, 'unixepoch') || printf('.%03dZ', received_at % 1000) AS received_at,
+       strftime('%Y-%m-%dT%H:%M:%S', published_at / 1000, 'unixepoch') || printf('.%03dZ', published_at % 1000) AS published_at,
+       strftime('%Y-%m-%dT%H:%M:%S', confirmed_at / 1000, 'unixepoch') || printf('.%03dZ', confirmed_at % 1000) AS confirmed_at,
+       body,
+       -- An event that an earlier program parked has its reason in one place only.
+       coalesce(parked_reason, CASE WHEN parked THEN reason END) AS parked_reason
+FROM event JOIN content ON content.event = event.id;
 ";
 
 /// The highest number of the events and deliveries that a copy brought; 0 in a journal that is no copy.

@@ -497,10 +497,19 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
     assert_eq!(desk.journal().release(both[0].event).await, Ok(false));
     assert_eq!(desk.journal().release(both[1].event).await, Ok(false));
     assert_eq!(desk.journal().release(EventId(99)).await, Ok(false));
-    assert_eq!(
-        texts(&desk.sql(), "SELECT state || attempts || ifnull(reason, '-') FROM event WHERE id = 1"),
-        ["received0released; was parked: unroutable"]
-    );
+    let told = || {
+        let sql = "SELECT concat_ws(' ', state, attempts, ifnull(reason, '-'), parked_reason) FROM event_log WHERE id = 1";
+        texts(&desk.sql(), sql)
+    };
+    assert_eq!(told(), ["received 0 - unroutable"]);
+    // What it was parked for is known after a later attempt has failed, and after it was published.
+    let attempt = Attempt { event: both[0].event, uncertain: false, reason: "nacked".into() };
+    desk.journal().attempts(vec![attempt]).await.unwrap();
+    assert_eq!(told(), ["received 1 nacked unroutable"]);
+    desk.publish(both[0].event).await;
+    assert_eq!(told(), ["published 1 nacked unroutable"]);
+    let shown = Reader::open(&desk.path()).unwrap().show("1").unwrap();
+    assert_eq!(shown.event.parked_reason.as_deref(), Some("unroutable"));
 }
 
 #[tokio::test]
