@@ -70,9 +70,30 @@ impl Times {
     }
 }
 
+/// A duration as people say it, in its two largest units: `1 min 32 s`.
+pub fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (whole, unit, part, small) = match seconds {
+        0..60 => return format!("{seconds} s"),
+        60..3_600 => (seconds / 60, "min", seconds % 60, "s"),
+        3_600..86_400 => (seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+        _ => (seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    };
+    format!("{whole} {unit} {part} {small}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_is_said_in_its_two_largest_units() {
+        for (seconds, text) in
+            [(0, "0 s"), (59, "59 s"), (92, "1 min 32 s"), (3_725, "1 h 2 min"), (180_000, "2 d 2 h")]
+        {
+            assert_eq!(spoken(Duration::from_secs(seconds)), text);
+        }
+    }
 
     #[test]
     fn quantiles_are_those_of_what_was_recorded() {

@@ -19,6 +19,7 @@ use crate::ops::troubles;
 use crate::outcome::Trouble;
 use crate::reason::Reason;
 use crate::relay::Snapshot;
+use crate::times::spoken;
 
 /// How often it looks.
 pub const PERIOD: Duration = Duration::from_secs(1);
@@ -114,7 +115,7 @@ impl Supervisor {
         let (verdict, turns) = self.health.look(now, wall, &facts);
         for turn in turns.into_iter().filter(|_| !stopping) {
             match turn {
-                Turn::Ready(leg) => info!(leg, "leg is ready again"),
+                Turn::Ready(leg, away) => info!(leg, "leg is ready again after {}", spoken(away)),
                 Turn::NotReady(leg, trouble) => {
                     warn!(code = %trouble.reason, leg, reason = %trouble.words, "leg is not ready");
                 }

@@ -1,6 +1,6 @@
 //! `run`: the relay, until a signal ends it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -14,6 +14,7 @@ use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
 use crate::config::{self, Config, CredentialSource, Loaded, environment};
 use crate::journal::OpenError;
+use crate::journal::query::{Reader, State};
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
 use crate::ops::{http, logging, status, switch};
@@ -65,6 +66,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     drain_on_signal(running.drain())?;
     let mut supervisor = Supervisor::new(running.watch(), &config, path, Some(metrics.clone()));
     let windows = Windows::open(&config, metrics, &supervisor).await?;
+    let journal = config.journal.path.clone();
     let mut reload = running.reload(config);
     // Ready means at work. A broker or a cloud that is away is waited for: their state is in the status line.
     manager.ready();
@@ -108,6 +110,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     let snapshot = ended?;
     let published = snapshot.published();
     let (commit, publish) = (watch.commit_times(), watch.publish_times());
+    let left = left_in(journal).await;
     info!(
         deliveries = snapshot.deliveries,
         published,
@@ -116,9 +119,44 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
         commit_p99_us = commit.p99_us,
         publish_p50_us = publish.p50_us,
         publish_p99_us = publish.p99_us,
-        "vodrelay has stopped"
+        "vodrelay has stopped; {left}"
     );
     Ok(Exit::Done)
+}
+
+/// What a relay that has stopped leaves behind, and where. What the cloud has and was not pulled is not known here.
+async fn left_in(path: PathBuf) -> String {
+    let count = move || {
+        let counts = Reader::open(&path).and_then(|reader| reader.count_by_state());
+        (path, counts)
+    };
+    match tokio::task::spawn_blocking(count).await {
+        Ok((path, Ok(counts))) => {
+            let of =
+                |wanted| counts.iter().find(|(state, _)| *state == wanted).map_or(0, |(_, events)| *events);
+            left(&path, of(State::Received), of(State::Published), of(State::Parked))
+        }
+        Ok((_, Err(error))) => format!("what is left is not known: {error}"),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn left(path: &Path, received: u64, published: u64, parked: u64) -> String {
+    let journal = path.display();
+    if received + published + parked == 0 {
+        return format!("nothing is left to do in {journal}");
+    }
+    let mut parts = Vec::new();
+    if received > 0 {
+        parts.push(format!("{received} received, which the next start publishes"));
+    }
+    if published > 0 {
+        parts.push(format!("{published} published, which the cloud hands over again to be confirmed"));
+    }
+    if parked > 0 {
+        parts.push(format!("{parked} parked, which wait for `vodrelay events release`"));
+    }
+    format!("left in {journal}: {}", parts.join("; "))
 }
 
 /// Starts the relay. A large journal takes its time to be migrated, of which the service manager is told.
@@ -227,5 +265,25 @@ impl From<AppError> for Failure {
             AppError::Relay(_) => (Exit::Failure, None),
         };
         Self::new(exit, error).code(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_what_is_left_and_who_goes_on_with_it() {
+        let path = Path::new("/j.db");
+        assert_eq!(left(path, 0, 0, 0), "nothing is left to do in /j.db");
+        assert_eq!(
+            left(path, 3, 2, 1),
+            "left in /j.db: 3 received, which the next start publishes; 2 published, which the cloud hands over again to be \
+             confirmed; 1 parked, which wait for `vodrelay events release`"
+        );
+        assert_eq!(
+            left(path, 0, 2, 0),
+            "left in /j.db: 2 published, which the cloud hands over again to be confirmed"
+        );
     }
 }

@@ -179,7 +179,13 @@ impl Reader {
                 let message = if lacks_quotes(text.lines().nth(at - 1).unwrap_or_default()) {
                     "not TOML: text and durations must stand in quotes".to_owned()
                 } else {
-                    format!("not TOML: {}", error.message().replace('\n', "; "))
+                    let message = error.message().replace('\n', "; ");
+                    let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+                    if message == "duplicate key" && !key.is_empty() {
+                        format!("not TOML: duplicate key {:?}", word(key))
+                    } else {
+                        format!("not TOML: {message}")
+                    }
                 };
                 self.error(Place::Line(at), message);
             }

@@ -85,8 +85,8 @@ pub struct Verdict {
 pub enum Turn {
     /// A leg is not ready any more, or for another reason.
     NotReady(&'static str, Trouble),
-    /// A leg is ready again.
-    Ready(&'static str),
+    /// A leg is ready again, after this time.
+    Ready(&'static str, Duration),
 }
 
 /// Judges, and remembers since when.
@@ -97,6 +97,8 @@ pub struct Health {
     started: Moment,
     /// For each leg: why it is not ready, and since when.
     before: [(Option<Reason>, WallTime); 4],
+    /// Since when each leg is not ready, whatever the reasons.
+    away_since: [Option<Moment>; 4],
     /// Whether each leg was ready once: what a start has not proven yet is no news.
     proven: [bool; 4],
 }
@@ -110,6 +112,7 @@ impl Health {
             exit_after,
             started: now,
             before: [(Some(Reason::NoPull), wall); 4],
+            away_since: [None; 4],
             proven: [false; 4],
         }
     }
@@ -128,10 +131,16 @@ impl Health {
         for (index, (name, leg, trouble)) in judged.into_iter().enumerate() {
             let reason = trouble.as_ref().map(|t| t.reason);
             let (before, since) = &mut self.before[index];
+            let away_since = match reason {
+                Some(_) => *self.away_since[index].get_or_insert(now),
+                None => self.away_since[index].take().unwrap_or(now),
+            };
             if *before != reason {
                 (*before, *since) = (reason, wall);
                 match &trouble {
-                    None if self.proven[index] => turns.push(Turn::Ready(name)),
+                    None if self.proven[index] => {
+                        turns.push(Turn::Ready(name, now.since(away_since)));
+                    }
                     Some(trouble) if self.proven[index] => turns.push(Turn::NotReady(name, trouble.clone())),
                     _ => {}
                 }
@@ -358,9 +367,13 @@ mod tests {
         );
         assert_eq!((verdict.ready, verdict.legs[2].since), (false, WallTime(3)));
         assert_eq!(health.look(Moment(4), WallTime(4), &facts).1, []);
+        // Another reason: it is away since the first one.
+        facts.output = OutputState::Down(Trouble::new(Reason::BrokerLogin, "refused"));
+        assert_eq!(health.look(Moment(5), WallTime(5), &facts).1.len(), 1);
         facts.output = OutputState::Up;
-        let (verdict, turns) = health.look(Moment(5), WallTime(5), &facts);
-        assert_eq!((turns, verdict.legs[2].since), (vec![Turn::Ready("publish")], WallTime(5)));
+        let (verdict, turns) = health.look(Moment(92_003), WallTime(92_003), &facts);
+        let again = Turn::Ready("publish", Duration::from_secs(92));
+        assert_eq!((turns, verdict.legs[2].since), (vec![again], WallTime(92_003)));
     }
 
     #[test]

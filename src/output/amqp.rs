@@ -283,11 +283,12 @@ impl Owner {
         // Events tell at once; this look at the status catches what they might not tell.
         let mut look = tokio::time::interval(Duration::from_secs(1));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let unreachable = |words: String| Trouble::new(Reason::BrokerUnreachable, words);
         let lost = loop {
             self.pulse.beat();
             tokio::select! {
                 () = self.shutdown.cancelled() => break None,
-                Some(reason) = troubles.recv() => break Some(reason),
+                Some(trouble) = troubles.recv() => break Some(trouble),
                 event = link.events.next() => match event {
                     Some(lapin::Event::ConnectionBlocked(reason)) => {
                         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
@@ -302,22 +303,23 @@ impl Owner {
                     }
                     // A channel's error comes this way too; its lane deals with it.
                     Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
-                        break Some(format!("the connection to {} was lost: {}", link.address, refusal::words(&error)));
+                        let words = refusal::words(&error);
+                        break Some(unreachable(format!("the connection to {} was lost: {words}", link.address)));
                     }
                     Some(_) => {}
-                    None => break Some(format!("the connection to {} was lost", link.address)),
+                    None => break Some(unreachable(format!("the connection to {} was lost", link.address))),
                 },
                 _ = look.tick() => {
                     if !link.connection.status().connected() {
-                        break Some(format!("the connection to {} was lost", link.address));
+                        break Some(unreachable(format!("the connection to {} was lost", link.address)));
                     }
                 }
             }
         };
-        if let Some(reason) = &lost {
+        if let Some(trouble) = &lost {
             // In this order: whoever sees the state go down can be sure that no lane takes another job.
             dead.cancel();
-            self.say(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, reason.as_str())));
+            self.say(OutputState::Down(trouble.clone()));
         }
         // The lanes have time limits of their own.
         self.pulse.rest();

@@ -21,7 +21,7 @@ use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
 use super::{Job, Message, answer_all, link, topology, unknown};
 use crate::crash;
-use crate::outcome::PublishOutcome;
+use crate::outcome::{PublishOutcome, Trouble};
 use crate::reason::Reason;
 use crate::times::Times;
 
@@ -50,7 +50,7 @@ pub(super) struct Epoch {
     /// The process stops: finish the batch in flight, take no other.
     pub(super) stop: CancellationToken,
     /// Tells the owner of the connection why it must be dropped.
-    pub(super) trouble: mpsc::Sender<String>,
+    pub(super) trouble: mpsc::Sender<Trouble>,
 }
 
 pub(super) struct Lane {
@@ -68,7 +68,7 @@ enum After {
     /// Not one message was taken.
     AllNacked,
     ChannelGone,
-    Lost(String),
+    Lost(Trouble),
 }
 
 /// Why a batch is not waited for any longer.
@@ -108,8 +108,8 @@ impl Lane {
                         break;
                     }
                 }
-                After::Lost(reason) => {
-                    self.give_up(reason).await;
+                After::Lost(trouble) => {
+                    self.give_up(trouble).await;
                     break;
                 }
             }
@@ -158,7 +158,7 @@ impl Lane {
     async fn publish(&self, batch: Vec<Job>) -> After {
         if self.epoch.dead.is_cancelled() {
             answer_all(batch.into_iter().map(|job| (job, PublishOutcome::Unsent)));
-            return After::Lost("the connection to RabbitMQ was lost".to_owned());
+            return After::Lost(unreachable("the connection to RabbitMQ was lost"));
         }
         let options = &self.epoch.options;
         let Replies { answers, errors, ending } = self.send(&batch).await;
@@ -282,7 +282,7 @@ impl Lane {
                 );
                 After::Ready
             }
-            Some(Err(reason)) => After::Lost(reason),
+            Some(Err(reason)) => After::Lost(unreachable(reason)),
         }
     }
 
@@ -308,16 +308,18 @@ impl Lane {
             Ending::Resolved => {}
             Ending::Dead => {
                 let reason = "the connection to RabbitMQ was lost before it answered";
-                return (unknown(reason), After::Lost(reason.to_owned()));
+                return (unknown(reason), After::Lost(unreachable(reason)));
             }
             Ending::Overdue => {
                 let limit = self.epoch.options.limits.publish;
                 let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
-                return (unknown(reason.as_str()), After::Lost(reason));
+                // The broker is there, as far as is known.
+                let trouble = Trouble::new(Reason::PublishUnanswered, reason.as_str());
+                return (unknown(reason.as_str()), After::Lost(trouble));
             }
             Ending::Stopped => {
                 let reason = "the relay stopped before RabbitMQ answered";
-                return (unknown(reason), After::Lost(reason.to_owned()));
+                return (unknown(reason), After::Lost(unreachable(reason)));
             }
         }
         let Some(error) = errors.iter().find(|error| error.is_amqp_error()).or(errors.first()) else {
@@ -338,7 +340,7 @@ impl Lane {
             }
             _ => {
                 let reason = format!("the connection to RabbitMQ was lost: {}", super::refusal::words(error));
-                (unknown(reason.as_str()), After::Lost(reason))
+                (unknown(reason.as_str()), After::Lost(unreachable(reason)))
             }
         }
     }
@@ -359,16 +361,20 @@ impl Lane {
                 true
             }
             Some(Err(reason)) => {
-                self.give_up(reason).await;
+                self.give_up(unreachable(reason)).await;
                 false
             }
         }
     }
 
-    async fn give_up(&self, reason: String) {
+    async fn give_up(&self, trouble: Trouble) {
         // Nobody listens when another lane has said it already.
-        let _ = self.epoch.trouble.send(reason).await;
+        let _ = self.epoch.trouble.send(trouble).await;
     }
+}
+
+fn unreachable(words: impl Into<Arc<str>>) -> Trouble {
+    Trouble::new(Reason::BrokerUnreachable, words)
 }
 
 fn answer(confirmation: Confirmation, broker: &str) -> Option<Answer> {

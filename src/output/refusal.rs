@@ -34,7 +34,7 @@ pub(super) enum LinkError {
     #[error("{address} offers the login by {offered}, and not by {wanted}; {hint}")]
     Mechanism { address: String, offered: String, wanted: &'static str, hint: &'static str },
     #[error("{address} refused {whom}: {text}; {hint}")]
-    Login { address: String, whom: &'static str, text: String, hint: &'static str },
+    Login { address: String, whom: String, text: String, hint: &'static str },
     #[error(
         "{address} is at a limit: {text}; raise it (rabbitmqctl set_user_limits, set_vhost_limits), or close connections that nobody needs"
     )]
@@ -169,7 +169,7 @@ pub(super) fn lost(
         ErrorKind::ProtocolError(refusal) => {
             let text = words(error);
             match refusal.get_id() {
-                403 => wrong_login(shown, options, text),
+                403 => wrong_login(address, options, text),
                 402 | 530 if is_limit(&text) => LinkError::Limit { address: shown, text },
                 _ if text.contains("frame_max") => LinkError::SmallFrames { address: shown, text },
                 402 | 530 => LinkError::VirtualHost { address: shown, text },
@@ -184,16 +184,31 @@ pub(super) fn lost(
     }
 }
 
-fn wrong_login(address: String, options: &Options, text: String) -> LinkError {
+/// Whose login it was, and where the name and the password came from: several places can have them.
+fn wrong_login(address: &Address, options: &Options, text: String) -> LinkError {
     let (whom, hint) = if options.external {
         (
-            "the user of the client's certificate",
+            "the user of the client's certificate".to_owned(),
             "see ssl_cert_login_from there for which name counts, and create that user",
         )
     } else {
-        ("the user name or the password", "correct them in the URL or the environment")
+        const DEFAULT: &str = "RabbitMQ's default";
+        let (user, user_from) = match (&options.username, &address.username) {
+            (Some(user), _) => (user.as_str(), "amqp.username"),
+            (None, Some(user)) => (user.as_str(), "amqp.urls"),
+            (None, None) => ("guest", DEFAULT),
+        };
+        let password_from = match (&options.password, &address.password) {
+            (Some(_), _) => "VODRELAY_AMQP__PASSWORD, or else the credential amqp_password",
+            (None, Some(_)) => "amqp.urls",
+            (None, None) => DEFAULT,
+        };
+        (
+            format!("the user {user:?} (from {user_from}) or the password (from {password_from})"),
+            "correct them there, or see `rabbitmqctl list_users`",
+        )
     };
-    LinkError::Login { address, whom, text, hint }
+    LinkError::Login { address: address.to_string(), whom, text, hint }
 }
 
 /// The TLS library's error, which an I/O error hides.

@@ -142,8 +142,9 @@ impl Report {
         let is_known = was_told && before.is_some_and(|was| was.code == error.code);
         let is_pace = error.failure == CallFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
         if !is_known && !is_pace {
-            let (code, next_step) = (error.failure.reason(), error.next_step());
-            warn!(%code, %sub_app, action, failure = %error.failure, %error, next_step, "calls fail, and are tried again");
+            // The error's text ends with the next step.
+            let code = error.failure.reason();
+            warn!(%code, %sub_app, action, failure = %error.failure, %error, "calls fail, and are tried again");
         }
         let trouble = Trouble::new(error.failure.reason(), format!("sub-application {sub_app}: {error}"));
         let told = was_told || !is_pace;
@@ -409,11 +410,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_burst_of_parked_events_is_told_in_a_line_or_two() {
-        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        let stats = Arc::new(Stats::new());
-        let mut report = Report::new(Arc::clone(&stats), window);
+    /// What the log says of this, at info and above.
+    fn logged(of: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let log = tracing_subscriber::fmt()
@@ -421,7 +419,25 @@ mod tests {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        tracing::subscriber::with_default(log, || {
+        tracing::subscriber::with_default(log, of);
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_failure_says_the_next_step_once() {
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        let mut report = Report::new(Arc::new(Stats::new()), window);
+        let failed = call(Some((CallFailure::Credentials, "AuthFailure.SignatureFailure")));
+        let text = logged(|| report.call(Moment(0), &failed));
+        assert_eq!(text.matches("belong together").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_burst_of_parked_events_is_told_in_a_line_or_two() {
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        let stats = Arc::new(Stats::new());
+        let mut report = Report::new(Arc::clone(&stats), window);
+        let text = logged(|| {
             for n in 1..=1_000 {
                 let trouble = Trouble::new(Reason::PublishReturned, "unroutable: routing key k");
                 report.effect(Moment(n as u64), &Effect::RecordParked(vec![(EventId(n), trouble)]));
@@ -431,7 +447,6 @@ mod tests {
             report.load(Moment(30_000), Load::default());
             report.progress();
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let told: Vec<&str> = text.lines().filter(|line| line.contains("events parked")).collect();
         assert_eq!(told.len(), 2, "{text}");
         assert!(

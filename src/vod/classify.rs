@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::credentials::Credentials;
 use crate::outcome::CallFailure;
 
 /// The calls that the relay makes.
@@ -77,6 +78,14 @@ impl CallError {
     /// The same, on proof that the call did not take effect.
     pub(super) fn not_acted(mut self) -> Self {
         self.may_have_acted = false;
+        self
+    }
+
+    /// The same with the key that it is about, when the cloud refuses a key: several sources can have one.
+    pub(super) fn about_key(mut self, credentials: &Credentials) -> Self {
+        if self.failure == CallFailure::Credentials || self.is_denial() {
+            self.message += &format!(" (the key {} from {})", credentials.masked_id(), credentials.origin);
+        }
         self
     }
 

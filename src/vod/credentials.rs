@@ -101,12 +101,13 @@ pub enum CredentialsError {
     },
     /// No source of the chain has any.
     #[error(
-        "no credentials found (tried: {tried}); set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or write \
-         ~/.tencentcloud/credentials, or give the CVM a role, or use systemd's LoadCredential=secret_id and secret_key"
+        "no credentials found:\n  {};\nset TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or write \
+         ~/.tencentcloud/credentials, or give the CVM a role, or use systemd's LoadCredential=secret_id and secret_key",
+        tried.join(";\n  ")
     )]
     NoneFound {
         /// Each source with its cause.
-        tried: String,
+        tried: Vec<String>,
     },
 }
 

@@ -259,7 +259,7 @@ impl Inner {
             sent.store(true, Ordering::Relaxed);
             let (error, change) = match self.send(action, sub_app, body.clone(), &credentials).await? {
                 Sent::Answered(answer) => return Ok(answer),
-                Sent::Refused(error, change) => (error, change),
+                Sent::Refused(error, change) => (error.about_key(&credentials), change),
             };
             let tried = match error.failure {
                 CallFailure::Clock if change != Change::None => &mut clock_mended,

@@ -142,7 +142,7 @@ impl Places {
         if let Some(found) = note(role::read(&self.metadata).await) {
             return found;
         }
-        Err(CredentialsError::NoneFound { tried: tried.join("; ") })
+        Err(CredentialsError::NoneFound { tried })
     }
 
     fn in_environment(&self) -> Result<Credentials, CredentialsError> {
@@ -440,6 +440,9 @@ mod tests {
         ] {
             assert!(error.contains(words), "{error}");
         }
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 6, "a line each: {error}");
+        assert!(lines[0] == "no credentials found:" && lines[1].starts_with("  systemd's"), "{error}");
         host.write(".tencentcloud/credentials", "[default]\nsecret_id=file\nsecret_key=k\n");
         assert_eq!(host.pair(CredentialSource::Auto).await.0, "file");
         host.set(ID_VARIABLE, "env").set(KEY_VARIABLE, "k");

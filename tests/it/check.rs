@@ -486,11 +486,11 @@ async fn a_broker_that_does_not_fit_is_told_of() {
     stage.raw("amqp", "urls", &format!("[{:?}]", url.replace("guest:guest", "guest:hunter2")));
     let told = stage.check().await;
     let refused = format!(
-        "fail  broker       login at {address}: {address} refused the user name or the password: ACCESS_REFUSED"
+        "fail  broker       login at {address}: {address} refused the user \"guest\" (from amqp.urls) or the password (from amqp.urls): ACCESS_REFUSED"
     );
     let line =
         told.said.iter().find(|line| line.starts_with(&refused)).unwrap_or_else(|| panic!("{told:#?}"));
-    assert!(line.ends_with("; correct them in the URL or the environment"), "{line}");
+    assert!(line.ends_with("; correct them there, or see `rabbitmqctl list_users`"), "{line}");
     assert!(told.exit == Some(78) && !format!("{told:?}").contains("hunter2"), "{told:#?}");
 
     stage.raw("amqp", "urls", &format!("[{url:?}]"));

@@ -23,6 +23,7 @@ use vodrelay::identity::EventId;
 use vodrelay::outcome::{OutputState, PublishOutcome};
 use vodrelay::output::amqp::{self, Address, Format, TlsFiles, Topology};
 use vodrelay::output::{Error, Message, Output, stdout};
+use vodrelay::reason::Reason;
 use vodrelay::secret::Secret;
 
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
@@ -507,7 +508,10 @@ async fn a_frozen_broker_is_given_up_in_time_and_taken_up_again() {
     let outcome = running.publish(&message("T")).await;
     assert!(is_unknown(&outcome, false), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
-    running.becomes("down", |state| matches!(state, OutputState::Down(_))).await;
+    // It can be reached; it does not answer.
+    let unanswered =
+        |state: &OutputState| matches!(state, OutputState::Down(t) if t.reason == Reason::PublishUnanswered);
+    running.becomes("down with VR-408", unanswered).await;
     assert_eq!(running.publish(&message("T")).await, PublishOutcome::Unsent);
     broker.thaw();
     running.becomes_up().await;
@@ -582,7 +586,7 @@ async fn a_refused_login_says_what_to_do_and_never_the_password() {
     let mut options = options(broker);
     options.password = Some(Secret::new("wrong-password"));
     let running = Running::start(&options);
-    let text = running.becomes_down("refused the user name or the password").await;
+    let text = running.becomes_down("(from amqp.urls) or the password (from VODRELAY_AMQP__PASSWORD, or else the credential amqp_password)").await;
     assert!(!text.contains("wrong-password") && text.contains("127.0.0.1"), "{text}");
     running.stop().await;
 

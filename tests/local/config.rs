@@ -259,7 +259,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("[vod]\nwindow = 30s # why", "config.toml:2: not TOML: text and durations must stand in quotes"),
     ("[log]\nlevel = \"info", "config.toml:2: not TOML: invalid basic string, expected `\"`"),
     ("[vod]\nwindow", "config.toml:2: not TOML: key with no value, expected `=`"),
-    ("[vod]\nregion = \"a\"\nregion = \"b\"", "config.toml:3: not TOML: duplicate key"),
+    ("[vod]\nregion = \"a\"\nregion = \"b\"", "config.toml:3: not TOML: duplicate key \"region\""),
 ];
 
 #[test]

@@ -535,6 +535,8 @@ async fn refused_credentials_that_stay_the_same_are_an_error() {
     assert_eq!(error.failure, CallFailure::Credentials);
     assert_eq!(server.seen().len(), 1);
     assert!(error.to_string().contains("belong together"), "{error}");
+    let key = format!("(the key {}*** from the environment)", &ID[..8]);
+    assert!(error.message.ends_with(&key) && !error.message.contains(ID), "{error}");
     assert!(!format!("{error:?} {client:?}").contains(KEY));
 }
 

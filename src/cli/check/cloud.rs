@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::event::SubAppId;
 use crate::outcome::CallFailure;
 use crate::reason::Reason;
-use crate::vod::{self, CallError, Client, Credentials, EventConfig};
+use crate::vod::{self, CallError, Client, Credentials, CredentialsError, EventConfig};
 
 const PART: &str = "cloud";
 const CREDENTIALS: &str = "credentials";
@@ -42,9 +42,7 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
     let mut lines = Vec::new();
     match timeout(CREDENTIALS_LIMIT, client.refresh_credentials()).await {
         Ok(Ok(credentials)) => lines.push(found(&credentials, WallTime::now())),
-        Ok(Err(error)) => {
-            return vec![Line::wrong(CREDENTIALS, error.to_string()).code(Reason::NoCredentials)];
-        }
+        Ok(Err(error)) => return missing(&error),
         Err(_) => {
             let seconds = CREDENTIALS_LIMIT.as_secs();
             let text =
@@ -61,6 +59,13 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
     lines.extend(join_all(questions).await.into_iter().flatten());
     lines.extend(client.clock_skew_ms().map(clock));
     lines
+}
+
+/// A line for each source that has none, and the next step in the last one.
+fn missing(error: &CredentialsError) -> Vec<Line> {
+    let text = error.to_string();
+    let lines = text.lines().map(|line| line.trim().trim_end_matches(';'));
+    lines.map(|line| Line::wrong(CREDENTIALS, line).code(Reason::NoCredentials)).collect()
 }
 
 fn found(credentials: &Credentials, now: WallTime) -> Line {

@@ -263,13 +263,13 @@ impl FormatTime for UtcTime {
     }
 }
 
-/// The time of day where the reader is, with milliseconds.
+/// Date and time where the reader is, with milliseconds and the zone: lines are compared with those of other hosts and other days.
 struct LocalTime;
 
 impl FormatTime for LocalTime {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let now = jiff::Zoned::now();
-        write!(writer, "{:02}:{:02}:{:02}.{:03}", now.hour(), now.minute(), now.second(), now.millisecond())
+        write!(writer, "{}", now.strftime("%Y-%m-%d %H:%M:%S%.3f %:z"))
     }
 }
 
@@ -364,9 +364,10 @@ mod tests {
     #[test]
     fn for_a_person_a_line_is_short_and_uncoloured_away_from_a_terminal() {
         let [line] = lines("pretty").try_into().unwrap();
-        let (time, rest) = line.split_at("00:00:00.000".len());
+        let (time, rest) = line.split_at("2026-01-02 03:04:05.006 +00:00".len());
         assert_eq!(rest, "  INFO pulled events=16", "{line:?}");
-        assert_eq!(time.matches(':').count(), 2);
+        let read = jiff::fmt::strtime::parse("%Y-%m-%d %H:%M:%S%.3f %:z", time);
+        assert!(read.and_then(|read| read.to_timestamp()).is_ok(), "{line:?}");
     }
 
     #[test]

@@ -102,7 +102,6 @@ impl Backlog {
                 code = %Reason::Maintenance,
                 %sub_app,
                 %error,
-                next_step = error.next_step(),
                 "the cloud does not tell how many events wait; events are relayed all the same"
             );
             self.failing = Some(error.code.clone());

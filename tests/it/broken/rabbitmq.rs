@@ -167,7 +167,7 @@ async fn a_user_that_is_deleted_or_has_another_password_is_told_and_waited_for()
     confirmed(&world, 10).await;
     broker.ctl(&["delete_user", &user.name]).await;
     put_events(&world, 50..100);
-    told(&running, "refused the user name or the password").await;
+    told(&running, &format!("refused the user {:?} (from amqp.urls)", user.name)).await;
     pulls_rest(&world).await;
     broker.make(&user).await;
     idle(&world, &running).await;
@@ -175,7 +175,7 @@ async fn a_user_that_is_deleted_or_has_another_password_is_told_and_waited_for()
     broker.ctl(&["change_password", &user.name, "another"]).await;
     broker.ctl(&["close_all_user_connections", &user.name, "log in again"]).await;
     put_events(&world, 100..150);
-    told(&running, "refused the user name or the password").await;
+    told(&running, &format!("refused the user {:?} (from amqp.urls)", user.name)).await;
     assert!(!running.watch().status().contains(USER_PASSWORD), "{}", running.watch().status());
     pulls_rest(&world).await;
     broker.ctl(&["change_password", &user.name, USER_PASSWORD]).await;
