@@ -46,6 +46,9 @@ fn command(folder: &Path, command: &clap::Command) -> io::Result<()> {
     let mut page = Vec::new();
     man.render(&mut page)?;
     let mut end = Roff::new();
+    for (title, entries) in sections(&man.get_filename()) {
+        section(&mut end, title, entries);
+    }
     see_also(&mut end, [bold("vodrelay"), roman("(1), "), bold("vodrelay.toml"), roman("(5)")]);
     end.to_writer(&mut page)?;
     fs::write(folder.join(man.get_filename()), page)?;
@@ -53,6 +56,99 @@ fn command(folder: &Path, command: &clap::Command) -> io::Result<()> {
         self::command(folder, sub)?;
     }
     Ok(())
+}
+
+/// A section that lists things: what it is called, and each thing with what it is for.
+type Section = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// The sections that the command line's definitions do not have. The first page has those of all commands.
+fn sections(page: &str) -> &'static [Section] {
+    match page {
+        "vodrelay.1" => &[("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES), ("SIGNALS", SIGNALS)],
+        "vodrelay-run.1" => &[("SIGNALS", SIGNALS)],
+        "vodrelay-emulate.1" => &[
+            ("ENVIRONMENT", &[KEY_VARIABLES]),
+            ("SIGNALS", &[("SIGTERM, SIGINT", "The emulator ends, and says how many events it had.")]),
+        ],
+        "vodrelay.toml.5" => &[("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)],
+        _ => &[],
+    }
+}
+
+const KEY_VARIABLES: (&str, &str) = (
+    "TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY",
+    "The key for the cloud's API. A relay whose vod.credentials is auto or env uses it; the emulator accepts it.",
+);
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("VODRELAY_CONFIG", "The configuration file, when --config does not name one."),
+    (
+        "VODRELAY_SECTION__KEY",
+        "The value of a key, in place of the one in the file: VODRELAY_AMQP__URLS for urls under [amqp]. Values of a list are \
+         separated by commas.",
+    ),
+    ("VODRELAY_AMQP__PASSWORD", "The broker's password, which never stands in the file."),
+    KEY_VARIABLES,
+    (
+        "TENCENTCLOUD_TOKEN, TENCENTCLOUD_SESSION_TOKEN, TENCENTCLOUD_SECURITY_TOKEN",
+        "The token of a temporary key; the first one that is set counts.",
+    ),
+    ("TENCENTCLOUD_CREDENTIALS_FILE", "The credentials file, in place of the usual ones."),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "Set by the service manager: the folder with secret_id, secret_key, token and amqp_password.",
+    ),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC",
+        "Set by the service manager: it hears how the relay stands, and that its loops turn.",
+    ),
+    (
+        "JOURNAL_STREAM",
+        "Set by the service manager: with log.format = \"auto\" the log then goes to the journal, with its fields.",
+    ),
+    ("NO_COLOR", "Not empty: no colours."),
+    ("COLUMNS", "The width of tables that do not go to a terminal."),
+];
+
+const FILES: &[(&str, &str)] = &[
+    (crate::config::DEFAULT_PATH, "The configuration."),
+    (
+        "/etc/vodrelay/secret_id, /etc/vodrelay/secret_key, /etc/vodrelay/amqp_password",
+        "What the unit of the package hands to the service as credentials.",
+    ),
+    (
+        "~/.tencentcloud/credentials, /etc/tencentcloud/credentials",
+        "The cloud's key under [default], for vod.credentials = \"auto\" or \"file\".",
+    ),
+    (
+        "/var/lib/vodrelay/journal.db",
+        "The journal. journal.db-wal and journal.db-shm beside it belong to it and must not be removed; journal.db.lock keeps a \
+         second relay away.",
+    ),
+    ("/var/lib/vodrelay/backups", "Copies of the journal."),
+    ("/run/vodrelay/status.sock", "The socket that vodrelay status asks."),
+];
+
+const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGTERM, SIGINT",
+        "The relay drains: nothing more is pulled, what is in flight is finished within 45 seconds, and the last line of the log says \
+         what is left. A second signal ends the process at once; nothing is lost by that.",
+    ),
+    (
+        "SIGHUP",
+        "The configuration and the credentials are read again. What can change at work changes; what needs a restart is named in the \
+         log, and a configuration that is wrong is refused as a whole.",
+    ),
+];
+
+fn section(page: &mut Roff, title: &str, entries: &[(&str, &str)]) {
+    page.control("SH", [title]);
+    for (name, text) in entries {
+        page.control("TP", []);
+        page.text([bold(*name)]);
+        page.text([roman(*text)]);
+    }
 }
 
 fn see_also<const N: usize>(page: &mut Roff, pages: [Inline; N]) {
@@ -91,6 +187,9 @@ fn configuration(example: &str) -> Roff {
             None if is_key => keys.push(line),
             None => {}
         }
+    }
+    for (title, entries) in sections("vodrelay.toml.5") {
+        section(&mut page, title, entries);
     }
     see_also(&mut page, [bold("vodrelay"), roman("(1), "), bold("vodrelay-check"), roman("(1)")]);
     page
@@ -140,6 +239,31 @@ mod tests {
             assert!(names.iter().any(|known| known == name), "{names:?}");
         }
         assert!(!names.iter().any(|name| name.contains("help") || name.contains("-man")), "{names:?}");
+    }
+
+    #[test]
+    fn pages_name_the_environment_the_files_and_the_signals() {
+        let folder = tempfile::tempdir().unwrap();
+        pages(folder.path()).unwrap();
+        let page = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        for (name, titles) in [
+            ("vodrelay.1", &["ENVIRONMENT", "FILES", "SIGNALS"][..]),
+            ("vodrelay-run.1", &["SIGNALS"]),
+            ("vodrelay-emulate.1", &["ENVIRONMENT", "SIGNALS"]),
+            ("vodrelay.toml.5", &["ENVIRONMENT", "FILES"]),
+        ] {
+            let page = page(name);
+            for title in titles {
+                let at = page
+                    .find(&format!(".SH {title}\n"))
+                    .unwrap_or_else(|| panic!("{name}: no {title} in\n{page}"));
+                assert!(at < page.find(".SH \"SEE ALSO\"").unwrap(), "{name}: {title}");
+            }
+        }
+        // What the configuration takes by default is what the page says.
+        let config = crate::config::Config::default();
+        let named = |path: &Path| FILES.iter().any(|(name, _)| Path::new(name) == path);
+        assert!(named(&config.journal.path) && named(config.status.socket.as_deref().unwrap()));
     }
 
     #[test]
