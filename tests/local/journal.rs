@@ -334,7 +334,7 @@ async fn the_views_have_exactly_these_columns_and_values() {
         |view: &str| texts(&sql, &format!("SELECT name FROM pragma_table_info('{view}')")).join(" ");
     assert_eq!(
         columns("event_log"),
-        "id message_id sub_app_id event_type file_id task_id state occurrence redeliveries attempts reason received_at published_at confirmed_at body"
+        "id message_id sub_app_id event_type file_id task_id state occurrence redeliveries attempts reason received_at published_at confirmed_at body parked_reason"
     );
     assert_eq!(columns("handle_log"), "handle event_id pulled_at lease_until outcome confirmed_at");
 

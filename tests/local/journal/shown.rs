@@ -143,7 +143,7 @@ async fn one_event_is_shown_with_everything() {
     assert_eq!(
         json,
         format!(
-            r#"{{"id":1,"message_id":"{message_id}","sub_app_id":7,"event_type":"Odd","file_id":null,"task_id":null,"state":"confirmed","occurrence":1,"redeliveries":0,"attempts":1,"maybe_duplicate":false,"reason":null,"received_at":"2023-11-14T22:13:20.100Z","published_at":"2023-11-14T22:13:20.500Z","confirmed_at":"2023-11-14T22:13:21.007Z","fingerprint":"{fingerprint}","deliveries":[{{"handle":"h1","request_id":"r-1","pulled_at":"2023-11-14T22:13:20.100Z","lease_until":"2023-11-14T22:13:47.000Z","outcome":"confirmed","confirmed_at":"2023-11-14T22:13:21.007Z"}}],"body":{body}}}
+            r#"{{"id":1,"message_id":"{message_id}","sub_app_id":7,"event_type":"Odd","file_id":null,"task_id":null,"state":"confirmed","occurrence":1,"redeliveries":0,"attempts":1,"maybe_duplicate":false,"reason":null,"parked_reason":null,"received_at":"2023-11-14T22:13:20.100Z","published_at":"2023-11-14T22:13:20.500Z","confirmed_at":"2023-11-14T22:13:21.007Z","fingerprint":"{fingerprint}","deliveries":[{{"handle":"h1","request_id":"r-1","pulled_at":"2023-11-14T22:13:20.100Z","lease_until":"2023-11-14T22:13:47.000Z","outcome":"confirmed","confirmed_at":"2023-11-14T22:13:21.007Z"}}],"body":{body}}}
 "#
         )
     );
