@@ -324,7 +324,7 @@ async fn a_planted_secret_is_nowhere_in_what_the_process_shows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_takes_over_what_it_can_and_names_what_it_cannot() {
-    let mut world = World::new(&shared().await.url(), &[0]).await;
+    let mut world = World::new(&shared().await.url(), &[8]).await;
     let file = world.folder().join("config.toml");
     // The environment goes over the file: what the file is to change must not stand there.
     for key in ["VOD__SUB_APP_IDS", "AMQP__EXCHANGE"] {
@@ -337,13 +337,13 @@ async fn a_reload_takes_over_what_it_can_and_names_what_it_cannot() {
         std::fs::write(&file, text).unwrap();
     };
     let exchange = world.queue.clone();
-    write("info", "[0]", &exchange);
+    write("info", "[8]", &exchange);
     world.set("HEALTH__READY_LIMIT", "1s");
     let mut environment = world.environment();
     environment.insert("VODRELAY_CONFIG".to_owned(), file.display().to_string());
     let program = Program::start(relay(environment));
     program.tells("READY=1").await;
-    write("debug", "[0, 7]", &exchange);
+    write("debug", "[7, 8]", &exchange);
     program.signals(nix::sys::signal::Signal::SIGHUP);
     program.tells("RELOADING=1").await;
     program.logs("configuration reloaded").await;
