@@ -10,6 +10,9 @@ pub struct Leg {
     pub last_success: Option<Moment>,
     /// Since when work waits for it that has not moved. `None` when nothing waits.
     pub waiting_since: Option<Moment>,
+    /// Since when something has waited there for an answer without any. What was answered and waits for its next try does
+    /// not: a new start would only begin the tries anew.
+    pub unanswered_since: Option<Moment>,
     /// What keeps failing there, and since when.
     pub trouble: Option<(Trouble, Moment)>,
 }
@@ -18,9 +21,22 @@ impl Leg {
     /// It has just done its work.
     pub fn succeeded(&mut self, now: Moment) {
         self.last_success = Some(now);
+        self.answered(now);
         if self.waiting_since.is_some() {
             self.waiting_since = Some(now);
         }
+    }
+
+    /// Somebody answered it, whatever the answer.
+    pub fn answered(&mut self, now: Moment) {
+        if self.unanswered_since.is_some() {
+            self.unanswered_since = Some(now);
+        }
+    }
+
+    /// Whether it waits for an answer now.
+    pub fn asks(&mut self, now: Moment, asks: bool) {
+        self.unanswered_since = asks.then(|| self.unanswered_since.unwrap_or(now));
     }
 
     /// Whether work waits for it now.
@@ -57,5 +73,19 @@ mod tests {
         leg.waits(Moment(40), false);
         leg.succeeded(Moment(50));
         assert_eq!(leg.waiting_since, None);
+    }
+
+    #[test]
+    fn any_answer_ends_the_wait_for_one() {
+        let mut leg = Leg::default();
+        leg.answered(Moment(5));
+        assert_eq!(leg.unanswered_since, None, "nothing was asked");
+        leg.asks(Moment(10), true);
+        leg.asks(Moment(20), true);
+        assert_eq!(leg.unanswered_since, Some(Moment(10)));
+        leg.answered(Moment(30));
+        assert_eq!(leg.unanswered_since, Some(Moment(30)));
+        leg.asks(Moment(40), false);
+        assert_eq!(leg.unanswered_since, None);
     }
 }

@@ -73,6 +73,14 @@ impl PublishOutcome {
         }
     }
 
+    /// Whether it is the broker's answer, whatever it says.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Acked | Self::Nacked | Self::Returned { .. } | Self::ChannelError { .. } => true,
+            Self::Unknown { .. } | Self::Unsent => false,
+        }
+    }
+
     /// Why the broker does not have it, where it said so or did not answer.
     pub fn reason(&self) -> Option<Reason> {
         match self {

@@ -13,7 +13,7 @@ use super::{DAY_MS, Figures, Watch};
 use crate::clock::{Moment, WallTime};
 use crate::config::Config;
 use crate::legs::Legs;
-use crate::ops::health::{Facts, Health, LOOP_LIMIT, Turn, Verdict};
+use crate::ops::health::{self, Facts, Health, LOOP_LIMIT, Turn, Verdict};
 use crate::ops::metrics::Metrics;
 use crate::ops::troubles;
 use crate::outcome::Trouble;
@@ -197,7 +197,10 @@ impl Supervisor {
         }
         let before = Arc::clone(&self.verdict.borrow());
         for leg in &verdict.legs {
-            metrics::gauge!("vodrelay_leg_ready", "leg" => leg.leg).set(f64::from(u8::from(leg.ready)));
+            for state in health::STATES {
+                let is_so = f64::from(u8::from(leg.state == state));
+                metrics::gauge!("vodrelay_leg_state", "leg" => leg.leg, "state" => state).set(is_so);
+            }
             let age = leg.age_s.unwrap_or_else(|| now.since(self.started.0).as_secs());
             metrics::gauge!("vodrelay_leg_last_success_age_seconds", "leg" => leg.leg).set(age as f64);
             let was = before.legs.iter().find(|was| was.leg == leg.leg).and_then(|was| was.reason);

@@ -38,13 +38,15 @@ impl Document<'_> {
         let mut lines = vec![row(["LEG", "STATE", "CODE", "LAST", "SINCE"])];
         for leg in self.list("/legs") {
             let state = match leg["state"].as_str() {
-                Some(state) if leg["ready"] == true => state.to_owned(),
-                _ if leg["ready"] == true => "ready".to_owned(),
-                _ => "NOT READY".to_owned(),
+                Some("ready") => "ready",
+                Some("unproven") => "unproven",
+                // A version before the states had names.
+                None if leg["ready"] == true => "ready",
+                _ => "NOT READY",
             };
             let last = leg["age_s"].as_u64().map_or("-".into(), |age| format!("{} ago", ago(age)));
             let (name, code, since) = (text(&leg["leg"]), text(&leg["reason"]), local(&leg["since"]));
-            lines.push(row([&name, &state, &code, &last, &since]));
+            lines.push(row([&name, state, &code, &last, &since]));
             if !leg["words"].is_null() {
                 lines.push(format!("         {}", text(&leg["words"])));
             }

@@ -17,6 +17,15 @@ use crate::reason::Reason;
 /// that do not answer, and a poll that the cloud holds.
 pub const LOOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// A leg did its work in this run, or proved that it can, and does not fail.
+pub const READY: &str = "ready";
+/// It does not fail, and nothing proves yet that it can.
+pub const UNPROVEN: &str = "unproven";
+/// It fails.
+pub const NOT_READY: &str = "not_ready";
+/// The states of a leg.
+pub const STATES: [&str; 3] = [READY, UNPROVEN, NOT_READY];
+
 /// What is said of the publishes while nothing is routable.
 const UNROUTABLE: &str = "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; \
     pulling rests, but for one poll of each sub-application every 30 s";
@@ -45,9 +54,9 @@ pub struct Facts {
 pub struct LegHealth {
     /// pull, journal, publish or confirm.
     pub leg: &'static str,
-    /// Whether it does not fail.
+    /// Whether it did its work in this run, and does not fail.
     pub ready: bool,
-    /// `ready`: it did its work in this run. `unproven`: it does not fail, and nothing proves yet that it can. `not_ready`: it fails.
+    /// [`READY`]: so it is. [`UNPROVEN`]: it does not fail, and nothing proves yet that it can. [`NOT_READY`]: it fails.
     pub state: &'static str,
     /// Why it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +133,7 @@ impl Health {
             ("pull", pull, self.pull(now, facts)),
             ("journal", journal, Self::journal(facts)),
             ("publish", publish, self.publish(now, facts)),
-            ("confirm", confirm, self.waiting(now, confirm, Reason::NoConfirm)),
+            ("confirm", confirm, self.confirm(now, confirm)),
         ];
         let mut turns = Vec::new();
         let mut legs = Vec::new();
@@ -145,16 +154,18 @@ impl Health {
                     _ => {}
                 }
             }
-            self.proven[index] |= reason.is_none();
+            // A pull is never left out: before its first answer there is no news of it.
+            self.proven[index] |= reason.is_none() && (name != "pull" || leg.last_success.is_some());
             let age = leg.last_success.map(|at| now.since(at));
+            let state = match (reason, age) {
+                (Some(_), _) => NOT_READY,
+                (None, None) => UNPROVEN,
+                (None, Some(_)) => READY,
+            };
             legs.push(LegHealth {
                 leg: name,
-                ready: reason.is_none(),
-                state: match (reason, age) {
-                    (Some(_), _) => "not_ready",
-                    (None, None) => "unproven",
-                    (None, Some(_)) => "ready",
-                },
+                ready: state == READY,
+                state,
                 reason,
                 words: trouble.map(|t| t.words.to_string()),
                 since: *since,
@@ -163,20 +174,22 @@ impl Health {
                 limit_s: self.limit.as_secs(),
             });
         }
-        let ready = legs.iter().all(|leg| leg.ready);
-        let unproven = legs.iter().filter(|leg| leg.state == "unproven").map(|leg| leg.leg).collect();
+        let ready = legs.iter().all(|leg| leg.state != NOT_READY);
+        let unproven = legs.iter().filter(|leg| leg.state == UNPROVEN).map(|leg| leg.leg).collect();
         let stuck_loops = facts.stuck_loops.clone();
         (Verdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, legs }, turns)
     }
 
-    /// Why the process had better end: for too long work has waited and no event has made a step, though the broker and the
-    /// journal are there. What is away is waited for; a new start would not bring it back.
+    /// Why the process had better end: for too long work has waited for an answer and no event has made a step, though the
+    /// broker and the journal are there. What is away is waited for; a new start would not bring it back.
     pub fn stuck(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
         // Nor would it bring a binding back.
         let there = facts.output == OutputState::Up && facts.journal == JournalState::Up && !facts.unroutable;
+        // An answer that is no success is one: a queue that is full does not become empty, and a right is not granted, by a
+        // new start, which would only begin the tries anew.
         let waiting = [&facts.legs.publish, &facts.legs.confirm]
             .into_iter()
-            .filter_map(|leg| leg.waiting_since)
+            .filter_map(|leg| leg.unanswered_since)
             .min()?;
         let since = facts.moved_at.map_or(waiting, |moved| moved.max(waiting));
         let still = now.since(since);
@@ -185,7 +198,7 @@ impl Health {
                 [&facts.legs.publish, &facts.legs.confirm].into_iter().find_map(|leg| leg.trouble.as_ref());
             let why = failing.map_or(String::new(), |(trouble, _)| format!("; last: {trouble}"));
             let words = format!(
-                "work has waited for {} s and no event has made a step (health.exit_after){why}",
+                "work has waited for an answer for {} s and no event has made a step (health.exit_after){why}",
                 still.as_secs()
             );
             Trouble::new(Reason::Stuck, words)
@@ -195,19 +208,15 @@ impl Health {
     fn pull(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
         let leg = &facts.legs.pull;
         let failing = || leg.trouble.as_ref().map(|(trouble, _)| trouble.clone());
-        let Some(last) = leg.last_success else {
-            let words = if facts.paused {
-                "nothing is pulled while the broker or the journal is away"
-            } else {
-                "no pull has succeeded yet"
-            };
-            return Some(failing().unwrap_or_else(|| Trouble::new(Reason::NoPull, words)));
-        };
+        // Before the first answer nothing is proven; what fails then is told at once.
+        if leg.last_success.is_none() && leg.trouble.is_some() {
+            return failing();
+        }
         if let Some(trouble) = self.lasting(now, leg) {
             return Some(trouble);
         }
         // Nothing is pulled on purpose while the events in hand have nowhere to go: the other legs tell.
-        let silent = now.since(last.max(self.started));
+        let silent = now.since(leg.last_success.map_or(self.started, |last| last.max(self.started)));
         (!facts.paused && silent >= self.limit).then(|| {
             failing().unwrap_or_else(|| {
                 Trouble::new(Reason::NoPull, format!("no pull has succeeded for {} s", silent.as_secs()))
@@ -232,6 +241,15 @@ impl Health {
             OutputState::Up if facts.unroutable => Some(Trouble::new(Reason::PublishReturned, UNROUTABLE)),
             OutputState::Up => self.waiting(now, &facts.legs.publish, Reason::NoPublish),
         }
+    }
+
+    fn confirm(&self, now: Moment, leg: &Leg) -> Option<Trouble> {
+        // What has never worked does not begin to by waiting.
+        let denied =
+            |trouble: &Trouble| matches!(trouble.reason, Reason::AccountWrong | Reason::CredentialsRejected);
+        let never = leg.last_success.is_none();
+        let denial = leg.trouble.as_ref().filter(|(trouble, _)| never && denied(trouble));
+        denial.map(|(trouble, _)| trouble.clone()).or_else(|| self.waiting(now, leg, Reason::NoConfirm))
     }
 
     /// What has failed there for too long.
@@ -278,11 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn idle_and_proven_is_ready_and_a_start_without_a_pull_is_not() {
+    fn idle_and_proven_is_ready_and_a_start_without_a_pull_is_unproven() {
         let (mut health, mut facts) = (health(), facts());
         assert_eq!(reasons(&mut health, 30 * SECOND, &facts), [None; 4]);
         facts.legs.pull.last_success = None;
-        assert_eq!(reasons(&mut health, SECOND, &facts)[0], Some(Reason::NoPull));
+        let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
+        let pull = &verdict.legs[0];
+        assert_eq!((pull.ready, pull.state, pull.reason), (false, UNPROVEN, None), "no answer yet");
+        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[0], Some(Reason::NoPull), "for too long");
         let denied = Trouble::new(Reason::CredentialsRejected, "denied");
         facts.legs.pull.trouble = Some((denied, Moment(0)));
         assert_eq!(
@@ -297,6 +318,7 @@ mod tests {
         let (mut health, mut facts) = (health(), facts());
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
         assert_eq!((verdict.ready, verdict.unproven), (true, vec!["journal", "publish", "confirm"]));
+        assert!(verdict.legs.iter().all(|leg| leg.ready == (leg.state == READY)), "{:?}", verdict.legs);
         facts.legs.confirm.succeeded(Moment(SECOND));
         facts.output = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
@@ -348,6 +370,7 @@ mod tests {
         let (mut health, mut facts) = (health(), facts());
         facts.unroutable = true;
         facts.legs.publish.waiting_since = Some(Moment(0));
+        facts.legs.publish.unanswered_since = Some(Moment(0));
         assert_eq!(reasons(&mut health, 1, &facts)[2], Some(Reason::PublishReturned));
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "a new start brings no binding back");
     }
@@ -380,7 +403,7 @@ mod tests {
     fn the_process_ends_when_work_waits_for_too_long_and_nothing_is_away() {
         let (health, mut facts) = (health(), facts());
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "nothing waits");
-        facts.legs.publish.waiting_since = Some(Moment(0));
+        facts.legs.publish.unanswered_since = Some(Moment(0));
         assert_eq!(health.stuck(Moment(599 * SECOND), &facts), None);
         assert_eq!(health.stuck(Moment(600 * SECOND), &facts).unwrap().reason, Reason::Stuck);
         facts.moved_at = Some(Moment(SECOND));
@@ -390,5 +413,30 @@ mod tests {
         let never = Health::new(Duration::from_secs(60), Duration::ZERO, Moment(0), WallTime(0));
         facts.output = OutputState::Up;
         assert_eq!(never.stuck(Moment(9_000 * SECOND), &facts), None);
+    }
+
+    #[test]
+    fn what_is_answered_does_not_end_the_process_however_long_it_waits() {
+        let (mut health, mut facts) = (health(), facts());
+        let nacked = Trouble::new(Reason::PublishNacked, "nacked");
+        facts.legs.publish.trouble = Some((nacked, Moment(0)));
+        facts.legs.publish.waiting_since = Some(Moment(0));
+        assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "a nack is an answer");
+        assert_eq!(reasons(&mut health, 9_000 * SECOND, &facts)[2], Some(Reason::PublishNacked), "but told");
+    }
+
+    #[test]
+    fn a_key_that_may_not_confirm_is_told_at_once_on_an_idle_queue_and_ends_nothing() {
+        let (mut health, mut facts) = (health(), facts());
+        let denied = Trouble::new(Reason::AccountWrong, "no right");
+        facts.legs.confirm.trouble = Some((denied, Moment(SECOND)));
+        assert_eq!(reasons(&mut health, SECOND, &facts)[3], Some(Reason::AccountWrong));
+        assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None);
+        facts.legs.confirm.succeeded(Moment(SECOND));
+        assert_eq!(reasons(&mut health, 2 * SECOND, &facts)[3], None, "what worked before gets some time");
+        assert_eq!(reasons(&mut health, 61 * SECOND, &facts)[3], Some(Reason::AccountWrong));
+        let away = Trouble::new(Reason::CloudUnreachable, "time-out");
+        facts.legs.confirm = Leg { trouble: Some((away, Moment(SECOND))), ..Leg::default() };
+        assert_eq!(reasons(&mut health, SECOND, &facts)[3], None, "a first failure proves nothing");
     }
 }

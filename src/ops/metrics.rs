@@ -73,7 +73,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("vodrelay_clock_skew_seconds", Kind::Gauge, "The cloud's clock minus the host's"),
     ("vodrelay_in_flight_events", Kind::Gauge, "Events in the relay's hands"),
     ("vodrelay_in_flight_handles", Kind::Gauge, "Handles that can still be confirmed"),
-    ("vodrelay_leg_ready", Kind::Gauge, "1 while the leg does its work or could, else 0"),
+    ("vodrelay_leg_state", Kind::Gauge, "1 for the state of the leg: ready, unproven, or not_ready"),
     ("vodrelay_leg_reason", Kind::Gauge, "1 for the reason why a leg is not ready"),
     ("vodrelay_leg_last_success_age_seconds", Kind::Gauge, "Time since the leg did its work last"),
     ("vodrelay_maintenance_last_run_timestamp_seconds", Kind::Gauge, "When a scheduled job ended last"),

@@ -96,7 +96,11 @@ impl Work {
             Effect::RecordLetGo(deliveries, why) => Self::LetGo(deliveries, why),
             Effect::Settle { sub_app, received_before } => Self::Settle { sub_app, received_before },
             Effect::Load { after, limit } => Self::Load { after, limit },
-            Effect::Pull { .. } | Effect::Publish { .. } | Effect::Confirm { .. } | Effect::Finished => {
+            Effect::Pull { .. }
+            | Effect::Publish { .. }
+            | Effect::Confirm { .. }
+            | Effect::ProveConfirm { .. }
+            | Effect::Finished => {
                 return None;
             }
         })

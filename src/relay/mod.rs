@@ -26,7 +26,7 @@ use crate::clock::{Moment, WallTime};
 use crate::event::MessageId;
 use crate::identity::EventId;
 use crate::journal::Journal;
-use crate::outcome::{JournalState, OutputState, PublishOutcome};
+use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use crate::output::{Message, Outcomes, Output};
 use crate::pulse::Pulse;
 use crate::vod::{self, Action};
@@ -255,6 +255,19 @@ impl Shell {
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
                     let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(&inputs, Arrived { input: Input::Confirmed { call, result }, call: Some(ended) });
+                    Ok(())
+                });
+            }
+            Effect::ProveConfirm { call, sub_app } => {
+                let client = self.client.clone();
+                self.tasks.spawn(async move {
+                    after_events().await;
+                    let error = client.prove_confirm(sub_app).await.err();
+                    let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
+                    // What the cloud says of the made-up handle is the proof, and no failure.
+                    let error = error.filter(|error| error.failure != CallFailure::Refused);
+                    let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
+                    send(&inputs, Arrived { input: Input::ConfirmProof { call, result }, call: Some(ended) });
                     Ok(())
                 });
             }

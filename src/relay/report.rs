@@ -153,6 +153,9 @@ impl Report {
 
     pub(super) fn input(&mut self, now: Moment, input: &Input) {
         match input {
+            Input::ConfirmProof { result: Ok(()) | Err(CallFailure::Refused), .. } => {
+                self.stats.update(|s| s.legs.confirm.succeeded(now));
+            }
             Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.legs.pull.succeeded(now)),
             Input::Recorded { pull, recorded } => self.recorded(now, *pull, recorded),
             Input::PublishRecorded(_)
@@ -331,8 +334,10 @@ impl Report {
         }
         self.parked.tell(now);
         let pulling = self.failing(Action::PullEvents);
-        // A confirm that failed is no trouble any more when no handle is left to be confirmed.
-        let confirming = (load.handles > 0).then(|| self.failing(Action::ConfirmEvents)).flatten();
+        // When no handle is left to be confirmed, a confirm that failed is no trouble any more, unless the next one would fail
+        // as well.
+        let confirming = self.failing(Action::ConfirmEvents);
+        let confirming = confirming.filter(|(trouble, _)| load.handles > 0 || is_denial(trouble.reason));
         self.unroutable(load.unroutable_since.is_some());
         let publishing = self.refused.newest.clone();
         // What the broker says of one event is no trouble of the others, unless it says it of all.
@@ -343,7 +348,12 @@ impl Report {
             let Legs { pull, publish, confirm, .. } = &mut s.legs;
             pull.waits(now, load.polls > 0);
             publish.waits(now, load.publishing > 0 || (publishing.is_some() && !of_one));
-            confirm.waits(now, load.confirms > 0 || confirming.is_some());
+            publish.asks(now, load.publishing > 0);
+            let unconfirmed = load.confirms > 0 || (confirming.is_some() && load.handles > 0);
+            confirm.waits(now, unconfirmed);
+            let answered =
+                confirming.as_ref().is_some_and(|(trouble, _)| trouble.reason != Reason::CloudUnreachable);
+            confirm.asks(now, unconfirmed && !answered);
             pull.trouble = pulling;
             publish.trouble = publishing;
             confirm.trouble = confirming;
@@ -356,6 +366,11 @@ impl Report {
             self.failing.iter().filter(|((_, action), failing)| *action == wanted.name() && failing.told);
         told.map(|(_, failing)| failing).min_by_key(|f| f.since).map(|f| (f.trouble.clone(), f.since))
     }
+}
+
+/// Whether the cloud turned the key away, so that only an operator can help.
+fn is_denial(reason: Reason) -> bool {
+    matches!(reason, Reason::AccountWrong | Reason::CredentialsRejected)
 }
 
 #[cfg(test)]

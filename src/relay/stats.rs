@@ -102,6 +102,9 @@ impl Stats {
     pub(super) fn published(&self, now: Moment, outcome: &PublishOutcome) {
         let snapshot = &mut self.lock().snapshot;
         *snapshot.publishes.entry(outcome.name()).or_default() += 1;
+        if outcome.is_answer() {
+            snapshot.legs.publish.answered(now);
+        }
         if *outcome == PublishOutcome::Acked {
             snapshot.legs.publish.succeeded(now);
             snapshot.moved_at = Some(now);

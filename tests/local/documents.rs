@@ -96,7 +96,7 @@ fn strangers_are_seen() {
         "process_cpu_seconds",
         r#"vodrelay_published_total{result="acked"}"#,
         r#"vodrelay_published_total{outcome="acknowledged"}"#,
-        r#"vodrelay_leg_ready{instance="a", leg="pulls"}"#,
+        r#"vodrelay_leg_state{instance="a", leg="pulls"}"#,
     ] {
         assert_eq!(strangers(wrong, &metrics).len(), 1, "{wrong}");
     }

@@ -163,6 +163,7 @@ impl Core {
 
     pub(super) fn confirmed(&mut self, now: Moment, call: CallId, result: Result<(), CallFailure>) {
         let Some(Call { sub_app: index, group, apart, ticket }) = self.calls.remove(&call) else { return };
+        self.queues[index].confirm_right.learn(result);
         let lane = &mut self.queues[index].confirms;
         lane.calls -= 1;
         match result {

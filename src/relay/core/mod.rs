@@ -14,6 +14,7 @@
 //! Every arrow to the right of a `Record...` effect waits for its commit: a state is durable before its consequence leaves.
 
 mod confirms;
+mod proofs;
 mod publishes;
 mod pulls;
 mod quota;
@@ -164,6 +165,13 @@ pub enum Input {
         /// What the cloud said.
         result: Result<(), CallFailure>,
     },
+    /// A [`Effect::ProveConfirm`] ended.
+    ConfirmProof {
+        /// Which request.
+        call: CallId,
+        /// What the cloud said.
+        result: Result<(), CallFailure>,
+    },
     /// The journal committed outcomes of handles; nothing waits for them but the drain.
     OutcomeRecorded,
     /// The journal handed back unpublished events, in the order of their numbers.
@@ -252,6 +260,13 @@ pub enum Effect {
         handles: Vec<EventHandle>,
         /// Nothing of the call may leave at or after this moment.
         cutoff: Moment,
+    },
+    /// Call `ConfirmEvents` with a made-up handle, to learn whether the key may call it.
+    ProveConfirm {
+        /// Returned with the answer.
+        call: CallId,
+        /// Whose queue.
+        sub_app: SubAppId,
     },
     /// Commit that the cloud accepted these handles.
     RecordConfirmed(Vec<ConfirmedDelivery>),
@@ -384,6 +399,7 @@ struct Queue {
     id: SubAppId,
     polls: Polls,
     confirms: confirms::Lane,
+    confirm_right: proofs::ConfirmRight,
     /// When the oldest and the newest delivery arrived that was let go unconfirmed though its event is safe: an idle answer
     /// to a pull sent well after that settles it.
     unsettled: Option<(Moment, Moment)>,
@@ -535,6 +551,7 @@ impl Core {
         self.load_backlog(now);
         self.publish_ready(now);
         self.confirm_ready(now);
+        self.prove_rights(now);
         self.pull(now);
         self.flush();
         self.finish();
@@ -596,6 +613,7 @@ impl Core {
                 }
             }
             Input::Confirmed { call, result } => self.confirmed(now, call, result),
+            Input::ConfirmProof { call, result } => self.confirm_proof(now, call, result),
             Input::OutcomeRecorded | Input::SettleRecorded => self.commits -= 1,
             Input::Loaded(loaded) => self.loaded(now, loaded),
             Input::Tick => {}

@@ -112,6 +112,7 @@ impl Core {
             }
             Ok(answer) if answer.events.is_empty() => {
                 self.queues[index].polls.found_nothing(sent_at, &mut self.rng);
+                self.queues[index].confirm_right.idle_answer();
                 self.settle(index, sent_at);
             }
             Ok(answer) => {

@@ -51,6 +51,7 @@ impl Queue {
             id,
             polls: Polls::new(settings.idle_backoff_min, settings.idle_backoff_max, now),
             confirms: super::confirms::Lane::new(),
+            confirm_right: super::proofs::ConfirmRight::new(),
             // An earlier run may have left unconfirmed events behind, and a pull whose answer it never saw.
             unsettled: Some((now, now)),
             veiled_until: now + settings.window.length + pulls::SETTLE_SLACK,

@@ -3,6 +3,7 @@
 mod order;
 mod pace;
 mod pace_model;
+mod proofs;
 mod refusals;
 
 use bytes::Bytes;

@@ -21,7 +21,15 @@ struct Desk {
 }
 
 impl Desk {
-    async fn new(mut world: World, more: &[(&str, &str)]) -> Self {
+    async fn new(world: World, more: &[(&str, &str)]) -> Self {
+        // An idle queue proves these two.
+        let desk = Self::with_legs(world, more, &["pull", "confirm"]).await;
+        desk.until("no leg fails", |page| page.ready).await;
+        desk
+    }
+
+    /// With some legs proven.
+    async fn with_legs(mut world: World, more: &[(&str, &str)], proven: &[&str]) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         world.set("HEALTH__READY_LIMIT", "1s");
@@ -36,7 +44,7 @@ impl Desk {
         let base = format!("http://{}", line["address"].as_str().unwrap());
         let socket = world.folder().join("status.sock");
         let desk = Self { world, program, base, socket };
-        desk.until("every leg is ready", |page| page.ready).await;
+        desk.until("the legs are proven", |page| page.is_proven(proven)).await;
         desk
     }
 
@@ -74,7 +82,7 @@ impl Desk {
         let page =
             self.until(&format!("{leg} has {code}"), |page| page.reason(leg) == Some(code.into())).await;
         assert!(!page.ready);
-        let ready = format!("vodrelay_leg_ready{{leg=\"{leg}\"}} 0");
+        let ready = format!("vodrelay_leg_state{{leg=\"{leg}\",state=\"not_ready\"}} 1");
         let reason = format!("vodrelay_leg_reason{{leg=\"{leg}\",reason=\"{code}\"}} 1");
         for sample in [&ready, &reason] {
             assert!(page.metrics.lines().any(|line| line == sample), "{sample}\n{}", page.metrics);
@@ -89,14 +97,15 @@ impl Desk {
         assert!(troubles.iter().any(|told| told["code"] == code), "{document}");
         // What the alert looks at is what it was written for.
         let alerts = include_str!("../../../docs/monitoring/alerts.yml");
-        assert!(alerts.contains("vodrelay_leg_ready[5m]) == 0"), "the alert looks at another figure");
+        let looked_at = "vodrelay_leg_state{state=\"not_ready\"}[5m]";
+        assert!(alerts.contains(looked_at), "the alert looks at another figure");
         let runbook = include_str!("../../../docs/runbook.md");
         assert!(runbook.contains(&format!("### {code} ")), "the runbook has no page for {code}");
     }
 
     async fn recovers(&self, leg: &str) {
         let page = self.until(&format!("{leg} recovers"), |page| page.ready).await;
-        let ready = format!("vodrelay_leg_ready{{leg=\"{leg}\"}} 1");
+        let ready = format!("vodrelay_leg_state{{leg=\"{leg}\",state=\"not_ready\"}} 0");
         assert!(page.metrics.lines().any(|line| line == ready), "{}", page.metrics);
         let still = |line: &&str| line.starts_with("vodrelay_leg_reason") && line.ends_with(" 1");
         assert_eq!(page.metrics.lines().find(still), None);
@@ -119,6 +128,16 @@ struct Page {
 }
 
 impl Page {
+    fn is_proven(&self, legs: &[&str]) -> bool {
+        let all = self.readyz["legs"].as_array().unwrap();
+        legs.iter().all(|leg| all.iter().any(|one| one["leg"] == **leg && one["state"] == "ready"))
+    }
+
+    fn counter(&self, sample: &str) -> u64 {
+        let value = |line: &str| line.strip_prefix(sample)?.trim().parse().ok();
+        self.metrics.lines().find_map(value).unwrap_or(0)
+    }
+
     fn reason(&self, leg: &str) -> Option<String> {
         let leg = self.readyz["legs"].as_array()?.iter().find(|one| one["leg"] == leg)?;
         leg["reason"].as_str().map(str::to_owned)
@@ -178,7 +197,7 @@ async fn the_journal_is_locked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_whose_work_waits_for_too_long_ends_with_the_reason() {
+async fn a_broker_that_nacks_everything_answers_and_ends_no_process() {
     let broker = shared().await;
     let mut world = World::new(&broker.url(), &[0]).await;
     // A queue that takes nothing: the broker is there, and nacks.
@@ -210,12 +229,50 @@ async fn a_process_whose_work_waits_for_too_long_ends_with_the_reason() {
         .await
         .unwrap();
     world.set("AMQP__QUEUE", "");
+    let desk = Desk::new(world, &[("HEALTH__EXIT_AFTER", "1s")]).await;
+    put_events(&desk.world, 0..5);
+    desk.tells("publish", "VR-405").await;
+    // Nacks go on for longer than the limit, with waits between them that are longer than it.
+    let nacked = |page: &Page| page.counter("vodrelay_published_total{outcome=\"nacked\"}") >= 30;
+    let page = desk.until("many tries are nacked", nacked).await;
+    assert_eq!(page.reason("publish").as_deref(), Some("VR-405"));
+    assert!(!desk.program.log().contains("VR-501"), "{}", desk.program.log());
+    desk.program.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_work_waits_for_too_long_ends_with_the_reason() {
+    let world = World::new(&shared().await.url(), &[0]).await;
     let desk = Desk::new(world, &[("HEALTH__EXIT_AFTER", "3s")]).await;
+    // The broker and the journal are there, and no confirm gets an answer.
+    desk.world
+        .emulator
+        .faults()
+        .add(Fault::always(FaultKind::Html { status: 502 }).on(Action::ConfirmEvents));
     put_events(&desk.world, 0..5);
     let (code, log) = desk.program.ended().await;
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("VR-501") && log.contains("work has waited for"), "{log}");
-    assert!(log.contains("VR-405"), "why: {log}");
+    assert!(log.contains("VR-501") && log.contains("work has waited for an answer"), "{log}");
+    assert!(log.contains("VR-304"), "why: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_may_not_confirm_is_told_of_while_the_queue_is_idle() {
+    let world = World::new(&shared().await.url(), &[0]).await;
+    let code = "UnauthorizedOperation".to_owned();
+    world.emulator.faults().add(Fault::always(FaultKind::Error { code }).on(Action::ConfirmEvents));
+    let desk = Desk::with_legs(world, &[("HEALTH__EXIT_AFTER", "1s")], &["pull"]).await;
+    desk.until("confirm is not ready", |page| page.reason("confirm").as_deref() == Some("VR-306")).await;
+    desk.program.logs("calls fail, and are tried again").await;
+    let log = desk.program.log();
+    assert!(log.contains("vod:ConfirmEvents") && log.contains("VR-306"), "{log}");
+    assert!(!log.contains("every leg has proven itself"), "{log}");
+    // The first event whose confirm is accepted proves more than the question would.
+    desk.world.emulator.faults().clear();
+    put_events(&desk.world, 0..1);
+    desk.until("confirm is ready", |page| page.is_proven(&["confirm"])).await;
+    desk.world.until_confirmed().await;
+    desk.program.drained().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

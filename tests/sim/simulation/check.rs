@@ -26,7 +26,7 @@ use std::time::Duration;
 use vodrelay::clock::Moment;
 use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, Doubt, EventId};
-use vodrelay::outcome::PublishOutcome;
+use vodrelay::outcome::{CallFailure, PublishOutcome};
 use vodrelay::relay::core::{Answer, ConfirmAfter, Load, Parcel};
 
 use super::journal::{Delivery, Journal, Row};
@@ -152,6 +152,8 @@ struct Pace {
     /// No pull of a sub-application before this moment.
     pull_not_before: BTreeMap<SubAppId, u64>,
     confirm_not_before: BTreeMap<SubAppId, u64>,
+    /// No request for a proof of the right to confirm before this moment.
+    proof_not_before: BTreeMap<SubAppId, u64>,
     pulls: Calls,
     confirms: Calls,
     last_tick: u64,
@@ -591,6 +593,28 @@ impl Checker {
     /// The relay learnt that a confirm failed, and not because of its handles.
     pub(crate) fn confirm_failed(&mut self, relay: usize, sub_app: SubAppId) {
         self.paces[relay].confirm_not_before.insert(sub_app, self.now + 100);
+        if self.paces[relay].proof_not_before.get(&sub_app) == Some(&u64::MAX) {
+            self.paces[relay].proof_not_before.remove(&sub_app);
+        }
+    }
+
+    /// The relay asks whether it may confirm: only when nothing is being confirmed, and not again for a minute.
+    pub(crate) fn proof_asked(&mut self, relay: usize, sub_app: SubAppId, confirms: usize) {
+        let not_before = self.paces[relay].proof_not_before.get(&sub_app).copied().unwrap_or(0);
+        if confirms > 0 || self.now < not_before {
+            let what = format!("relay {relay} asks whether it may confirm {sub_app}, and does not need to");
+            self.violated(Guarantee::Bounded, what);
+        }
+        self.paces[relay].proof_not_before.insert(sub_app, self.now + 60_000);
+        self.called(relay, Api::Confirm);
+    }
+
+    /// The relay learnt whether it may confirm.
+    pub(crate) fn proof_ended(&mut self, relay: usize, sub_app: SubAppId, result: Result<(), CallFailure>) {
+        if matches!(result, Ok(()) | Err(CallFailure::Refused)) {
+            // Until a confirm is denied or the process dies.
+            self.paces[relay].proof_not_before.insert(sub_app, u64::MAX);
+        }
     }
 
     /// The cloud accepted a call: what it answered is another matter.

@@ -93,6 +93,12 @@ enum Happening {
         sub_app: SubAppId,
         handles: Vec<EventHandle>,
     },
+    ProofAtCloud {
+        relay: usize,
+        life: u64,
+        call: CallId,
+        sub_app: SubAppId,
+    },
     Store {
         flight: u64,
         relay: usize,
@@ -113,6 +119,8 @@ enum Within {
     PullBack { pull: PullId, sub_app: SubAppId, sent_at: u64, result: Result<Vec<Bytes>, CallFailure> },
     ConfirmLeaves { call: CallId, sub_app: SubAppId, handles: Vec<EventHandle>, cutoff: Moment },
     ConfirmBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure>, left: bool },
+    ProofLeaves { call: CallId, sub_app: SubAppId },
+    ProofBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure> },
     PublishLeaves { event: EventId, parcel: Arc<Parcel>, alone: bool },
     PublishBack { flight: u64, outcome: PublishOutcome },
     Unsent { event: EventId },
@@ -169,6 +177,7 @@ struct Process {
     replied_at: u64,
     pulls: BTreeSet<PullId>,
     confirms: BTreeSet<CallId>,
+    proofs: BTreeSet<CallId>,
     flights: BTreeMap<u64, Flight>,
     /// Calls whose end the core has not looked at yet.
     ended: Vec<Ended>,
@@ -443,6 +452,9 @@ impl World {
             Happening::ConfirmAtCloud { relay, life, call, sub_app, handles } => {
                 self.confirm_at_cloud(relay, life, call, sub_app, &handles);
             }
+            Happening::ProofAtCloud { relay, life, call, sub_app } => {
+                self.proof_at_cloud(relay, life, call, sub_app);
+            }
             Happening::Store { flight, relay, event } => self.store(flight, relay, event),
             Happening::Within { relay, life, what } => {
                 if self.relays[relay].life != life || self.relays[relay].process.is_none() {
@@ -468,6 +480,8 @@ impl World {
             Within::ConfirmLeaves { call, sub_app, handles, cutoff } => {
                 self.confirm_leaves(relay, call, sub_app, handles, cutoff);
             }
+            Within::ProofLeaves { call, sub_app } => self.proof_leaves(relay, call, sub_app),
+            Within::ProofBack { call, sub_app, result } => self.proof_back(relay, call, sub_app, result),
             Within::ConfirmBack { call, sub_app, result, left } => {
                 if self.process(relay).confirms.remove(&call) {
                     say!(self, "relay {relay}: {call:?} {result:?}");

@@ -53,6 +53,7 @@ enum Happening {
     Pull(PullId, SubAppId),
     HoldEnds(PullId, SubAppId),
     Confirm(CallId, Vec<EventHandle>),
+    Prove(CallId),
     Other,
     Put(SubAppId),
     /// The window of these events is over.
@@ -264,6 +265,12 @@ impl Model {
                 let way = self.way();
                 self.after(way, Happening::Told(Input::Confirmed { call, result }));
             }
+            Happening::Prove(call) => {
+                let accepted = self.confirms.accepts(self.now, self.limit);
+                let result = Err(if accepted { CallFailure::Refused } else { CallFailure::Throttled });
+                let way = self.way();
+                self.after(way, Happening::Told(Input::ConfirmProof { call, result }));
+            }
             Happening::Other => {
                 let spread = self.rng.u64(70..130);
                 if self.others == 0 {
@@ -337,6 +344,10 @@ impl Model {
             Effect::Confirm { call, handles, .. } => {
                 let way = self.way();
                 self.after(way, Happening::Confirm(call, handles));
+            }
+            Effect::ProveConfirm { call, .. } => {
+                let way = self.way();
+                self.after(way, Happening::Prove(call));
             }
             Effect::Publish { event, .. } => {
                 self.published_at = self.published_at.max(self.now) + self.publish_each_ms;

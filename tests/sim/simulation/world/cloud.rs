@@ -313,6 +313,53 @@ impl World {
         self.after(answer_takes, Happening::Within { relay, life, what: back });
     }
 
+    pub(super) fn proof_leaves(&mut self, relay: usize, call: CallId, sub_app: SubAppId) {
+        say!(self, "relay {relay} asks whether it may confirm by {call:?}");
+        let result = Err(CallFailure::Transient);
+        self.within(relay, CONFIRM_TIMEOUT_MS, Within::ProofBack { call, sub_app, result });
+        if self.strikes(Fault::ConfirmRequestLost) {
+            return;
+        }
+        let trip = self.slow(Fault::ConfirmSlow);
+        let life = self.relays[relay].life;
+        self.after(trip, Happening::ProofAtCloud { relay, life, call, sub_app });
+    }
+
+    pub(super) fn proof_at_cloud(&mut self, relay: usize, life: u64, call: CallId, sub_app: SubAppId) {
+        let answer_takes = self.slow(Fault::ConfirmSlow);
+        let result = if self.throttles(Api::Confirm) {
+            Err(CallFailure::Throttled)
+        } else {
+            self.checker.call_accepted(relay, Api::Confirm);
+            Err(if self.strikes(Fault::ConfirmDenied) {
+                CallFailure::Configuration
+            } else {
+                CallFailure::Refused
+            })
+        };
+        if !self.strikes(Fault::ConfirmAnswerLost) {
+            let back = Within::ProofBack { call, sub_app, result };
+            self.after(answer_takes, Happening::Within { relay, life, what: back });
+        }
+    }
+
+    pub(super) fn proof_back(
+        &mut self,
+        relay: usize,
+        call: CallId,
+        sub_app: SubAppId,
+        result: Result<(), CallFailure>,
+    ) {
+        if !self.process(relay).proofs.remove(&call) {
+            return;
+        }
+        if result == Err(CallFailure::Throttled) {
+            self.process(relay).ended.push(Ended::ConfirmThrottled);
+        }
+        self.checker.proof_ended(relay, sub_app, result);
+        self.give(relay, Input::ConfirmProof { call, result });
+    }
+
     /// The cloud says yes and keeps the events.
     pub(super) fn confirm_forgotten(&mut self, sub_app: SubAppId, handles: &[EventHandle]) {
         let queue = &self.queues[&sub_app];

@@ -120,7 +120,11 @@ impl World {
                 Input::SettleRecorded
             }
             Effect::Load { after, limit } => Input::Loaded(journal.load(after, limit)),
-            Effect::Pull { .. } | Effect::Publish { .. } | Effect::Confirm { .. } | Effect::Finished => {
+            Effect::Pull { .. }
+            | Effect::Publish { .. }
+            | Effect::Confirm { .. }
+            | Effect::ProveConfirm { .. }
+            | Effect::Finished => {
                 unreachable!("not the journal's")
             }
         };

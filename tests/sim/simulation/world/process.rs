@@ -36,6 +36,7 @@ impl World {
             replied_at: 0,
             pulls: BTreeSet::new(),
             confirms: BTreeSet::new(),
+            proofs: BTreeSet::new(),
             flights: BTreeMap::new(),
             ended: Vec::new(),
             draining: false,
@@ -201,6 +202,12 @@ impl World {
                 self.checker.confirm_asked(relay, sub_app, &handles, cutoff);
                 self.process(relay).confirms.insert(call);
                 self.within(relay, soon, Within::ConfirmLeaves { call, sub_app, handles, cutoff });
+            }
+            Effect::ProveConfirm { call, sub_app } => {
+                let confirms = self.process(relay).confirms.len();
+                self.checker.proof_asked(relay, sub_app, confirms);
+                self.process(relay).proofs.insert(call);
+                self.within(relay, soon, Within::ProofLeaves { call, sub_app });
             }
             Effect::Finished => {
                 say!(self, "relay {relay} has drained");
