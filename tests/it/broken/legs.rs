@@ -243,7 +243,7 @@ async fn a_broker_that_nacks_everything_answers_and_ends_no_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_whose_work_waits_for_too_long_ends_with_the_reason() {
     let world = World::new(&shared().await.url(), &[0]).await;
-    let desk = Desk::new(world, &[("HEALTH__EXIT_AFTER", "3s")]).await;
+    let desk = Desk::new(world, &[("HEALTH__EXIT_AFTER", "1s")]).await;
     // The broker and the journal are there, and no confirm gets an answer.
     desk.world
         .emulator
