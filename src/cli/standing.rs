@@ -279,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn a_leg_that_has_done_nothing_yet_is_shown_as_unproven() {
+        let leg = |state: &str, ready: bool| json!({"leg": "confirm", "state": state, "ready": ready, "since": "t"});
+        for (state, ready, shown) in
+            [("unproven", true, "unproven"), ("ready", true, "ready"), ("not_ready", false, "NOT READY")]
+        {
+            let text = for_people(&json!({ "legs": [leg(state, ready)] }), USUAL);
+            assert_eq!(text.lines().nth(1), Some(row(["confirm", shown, "-", "-", "t"]).as_str()), "{text}");
+        }
+    }
+
+    #[test]
     fn whatever_is_wrong_all_of_it_is_on_one_screen() {
         let hostile = "\u{1b}[2J\0\u{202e}視\n".repeat(5_000);
         let legs: Vec<Value> = ["pull", "journal", "publish", "confirm"]

@@ -162,7 +162,7 @@ impl Lane {
         }
         let options = &self.epoch.options;
         let Replies { answers, errors, ending } = self.send(&batch).await;
-        let (unresolved, after) = self.verdict(ending, &errors, batch.len());
+        let (unresolved, after) = self.verdict(ending, &errors, &batch);
         let ids: Vec<_> = batch.iter().map(|job| job.message.message_id.clone()).collect();
         let outcomes = settle(&ids, &answers, &unresolved);
         let after = match after {
@@ -303,7 +303,12 @@ impl Lane {
     }
 
     /// What became of the messages whose confirms did not resolve, and what is left to work with.
-    fn verdict(&self, ending: Ending, errors: &[lapin::Error], batch: usize) -> (PublishOutcome, After) {
+    fn verdict(&self, ending: Ending, errors: &[lapin::Error], batch: &[Job]) -> (PublishOutcome, After) {
+        // One message alone may be parked for this: then it is told where it was to go.
+        let unknown = |reason: &str| match batch {
+            [only] => unknown(format!("{reason}{}", self.way_of(&only.message)).as_str()),
+            _ => unknown(reason),
+        };
         match ending {
             Ending::Resolved => {}
             Ending::Dead => {
@@ -315,7 +320,7 @@ impl Lane {
                 let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
                 // The broker is there, as far as is known.
                 let trouble = Trouble::new(Reason::PublishUnanswered, reason.as_str());
-                return (unknown(reason.as_str()), After::Lost(trouble));
+                return (unknown(&reason), After::Lost(trouble));
             }
             Ending::Stopped => {
                 let reason = "the relay stopped before RabbitMQ answered";
@@ -329,20 +334,34 @@ impl Lane {
         match channel_exception(error) {
             Some(refusal) if self.epoch.connection.status().connected() => {
                 let (code, text) = (refusal.get_id(), super::refusal::words(error));
-                let outcome = if batch == 1 {
-                    PublishOutcome::ChannelError { code, text: text.into() }
-                } else {
-                    let reason =
-                        format!("RabbitMQ refused a message of the batch and closed the channel: {text}");
-                    PublishOutcome::Unknown { reason: reason.into(), suspect: true }
+                let outcome = match batch {
+                    // These are no trouble of the one message, and are told once for all.
+                    [_] if matches!(code, 403 | 404) => {
+                        PublishOutcome::ChannelError { code, text: text.into() }
+                    }
+                    [only] => {
+                        let text = format!("{text}{}", self.way_of(&only.message));
+                        PublishOutcome::ChannelError { code, text: text.into() }
+                    }
+                    _ => {
+                        let reason =
+                            format!("RabbitMQ refused a message of the batch and closed the channel: {text}");
+                        PublishOutcome::Unknown { reason: reason.into(), suspect: true }
+                    }
                 };
                 (outcome, After::ChannelGone)
             }
             _ => {
                 let reason = format!("the connection to RabbitMQ was lost: {}", super::refusal::words(error));
-                (unknown(reason.as_str()), After::Lost(unreachable(reason)))
+                (unknown(&reason), After::Lost(unreachable(reason)))
             }
         }
+    }
+
+    /// Where a message was to go, for whoever looks for what is in the way.
+    fn way_of(&self, message: &Message) -> String {
+        let Epoch { options, broker, .. } = &self.epoch;
+        way(&options.routing_key.key(&message.event), &options.exchange, broker)
     }
 
     /// Proves the topology again and opens a new channel: the exchange may be what is missing.
@@ -377,18 +396,20 @@ fn unreachable(words: impl Into<Arc<str>>) -> Trouble {
     Trouble::new(Reason::BrokerUnreachable, words)
 }
 
+fn way(routing_key: &str, exchange: &str, broker: &str) -> String {
+    format!("; routing key {routing_key}, exchange {exchange}, broker {broker}")
+}
+
 fn answer(confirmation: Confirmation, broker: &str) -> Option<Answer> {
     let returned = |message: lapin::message::BasicReturnMessage| Returned {
         message_id: message.delivery.properties.message_id().as_ref().map(ToString::to_string),
         code: message.reply_code,
         // Which binding is missing: the operator looks for it at this broker.
-        text: format!(
-            "{}; routing key {}, exchange {}, broker {broker}",
-            message.reply_text.as_str(),
-            message.delivery.routing_key,
-            message.delivery.exchange
-        )
-        .into(),
+        text: {
+            let delivery = &message.delivery;
+            let way = way(delivery.routing_key.as_str(), delivery.exchange.as_str(), broker);
+            format!("{}{way}", message.reply_text).into()
+        },
     };
     match confirmation {
         Confirmation::Ack(message) => Some(Answer::Ack(message.map(returned))),
