@@ -29,7 +29,7 @@ async fn crashed(world: &World, life: &mut Relay, point: &str, mut feed: Option<
     while !life.has_crashed() {
         assert!(began.elapsed() < 2 * LIMIT, "{point} was not reached");
         if let Some(source) = &mut feed {
-            source.put(world, 0, 1);
+            source.put(world, 1_500_000_002, 1);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -39,7 +39,7 @@ async fn crashed(world: &World, life: &mut Relay, point: &str, mut feed: Option<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_named_point_nothing_is_lost_and_every_repeat_is_named() {
     let broker = shared().await;
-    let world = World::new(&broker.url(), &[0, 1_500_000_001]).await;
+    let world = World::new(&broker.url(), &[1_500_000_001, 1_500_000_002]).await;
     let hosts = [host(&world)];
     let mut source = Source::new();
     let mut kills = 0;
@@ -227,7 +227,7 @@ fn plan(seed: u64, kills: u32) -> Plan {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_kills_at_random_with_three_sub_applications() {
-    let sub_apps = vec![0, 1_500_000_001, 1_500_000_002];
+    let sub_apps = vec![1_500_000_001, 1_500_000_002, 1_500_000_003];
     let plan =
         Plan { relays: 1, sub_apps, confirm_after: "publish", same_handle: false, ..plan(20_261_120, 60) };
     println!("{}", run(shared().await, &plan).await);
@@ -242,7 +242,7 @@ async fn fifty_kills_at_random_confirming_after_the_journal() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_on_one_queue_killed_in_turn() {
-    let sub_apps = vec![0, 1_500_000_001];
+    let sub_apps = vec![1_500_000_001, 1_500_000_002];
     let plan = Plan { relays: 2, sub_apps, confirm_after: "publish", same_handle: false, ..plan(2, 30) };
     println!("{}", run(shared().await, &plan).await);
 }

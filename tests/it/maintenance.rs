@@ -24,12 +24,12 @@ fn job(jobs: &[JobState], job: Job) -> &JobState {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_job_is_done_beside_a_relay_at_work() {
     let broker = crate::broker::shared().await;
-    let mut world = World::new(&broker.url(), &[0, 7]).await;
+    let mut world = World::new(&broker.url(), &[8, 7]).await;
     for job in ["PRUNE", "VACUUM", "BACKUP", "SUMMARY", "BACKLOG"] {
         world.set(&format!("MAINTENANCE__{job}"), "* * * * * *");
     }
     let running = world.start().await;
-    world.emulator.put_many(0, (0..200).map(|n| format!(r#"{{"EventType":"Numbered","Number":{n}}}"#)));
+    world.emulator.put_many(8, (0..200).map(|n| format!(r#"{{"EventType":"Numbered","Number":{n}}}"#)));
     world.until_confirmed().await;
     let watch = running.watch();
     let before = vodrelay::clock::WallTime::now();
@@ -63,8 +63,8 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let world = World::new("amqp://127.0.0.1:1", &[0, 7]).await;
-    world.emulator.put_many(0, (0..5).map(|n| format!(r#"{{"EventType":"Numbered","Number":{n}}}"#)));
+    let world = World::new("amqp://127.0.0.1:1", &[8, 7]).await;
+    world.emulator.put_many(8, (0..5).map(|n| format!(r#"{{"EventType":"Numbered","Number":{n}}}"#)));
     let places = world.places();
     let mut options = vod::Options::new(world.config.vod.endpoint.clone(), places.source);
     options.credentials = places;
@@ -98,12 +98,12 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
         let in_time = timeout(LIMIT, shown).await.is_ok();
         assert!(in_time, "{lines:?}:\n{}", metrics.render());
     };
-    let (default, seven) =
-        (r#"vodrelay_backlog_events{sub_app="0"}"#, r#"vodrelay_backlog_events{sub_app="7"}"#);
-    shows(&[&format!("{default} 5"), &format!("{seven} 0")]).await;
+    let (eight, seven) =
+        (r#"vodrelay_backlog_events{sub_app="8"}"#, r#"vodrelay_backlog_events{sub_app="7"}"#);
+    shows(&[&format!("{eight} 5"), &format!("{seven} 0")]).await;
     // A reload takes one away.
-    sub_apps.send_replace(vec![SubAppId(0)]);
-    shows(&[&format!("{default} 5"), &format!("{seven} NaN")]).await;
+    sub_apps.send_replace(vec![SubAppId(8)]);
+    shows(&[&format!("{eight} 5"), &format!("{seven} NaN")]).await;
     assert!(metrics.render().contains(r#"vodrelay_maintenance_runs_total{task="backlog",result="ok"}"#));
     assert!(
         metrics.render().contains(r#"vodrelay_maintenance_last_success_timestamp_seconds{task="backlog"}"#)
@@ -111,7 +111,7 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
     // The cloud is gone: what is not known is no number.
     drop(world);
     let failed = r#"vodrelay_maintenance_runs_total{task="backlog",result="failed"} "#;
-    shows(&[&format!("{default} NaN"), failed]).await;
+    shows(&[&format!("{eight} NaN"), failed]).await;
     stop.cancel();
     task.await.unwrap();
     tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();

@@ -60,14 +60,18 @@ impl Plan {
     /// What a seed stands for.
     pub(crate) fn by_chance(program: &Path, seed: u64, kills: u32, points: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let sub_apps = [0, 1_500_000_001, 1_500_000_002];
+        let sub_apps = match rng.usize(1..=3) {
+            // The default application stands alone.
+            1 => vec![0],
+            some => [1_500_000_001, 1_500_000_002, 1_500_000_003][..some].to_vec(),
+        };
         Self {
             program: program.to_owned(),
             seed,
             kills,
             // Every fourth: a small seed is no good chance at its first draw.
             relays: if seed.is_multiple_of(4) { 2 } else { 1 },
-            sub_apps: sub_apps[..rng.usize(1..=3)].to_vec(),
+            sub_apps,
             confirm_after: if rng.bool() { "publish" } else { "journal" },
             same_handle: rng.bool(),
             points,
