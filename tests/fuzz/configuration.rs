@@ -291,8 +291,12 @@ fn printable() -> impl Strategy<Value = Option<String>> {
     prop::option::of("[a-z0-9-]{1,20}")
 }
 
-fn path() -> impl Strategy<Value = PathBuf> {
-    text().prop_map(|text| Path::new("/").join(text))
+/// A path in a folder of its own: files that lie in each other are refused.
+fn path(folder: &'static str) -> impl Strategy<Value = PathBuf> {
+    let stays = |text: &String| !text.split('/').any(|part| part == "..");
+    text()
+        .prop_filter("it leaves its folder", stays)
+        .prop_map(move |text| Path::new(folder).join(text.trim_start_matches('/')))
 }
 
 /// Durations that the file can say, to the nanosecond.
@@ -374,7 +378,7 @@ prop_compose! {
         declare in any::<bool>(),
         external in any::<bool>(),
         event in any::<bool>(),
-        certificates in (path(), path(), 0_u8..3),
+        certificates in (path("/ca"), path("/client"), 0_u8..3),
     ) -> Amqp {
         let tls = urls.iter().any(AmqpUrl::is_tls);
         let (ca_file, client, which) = certificates;
@@ -419,7 +423,7 @@ prop_compose! {
     fn maintenance()(
         (prune, vacuum, backup, summary, backlog) in (cron(), cron(), cron(), cron(), cron()),
         backups_kept in any::<usize>(),
-        backup_dir in prop::option::of(path()),
+        backup_dir in prop::option::of(path("/backups")),
     ) -> Maintenance {
         Maintenance { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir }
     }
@@ -431,12 +435,12 @@ prop_compose! {
         relay in relay(),
         amqp in amqp(),
         stdout in any::<bool>(),
-        path in path(),
+        path in path("/journal"),
         retention in duration(4 * 24 * 3_600_000),
         port in proptest::option::of(any::<u16>()),
         ready_limit in duration(1_000),
         exit_after in duration(0),
-        socket in proptest::option::of(path()),
+        socket in proptest::option::of(path("/status")),
         maintenance in maintenance(),
         format in 0_usize..4,
         level in prop::sample::select(&["info", "off", "info,vodrelay::vod=debug", "trace"][..]),
