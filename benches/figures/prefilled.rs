@@ -142,7 +142,7 @@ fn fill(path: &Path, events: u64) {
         .expect("a journal can be set up");
     let known = |table: &str| {
         TABLES.iter().any(|(name, _)| *name == table)
-            || ["boot", "delivery", "search", "tally"].contains(&table)
+            || ["boot", "copied", "delivery", "origin", "search", "tally"].contains(&table)
     };
     for table in
         strings(&journal, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
