@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -58,6 +58,15 @@ impl Stage {
             .env("VODRELAY_STATUS__SOCKET", self.folder.path().join("status.sock"))
             .stdin(Stdio::null())
             .stdout(File::create(self.folder.path().join("out")).unwrap());
+    }
+
+    /// A relay that logs all it can, and the pipe that it logs to.
+    fn talkative_relay(&self) -> (Relay, ChildStderr) {
+        let mut command = self.relay();
+        command.env("VODRELAY_LOG__LEVEL", "trace").stderr(Stdio::piped());
+        let mut relay = Relay(command.spawn().unwrap());
+        let unread = relay.0.stderr.take().unwrap();
+        (relay, unread)
     }
 
     fn relay(&self) -> Command {
@@ -147,10 +156,7 @@ async fn connections_that_say_half_a_request_cost_little_and_delay_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standard_error_that_nobody_reads_stops_nothing() {
     let stage = Stage::new().await;
-    let mut command = stage.relay();
-    command.env("VODRELAY_LOG__LEVEL", "trace").stderr(Stdio::piped());
-    let mut relay = Relay(command.spawn().unwrap());
-    let mut unread = relay.0.stderr.take().unwrap();
+    let (mut relay, mut unread) = stage.talkative_relay();
     // More than a pipe and the queue before it hold.
     stage.confirms(0..4_000).await;
     assert_eq!(stage.livez(), "HTTP/1.1 200 OK");
@@ -162,10 +168,7 @@ async fn a_standard_error_that_nobody_reads_stops_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_reads_again_is_told_how_many_lines_were_dropped() {
     let stage = Stage::new().await;
-    let mut command = stage.relay();
-    command.env("VODRELAY_LOG__LEVEL", "trace").stderr(Stdio::piped());
-    let mut relay = Relay(command.spawn().unwrap());
-    let mut unread = relay.0.stderr.take().unwrap();
+    let (mut relay, mut unread) = stage.talkative_relay();
     stage.confirms(0..4_000).await;
     let read = std::thread::spawn(move || {
         let mut text = String::new();

@@ -8,9 +8,14 @@ fn is_proof(effect: &Effect) -> bool {
     matches!(effect, Effect::ProveConfirm { .. })
 }
 
-/// A pull that is under way finds nothing.
+/// The one pull that is under way finds nothing.
 fn idle(play: &mut Play) {
-    let Effect::Pull { pull, .. } = play.one(is_pull) else { unreachable!() };
+    let pull = play.one(is_pull);
+    finds_nothing(play, &pull);
+}
+
+fn finds_nothing(play: &mut Play, pull: &Effect) {
+    let Effect::Pull { pull, .. } = *pull else { unreachable!() };
     let answer = Answer { request_id: "r".into(), events: Vec::new() };
     let now = play.now;
     play.give(Input::Pulled {
@@ -117,17 +122,8 @@ fn each_sub_application_has_a_request_of_its_own() {
     let mut play = Play::new(Settings { sub_apps: sub_apps.clone(), ..settings() });
     let mut asked = Vec::new();
     for _ in 0..100 {
-        for effect in play.take(is_pull) {
-            let Effect::Pull { pull, .. } = effect else { unreachable!() };
-            let answer = Answer { request_id: "r".into(), events: Vec::new() };
-            let now = play.now;
-            play.give(Input::Pulled {
-                pull,
-                sent_at: now,
-                received_at: now,
-                pulled_at: WallTime(0),
-                result: Ok(answer),
-            });
+        for pull in play.take(is_pull) {
+            finds_nothing(&mut play, &pull);
         }
         for effect in play.take(is_proof) {
             let Effect::ProveConfirm { call, sub_app } = effect else { unreachable!() };
