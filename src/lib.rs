@@ -9,6 +9,7 @@
 //! - [`times`]: how long things take. [`legs`]: how each leg of the way stands. [`pulse`]: signs of life of the loops.
 //! - [`reason`]: the stable names of what can be wrong.
 //! - [`cron`]: when things are to be done again and again.
+//! - [`descriptors`]: whether there are files left to open.
 //! - [`crash`]: where a test build can be made to die.
 //! - [`serve`]: an HTTP server that no client can make costly.
 //! - [`relay`]: `core` decides, the shell around it acts; pacing and back-off.
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod cron;
+pub mod descriptors;
 pub mod emulator;
 pub mod event;
 pub mod identity;

@@ -1,7 +1,7 @@
 //! Builds the parts from the configuration, owns their tasks, and turns signals into a drain.
 
 mod document;
-mod reload;
+pub mod reload;
 pub mod supervisor;
 
 use std::sync::Arc;

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::exit::{Exit, Failure};
+use crate::app::reload::Reload;
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
 use crate::config::{self, Config, CredentialSource, Loaded, environment};
@@ -23,6 +24,8 @@ use crate::vod;
 
 /// How often the service manager hears how things stand.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// How long the process waits for what may be cut off.
+const END_LIMIT: Duration = Duration::from_secs(1);
 /// While the journal is opened and migrated, the service manager is asked for this much more time, twice as often.
 const START_EXTENSION: Duration = Duration::from_secs(30);
 
@@ -40,7 +43,12 @@ pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     // Before the first part that counts.
     let metrics = Metrics::install().map_err(|error| Failure::new(Exit::Bug, error))?;
     app::warn_of(&warnings);
-    super::runtime()?.block_on(relay(config, path, metrics))
+    let runtime = super::runtime()?;
+    let ended = runtime.block_on(relay(config, path, metrics));
+    // All that must be finished is. A file that does not answer, such as a pipe in the place of a credentials file, keeps its
+    // thread for ever, and is not waited for.
+    runtime.shutdown_timeout(END_LIMIT);
+    ended
 }
 
 async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<Exit, Failure> {
@@ -67,7 +75,9 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     let mut supervisor = Supervisor::new(running.watch(), &config, path, Some(metrics.clone()));
     let windows = Windows::open(&config, metrics, &supervisor).await?;
     let journal = config.journal.path.clone();
-    let mut reload = running.reload(config);
+    // Not here while it works: a task of its own reads the files and the credentials, whose source may be slow.
+    let mut reload = Some(running.reload(config));
+    let mut reloading = JoinSet::new();
     // Ready means at work. A broker or a cloud that is away is waited for: their state is in the status line.
     manager.ready();
     let drain = running.drain();
@@ -84,10 +94,19 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
                     manager.stopping();
                     info!("drain begins: nothing more is pulled, what is in flight is finished");
                 }
-                Some(()) = hangups.recv(), if !stopping => {
+                // Signals that come meanwhile are one more reload.
+                Some(()) = hangups.recv(), if !stopping && reload.is_some() => {
                     manager.reloading();
-                    reload.apply(Config::load_with_warnings(path, environment())).await;
-                    manager.ready();
+                    if let Some(reload) = reload.take() {
+                        reloading.spawn(apply(reload, path.map(Path::to_owned)));
+                    }
+                }
+                Some(done) = reloading.join_next() => {
+                    // A panic has ended the process already.
+                    reload = done.ok();
+                    if !stopping {
+                        manager.ready();
+                    }
                 }
                 _ = looks.tick() => {
                     let look = supervisor.look(stopping);
@@ -157,6 +176,17 @@ fn left(path: &Path, received: u64, published: u64, parked: u64) -> String {
         parts.push(format!("{parked} parked, which wait for `vodrelay events release`"));
     }
     format!("left in {journal}: {}", parts.join("; "))
+}
+
+/// Reads the configuration again and takes it over.
+async fn apply(mut reload: Reload, path: Option<PathBuf>) -> Reload {
+    let read =
+        tokio::task::spawn_blocking(move || Config::load_with_warnings(path.as_deref(), environment())).await;
+    // It is not cancelled, and a panic has ended the process already.
+    if let Ok(read) = read {
+        reload.apply(read).await;
+    }
+    reload
 }
 
 /// Starts the relay. A large journal takes its time to be migrated, of which the service manager is told.
@@ -252,7 +282,9 @@ impl From<AppError> for Failure {
             }
             AppError::Journal(error) => {
                 let exit = match error {
-                    OpenError::InUse { .. } | OpenError::Failed { .. } => Exit::Temporary,
+                    OpenError::InUse { .. } | OpenError::Files { .. } | OpenError::Failed { .. } => {
+                        Exit::Temporary
+                    }
                     // An operator has to do something about each of these; starting again would only repeat them.
                     _ => Exit::Configuration,
                 };

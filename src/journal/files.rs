@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
+use crate::descriptors;
 
 /// Events name customers' files: owner and group only.
 const FOLDER_MODE: u32 = 0o750;
@@ -44,6 +45,9 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
     }
     refuse_network(path, folder)?;
     let not_writable = |e: io::Error| {
+        if descriptors::is_missing(&e) {
+            return OpenError::Files { path: path.to_owned(), cause: e };
+        }
         unusable(format!(
             "it cannot be written ({e}): check the owner and the mode of it and of its folder, and that the file system is mounted for writing"
         ))
@@ -136,6 +140,9 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
     let unusable = |e: io::Error| {
+        if descriptors::is_missing(&e) {
+            return OpenError::Files { path: path.to_owned(), cause: e };
+        }
         OpenError::unusable(
             path,
             format!(

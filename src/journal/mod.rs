@@ -27,12 +27,14 @@ mod tally;
 mod together;
 mod writer;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Moment, WallTime, boot_id};
+use crate::descriptors;
 use crate::event::{Event, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::Lease;
@@ -115,6 +117,14 @@ pub enum OpenError {
         /// SQLite's words.
         cause: rusqlite::Error,
     },
+    /// The process, or the host, has as many files open as it may.
+    #[error("the journal {path} cannot be opened now ({cause}): {}", descriptors::NEXT_STEP)]
+    Files {
+        /// The journal.
+        path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
     /// Something that may pass: a full disk, an I/O error, a lock that another program holds.
     #[error("the journal {path} cannot be opened now ({cause}): {next_step}")]
     Failed {
@@ -134,6 +144,7 @@ impl OpenError {
             Self::InUse { .. } => Reason::JournalInUse,
             Self::Unusable { .. } | Self::Newer { .. } => Reason::JournalUnusable,
             Self::Damaged { .. } => Reason::JournalDamaged,
+            Self::Files { .. } => Reason::JournalNotWritable,
             Self::Failed { cause, .. } => store::reason(cause.sqlite_error_code()),
         }
     }

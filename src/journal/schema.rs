@@ -193,11 +193,13 @@ CREATE TABLE copied (
 
 ALTER TABLE event ADD COLUMN parked_reason TEXT;  -- why it was parked last; a release and later attempts leave it
 
+-- SQLite's integers have a sign. An id of 2^63 and more is shown as text, so that it is the number that the cloud knows.
 DROP VIEW event_log;
 CREATE VIEW event_log AS
 SELECT id,
        lower(hex(substr(fingerprint, 1, 16))) || CASE WHEN occurrence > 1 THEN '-' || occurrence ELSE '' END AS message_id,
-       sub_app_id, event_type, file_id, task_id, state, occurrence, redeliveries, attempts, reason,
+       CASE WHEN sub_app_id < 0 THEN printf('%llu', sub_app_id) ELSE sub_app_id END AS sub_app_id,
+       event_type, file_id, task_id, state, occurrence, redeliveries, attempts, reason,
        strftime('%Y-%m-%dT%H:%M:%S', received_at / 1000, 'unixepoch') || printf('.%03dZ', received_at % 1000) AS received_at,
        strftime('%Y-%m-%dT%H:%M:%S', published_at / 1000, 'unixepoch') || printf('.%03dZ', published_at % 1000) AS published_at,
        strftime('%Y-%m-%dT%H:%M:%S', confirmed_at / 1000, 'unixepoch') || printf('.%03dZ', confirmed_at % 1000) AS confirmed_at,

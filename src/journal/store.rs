@@ -15,6 +15,7 @@ use super::tally::Tally;
 use super::{Boot, OpenError, Summary, Vacuumed};
 use crate::clock::{Moment, WallTime};
 use crate::crash;
+use crate::descriptors;
 use crate::event::SubAppId;
 use crate::reason::Reason;
 
@@ -226,6 +227,10 @@ pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
         Some(ErrorCode::DiskFull) => "free space on the journal's file system",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
+        }
+        // SQLite does not tell why.
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) if descriptors::are_used_up() => {
+            descriptors::NEXT_STEP
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             "check that the journal is where it was, the owner and the mode of it and of its folder, and that the file system is mounted for writing"

@@ -1,8 +1,14 @@
 //! What the service manager is told: that we are ready, that we stop, and how things stand in one line.
 //!
-//! Without `NOTIFY_SOCKET` nobody listens, and nothing is sent.
+//! Without `NOTIFY_SOCKET` nobody listens, and nothing is sent. A service manager that stands still is not waited for: what it
+//! has to know is sent when it reads again.
 
+use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -15,6 +21,8 @@ use crate::reason::Reason;
 pub struct ServiceManager {
     status: String,
     failed: bool,
+    /// What it could not be told yet, and has to be.
+    waiting: VecDeque<String>,
     /// Whether the service manager waits for signs of life (`WatchdogSec=`).
     watchdog: bool,
 }
@@ -27,34 +35,35 @@ impl ServiceManager {
 
     /// The program has begun its work.
     pub fn ready(&mut self) {
-        self.send(NotifyState::Ready);
+        self.must_send(&[NotifyState::Ready]);
     }
 
     /// The program finishes what is in flight, and then ends.
     pub fn stopping(&mut self) {
-        self.send(NotifyState::Stopping);
+        self.must_send(&[NotifyState::Stopping]);
     }
 
     /// The configuration is being read again; [`Self::ready`] ends it (sd_notify(3), `RELOADING=1`).
     pub fn reloading(&mut self) {
         let monotonic = NotifyState::monotonic_usec_now().ok();
-        let sent = match monotonic {
-            Some(now) => sd_notify::notify(&[NotifyState::Reloading, now]),
-            None => sd_notify::notify(&[NotifyState::Reloading]),
-        };
-        self.sent(sent);
+        match monotonic {
+            Some(now) => self.must_send(&[NotifyState::Reloading, now]),
+            None => self.must_send(&[NotifyState::Reloading]),
+        }
     }
 
     /// The start takes longer, and goes on: so much more time from now on.
     pub fn extend_start(&mut self, by: Duration) {
         let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-        self.send(NotifyState::ExtendTimeoutUsec(micros));
+        self.try_send(&lines(&[NotifyState::ExtendTimeoutUsec(micros)]));
     }
 
     /// Every loop has made progress: the watchdog may wait on.
     pub fn alive(&mut self) {
         if self.watchdog {
-            self.send(NotifyState::Watchdog);
+            self.try_send(&lines(&[NotifyState::Watchdog]));
+        } else {
+            self.send_waiting();
         }
     }
 
@@ -62,14 +71,39 @@ impl ServiceManager {
     pub fn status(&mut self, status: &str) {
         // The protocol is made of lines: a line feed would begin another assignment.
         let status = status.replace(['\n', '\r'], " ");
-        if status != self.status {
-            self.send(NotifyState::Status(&status));
+        if status != self.status && self.try_send(&lines(&[NotifyState::Status(&status)])) {
             self.status = status;
         }
     }
 
-    fn send(&mut self, state: NotifyState<'_>) {
-        self.sent(sd_notify::notify(&[state]));
+    fn must_send(&mut self, states: &[NotifyState<'_>]) {
+        self.waiting.push_back(lines(states));
+        self.send_waiting();
+    }
+
+    /// Sends what waits, in its order. Whether nothing waits any more.
+    fn send_waiting(&mut self) -> bool {
+        while let Some(message) = self.waiting.front() {
+            let sent = send(message);
+            let full = matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            self.sent(sent);
+            if full {
+                return false;
+            }
+            self.waiting.pop_front();
+        }
+        true
+    }
+
+    /// Sends what is worth nothing later. Whether it was sent, or there is nobody who could be told.
+    fn try_send(&mut self, message: &str) -> bool {
+        if !self.send_waiting() {
+            return false;
+        }
+        let sent = send(message);
+        let full = matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.sent(sent);
+        !full
     }
 
     fn sent(&mut self, sent: io::Result<()>) {
@@ -81,6 +115,27 @@ impl ServiceManager {
             }
             Err(_) => {}
         }
+    }
+}
+
+fn lines(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
+/// Sends one message. Waits for nothing: `sd_notify::notify` would wait for a service manager that does not read.
+fn send(message: &str) -> io::Result<()> {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address(&name)?)?;
+    socket.send(message.as_bytes()).map(|_| ())
+}
+
+/// A path, or a name without a file that begins with `@` (sd_notify(3)).
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
     }
 }
 
@@ -137,6 +192,63 @@ mod tests {
         assert!(speaker.wait().unwrap().success());
         socket.set_nonblocking(true).unwrap();
         assert!(socket.recv(&mut [0; 256]).is_err(), "nothing more is said");
+    }
+
+    /// Waits until the other process has made this file.
+    fn meet(path: &std::path::Path) {
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        while !path.exists() {
+            assert!(std::time::Instant::now() < until, "nobody has made {path:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_service_manager_that_stands_still_is_not_waited_for_and_told_what_it_has_to_know_later() {
+        if let Some(folder) = std::env::var_os(SPEAKER) {
+            let folder = std::path::PathBuf::from(folder);
+            let mut manager = ServiceManager::new();
+            // More than any socket holds.
+            for number in 0..5_000 {
+                manager.status(&format!("{number}"));
+            }
+            manager.ready();
+            manager.stopping();
+            std::fs::write(folder.join("full"), "").unwrap();
+            meet(&folder.join("empty"));
+            manager.alive();
+            manager.status("4999");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        let mut speaker = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "ops::service_manager::tests::a_service_manager_that_stands_still_is_not_waited_for_and_told_what_it_has_to_know_later",
+            ])
+            .env(SPEAKER, directory.path())
+            .env("NOTIFY_SOCKET", directory.path().join("notify"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        meet(&directory.path().join("full"));
+        socket.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        let mut kept = 0;
+        while let Ok(length) = socket.recv(&mut buffer) {
+            assert!(buffer[..length].starts_with(b"STATUS="));
+            kept += 1;
+        }
+        assert!((1..5_000).contains(&kept), "{kept}");
+        std::fs::write(directory.path().join("empty"), "").unwrap();
+        socket.set_nonblocking(false).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for expected in ["READY=1\n", "STOPPING=1\n", "STATUS=4999\n"] {
+            let length = socket.recv(&mut buffer).unwrap();
+            assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), expected);
+        }
+        assert!(speaker.wait().unwrap().success());
     }
 
     #[test]

@@ -10,6 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::descriptors;
+
 /// How long an address is waited for before the next one is tried beside it: RFC 8305 ("Happy Eyeballs") recommends it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -37,7 +39,13 @@ impl fmt::Display for Unreachable {
     }
 }
 
-impl std::error::Error for Unreachable {}
+impl std::error::Error for Unreachable {
+    /// The want of a file to open, if one of them failed by it: that is not about the address.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let mut errors = self.0.iter().map(|(_, error)| error);
+        Some(errors.find(|error| descriptors::is_missing(*error))?)
+    }
+}
 
 impl From<io::Error> for Unreachable {
     fn from(error: io::Error) -> Self {

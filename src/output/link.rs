@@ -23,6 +23,7 @@ use super::heard::Heard;
 use super::refusal::{LinkError, broken_tls, lost};
 use super::tls::{self, Socket};
 use super::topology;
+use crate::descriptors;
 
 /// Asked of the broker, which takes no more than it offers (128 KiB). lapin has a buffer of 32 frames for each direction, and
 /// uses all of it: these frames have room for every header, and larger bodies go in several.
@@ -109,7 +110,14 @@ pub(super) async fn log_in(address: &Address, options: &Options, round: usize) -
     let heard = Heard::default();
     // The caller's limit would cut it off without a word on which address was silent.
     let limit = options.limits.connect * 4 / 5;
-    let no_host = |source| LinkError::NoHost { address: address.to_string(), source };
+    let no_host = |source: io::Error| match LinkError::out_of_files(address, &source) {
+        Some(files) => files,
+        // The resolver does not tell why it knows no address.
+        None if descriptors::are_used_up() => {
+            LinkError::Files { address: address.to_string(), cause: source.to_string() }
+        }
+        None => LinkError::NoHost { address: address.to_string(), source },
+    };
     let unnamed =
         || io::Error::new(io::ErrorKind::TimedOut, format!("no answer of the name server within {limit:?}"));
     let found = timeout(limit, lookup_host((address.host.as_str(), address.port))).await;
@@ -117,7 +125,10 @@ pub(super) async fn log_in(address: &Address, options: &Options, round: usize) -
     let mut candidates: Vec<SocketAddr> = found.collect();
     let first = round % candidates.len().max(1);
     candidates.rotate_left(first);
-    let unreachable = |source: Unreachable| LinkError::Unreachable { address: address.to_string(), source };
+    let unreachable = |source: Unreachable| {
+        LinkError::out_of_files(address, &source)
+            .unwrap_or_else(|| LinkError::Unreachable { address: address.to_string(), source })
+    };
     let is_address = address.host.parse::<IpAddr>().is_ok();
     let name = |error: Unreachable| if is_address { error.unnamed() } else { error };
     let tcp = dial::connect(&candidates, limit).await.map_err(|error| unreachable(name(error)))?;
@@ -125,7 +136,12 @@ pub(super) async fn log_in(address: &Address, options: &Options, round: usize) -
     let cut = tcp.as_fd().try_clone_to_owned().map_err(|error| unreachable(error.into()))?;
     let cut = Cut(cut.into());
     let socket: Box<dyn Socket> = if address.tls {
-        let setup = |source| LinkError::TlsSetup { address: address.to_string(), source: Box::new(source) };
+        let setup = |source| {
+            LinkError::out_of_files(address, &source).unwrap_or_else(|| LinkError::TlsSetup {
+                address: address.to_string(),
+                source: Box::new(source),
+            })
+        };
         let config = tls::client_config(&options.tls).await.map_err(setup)?;
         let handshake = tls::handshake(tcp, &address.host, config).await;
         handshake.map_err(|error| broken_tls(address, options, &error))?

@@ -40,7 +40,8 @@ impl Step {
 
     fn failed(name: String, error: &LinkError) -> Self {
         let passing = match error {
-            LinkError::NoHost { .. }
+            LinkError::Files { .. }
+            | LinkError::NoHost { .. }
             | LinkError::Unreachable { .. }
             | LinkError::Silent { .. }
             | LinkError::Limit { .. }

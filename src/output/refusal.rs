@@ -1,5 +1,6 @@
 //! Why there is no connection to a broker: what happened, told by its cause, with the next step.
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::dial::Unreachable;
 use super::heard::{Heard, Speaker};
 use super::tls::TlsError;
 use super::topology::TopologyError;
+use crate::descriptors;
 use crate::reason::Reason;
 
 /// RabbitMQ needs frames of this size itself, since 4.1.
@@ -19,6 +21,8 @@ const LEAST_FRAME: u32 = 8192;
 /// Why there is no connection. The caller tries again whatever it is; an operator reads the text.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
+    #[error("cannot connect to {address} ({cause}): {}", descriptors::NEXT_STEP)]
+    Files { address: String, cause: String },
     #[error("cannot find the host of {address}: {source}; check its name in the URL")]
     NoHost { address: String, source: io::Error },
     #[error("cannot connect to {address}: {source}; see that RabbitMQ runs and listens there")]
@@ -68,10 +72,17 @@ impl LinkError {
         Self::Silent { address: address.to_string(), limit, hint }
     }
 
+    /// What is missing is a file to open: that says nothing of the broker.
+    pub(super) fn out_of_files(address: &Address, error: &(dyn Error + 'static)) -> Option<Self> {
+        let files = || Self::Files { address: address.to_string(), cause: error.to_string() };
+        descriptors::is_missing(error).then(files)
+    }
+
     /// Which trouble it is when it lasts.
     pub(super) fn reason(&self) -> Reason {
         match self {
-            Self::NoHost { .. }
+            Self::Files { .. }
+            | Self::NoHost { .. }
             | Self::Unreachable { .. }
             | Self::Silent { .. }
             | Self::NotAmqp { .. }
@@ -175,6 +186,9 @@ pub(super) fn lost(
                 402 | 530 => LinkError::VirtualHost { address: shown, text },
                 _ => LinkError::Handshake { address: shown, reason: text, hint },
             }
+        }
+        ErrorKind::IOError(source) if descriptors::is_missing(&**source) => {
+            LinkError::Files { address: shown, cause: source.to_string() }
         }
         // With TLS 1.3 the broker's verdict on the client's certificate arrives after the handshake.
         ErrorKind::IOError(source) if address.tls && tls_error(source).is_some() => {
@@ -322,5 +336,34 @@ fn after_alert(alert: AlertDescription, options: &Options, show: impl Fn() -> St
             "the broker wants a client certificate that it trusts: see its log for what is wrong with this one".to_owned()
         }
         _ => "see the broker's log for its side of the handshake".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_want_of_a_file_says_nothing_of_the_broker() {
+        let address = Address {
+            tls: false,
+            host: "broker".to_owned(),
+            port: 5672,
+            vhost: "/".to_owned(),
+            username: None,
+            password: None,
+        };
+        let full = || io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let told =
+            |error: &(dyn Error + 'static)| LinkError::out_of_files(&address, error).map(|e| e.to_string());
+        let words = told(&Unreachable::from(full())).unwrap();
+        assert!(words.contains("Too many open files") && words.contains("LimitNOFILE="), "{words}");
+        assert!(told(&io::Error::other(full())).is_some());
+        assert_eq!(told(&Unreachable::from(io::Error::from(io::ErrorKind::ConnectionRefused))), None);
+        let setup = TlsError::Unreadable { what: "CA file", path: "ca.pem".into(), source: full() };
+        assert!(told(&setup).is_some());
+        let lapin = lapin::Error::from(ErrorKind::IOError(std::sync::Arc::new(full())));
+        let options = Options::new(vec![address.clone()]);
+        assert!(matches!(lost(&address, &options, &lapin, None), LinkError::Files { .. }));
     }
 }

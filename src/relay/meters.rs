@@ -6,7 +6,6 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::core::LetGo;
-use crate::outcome::PublishOutcome;
 use crate::reason::Reason;
 
 /// What is looked up once: a lookup for each event would cost more than the count. What is rare is looked up below.
@@ -36,10 +35,9 @@ impl Meters {
         self.redelivered.increment(redelivered);
     }
 
-    pub(super) fn published(&mut self, outcome: &PublishOutcome) {
-        let name = outcome.name();
-        let new = || counter!("vodrelay_published_total", "outcome" => name);
-        self.published.entry(name).or_insert_with(new).increment(1);
+    pub(super) fn published(&mut self, outcome: &'static str, events: usize) {
+        let new = || counter!("vodrelay_published_total", "outcome" => outcome);
+        self.published.entry(outcome).or_insert_with(new).increment(events as u64);
     }
 
     pub(super) fn confirmed(&self, pull_to_confirm: Duration, lease_left: Duration) {

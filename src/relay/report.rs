@@ -1,7 +1,7 @@
 //! What the relay says of its work: a line of progress now and then at info, one a batch and one an event at debug, and
 //! failing calls and publishes when they begin to fail, change their reason, and work again. Never a body, never a secret.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,10 @@ pub(super) struct Report {
     meters: Meters,
     window: Window,
     answers: HashMap<PullId, (SubAppId, Arc<str>)>,
+    /// The outcomes of handles that the journal is asked to commit, in the order of its answers.
+    outcomes: VecDeque<Outcome>,
+    /// The same for parked events.
+    parking: VecDeque<Vec<(EventId, Trouble)>>,
     /// Why calls fail now, by whose and which they are.
     failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
@@ -42,6 +46,14 @@ pub(super) struct Report {
     /// When progress was told last.
     told_at: Option<Moment>,
     parked: Parked,
+}
+
+/// What one commit says of handles. It is counted after the commit, so that no figure is ahead of the journal.
+#[derive(Debug)]
+enum Outcome {
+    /// For each handle: from the pull's answer to the confirm's, and what was left of the window then.
+    Confirmed(Vec<(Duration, Duration)>),
+    LetGo(usize, LetGo),
 }
 
 /// Calls that fail without one in between that succeeds.
@@ -117,6 +129,8 @@ impl Report {
             meters: Meters::new(),
             window,
             answers: HashMap::new(),
+            outcomes: VecDeque::new(),
+            parking: VecDeque::new(),
             failing: BTreeMap::new(),
             refused: Refused::default(),
             told_unroutable: false,
@@ -158,15 +172,32 @@ impl Report {
             }
             Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.legs.pull.succeeded(now)),
             Input::Recorded { pull, recorded } => self.recorded(now, *pull, recorded),
-            Input::PublishRecorded(_)
-            | Input::AttemptRecorded(_)
-            | Input::ParkRecorded(_)
-            | Input::OutcomeRecorded
-            | Input::SettleRecorded
-            | Input::Loaded(_) => self.stats.update(|s| s.legs.journal.succeeded(now)),
+            Input::PublishRecorded(events) => {
+                self.stats.published(now, events.len());
+                self.meters.published(PublishOutcome::Acked.name(), events.len());
+            }
+            Input::ParkRecorded(_) => {
+                self.stats.update(|s| s.legs.journal.succeeded(now));
+                self.park_committed(now);
+            }
+            Input::OutcomeRecorded => {
+                self.stats.update(|s| s.legs.journal.succeeded(now));
+                self.outcome_committed(now);
+            }
+            Input::AttemptRecorded(_) | Input::SettleRecorded | Input::Loaded(_) => {
+                self.stats.update(|s| s.legs.journal.succeeded(now));
+            }
             Input::Published { event, outcome } => {
-                self.stats.published(now, outcome);
-                self.meters.published(outcome);
+                if outcome.is_answer() {
+                    self.stats.update(|s| s.legs.publish.answered(now));
+                }
+                if *outcome == PublishOutcome::Acked {
+                    // The proof of the broker is here. The event counts as published when the journal says so.
+                    self.stats.update(|s| s.legs.publish.succeeded(now));
+                } else {
+                    self.stats.failed(outcome);
+                    self.meters.published(outcome.name(), 1);
+                }
                 debug!(event = event.0, outcome = outcome.name(), "publish ended");
                 self.publish(now, *event, outcome);
             }
@@ -205,36 +236,20 @@ impl Report {
             Effect::Record { pull, sub_app, answer, .. } => {
                 self.answers.insert(*pull, (*sub_app, Arc::clone(&answer.request_id)));
             }
-            Effect::RecordParked(events) => {
-                self.stats.update(|s| s.parked += events.len() as u64);
-                for (event, trouble) in events {
-                    self.given_up(*event);
-                    meters::parked(trouble.reason);
-                    debug!(event = event.0, reason = %trouble, "event parked");
-                    self.parked.newest = Some((*event, trouble.clone()));
-                }
-                self.parked.events += events.len();
-                self.parked.tell(now);
-            }
+            Effect::RecordParked(events) => self.parking.push_back(events.clone()),
             Effect::RecordConfirmed(confirmed) => {
-                for delivery in confirmed {
-                    let took = now.since(delivery.received_at);
-                    let lease_left = (delivery.lease.sent_at + self.window.length).since(now);
-                    self.stats.confirmed(took, lease_left);
-                    self.meters.confirmed(took, lease_left);
+                self.stats.update(|s| s.legs.confirm.succeeded(now));
+                let times = confirmed.iter().map(|delivery| {
                     debug!(event = delivery.event.0, "event confirmed");
-                }
-                self.stats.update(|s| {
-                    s.legs.confirm.succeeded(now);
-                    s.moved_at = Some(now);
+                    let lease_left = (delivery.lease.sent_at + self.window.length).since(now);
+                    (now.since(delivery.received_at), lease_left)
                 });
-                self.since.confirmed += confirmed.len();
+                let times = times.collect();
+                self.outcomes.push_back(Outcome::Confirmed(times));
                 debug!(events = confirmed.len(), "confirmed");
             }
             Effect::RecordLetGo(deliveries, why) => {
-                self.since.let_go += deliveries.len();
-                self.stats.update(|s| s.let_go += deliveries.len() as u64);
-                meters::let_go(deliveries.len() as u64, *why);
+                self.outcomes.push_back(Outcome::LetGo(deliveries.len(), *why));
                 let why = match why {
                     LetGo::Refused => "the cloud rejects the handle",
                     LetGo::Lost => "no answer before the lease lapsed",
@@ -243,6 +258,40 @@ impl Report {
             }
             _ => {}
         }
+    }
+
+    /// The journal has committed the next of the outcomes that it was asked to.
+    fn outcome_committed(&mut self, now: Moment) {
+        match self.outcomes.pop_front() {
+            Some(Outcome::Confirmed(times)) => {
+                for (took, lease_left) in &times {
+                    self.stats.confirmed(*took, *lease_left);
+                    self.meters.confirmed(*took, *lease_left);
+                }
+                self.stats.update(|s| s.moved_at = Some(now));
+                self.since.confirmed += times.len();
+            }
+            Some(Outcome::LetGo(handles, why)) => {
+                self.since.let_go += handles;
+                self.stats.update(|s| s.let_go += handles as u64);
+                meters::let_go(handles as u64, why);
+            }
+            None => debug_assert!(false, "an answer without a question"),
+        }
+    }
+
+    /// The journal has committed the next of the parked events that it was asked to.
+    fn park_committed(&mut self, now: Moment) {
+        let Some(events) = self.parking.pop_front() else { return };
+        self.stats.update(|s| s.parked += events.len() as u64);
+        self.parked.events += events.len();
+        for (event, trouble) in events {
+            self.given_up(event);
+            meters::parked(trouble.reason);
+            debug!(event = event.0, reason = %trouble, "event parked");
+            self.parked.newest = Some((event, trouble));
+        }
+        self.parked.tell(now);
     }
 
     /// A publish ended. What the state of the output tells already is not told again.
@@ -376,6 +425,8 @@ fn is_denial(reason: Reason) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::DeliveryId;
+    use crate::relay::core::ConfirmedDelivery;
 
     fn call(failure: Option<(CallFailure, &str)>) -> CallEnded {
         let action = Action::PullEvents;
@@ -388,6 +439,45 @@ mod tests {
             may_have_acted: false,
         });
         CallEnded { sub_app: SubAppId(0), action, error }
+    }
+
+    #[test]
+    fn nothing_counts_before_the_journal_has_committed_it() {
+        let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
+        let stats = Arc::new(Stats::new());
+        let mut report = Report::new(Arc::clone(&stats), window);
+        let counts = || {
+            let s = stats.snapshot();
+            (s.published(), s.confirmed, s.let_go, s.parked)
+        };
+        let trouble = Trouble::new(Reason::PublishReturned, "words");
+        let (now, later) = (Moment(1_000), Moment(2_000));
+        report.input(now, &Input::Published { event: EventId(1), outcome: PublishOutcome::Acked });
+        report.effect(now, &Effect::RecordPublished(vec![EventId(1)]));
+        let delivery = ConfirmedDelivery {
+            delivery: DeliveryId(1),
+            event: EventId(1),
+            lease: window.lease(Moment(0)),
+            received_at: Moment(100),
+        };
+        report.effect(now, &Effect::RecordConfirmed(vec![delivery]));
+        report.effect(now, &Effect::RecordLetGo(vec![DeliveryId(2), DeliveryId(3)], LetGo::Lost));
+        report.effect(now, &Effect::RecordParked(vec![(EventId(4), trouble)]));
+        assert_eq!((counts(), stats.snapshot().moved_at), ((0, 0, 0, 0), None));
+        assert!(stats.snapshot().legs.publish.last_success.is_some(), "the broker is heard of at once");
+        report.input(later, &Input::PublishRecorded(vec![EventId(1)]));
+        assert_eq!(counts(), (1, 0, 0, 0));
+        report.input(later, &Input::OutcomeRecorded);
+        assert_eq!(counts(), (1, 1, 0, 0));
+        assert_eq!(
+            stats.snapshot().pull_to_confirm_p50,
+            Some(Duration::from_millis(900)),
+            "not to the commit"
+        );
+        report.input(later, &Input::OutcomeRecorded);
+        assert_eq!(counts(), (1, 1, 2, 0));
+        report.input(later, &Input::ParkRecorded(vec![EventId(4)]));
+        assert_eq!((counts(), stats.snapshot().moved_at), ((1, 1, 2, 1), Some(later)));
     }
 
     #[test]
@@ -456,6 +546,7 @@ mod tests {
             for n in 1..=1_000 {
                 let trouble = Trouble::new(Reason::PublishReturned, "unroutable: routing key k");
                 report.effect(Moment(n as u64), &Effect::RecordParked(vec![(EventId(n), trouble)]));
+                report.input(Moment(n as u64), &Input::ParkRecorded(vec![EventId(n)]));
             }
             report.load(Moment(5_000), Load::default());
             report.load(Moment(11_000), Load::default());

@@ -30,9 +30,9 @@ pub struct Snapshot {
     pub deliveries: u64,
     /// Deliveries of events that the journal knew already.
     pub redelivered: u64,
-    /// Publishes by their outcome.
+    /// Publishes by their outcome. Those that were acked count when the journal has committed it.
     pub publishes: BTreeMap<&'static str, u64>,
-    /// Handles that the cloud accepted.
+    /// Handles that the cloud accepted, as the journal has committed.
     pub confirmed: u64,
     /// Handles that were let go after a rejected or unanswered confirm.
     pub let_go: u64,
@@ -46,7 +46,7 @@ pub struct Snapshot {
     pub pull_to_confirm_p99: Option<Duration>,
     /// How the legs stand.
     pub legs: Legs,
-    /// When an event last made a step: recorded as new, acked, or confirmed.
+    /// When the journal last committed a step of an event: new, published, or confirmed.
     pub moved_at: Option<Moment>,
     /// What is in flight.
     pub load: Load,
@@ -99,16 +99,17 @@ impl Stats {
         change(&mut self.lock().snapshot);
     }
 
-    pub(super) fn published(&self, now: Moment, outcome: &PublishOutcome) {
+    /// The journal has committed that so many events are published.
+    pub(super) fn published(&self, now: Moment, events: usize) {
         let snapshot = &mut self.lock().snapshot;
-        *snapshot.publishes.entry(outcome.name()).or_default() += 1;
-        if outcome.is_answer() {
-            snapshot.legs.publish.answered(now);
-        }
-        if *outcome == PublishOutcome::Acked {
-            snapshot.legs.publish.succeeded(now);
-            snapshot.moved_at = Some(now);
-        }
+        *snapshot.publishes.entry(PublishOutcome::Acked.name()).or_default() += events as u64;
+        snapshot.legs.journal.succeeded(now);
+        snapshot.moved_at = Some(now);
+    }
+
+    /// A publish ended otherwise.
+    pub(super) fn failed(&self, outcome: &PublishOutcome) {
+        *self.lock().snapshot.publishes.entry(outcome.name()).or_default() += 1;
     }
 
     pub(super) fn confirmed(&self, pull_to_confirm: Duration, lease_left: Duration) {
@@ -134,9 +135,8 @@ mod tests {
     fn figures_add_up() {
         let stats = Stats::new();
         assert_eq!(stats.snapshot().pull_to_confirm_p50, None);
-        stats.published(Moment(1), &PublishOutcome::Acked);
-        stats.published(Moment(1), &PublishOutcome::Acked);
-        stats.published(Moment(1), &PublishOutcome::Nacked);
+        stats.published(Moment(1), 2);
+        stats.failed(&PublishOutcome::Nacked);
         for ms in 1..=100 {
             stats.confirmed(Duration::from_millis(ms), Duration::from_millis(30_000 - ms));
         }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::credentials::Credentials;
+use crate::descriptors;
 use crate::outcome::CallFailure;
 
 /// The calls that the relay makes.
@@ -112,9 +113,7 @@ impl CallError {
             (_, "tls") => {
                 "check the endpoint's name, the host's clock and its certificate store (package ca-certificates)"
             }
-            (_, "files") => {
-                "too many files are open: raise LimitNOFILE= of the unit, and see what holds them in /proc/PID/fd"
-            }
+            (_, "files") => descriptors::NEXT_STEP,
             (_, "connect") => "check the endpoint, DNS, and what stands between this host and it",
             (CallFailure::Credentials, _) => {
                 "check that secret id, secret key and token belong together and are enabled"

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ini::{Ini, ParseOption};
 use tokio::io::AsyncReadExt as _;
@@ -267,11 +268,19 @@ fn from_ini(path: &Path, text: &str) -> Result<Credentials, CredentialsError> {
     Credentials::new(origin.clone(), id, key, value("token"))
 }
 
+/// How long a file may take. Calls wait for the one who reads.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
 /// Reads a small text file.
 async fn read_small(path: &Path) -> io::Result<String> {
     let invalid = |words: String| io::Error::new(io::ErrorKind::InvalidData, words);
     let mut bytes = Vec::new();
-    tokio::fs::File::open(path).await?.take(LARGEST_FILE + 1).read_to_end(&mut bytes).await?;
+    let read =
+        async { tokio::fs::File::open(path).await?.take(LARGEST_FILE + 1).read_to_end(&mut bytes).await };
+    // A pipe that nobody writes to, or a network file system that is away.
+    let silent =
+        |_| io::Error::new(io::ErrorKind::TimedOut, format!("it cannot be read within {READ_LIMIT:?}"));
+    tokio::time::timeout(READ_LIMIT, read).await.map_err(silent)??;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(invalid(format!("it is larger than {LARGEST_FILE} bytes")));
     }

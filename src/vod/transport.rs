@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use super::classify::{Action, CallError};
 use crate::clock::WallTime;
+use crate::descriptors;
 use crate::outcome::CallFailure;
 
 const USER_AGENT: &str = concat!("vodrelay/", env!("CARGO_PKG_VERSION"));
@@ -217,7 +218,8 @@ fn send_error(action: Action, error: &reqwest::Error) -> CallError {
         };
         return own(failure, "tls").not_acted();
     }
-    if out_of_files(error) {
+    // The resolver does not tell why it knows no address.
+    if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
         return own(CallFailure::Transient, "files").not_acted();
     }
     if error.is_connect() {
@@ -227,21 +229,6 @@ fn send_error(action: Action, error: &reqwest::Error) -> CallError {
         return own(CallFailure::Configuration, "bad_request").not_acted();
     }
     own(CallFailure::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
-}
-
-/// Whether the process (EMFILE) or the host (ENFILE) has as many files open as it may.
-fn out_of_files(error: &(dyn std::error::Error + 'static)) -> bool {
-    use rustix::io::Errno;
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<std::io::Error>();
-        let errno = io.and_then(Errno::from_io_error);
-        if errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// The TLS library's error in the chain of causes. An I/O error hides what it was made of from `source`.

@@ -79,6 +79,8 @@ impl World {
             ("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose()),
             ("VODRELAY_VOD__CREDENTIALS", "env"),
         ];
+        let token = credential.token.as_ref().map(|token| token.expose().to_owned());
+        environment.extend(token.map(|token| ("TENCENTCLOUD_TOKEN".to_owned(), token)));
         environment.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
         environment
     }

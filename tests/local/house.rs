@@ -3,8 +3,20 @@
 use std::path::{Path, PathBuf};
 
 /// The words that all rooms share.
-const WORDS: [&str; 11] =
-    ["event", "clock", "lease", "legs", "outcome", "pulse", "reason", "secret", "times", "crash", "cron"];
+const WORDS: [&str; 12] = [
+    "event",
+    "clock",
+    "descriptors",
+    "lease",
+    "legs",
+    "outcome",
+    "pulse",
+    "reason",
+    "secret",
+    "times",
+    "crash",
+    "cron",
+];
 const IDENTITY: [&str; 1] = ["identity"];
 /// What those that answer requests share.
 const SERVER: [&str; 1] = ["serve"];
@@ -35,8 +47,8 @@ const IMPURE: [(&str, &str); 8] = [
 fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
-        "event" | "clock" | "lease" | "legs" | "outcome" | "pulse" | "reason" | "secret" | "times"
-        | "crash" | "cron" | "identity" | "serve" | "config" => &[&WORDS],
+        "event" | "clock" | "descriptors" | "lease" | "legs" | "outcome" | "pulse" | "reason" | "secret"
+        | "times" | "crash" | "cron" | "identity" | "serve" | "config" => &[&WORDS],
         "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
         "relay" if is_pure(path) => &[&WORDS, &IDENTITY],
         "relay" => &[&WORDS, &IDENTITY, &ADAPTERS],

@@ -269,3 +269,86 @@ async fn a_parked_event_is_released_while_the_relay_is_stopped_and_published_by_
     let out = fs::read_to_string(folder.path().join("out")).unwrap();
     assert_eq!(out.lines().count(), 1, "the released one: {out}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_that_cannot_be_read_during_a_reload_stop_neither_the_watchdog_nor_a_drain() {
+    let emulator = emulator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = notify_socket(&folder);
+    let file = folder.path().join("credentials");
+    let credential = emulator.credential();
+    let pair = format!(
+        "[default]\nsecret_id = {}\nsecret_key = {}\n",
+        credential.secret_id,
+        credential.secret_key.expose()
+    );
+    fs::write(&file, pair).unwrap();
+    let mut command = command(&emulator, &folder);
+    command
+        .env("VODRELAY_VOD__CREDENTIALS", "file")
+        .env("TENCENTCLOUD_CREDENTIALS_FILE", &file)
+        .env("WATCHDOG_USEC", "5000000");
+    let mut relay = Relay(command.arg("run").spawn().unwrap());
+    told(&socket, "READY=1");
+    // A pipe that nobody writes to.
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    relay.signal(Signal::SIGHUP);
+    told(&socket, "RELOADING=1");
+    let mut alive = 0;
+    loop {
+        let message = told(&socket, "");
+        if message.starts_with("READY=1") {
+            break;
+        }
+        alive += usize::from(message.starts_with("WATCHDOG=1"));
+    }
+    assert!(alive >= 2, "it tells nothing of itself while it reads");
+    emulator.put(0, sample("NewFileUpload", 1).unwrap());
+    emulator.wait_until(|state| state.unconfirmed() == 0, LIMIT).await.unwrap();
+    relay.signal(Signal::SIGHUP);
+    told(&socket, "RELOADING=1");
+    relay.signal(Signal::SIGTERM);
+    told(&socket, "STOPPING=1");
+    assert_eq!(relay.wait().code(), Some(0));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("the credentials cannot be read again; those in use stay"), "{log}");
+}
+
+#[test]
+fn a_program_that_may_open_too_few_files_says_so() {
+    // A listener that is never asked.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let broker = format!("amqp://{}", listener.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let mut said = 0;
+    for files in 3..40 {
+        let output = Command::new("sh")
+            .args(["-c", r#"ulimit -n "$1" && shift && exec "$@""#, "sh"])
+            .arg(files.to_string())
+            .arg(env!("CARGO_BIN_EXE_vodrelay"))
+            .arg("check")
+            .env_clear()
+            .env("TENCENTCLOUD_SECRET_ID", "id")
+            .env("TENCENTCLOUD_SECRET_KEY", "key")
+            .env("VODRELAY_VOD__ENDPOINT", "http://127.0.0.1:1")
+            .env("VODRELAY_AMQP__URLS", &broker)
+            .env("VODRELAY_JOURNAL__PATH", folder.path().join("journal.db"))
+            .output()
+            .unwrap();
+        let words = [output.stdout, output.stderr].concat();
+        let words = String::from_utf8_lossy(&words);
+        for line in words.lines() {
+            if line.contains("os error 24") || line.contains("unable to open") {
+                assert!(line.contains("files are open") || line.contains("open files"), "{files}: {line}");
+                assert!(
+                    !line.contains("check the owner") && !line.contains("see that RabbitMQ runs"),
+                    "{files}: {line}"
+                );
+            }
+        }
+        said += usize::from(words.contains("LimitNOFILE="));
+        println!("{files} {} {words}", output.status);
+    }
+    assert!(said > 0, "some of these limits are met by the journal or the broker");
+}

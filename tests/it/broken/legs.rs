@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::timeout;
-use vodrelay::emulator::{Action, Fault, FaultKind};
+use vodrelay::emulator::{Action, Credential, Fault, FaultKind};
+use vodrelay::secret::Secret;
 
+use super::encodings::encodings;
 use super::program::{Program, relay};
 use super::put_events;
 use crate::broker::{Broker, LIMIT, shared};
@@ -333,16 +335,27 @@ async fn the_pages_change_nothing_and_metrics_are_those_of_the_list() {
 async fn a_planted_secret_is_nowhere_in_what_the_process_shows() {
     let broker = shared().await;
     let user = broker.user().await;
-    let mut world = World::new(&user.url, &[0]).await;
+    let password = r#"Pw/5f"3a\+planted"#;
+    broker.ctl(&["change_password", &user.name, password]).await;
+    let given = user.url.split(['/', ':', '@']).nth(4).unwrap();
+    let encoded = percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
+    let url = user.url.replace(&format!(":{given}@"), &format!(":{encoded}@"));
+    assert_ne!(url, user.url);
+    let mut world = World::new(&url, &[0]).await;
     let token = "planted-token-5f3a";
+    let credential = Credential {
+        token: Some(Secret::new(r#"session"Token\planted/+1"#.to_owned())),
+        ..Credential::new("AKIDplantedId/+0123456789", r#"Key"planted\5f3a/+="#)
+    };
+    world.emulator.set_credentials(vec![credential.clone()]);
     world.set("HEALTH__DEAD_MANS_SWITCH_URL", &format!("http://127.0.0.1:1/{token}"));
-    world.set("LOG__LEVEL", "trace");
+    // Whatever any library tells.
+    world.set("LOG__LEVEL", "trace,lapin=trace,amq_protocol=trace,amq_protocol_types=trace,amq_protocol_tcp=trace,async_rs=trace,tcp_stream=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,mio=trace,tokio_cron_scheduler=trace");
     let desk = Desk::new(world, &[]).await;
     desk.program.logs("the dead man's switch cannot be called").await;
     // Work, and trouble of each kind that has words of others in it.
     put_events(&desk.world, 0..20);
     desk.world.until_confirmed().await;
-    let credential = desk.world.emulator.credential();
     desk.world.emulator.set_credentials(Vec::new());
     desk.tells("pull", "VR-302").await;
     broker.ctl(&["change_password", &user.name, "another"]).await;
@@ -363,16 +376,18 @@ async fn a_planted_secret_is_nowhere_in_what_the_process_shows() {
         ("the arguments", proc("cmdline")),
         ("standard output", desk.program.output().join("\n").into_bytes()),
     ];
-    let password = user.url.split(['/', ':', '@']).nth(4).unwrap().to_owned();
-    assert!(user.url.contains(&format!(":{password}@")), "the password is what stands there");
+    let session = credential.token.as_ref().map(Secret::expose).unwrap();
     for (place, bytes) in &shown {
-        for secret in [credential.secret_key.expose(), password.as_str(), token] {
-            let text = String::from_utf8_lossy(bytes);
-            let found = text.lines().find(|line| line.contains(secret));
-            let found = found.map(|line| line.replace(secret, "SECRET"));
-            assert_eq!(found, None, "{place} has a secret in it");
+        let text = String::from_utf8_lossy(bytes);
+        for secret in [&credential.secret_id, credential.secret_key.expose(), session, password, token] {
+            for (encoding, encoded) in encodings(secret) {
+                let found = text.lines().find(|line| line.contains(&encoded));
+                let found = found.map(|line| line.replace(&encoded, "SECRET"));
+                assert_eq!(found, None, "{place} has a secret in it ({encoding})");
+            }
         }
     }
+    assert!(shown[0].1.windows(7).any(|bytes| bytes == b"\"DEBUG\""), "the log is talkative");
     let limits = String::from_utf8(proc("limits")).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(cores.split_whitespace().nth(4), Some("0"), "{cores}");

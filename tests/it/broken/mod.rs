@@ -7,6 +7,7 @@ mod clocks;
 mod cloud;
 mod cluster;
 mod credentials;
+mod encodings;
 mod gate;
 mod journal;
 mod legs;

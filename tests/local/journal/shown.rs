@@ -208,6 +208,9 @@ async fn hostile_events_leave_every_line_printable_and_within_the_screen() {
     let parked = all.iter().take(2).map(|recorded| (recorded.event, HOSTILE.repeat(1_000)));
     desk.journal().parked(parked.collect()).await.unwrap();
 
+    let shown = texts(&desk.sql(), "SELECT DISTINCT sub_app_id FROM event_log");
+    assert_eq!(shown, ["18446744073709551615"], "SQLite's integers have a sign");
+
     let path = desk.path();
     let program = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_vodrelay"))
