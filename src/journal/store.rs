@@ -304,3 +304,25 @@ fn begin_process(
     }
     Ok((boot, copied_up_to))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that is killed loses no page that the kernel has, so that no test with a kill can tell whether a commit waits
+    /// for the disk.
+    #[test]
+    fn the_writer_s_connection_waits_for_the_disk_at_each_commit_whoever_made_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        std::fs::write(&path, "").unwrap();
+        for run in ["first", "second"] {
+            let boot = Boot { id: run.to_owned(), opened: Moment(0) };
+            let store = Store::open(&path, &boot).unwrap();
+            let asked = |name: &str| store.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+            assert!(asked("synchronous").unwrap() >= 2, "in the {run} run");
+            let mode: String = store.conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+        }
+    }
+}

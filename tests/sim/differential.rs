@@ -123,7 +123,8 @@ impl Pair {
             18 => self.let_go(),
             19 => self.attempt(),
             20 => self.park_or_release()?,
-            21..=22 => self.settle(),
+            21 => self.settle(),
+            22 => self.settle_unpolled()?,
             23 => self.load()?,
             24 => self.prune()?,
             25 => self.keep_a_copy(),
@@ -262,6 +263,17 @@ impl Pair {
         self.now.model.settle(sub_app, Moment(before), at);
         let received_before = self.clock(before);
         self.runtime.block_on(self.real().settle(sub_app, received_before, at)).expect("settled");
+    }
+
+    fn settle_unpolled(&mut self) -> Result<(), String> {
+        let polled: Vec<SubAppId> = SUB_APPS.into_iter().filter(|_| self.rng.bool()).collect();
+        let before = self.wall() - Duration::from_millis(self.rng.u64(0..60_000));
+        let at = self.wall();
+        self.log.push(format!("settle what is not of {polled:?} and older than {before:?}"));
+        let expected = self.now.model.settle_unpolled(&polled, before, at);
+        let asked = self.real().settle_unpolled(polled.into(), before, at, 1_000);
+        let found = self.runtime.block_on(asked).expect("settled");
+        if expected == found { Ok(()) } else { Err(format!("settled {found}, expected {expected}")) }
     }
 
     fn load(&mut self) -> Result<(), String> {
@@ -416,6 +428,8 @@ fn a_difference_between_the_two_is_seen() {
         Sabotage::UncertainForgotten,
         Sabotage::PruneForgetsConfirms,
         Sabotage::SettledIsNew,
+        Sabotage::FirstDeliveryCounts,
+        Sabotage::PolledIsSettled,
     ] {
         assert!(differs(HISTORIES, Some(bug)).is_some(), "{bug:?} is not seen");
     }

@@ -126,11 +126,11 @@ impl Core {
         self.backlog.read(loaded.last().map(|l| l.event), loaded.len());
         for Loaded { event, parcel, confirmed } in loaded {
             let sub_app = parcel.event.sub_app;
-            match self.queues.iter().position(|queue| queue.id == sub_app) {
-                Some(index) => self.carry_loaded(now, index, event, parcel, confirmed),
-                // Its sub-application was taken out of the configuration: it is published all the same, not confirmed.
-                None => self.carry_loaded(now, 0, event, parcel, true),
-            }
+            let known = self.queues.iter().position(|queue| queue.id == sub_app);
+            // Its sub-application may have left the configuration: it is published all the same. A reload can bring the
+            // sub-application back, and then an idle answer settles the event.
+            let index = known.unwrap_or_else(|| self.add_unpolled(now, sub_app));
+            self.carry_loaded(now, index, event, parcel, confirmed);
         }
     }
 

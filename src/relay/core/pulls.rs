@@ -262,6 +262,12 @@ impl Core {
         if let Some(held) = self.held.get_mut(&id) {
             held.deliveries.push((record.delivery, record.event));
             held.received_at = held.received_at.max(received_at);
+            // An answer can overtake one whose pull left before: the earliest lease counts, whichever came first.
+            if lease.cutoff < held.lease.cutoff {
+                self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
+                self.timers.insert((lease.cutoff, Timer::Lapse(id)));
+                held.lease = lease;
+            }
         }
         if let Some(carried) = self.events.get_mut(&record.event)
             && !carried.holds.contains(&id)

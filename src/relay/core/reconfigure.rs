@@ -43,6 +43,15 @@ impl Core {
             self.poll_turns.wishes(index, queue.polls.wish());
         }
     }
+
+    /// A sub-application that only the journal knows. It is not polled.
+    pub(super) fn add_unpolled(&mut self, now: Moment, id: SubAppId) -> usize {
+        let mut queue = Queue::new(id, &self.settings, now);
+        queue.polls.want(false);
+        queue.polls.rest(self.breaker.is_open().then_some(PROBE_EVERY));
+        self.queues.push(queue);
+        self.queues.len() - 1
+    }
 }
 
 impl Queue {

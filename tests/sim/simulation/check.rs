@@ -23,14 +23,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vodrelay::clock::Moment;
+use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, Doubt, EventId};
 use vodrelay::outcome::{CallFailure, PublishOutcome};
-use vodrelay::relay::core::{Answer, ConfirmAfter, Load, Parcel};
+use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Load, Parcel};
 
 use super::journal::{Delivery, Journal, Row};
 use super::plan::{Plan, Theme};
+
+mod leases;
+mod restored;
+mod tries;
 
 /// While nothing is accepted: so many calls are none too many at first, and one more for each such time.
 const CALLS_IN_VAIN: u64 = 10;
@@ -107,6 +111,10 @@ struct Content {
     live_at_a_boot: usize,
     /// Times that the cloud handed one of them out again under the handle that it had.
     same_again: usize,
+    /// Events that came after a copy that was restored: each may be published again.
+    again_after_copy: usize,
+    /// Those of them that only the journal had.
+    lost_with_journal: usize,
     /// Whether no object stands there for a handle to be put into.
     bare: bool,
     /// Whether it belongs to no queue, or the broker refuses it.
@@ -130,6 +138,40 @@ struct Message {
     safe: bool,
     placed: bool,
     failed_at: Option<u64>,
+    tries: tries::Tries,
+    /// Whether it was lost when an older copy of the journal was restored.
+    gone: bool,
+}
+
+impl Message {
+    fn new(content: usize) -> Self {
+        Self {
+            content,
+            copies: 0,
+            left: 0,
+            excused: 0,
+            in_flight: 0,
+            acked: 0,
+            safe: false,
+            placed: false,
+            failed_at: None,
+            tries: tries::Tries::default(),
+            gone: false,
+        }
+    }
+}
+
+/// A publish that leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publish<'a> {
+    /// Which event.
+    pub(crate) event: EventId,
+    /// What is published.
+    pub(crate) parcel: &'a Parcel,
+    /// Whether it has a batch of its own.
+    pub(crate) alone: bool,
+    /// Publishes that are under way.
+    pub(crate) others: usize,
 }
 
 /// An event that the cloud forgot and of which the journal has not learnt.
@@ -218,6 +260,14 @@ pub(crate) struct Checker {
     seen: HashMap<HandleKey, Vec<u64>>,
     pending: HashMap<HandleKey, Vec<Pending>>,
     paces: Vec<Pace>,
+    /// How the deliveries under a handle stand together in a relay's hands.
+    joined: HashMap<HandleKey, Vec<leases::Joined>>,
+    in_calls: HashMap<(usize, CallId), Vec<HandleKey>>,
+    /// What each relay was told to poll, and on which proof it confirms.
+    polled: Vec<Vec<SubAppId>>,
+    confirm_after: Vec<ConfirmAfter>,
+    /// When the answers arrived that brought an event, and their ids.
+    pulled: HashMap<(usize, Fingerprint), Vec<(WallTime, Arc<str>)>>,
     /// Relays whose wall clock was set, and relays whose journal was copied.
     wall_wrong: BTreeSet<usize>,
     copied: BTreeSet<usize>,
@@ -231,6 +281,8 @@ impl Checker {
     /// Nothing was seen yet.
     pub(crate) fn new(plan: Plan) -> Self {
         let paces = (0..plan.relays).map(|_| Pace::default()).collect();
+        let polled = vec![plan.sub_apps.clone(); plan.relays];
+        let confirm_after = vec![plan.confirm_after; plan.relays];
         Self {
             plan,
             now: 0,
@@ -241,6 +293,11 @@ impl Checker {
             seen: HashMap::new(),
             pending: HashMap::new(),
             paces,
+            joined: HashMap::new(),
+            in_calls: HashMap::new(),
+            polled,
+            confirm_after,
+            pulled: HashMap::new(),
             wall_wrong: BTreeSet::new(),
             copied: BTreeSet::new(),
             violation: None,
@@ -361,8 +418,18 @@ impl Checker {
 
     // --- what leaves a relay, and what comes back ---
 
+    /// The relay learnt its configuration.
+    pub(crate) fn configured(&mut self, relay: usize, polled: &[SubAppId], confirm_after: ConfirmAfter) {
+        self.polled[relay] = polled.to_vec();
+        self.confirm_after[relay] = confirm_after;
+    }
+
     /// The relay asks for a pull.
     pub(crate) fn pull_asked(&mut self, relay: usize, sub_app: SubAppId) {
+        if !self.polled[relay].contains(&sub_app) {
+            let what = format!("relay {relay} polls {sub_app}, which is not in its configuration");
+            self.violated(Guarantee::Bounded, what);
+        }
         let not_before = self.paces[relay].pull_not_before.get(&sub_app).copied().unwrap_or(0);
         if self.now < not_before {
             self.violated(
@@ -385,8 +452,17 @@ impl Checker {
     }
 
     /// The relay received an answer with events.
-    pub(crate) fn answer_received(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, answer: &Answer) {
+    pub(crate) fn answer_received(
+        &mut self,
+        relay: usize,
+        sub_app: SubAppId,
+        sent_at: u64,
+        wall: WallTime,
+        answer: &Answer,
+    ) {
         for event in &answer.events {
+            let pulled = self.pulled.entry((relay, event.fingerprint)).or_default();
+            pulled.push((wall, answer.request_id.clone()));
             if let Some(handle) = &event.handle {
                 let key = (relay, sub_app, handle.clone());
                 self.seen.entry(key).or_default().push(sent_at);
@@ -395,7 +471,8 @@ impl Checker {
     }
 
     /// A publish left the process.
-    pub(crate) fn publish_left(&mut self, relay: usize, event: EventId, parcel: &Parcel, journal: &Journal) {
+    pub(crate) fn publish_left(&mut self, relay: usize, publish: &Publish<'_>, journal: &Journal) {
+        let Publish { event, parcel, alone, others } = *publish;
         let fingerprint = parcel.event.fingerprint;
         let Some(row) = journal.row(event) else {
             let what = format!("event {} of relay {relay} is published and not journalled", event.0);
@@ -414,18 +491,18 @@ impl Checker {
                 format!("event {} of relay {relay} is published in bytes that the cloud never sent", event.0);
             return self.violated(Guarantee::NothingAltered, what);
         };
+        let brought_it =
+            |(at, id): &(WallTime, Arc<str>)| (at, id) == (&parcel.pulled_at, &parcel.request_id);
+        if !self.pulled.get(&(relay, fingerprint)).is_some_and(|all| all.iter().any(brought_it)) {
+            let what = format!(
+                "event {} of relay {relay} says that {} brought it at {}, which is not so",
+                event.0, parcel.request_id, parcel.pulled_at.0
+            );
+            return self.violated(Guarantee::NothingAltered, what);
+        }
+        self.tried(relay, event, alone, others);
         let now = self.now;
-        let message = self.messages.entry((relay, event)).or_insert(Message {
-            content,
-            copies: 0,
-            left: 0,
-            excused: 0,
-            in_flight: 0,
-            acked: 0,
-            safe: false,
-            placed: false,
-            failed_at: None,
-        });
+        let message = self.messages.entry((relay, event)).or_insert(Message::new(content));
         message.left += 1;
         message.in_flight += 1;
         let (left, failed_at, known_as) = (message.left, message.failed_at, message.content);
@@ -462,6 +539,7 @@ impl Checker {
         let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
         message.in_flight -= usize::from(left);
         message.failed_at = None;
+        message.tries.answered(now, outcome);
         match outcome {
             PublishOutcome::Acked => message.acked += 1,
             // No answer, or no responsibility: it may be in some queue.
@@ -477,13 +555,15 @@ impl Checker {
     pub(crate) fn stored(&mut self, relay: usize, event: EventId, journal: &Journal) {
         let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
         message.copies += 1;
-        let (copies, excused) = (message.copies, message.excused);
+        let Message { copies, excused, left, gone, .. } = *message;
         self.repeats += usize::from(copies > 1);
         if copies > 1 && copies > 1 + excused {
             let what = format!("copy {copies} of event {} of relay {relay}, {excused} excused", event.0);
             self.violated(Guarantee::RepeatsNamed, what);
         }
-        if copies > 1 && !journal.row(event).is_some_and(|row| row.uncertain) {
+        // A copy that left before an older journal was restored is one that no journal knows of.
+        let known = left > 0 && !gone;
+        if copies > 1 && known && !journal.row(event).is_some_and(|row| row.uncertain) {
             let what =
                 format!("copy {copies} of event {} of relay {relay} is not marked in the journal", event.0);
             self.violated(Guarantee::RepeatsNamed, what);
@@ -532,11 +612,15 @@ impl Checker {
             // The events of the newest answer with this handle, if nothing newer came for them: all of them need the proof.
             // When the handle came again, those that did not come with it are no longer behind it.
             let live = |delivery: &Delivery| delivery.lease.cutoff > Moment(self.now);
-            let with_it = journal.deliveries.iter().filter(|delivery| {
+            let all = journal.deliveries.iter().enumerate().filter(|(at, delivery)| {
+                let row = &journal.rows[delivery.row];
                 delivery.handle.as_ref() == Some(handle)
-                    && journal.rows[delivery.row].event.sub_app == sub_app
+                    && row.event.sub_app == sub_app
                     && live(delivery)
+                    && !row.pruned
+                    && row.deliveries.contains(at)
             });
+            let with_it = all.map(|(_, delivery)| delivery);
             let sent_at = with_it.clone().map(|delivery| delivery.lease.sent_at).max();
             let under_it = with_it.filter(|delivery| Some(delivery.lease.sent_at) == sent_at);
             let newest = |row: usize| {
@@ -550,7 +634,7 @@ impl Checker {
                 under_it.map(|delivery| delivery.row).filter(|row| newest(*row)).collect();
             let proven = |row: &usize| {
                 let row = &journal.rows[*row];
-                self.plan.confirm_after == ConfirmAfter::Journal || row.published || row.parked
+                self.confirm_after[relay] == ConfirmAfter::Journal || row.published || row.parked
             };
             if rows.is_empty() || !rows.iter().all(proven) {
                 let shown: Vec<_> = rows.iter().map(|row| (row + 1, &journal.rows[*row])).collect();
@@ -567,11 +651,12 @@ impl Checker {
         &mut self,
         relay: usize,
         sub_app: SubAppId,
+        call: CallId,
         handles: &[EventHandle],
         cutoff: Moment,
     ) {
         for handle in handles {
-            let deadline = self.latest_deadline(relay, sub_app, std::slice::from_ref(handle));
+            let deadline = self.called_for(relay, sub_app, handle, call);
             if cutoff > deadline {
                 let what = format!(
                     "a confirm of relay {relay} may leave until {} ms, and the lease of {handle} ends at {} ms",
@@ -670,18 +755,8 @@ impl Checker {
                             format!("event {} is journalled in bytes that the cloud never sent", event.0);
                         return self.violated(Guarantee::NothingAltered, what);
                     };
-                    self.messages.entry((relay, *event)).or_insert(Message {
-                        content,
-                        copies: 0,
-                        left: 0,
-                        excused: 0,
-                        in_flight: 0,
-                        acked: 0,
-                        safe: false,
-                        placed: false,
-                        failed_at: None,
-                    });
-                    if self.plan.confirm_after == ConfirmAfter::Journal {
+                    self.messages.entry((relay, *event)).or_insert(Message::new(content));
+                    if self.confirm_after[relay] == ConfirmAfter::Journal {
                         self.make_safe(relay, *event);
                     }
                 }
@@ -695,6 +770,7 @@ impl Checker {
             }
             Committed::Parked(events) => {
                 for event in events {
+                    self.given_up(relay, *event);
                     self.place(relay, *event);
                 }
             }
@@ -720,7 +796,9 @@ impl Checker {
             message.in_flight = 0;
             message.acked = 0;
             message.failed_at = None;
+            message.tries = tries::Tries::default();
         }
+        self.holds_nothing(relay);
         // What the cloud forgot and the journal has not committed is in doubt from here on: the newest answer under the handle
         // may have died as well, so that the journal's lease ends earlier than the one that was seen.
         let its = self.pending.iter_mut().filter(|((of, _, _), _)| *of == relay);
@@ -775,20 +853,21 @@ impl Checker {
 
     /// A content that no broker and no journal has, if there is one.
     pub(crate) fn nowhere(&self) -> Option<usize> {
-        self.contents.iter().position(|content| content.placed == 0)
+        self.contents.iter().position(|content| content.placed + content.lost_with_journal == 0)
     }
 
     /// All that is said at the end, when everything has come to rest.
     pub(crate) fn at_the_end(&mut self, journals: &[&Journal]) {
         for at in 0..self.contents.len() {
-            let doubts = self.doubts(at);
             let Content { put, forgotten, placed, surprises, same_again, bare, .. } = self.contents[at];
+            let Content { again_after_copy, lost_with_journal, .. } = self.contents[at];
+            let doubts = self.doubts(at) + lost_with_journal;
             let mixed_up = if put > 1 { same_again } else { 0 };
             if forgotten < put && !bare {
                 let what = format!("the cloud still has {} events of content {at}", put - forgotten);
                 self.violated(Guarantee::ComesToAnEnd, what);
             }
-            if placed == 0 {
+            if placed + lost_with_journal == 0 {
                 self.violated(Guarantee::NothingLost, format!("content {at} was put and is nowhere"));
             }
             if placed + doubts < put {
@@ -798,7 +877,7 @@ impl Checker {
                 self.violated(Guarantee::NothingMerged, what);
             }
             let doubtful = self.doubtful(at, journals);
-            if placed > put + surprises + mixed_up + doubtful && self.plan.relays == 1 {
+            if placed > put + surprises + mixed_up + doubtful + again_after_copy && self.plan.relays == 1 {
                 let what = format!(
                     "content {at} was put {put} times, and {placed} messages have it; {surprises} surprises"
                 );
@@ -806,7 +885,7 @@ impl Checker {
             }
         }
         for (relay, journal) in journals.iter().enumerate() {
-            for (at, row) in journal.rows.iter().enumerate() {
+            for (at, row) in journal.rows.iter().enumerate().filter(|(_, row)| !row.pruned) {
                 let id = EventId(i64::try_from(at).expect("few rows") + 1);
                 let message = &self.messages[&(relay, id)];
                 let bare = self.contents[message.content].bare;

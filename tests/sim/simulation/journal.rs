@@ -105,6 +105,10 @@ pub(crate) struct Journal {
     boot: Boot,
     /// How many events and deliveries came with the newest copy.
     copied: (usize, usize),
+    /// The sub-applications that the process does not poll, for a deliberate bug.
+    pub(crate) unwanted: Vec<SubAppId>,
+    /// Events that are not handed out any more, for a deliberate bug.
+    pub(crate) forgotten: HashSet<EventId>,
 }
 
 /// One boot of a host, and the process in it that opened the journal.
@@ -143,6 +147,7 @@ impl Journal {
     /// A new process opens it: what an earlier one may have published without learning of its ack is marked.
     pub(crate) fn reopen(&mut self, boot: Boot, is_copy: bool) {
         self.boot = boot;
+        self.forgotten.clear();
         if is_copy && self.sabotage != Some(Sabotage::CopyNotNoticed) {
             self.copied = (self.rows.len(), self.deliveries.len());
         }
@@ -152,6 +157,14 @@ impl Journal {
         for row in &mut self.rows {
             row.uncertain |= !row.parked && !row.published && row.attempts > 0;
         }
+    }
+
+    /// An older copy of the file takes its place. The numbers of what is lost are not used again here, so that an onlooker
+    /// can tell it from what comes next.
+    pub(crate) fn restore(&mut self, older: &Journal) {
+        let now = std::mem::replace(self, older.clone());
+        self.rows.extend(now.rows.into_iter().skip(older.rows.len()).map(|row| Row { pruned: true, ..row }));
+        self.deliveries.extend(now.deliveries.into_iter().skip(older.deliveries.len()));
     }
 
     /// Judges and records the events of one answer.
@@ -400,6 +413,30 @@ impl Journal {
         }
     }
 
+    /// The calendar says that the cloud dropped what was handed over before, of sub-applications that are not polled. For the
+    /// differential test, as the next one.
+    #[cfg(test)]
+    pub(crate) fn settle_unpolled(&mut self, polled: &[SubAppId], before: WallTime, at: WallTime) -> u64 {
+        let by_first = self.sabotage == Some(Sabotage::FirstDeliveryCounts);
+        let all = self.sabotage == Some(Sabotage::PolledIsSettled);
+        let mut settled = 0;
+        for row in &mut self.rows {
+            let mut pulled_at = row.deliveries.iter().map(|at| self.deliveries[*at].pulled_at);
+            let old =
+                if by_first { pulled_at.next() < Some(before) } else { pulled_at.all(|at| at < before) };
+            let unpolled = all || !polled.contains(&row.event.sub_app);
+            if unpolled && old && !row.confirmed && !row.pruned && (row.published || row.parked) {
+                row.confirmed = true;
+                row.confirmed_at = Some(at);
+                for delivery in &row.deliveries {
+                    self.deliveries[*delivery].outcome.get_or_insert(Outcome::Settled);
+                }
+                settled += 1;
+            }
+        }
+        settled
+    }
+
     /// Forgets what was received and confirmed before that time. Only the differential test asks for it. Returns how many events that were.
     #[cfg(test)]
     pub(crate) fn prune(&mut self, before: WallTime) -> u64 {
@@ -426,7 +463,9 @@ impl Journal {
         let mut loaded = Vec::new();
         let from = index(after.0 + 1);
         for (at, row) in self.rows.iter_mut().enumerate().skip(from) {
-            if row.published || row.parked || row.pruned {
+            let left = self.sabotage == Some(Sabotage::LeftIsForgotten)
+                && self.unwanted.contains(&row.event.sub_app);
+            if row.published || row.parked || row.pruned || left || self.forgotten.contains(&id(at)) {
                 continue;
             }
             if loaded.len() >= limit as usize {

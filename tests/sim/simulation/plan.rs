@@ -96,11 +96,17 @@ pub(crate) enum Fault {
     WallAfterReboot,
     /// The journal is moved with a copy while no process runs.
     JournalCopied,
+    /// The configuration is read again at work, with other sub-applications.
+    Reload,
+    /// The next run has other sub-applications, and perhaps another proof for its confirms.
+    OtherSettings,
+    /// An older copy of the journal is restored while no process runs.
+    JournalRestored,
 }
 
 impl Fault {
     /// Each of them, in the order of their declaration.
-    pub(crate) const ALL: [Fault; 41] = [
+    pub(crate) const ALL: [Fault; 44] = [
         Fault::PullRequestLost,
         Fault::PullAnswerLost,
         Fault::PullAnswerSlow,
@@ -142,6 +148,9 @@ impl Fault {
         Fault::Reboot,
         Fault::WallAfterReboot,
         Fault::JournalCopied,
+        Fault::Reload,
+        Fault::OtherSettings,
+        Fault::JournalRestored,
     ];
 
     /// How likely it is where it can happen, per mille: when the seed has some of it, and when it has plenty.
@@ -165,6 +174,9 @@ impl Fault {
             Fault::EarlySameHandle | Fault::EarlyNewHandle => (50, 300),
             Fault::Reboot | Fault::WallAfterReboot => (300, 800),
             Fault::JournalCopied => (100, 300),
+            Fault::Reload => (30, 120),
+            Fault::OtherSettings => (300, 800),
+            Fault::JournalRestored => (300, 700),
             _ => (40, 250),
         }
     }
@@ -183,6 +195,7 @@ impl Fault {
                 | Fault::OthersTakeAll
                 | Fault::EarlySameHandle
                 | Fault::EarlyNewHandle
+                | Fault::Reload
         )
     }
 }

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vodrelay::clock::WallTime;
 use vodrelay::event::Event;
 use vodrelay::identity::{Progress, Recorded};
 use vodrelay::outcome::{CallFailure, PublishOutcome};
-use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, Settings};
+use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, FailedAttempt, Parcel, Settings};
 
 use super::check::Guarantee;
 
@@ -97,11 +98,39 @@ pub(crate) enum Sabotage {
     PruneForgetsConfirms,
     /// A journal does not know that it is a copy.
     CopyNotNoticed,
+    /// An event is given up after five nacks.
+    FiveNacksPark,
+    /// An event is given up when the broker returns or refuses it for the first time.
+    FirstRefusalParks,
+    /// Every message says that it was pulled at the beginning of time.
+    PulledAtZero,
+    /// The wait between two publishes stays as it is.
+    WaitStopsGrowing,
+    /// An event whose batch was refused is published with others again.
+    SuspectNotAlone,
+    /// A lost answer is no reason to look for the event that breaks the connection.
+    LossesNotCounted,
+    /// An event that joins the backlog while it is read is forgotten.
+    JoinedForgotten,
+    /// A sub-application confirms when those before it have nothing to confirm.
+    NoTurns,
+    /// A delivery that joins a handle gives it its own, later lease.
+    JoinsLater,
+    /// A sub-application that a reload removed is polled on.
+    RemovedIsPolled,
+    /// Events of a sub-application that left the configuration are not published after a restart.
+    LeftIsForgotten,
+    /// The calendar looks at the first delivery of an event alone. For the differential test, as the next one.
+    #[cfg(test)]
+    FirstDeliveryCounts,
+    /// The calendar settles what is polled as well.
+    #[cfg(test)]
+    PolledIsSettled,
 }
 
 impl Sabotage {
     /// Those that a few thousand seeds show, with the promises one of which each must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 34] = {
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 46] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -141,6 +170,18 @@ impl Sabotage {
             (Sabotage::BadHandleNotIsolated, &[NobodyWaits, ComesToAnEnd]),
             (Sabotage::LatestDeadline, &[NeverLate]),
             (Sabotage::WallBelieved, &[NothingMerged]),
+            (Sabotage::CopyNotNoticed, &[NothingMerged, RepeatsNamed]),
+            (Sabotage::FiveNacksPark, &[NothingLost]),
+            (Sabotage::FirstRefusalParks, &[NothingLost]),
+            (Sabotage::PulledAtZero, &[NothingAltered]),
+            (Sabotage::WaitStopsGrowing, &[Bounded]),
+            (Sabotage::SuspectNotAlone, &[NobodyWaits]),
+            (Sabotage::LossesNotCounted, &[NobodyWaits]),
+            (Sabotage::JoinedForgotten, &[ComesToAnEnd]),
+            (Sabotage::NoTurns, &[NobodyWaits]),
+            (Sabotage::JoinsLater, &[NeverLate]),
+            (Sabotage::RemovedIsPolled, &[Bounded]),
+            (Sabotage::LeftIsForgotten, &[ComesToAnEnd]),
         ]
     };
 
@@ -197,6 +238,9 @@ impl Sabotage {
             | (Self::NackedIsAcked, PublishOutcome::Nacked)
             | (Self::RefusedIsAcked, PublishOutcome::ChannelError { .. })
             | (Self::UnknownIsAcked, PublishOutcome::Unknown { .. }) => PublishOutcome::Acked,
+            (Self::LossesNotCounted, PublishOutcome::Unknown { suspect: false, .. }) => {
+                PublishOutcome::Nacked
+            }
             _ => outcome,
         }
     }
@@ -222,8 +266,25 @@ impl Sabotage {
 
     /// What becomes of an effect on its way out.
     pub(crate) fn effect(self, effect: &mut Effect) {
-        if let (Self::HandleTwice, Effect::Confirm { handles, .. }) = (self, effect) {
-            handles.extend(handles.first().cloned());
+        match (self, effect) {
+            (Self::HandleTwice, Effect::Confirm { handles, .. }) => handles.extend(handles.first().cloned()),
+            (Self::SuspectNotAlone, Effect::Publish { alone, .. }) => *alone = false,
+            (Self::PulledAtZero, Effect::Publish { parcel, .. }) => {
+                *parcel = Arc::new(Parcel { pulled_at: WallTime(0), ..Parcel::clone(parcel) });
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the journal is told that an event is given up, and not that it was tried so many times.
+    pub(crate) fn parks(self, failed: &FailedAttempt, attempts: u32) -> bool {
+        match self {
+            Self::FiveNacksPark => attempts >= 5 && failed.trouble.words.contains("nacked"),
+            Self::FirstRefusalParks => {
+                let words = &failed.trouble.words;
+                words.contains("unroutable") || words.contains("refused by the broker")
+            }
+            _ => false,
         }
     }
 }

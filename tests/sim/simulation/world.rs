@@ -11,7 +11,7 @@ use vodrelay::event::{Event, EventHandle, SubAppId};
 use vodrelay::identity::{EventId, Recorded};
 use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Trouble};
 use vodrelay::reason::Reason;
-use vodrelay::relay::core::{Answer, CallId, Core, Effect, Input, LetGo, Parcel, PullId};
+use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Core, Effect, Input, LetGo, Parcel, PullId};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
 use super::journal::{Arrival, Boot, Journal};
@@ -181,6 +181,10 @@ struct Process {
     flights: BTreeMap<u64, Flight>,
     /// Calls whose end the core has not looked at yet.
     ended: Vec<Ended>,
+    /// The handles of answers that are not recorded yet, and when their pulls left.
+    arrived: BTreeMap<PullId, (SubAppId, u64, Vec<EventHandle>)>,
+    /// Whether the core waits for unpublished events of the journal.
+    loading: bool,
     draining: bool,
 }
 
@@ -210,6 +214,11 @@ struct Relay {
     rebooted: bool,
     /// Whether the journal was copied since it was closed.
     copied: bool,
+    /// A copy of the journal as it was once.
+    kept: Option<Box<Journal>>,
+    /// The configuration: which queues, and the proof that a confirm needs.
+    wanted: Vec<SubAppId>,
+    confirm_after: ConfirmAfter,
 }
 
 impl Relay {
@@ -270,6 +279,7 @@ macro_rules! say {
 }
 
 mod broker;
+mod change;
 mod cloud;
 mod lane;
 mod limit;
@@ -320,6 +330,9 @@ impl World {
             boot: Boot::default(),
             rebooted: false,
             copied: false,
+            kept: None,
+            wanted: plan.sub_apps.clone(),
+            confirm_after: plan.confirm_after,
         };
         Self {
             sabotage,
@@ -365,6 +378,10 @@ impl World {
             self.after(after, Happening::Put);
         }
         for fault in Fault::ALL.into_iter().filter(|fault| fault.comes_by_the_clock()) {
+            // What came later draws nothing where it never strikes, so that the seeds keep their meaning.
+            if fault == Fault::Reload && self.plan.rate(fault) == 0 {
+                continue;
+            }
             let strikes = self.plan.safety_ms * u64::from(self.plan.rate(fault));
             let strikes = strikes / 1_000_000 + u64::from(self.rng.u64(0..1_000_000) < strikes % 1_000_000);
             for _ in 0..strikes {
@@ -553,6 +570,7 @@ impl World {
                 self.checker.wall_is_wrong(relay);
             }
             Fault::Drain => self.drain(relay),
+            Fault::Reload => self.reload(relay),
             Fault::OthersTakeAll => {
                 self.others_take_all_until = self.others_take_all_until.max(self.now + lasts);
             }
@@ -632,6 +650,8 @@ impl World {
             self.relays[relay].journal_up = true;
             self.give(relay, Input::Journal(JournalState::Up));
             self.tell_output(relay);
+            let all = self.plan.sub_apps.clone();
+            self.configure(relay, all);
         }
         self.after(500, Happening::Look);
     }
@@ -692,7 +712,7 @@ impl World {
             if process.draining || !process.lane.is_empty() || !process.committing.is_empty() {
                 return Some(format!("relay {at} is busy"));
             }
-            for (id, row) in host.journal.rows.iter().enumerate() {
+            for (id, row) in host.journal.rows.iter().enumerate().filter(|(_, row)| !row.pruned) {
                 let bare = row.event.body.starts_with(b"[");
                 if !(row.published || row.parked) || !(row.confirmed || bare || self.plan.bare_per_mille > 0)
                 {

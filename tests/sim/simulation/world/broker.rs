@@ -1,5 +1,8 @@
 //! The broker: it stores, nacks, returns, refuses, or is not heard of.
 
+use vodrelay::relay::core::FailedAttempt;
+
+use super::super::check::Publish;
 use super::*;
 
 impl World {
@@ -15,7 +18,9 @@ impl World {
             self.within(relay, wait, Within::PublishLeaves { event, parcel, alone });
             return;
         }
-        self.checker.publish_left(relay, event, &parcel, host.on_disk());
+        let others = host.process.as_ref().map_or(0, |process| process.flights.len());
+        let publish = Publish { event, parcel: &parcel, alone, others };
+        self.checker.publish_left(relay, &publish, host.on_disk());
         say!(self, "relay {relay} publishes event {} occurrence {}", event.0, parcel.occurrence);
         self.next_flight += 1;
         let flight = self.next_flight;
@@ -91,6 +96,12 @@ impl World {
             Some(Sabotage::AckedWhenSent) => return,
             Some(Sabotage::NoPublishWait) if outcome == PublishOutcome::Nacked => {
                 self.within(relay, 1, Within::PublishLeaves { event, parcel, alone });
+                return;
+            }
+            Some(Sabotage::WaitStopsGrowing) if outcome == PublishOutcome::Nacked => {
+                let failed = FailedAttempt { event, uncertain: true, trouble: trouble("nacked") };
+                self.relays[relay].journal.attempts(&[failed]);
+                self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
                 return;
             }
             _ => {}

@@ -212,7 +212,10 @@ impl World {
         let result = result.map(|bodies| {
             let parse = |body| Arc::new(Event::parse(sub_app, body).expect("the emulator writes JSON"));
             let mut answer = Answer { request_id, events: bodies.into_iter().map(parse).collect() };
-            self.checker.answer_received(relay, sub_app, sent_at, &answer);
+            let wall = WallTime(now.cast_signed() + self.relays[relay].wall_offset);
+            self.checker.answer_received(relay, sub_app, sent_at, wall, &answer);
+            let handles = answer.events.iter().filter_map(|event| event.handle.clone()).collect();
+            self.process(relay).arrived.insert(pull, (sub_app, sent_at, handles));
             if let Some(bug) = self.sabotage {
                 bug.answer(&mut answer);
             }

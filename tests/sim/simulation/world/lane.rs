@@ -72,6 +72,7 @@ impl World {
         let now = self.now;
         let host = &mut self.relays[relay];
         let wall_offset = host.wall_offset;
+        let loading = host.process.as_ref().is_some_and(|process| process.loading);
         let journal = &mut host.journal;
         let what = if self.trace { brief(effect) } else { String::new() };
         let input = match effect.clone() {
@@ -79,6 +80,9 @@ impl World {
                 let arrival = Arrival { answer, lease, received_at, pulled_at, publish_now };
                 let mut recorded = journal.record(&arrival);
                 let ids: Vec<EventId> = recorded.iter().map(|r| r.event).collect();
+                if self.sabotage == Some(Sabotage::JoinedForgotten) && loading && !publish_now {
+                    journal.forgotten.extend(&ids);
+                }
                 self.checker.committed(relay, journal, Committed::Recorded(&ids));
                 if self.trace {
                     for (event, recorded) in arrival.answer.events.iter().zip(&recorded) {
@@ -94,6 +98,17 @@ impl World {
                 journal.published(&events);
                 self.checker.committed(relay, journal, Committed::Published(&events));
                 Input::PublishRecorded(events)
+            }
+            Effect::RecordAttempts(failed)
+                if self.sabotage.is_some_and(|bug| {
+                    failed.iter().any(|one| bug.parks(one, journal.row(one.event).map_or(0, |r| r.attempts)))
+                }) =>
+            {
+                let ids: Vec<EventId> = failed.iter().map(|one| one.event).collect();
+                let all: Vec<_> = failed.into_iter().map(|one| (one.event, one.trouble)).collect();
+                journal.parked(&all);
+                self.checker.committed(relay, journal, Committed::Parked(&ids));
+                Input::ParkRecorded(ids)
             }
             Effect::RecordAttempts(failed) => {
                 journal.attempts(&failed);

@@ -13,6 +13,8 @@ impl World {
         }
         say!(self, "relay {relay} starts");
         let mut settings = self.plan.settings(self.rng.u64(..));
+        settings.sub_apps.clone_from(&self.relays[relay].wanted);
+        settings.confirm_after = self.relays[relay].confirm_after;
         if let Some(bug) = self.sabotage {
             bug.settings(&mut settings);
         }
@@ -25,7 +27,10 @@ impl World {
         if host.copied {
             self.checker.copied(relay);
         }
+        self.checker.configured(relay, &host.wanted, host.confirm_after);
         host.journal.reopen(boot, std::mem::take(&mut host.copied));
+        host.journal.unwanted = self.plan.sub_apps.clone();
+        host.journal.unwanted.retain(|id| !host.wanted.contains(id));
         host.process = Some(Process {
             core: Core::new(settings, Moment(now)),
             inbox: Vec::new(),
@@ -39,6 +44,8 @@ impl World {
             proofs: BTreeSet::new(),
             flights: BTreeMap::new(),
             ended: Vec::new(),
+            arrived: BTreeMap::new(),
+            loading: false,
             draining: false,
         });
         let journal_up = host.journal_up;
@@ -63,11 +70,11 @@ impl World {
         }
         say!(self, "relay {relay} dies");
         self.crashes += 1;
-        self.end(relay);
         let host = &mut self.relays[relay];
         if let Some(durable) = host.durable.take() {
             host.journal = durable;
         }
+        self.end(relay);
     }
 
     pub(super) fn end(&mut self, relay: usize) {
@@ -105,6 +112,10 @@ impl World {
         if self.strikes(Fault::JournalCopied) {
             self.relays[relay].copied = true;
         }
+        if self.strikes(Fault::OtherSettings) {
+            self.other_settings(relay);
+        }
+        self.keep_or_restore(relay);
     }
 
     /// Hands an input to a core, which looks at it a little later.
@@ -137,6 +148,9 @@ impl World {
                 Ended::Confirm(sub_app) => self.checker.confirm_failed(relay, sub_app),
                 Ended::ConfirmThrottled => self.checker.throttled(relay, Api::Confirm),
             }
+        }
+        for input in &inputs {
+            self.told(relay, input);
         }
         let process = self.process(relay);
         let only_a_tick = inputs.iter().all(|input| matches!(input, Input::Tick));
@@ -174,6 +188,27 @@ impl World {
         }
     }
 
+    /// What a core is about to learn, for the checkers.
+    fn told(&mut self, relay: usize, input: &Input) {
+        match input {
+            Input::Recorded { pull, .. } => {
+                let Some((sub_app, sent_at, handles)) = self.process(relay).arrived.remove(pull) else {
+                    return;
+                };
+                for handle in &handles {
+                    self.checker.held(relay, sub_app, handle, sent_at);
+                }
+            }
+            Input::Confirmed { call, result } => self.checker.call_ended(relay, *call, *result),
+            Input::Reconfigure(_) => {
+                let host = &self.relays[relay];
+                self.checker.configured(relay, &host.wanted, host.confirm_after);
+            }
+            Input::Loaded(_) => self.process(relay).loading = false,
+            _ => {}
+        }
+    }
+
     pub(super) fn mix(&mut self, value: u64) {
         for part in [self.now, value] {
             self.digest = (self.digest ^ part).wrapping_mul(0x0100_0000_01b3);
@@ -195,11 +230,18 @@ impl World {
                 self.within(relay, soon, Within::PublishLeaves { event, parcel, alone });
             }
             Effect::Confirm { call, sub_app, handles, cutoff } => {
+                if self.sabotage == Some(Sabotage::NoTurns) && self.is_behind(sub_app) {
+                    self.process(relay).confirms.insert(call);
+                    let result = Err(CallFailure::Configuration);
+                    self.within(relay, 1, Within::ConfirmBack { call, sub_app, result, left: true });
+                    return;
+                }
                 let cutoff = match self.sabotage {
+                    Some(Sabotage::JoinsLater) => self.checker.latest_joined(relay, sub_app, &handles),
                     Some(Sabotage::LatestDeadline) => self.checker.latest_deadline(relay, sub_app, &handles),
                     _ => cutoff,
                 };
-                self.checker.confirm_asked(relay, sub_app, &handles, cutoff);
+                self.checker.confirm_asked(relay, sub_app, call, &handles, cutoff);
                 self.process(relay).confirms.insert(call);
                 self.within(relay, soon, Within::ConfirmLeaves { call, sub_app, handles, cutoff });
             }
@@ -221,11 +263,18 @@ impl World {
                 self.end(relay);
             }
             effect => {
+                self.process(relay).loading |= matches!(effect, Effect::Load { .. });
                 self.run_ahead(relay, &effect);
                 let process = self.process(relay);
                 process.lane.push_back(effect);
                 self.begin_commit(relay);
             }
         }
+    }
+
+    /// Whether a sub-application comes after the first one, and that one has something to confirm.
+    fn is_behind(&self, sub_app: SubAppId) -> bool {
+        let first = self.plan.sub_apps[0];
+        sub_app != first && self.queues[&first].hidden().next().is_some()
     }
 }

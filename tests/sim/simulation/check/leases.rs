@@ -1,0 +1,101 @@
+//! The leases under which handles stand in a relay's hands, by what the relay was told.
+//!
+//! A delivery under a handle that is in hand joins it, and the earliest of their leases counts. While the handle is in a call,
+//! the delivery stands apart; a call that fails brings both together.
+
+use vodrelay::clock::Moment;
+use vodrelay::event::{EventHandle, SubAppId};
+use vodrelay::outcome::CallFailure;
+use vodrelay::relay::core::CallId;
+
+use super::{Checker, HandleKey};
+
+/// The relay may let a handle go this long before its lease ends.
+const CALL_MIN_MS: u64 = 100;
+
+/// Deliveries under one handle that are confirmed together.
+#[derive(Debug)]
+pub(super) struct Joined {
+    /// The earliest and the latest end of their leases.
+    earliest: u64,
+    latest: u64,
+    /// The call that they are in.
+    call: Option<CallId>,
+}
+
+impl Checker {
+    /// The relay learnt that a delivery with this handle is recorded.
+    pub(crate) fn held(&mut self, relay: usize, sub_app: SubAppId, handle: &EventHandle, sent_at: u64) {
+        let (now, cutoff) = (self.now, sent_at + self.usable_ms());
+        if cutoff <= now {
+            return;
+        }
+        let all = self.joined.entry((relay, sub_app, handle.clone())).or_default();
+        all.retain(|joined| joined.call.is_some() || joined.earliest > now + CALL_MIN_MS);
+        match all.iter_mut().find(|joined| joined.call.is_none()) {
+            Some(joined) => {
+                joined.earliest = joined.earliest.min(cutoff);
+                joined.latest = joined.latest.max(cutoff);
+            }
+            None => all.push(Joined { earliest: cutoff, latest: cutoff, call: None }),
+        }
+    }
+
+    /// A call takes the handles that are in hand. Returns the earliest of their leases.
+    pub(super) fn called_for(
+        &mut self,
+        relay: usize,
+        sub_app: SubAppId,
+        handle: &EventHandle,
+        call: CallId,
+    ) -> Moment {
+        let key = (relay, sub_app, handle.clone());
+        let joined = self.joined.get_mut(&key).and_then(|all| all.iter_mut().find(|one| one.call.is_none()));
+        match joined {
+            Some(joined) => {
+                joined.call = Some(call);
+                let earliest = Moment(joined.earliest);
+                self.in_calls.entry((relay, call)).or_default().push(key);
+                earliest
+            }
+            None => self.latest_deadline(relay, sub_app, std::slice::from_ref(handle)),
+        }
+    }
+
+    /// The latest of the leases of the deliveries that each handle stands for, and the earliest of these.
+    pub(crate) fn latest_joined(&self, relay: usize, sub_app: SubAppId, handles: &[EventHandle]) -> Moment {
+        let latest = |handle: &EventHandle| {
+            let all = self.joined.get(&(relay, sub_app, handle.clone()))?;
+            all.iter().find(|one| one.call.is_none()).map(|one| one.latest)
+        };
+        Moment(handles.iter().filter_map(latest).min().unwrap_or(0))
+    }
+
+    /// The relay learnt how a call ended.
+    pub(crate) fn call_ended(&mut self, relay: usize, call: CallId, result: Result<(), CallFailure>) {
+        let keys: Vec<HandleKey> = self.in_calls.remove(&(relay, call)).unwrap_or_default();
+        let done = result.is_ok() || (result == Err(CallFailure::Refused) && keys.len() == 1);
+        for key in keys {
+            let all = self.joined.entry(key).or_default();
+            let Some(at) = all.iter().position(|one| one.call == Some(call)) else { continue };
+            let mut ended = all.remove(at);
+            if done || ended.earliest <= self.now {
+                continue;
+            }
+            ended.call = None;
+            match all.iter_mut().find(|one| one.call.is_none()) {
+                Some(other) => {
+                    other.earliest = other.earliest.min(ended.earliest);
+                    other.latest = other.latest.max(ended.latest);
+                }
+                None => all.push(ended),
+            }
+        }
+    }
+
+    /// The process is gone, and its handles with it.
+    pub(super) fn holds_nothing(&mut self, relay: usize) {
+        self.joined.retain(|(of, _, _), _| *of != relay);
+        self.in_calls.retain(|(of, _), _| *of != relay);
+    }
+}
