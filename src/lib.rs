@@ -6,6 +6,7 @@
 //! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
+//! - [`routing_key`]: how an event's routing key is made.
 //! - [`times`]: how long things take. [`legs`]: how each leg of the way stands. [`pulse`]: signs of life of the loops.
 //! - [`reason`]: the stable names of what can be wrong.
 //! - [`cron`]: when things are to be done again and again.
@@ -49,6 +50,7 @@ pub mod output;
 pub mod pulse;
 pub mod reason;
 pub mod relay;
+pub mod routing_key;
 pub mod secret;
 pub mod serve;
 pub mod times;

@@ -42,7 +42,7 @@ impl About {
             output: if is_amqp { "amqp" } else { "stdout" },
             exchange: amqp(&config.amqp.exchange),
             queue: amqp(&config.amqp.queue),
-            routing_key: amqp(&config.amqp.routing_key),
+            routing_key: amqp(&config.amqp.routing_key.to_string()),
         }
     }
 }

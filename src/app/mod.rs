@@ -44,9 +44,6 @@ pub enum AppError {
     /// The client cannot work with its settings.
     #[error(transparent)]
     Client(vod::SetupError),
-    /// The routing key's template is wrong.
-    #[error("amqp.routing_key: {0}")]
-    RoutingKey(output::message::TemplateError),
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(journal::OpenError),
@@ -210,7 +207,7 @@ impl Running {
         let client = vod::Client::new(options).map_err(AppError::Client)?;
         // Without credentials nothing can be done: better said at once than with the first call.
         client.refresh_credentials().await.map_err(AppError::Credentials)?;
-        let output_options = output_options(config)?;
+        let output_options = output_options(config);
         let journal_options = journal::Options { path: config.journal.path.clone() };
         let opened = tokio::task::spawn_blocking(move || Journal::open(&journal_options)).await;
         let (journal, writer) = unwound(opened).map_err(AppError::Journal)?;
@@ -458,22 +455,17 @@ pub enum OutputOptions {
 }
 
 /// The output that the configuration asks for.
-///
-/// # Errors
-///
-/// [`AppError::RoutingKey`].
-pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
-    let routing_key: output::message::RoutingKeyTemplate =
-        config.amqp.routing_key.parse().map_err(AppError::RoutingKey)?;
+pub fn output_options(config: &Config) -> OutputOptions {
+    let routing_key = config.amqp.routing_key.clone();
     let format = match config.amqp.format {
         config::Format::Event => output::message::Format::Event,
         config::Format::CloudEvents => output::message::Format::CloudEvents,
     };
     if config.output.kind == config::OutputKind::Stdout {
-        return Ok(OutputOptions::Stdout(output::stdout::Options { routing_key, format }));
+        return OutputOptions::Stdout(output::stdout::Options { routing_key, format });
     }
     let amqp = &config.amqp;
-    Ok(OutputOptions::Amqp(Box::new(output::amqp::Options {
+    OutputOptions::Amqp(Box::new(output::amqp::Options {
         username: amqp.username.clone(),
         password: amqp.password.clone(),
         exchange: amqp.exchange.clone(),
@@ -494,7 +486,7 @@ pub fn output_options(config: &Config) -> Result<OutputOptions, AppError> {
             key_file: amqp.client_key_file.clone(),
         },
         ..output::amqp::Options::new(amqp.urls.iter().map(address).collect())
-    })))
+    }))
 }
 
 fn address(url: &config::AmqpUrl) -> output::amqp::Address {

@@ -277,9 +277,7 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let (exit, code) = match &error {
             AppError::Credentials(_) => (Exit::Configuration, Some(Reason::NoCredentials)),
-            AppError::Client(_) | AppError::RoutingKey(_) => {
-                (Exit::Configuration, Some(Reason::ConfigurationWrong))
-            }
+            AppError::Client(_) => (Exit::Configuration, Some(Reason::ConfigurationWrong)),
             AppError::Journal(error) => {
                 let exit = match error {
                     OpenError::InUse { .. } | OpenError::Files { .. } | OpenError::Failed { .. } => {

@@ -464,11 +464,11 @@ impl Reader {
             reserved("queue", &amqp.queue)
         });
         self.refuse(
-            !amqp.queue.is_empty() && !binding::reaches(&amqp.binding_key, &amqp.routing_key),
+            !amqp.queue.is_empty() && !binding::reaches(&amqp.binding_key, &amqp.routing_key.to_string()),
             &[("amqp", "routing_key"), ("amqp", "binding_key"), ("amqp", "queue"), ("amqp", "topology")],
             || {
                 format!(
-                    "amqp.binding_key {:?} does not match every routing key of amqp.routing_key {:?}, so that the declared queue would miss \
+                    "amqp.binding_key {:?} does not match every routing key of amqp.routing_key \"{}\", so that the declared queue would miss \
                      events; change one of the two, or bind a queue of your own and set amqp.queue = \"\"",
                     amqp.binding_key, amqp.routing_key
                 )

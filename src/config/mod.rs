@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::cron::Cron;
 use crate::event::SubAppId;
+use crate::routing_key::RoutingKeyTemplate;
 use crate::secret::Secret;
 
 pub use changes::{Change, changes};
@@ -190,7 +191,7 @@ pub struct Amqp {
     /// The quorum queue to declare and bind; none when empty.
     pub queue: String,
     /// The routing key, with its placeholders.
-    pub routing_key: String,
+    pub routing_key: RoutingKeyTemplate,
     /// What the declared queue is bound with.
     pub binding_key: String,
     /// Whether exchange and queue are made, or only looked at.
@@ -216,7 +217,7 @@ impl Default for Amqp {
             password: None,
             exchange: "vod.events".to_owned(),
             queue: "vod.events".to_owned(),
-            routing_key: "vod.{sub_app_id}.{event_type}".to_owned(),
+            routing_key: RoutingKeyTemplate::default(),
             binding_key: "vod.#".to_owned(),
             topology: Topology::Declare,
             format: Format::Event,

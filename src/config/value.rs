@@ -14,6 +14,7 @@ use url::{Host, Url};
 use super::AmqpUrl;
 use crate::cron::Cron;
 use crate::event::SubAppId;
+use crate::routing_key::{PLACEHOLDERS, RoutingKeyTemplate, TemplateError};
 
 /// A value as it was given.
 pub(super) enum Value<'a> {
@@ -307,34 +308,14 @@ impl Value<'_> {
     }
 
     /// A routing key with placeholders that are known.
-    pub(super) fn routing_key(&self) -> Parsed<String> {
-        const KNOWN: [&str; 4] = ["sub_app_id", "event_type", "file_id", "task_id"];
-        let text = self.name()?;
-        if text.len() > 255 {
-            return Err(format!("has {} bytes; AMQP allows 255", text.len()));
-        }
-        if text.contains(char::is_control) {
-            return Err("has a control character; remove it".to_owned());
-        }
-        let mut rest = text.as_str();
-        while let Some(at) = rest.find(['{', '}']) {
-            let inside = &rest[at + 1..];
-            let end = inside.find(['{', '}']).filter(|end| inside[*end..].starts_with('}'));
-            let Some(end) = end.filter(|_| rest[at..].starts_with('{')) else {
-                return Err("has a brace without its partner; placeholders read like {event_type}".to_owned());
-            };
-            let name = &inside[..end];
-            if !KNOWN.contains(&name) {
-                return Err(unknown(
-                    &format!("has the unknown placeholder {{{}}}", told(name)),
-                    name,
-                    &KNOWN,
-                    |name| format!("{{{name}}}"),
-                ));
+    pub(super) fn routing_key(&self) -> Parsed<RoutingKeyTemplate> {
+        self.name()?.parse().map_err(|error: TemplateError| match &error {
+            TemplateError::UnknownPlaceholder(name) => {
+                let what = format!("has the unknown placeholder {{{}}}", told(name));
+                unknown(&what, name, &PLACEHOLDERS, |name| format!("{{{name}}}"))
             }
-            rest = &inside[end + 1..];
-        }
-        Ok(text)
+            _ => error.to_string(),
+        })
     }
 
     /// A level, or directives that begin to look like ones: `tracing` itself takes a mistyped level for a target's name.

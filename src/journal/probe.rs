@@ -84,7 +84,7 @@ pub fn probe(path: &Path) -> Result<Report, OpenError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Standing::Absent,
         Err(e) => return Err(not_writable(e)),
     };
-    let in_use_by = holder(path).map_err(|e| {
+    let in_use_by = in_use_by(path).map_err(|e| {
         unusable(format!("its lock cannot be read ({e}): check the owner and the mode of that file"))
     })?;
     let (free_bytes, in_memory) =
@@ -154,8 +154,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The process that holds one of the journal's two locks.
-fn holder(path: &Path) -> io::Result<Option<String>> {
+/// The process that holds one of the journal's two locks, as it wrote itself down.
+///
+/// # Errors
+///
+/// When a lock cannot be read.
+pub fn in_use_by(path: &Path) -> io::Result<Option<String>> {
     if let Some(mut beside) = held(&beside(path, ".lock"))? {
         let mut pid = String::new();
         // The lock decides; the number in the file is for people.

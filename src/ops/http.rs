@@ -1,5 +1,6 @@
 //! `/metrics`, `/livez` and `/readyz`. Nothing here changes anything.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::health::Verdict;
@@ -34,7 +37,59 @@ const LIMITS: Limits = Limits {
 )]
 pub struct ListenError {
     address: SocketAddr,
-    source: std::io::Error,
+    source: io::Error,
+}
+
+impl ListenError {
+    /// Whether the address is free by itself when another process ends.
+    pub fn may_pass(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+/// Who has an address that is to be listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Nobody.
+    No,
+    /// A vodrelay, by what its `/livez` says.
+    ByRelay,
+}
+
+/// Whether [`spawn`] can have this address, for `vodrelay check`. It is bound for a moment and not listened on, which is in nobody's
+/// way: a relay that starts at the same moment gets it.
+///
+/// # Errors
+///
+/// [`ListenError`], what [`spawn`] would say, unless it is a relay that listens there.
+pub async fn probe(address: SocketAddr) -> Result<Taken, ListenError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As a listener of tokio is bound: what is left of ended connections is no hindrance.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)
+    };
+    match bind() {
+        Ok(()) => Ok(Taken::No),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_relay(address).await => {
+            Ok(Taken::ByRelay)
+        }
+        Err(source) => Err(ListenError { address, source }),
+    }
+}
+
+/// Whether what listens there answers as [`livez`] does.
+async fn is_relay(address: SocketAddr) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const ANSWER_MAX_BYTES: u64 = 4096;
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).contains("\"stuck_loops\""))
+    };
+    matches!(timeout(PATIENCE, asked).await, Ok(Ok(true)))
 }
 
 #[derive(Clone)]

@@ -63,9 +63,14 @@ pub fn spawn(
 
 /// A process that was killed leaves its socket behind, and nobody answers there. Whatever else has this name is not ours.
 fn remove_stale(path: &Path) -> io::Result<()> {
+    if look(path)? { fs::remove_file(path) } else { Ok(()) }
+}
+
+/// Whether a socket is there that nobody answers on; an error when something is there that is not ours.
+fn look(path: &Path) -> io::Result<bool> {
     let there = match fs::symlink_metadata(path) {
         Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     if !there.file_type().is_socket() {
@@ -79,9 +84,39 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(()) | Err(Errno::AGAIN) => {
             Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there, and is left alone"))
         }
-        Err(Errno::CONNREFUSED) => fs::remove_file(path),
+        Err(Errno::CONNREFUSED) => Ok(true),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether [`spawn`] can have this path, for `vodrelay check`; nothing is made and nothing removed. When a relay answers there, its
+/// document is returned.
+///
+/// # Errors
+///
+/// [`SocketError`], what [`spawn`] would say, unless it is a relay that answers there.
+pub async fn probe(path: &Path) -> Result<Option<String>, SocketError> {
+    let failed = |source| SocketError { path: path.to_owned(), source };
+    SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
+    let stale = look(path).map_err(failed);
+    match stale {
+        Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => {
+            return match ask(path).await {
+                Ok(Some(document)) if document.starts_with('{') => Ok(Some(document)),
+                _ => Err(error),
+            };
+        }
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, folder, may, rustix::fs::AtFlags::EACCESS)
+        .map_err(|error| failed(error.into()))?;
+    Ok(None)
 }
 
 /// Connects without waiting for the other side to take the connection.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::lanes::{Epoch, Lane};
 use super::link::{self, Link};
-pub use super::message::{Format, RoutingKeyTemplate};
+pub use super::message::Format;
 pub use super::probe::{Step, probe};
 use super::refusal;
 pub use super::tls::TlsFiles;
@@ -26,6 +26,7 @@ use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
 use crate::outcome::{OutputState, PublishOutcome, Trouble};
 use crate::pulse::Pulse;
 use crate::reason::Reason;
+use crate::routing_key::RoutingKeyTemplate;
 use crate::secret::Secret;
 use crate::times::Times;
 
@@ -236,10 +237,9 @@ impl Owner {
         let mut troubles: Vec<(String, Reason)> = Vec::new();
         for _ in &self.options.urls {
             let address = &self.options.urls[*turn % self.options.urls.len()];
-            let round = *turn / self.options.urls.len();
             *turn += 1;
             self.pulse.beat();
-            match link::establish(address, &self.options, round).await {
+            match link::establish(address, &self.options).await {
                 Ok(established) => return Ok(established),
                 Err(error) => troubles.push((error.to_string(), error.reason())),
             }

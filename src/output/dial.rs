@@ -20,7 +20,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub(super) struct Unreachable(Vec<(Option<SocketAddr>, io::Error)>);
 
 impl Unreachable {
-    /// For a host that is an address itself: whoever tells of it has named it already.
+    /// Forgets the addresses, for a host that is an address itself: whoever tells of it has named it already.
     pub(super) fn unnamed(self) -> Self {
         Self(self.0.into_iter().map(|(_, error)| (None, error)).collect())
     }

@@ -13,8 +13,8 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::AsyncTcpStream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use lapin::{Channel, Connection, ConnectionProperties};
-use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::amqp::{Address, Options};
 use super::dial::{self, Unreachable};
@@ -68,14 +68,12 @@ impl Link {
 }
 
 /// Connects, logs in, proves the topology on a channel of its own, and opens the lanes' channels: all of it in one time limit.
-/// `round` counts the attempts at this broker.
 pub(super) async fn establish(
     address: &Address,
     options: &Options,
-    round: usize,
 ) -> Result<(Link, Vec<Channel>), LinkError> {
     let everything = async {
-        let link = log_in(address, options, round).await?;
+        let link = log_in(address, options).await?;
         let wrap = |source| LinkError::Topology { address: address.to_string(), source };
         topology::prove(&link.connection, options).await.map_err(wrap)?;
         let mut channels = Vec::new();
@@ -101,15 +99,10 @@ pub(super) async fn publishing_channel(connection: &Connection) -> lapin::Result
 }
 
 /// Connects and logs in. The caller holds the clock: lapin ignores its own `connection_timeout` (measured with 4.12.3).
-///
-/// Of several addresses of the host, each round tries another one first: one that takes connections and says nothing is not the
-/// only one that is ever tried.
-pub(super) async fn log_in(address: &Address, options: &Options, round: usize) -> Result<Link, LinkError> {
-    let gate = Gate::default();
-    let runtime = gate::runtime(&gate);
-    let heard = Heard::default();
+pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link, LinkError> {
     // The caller's limit would cut it off without a word on which address was silent.
     let limit = options.limits.connect * 4 / 5;
+    let end = Instant::now() + limit;
     let no_host = |source: io::Error| match LinkError::out_of_files(address, &source) {
         Some(files) => files,
         // The resolver does not tell why it knows no address.
@@ -120,21 +113,70 @@ pub(super) async fn log_in(address: &Address, options: &Options, round: usize) -
     };
     let unnamed =
         || io::Error::new(io::ErrorKind::TimedOut, format!("no answer of the name server within {limit:?}"));
-    let found = timeout(limit, lookup_host((address.host.as_str(), address.port))).await;
+    let found = timeout_at(end, lookup_host((address.host.as_str(), address.port))).await;
     let found = found.unwrap_or_else(|_| Err(unnamed())).map_err(no_host)?;
-    let mut candidates: Vec<SocketAddr> = found.collect();
-    let first = round % candidates.len().max(1);
-    candidates.rotate_left(first);
+    log_in_at(found.collect(), address, options, end).await
+}
+
+/// Logs in at the first of a host's addresses that serves. One that takes the connection and then says nothing, or what is no
+/// login, is left for the next one; each has its share of the time until `end`.
+async fn log_in_at(
+    mut candidates: Vec<SocketAddr>,
+    address: &Address,
+    options: &Options,
+    end: Instant,
+) -> Result<Link, LinkError> {
     let unreachable = |source: Unreachable| {
         LinkError::out_of_files(address, &source)
             .unwrap_or_else(|| LinkError::Unreachable { address: address.to_string(), source })
     };
     let is_address = address.host.parse::<IpAddr>().is_ok();
-    let name = |error: Unreachable| if is_address { error.unnamed() } else { error };
-    let tcp = dial::connect(&candidates, limit).await.map_err(|error| unreachable(name(error)))?;
-    tcp.set_nodelay(true).map_err(|error| unreachable(error.into()))?;
-    let cut = tcp.as_fd().try_clone_to_owned().map_err(|error| unreachable(error.into()))?;
-    let cut = Cut(cut.into());
+    let mut failures: Vec<(SocketAddr, LinkError)> = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let tcp = match dial::connect(&candidates, left).await {
+            Ok(tcp) => tcp,
+            Err(error) if failures.is_empty() => {
+                return Err(unreachable(if is_address { error.unnamed() } else { error }));
+            }
+            Err(error) => {
+                failures.extend(candidates.first().map(|first| (*first, unreachable(error))));
+                return Err(LinkError::Addresses(failures));
+            }
+        };
+        let taken = tcp.peer_addr().map_err(|error| unreachable(error.into()))?;
+        let handshake = handshake(tcp, address, options);
+        if candidates.len() == 1 && failures.is_empty() {
+            return handshake.await;
+        }
+        let others = u32::try_from(candidates.len()).unwrap_or(u32::MAX).max(1);
+        let share = end.saturating_duration_since(Instant::now()) / others;
+        let error = match timeout(share, handshake).await {
+            Ok(Ok(link)) => return Ok(link),
+            // It knows who we are: the others of one cluster say the same.
+            Ok(Err(error)) if error.is_verdict() => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => LinkError::silent(address, share),
+        };
+        failures.push((taken, error));
+        candidates.retain(|candidate| *candidate != taken);
+        if candidates.is_empty() {
+            return Err(LinkError::Addresses(failures));
+        }
+    }
+}
+
+/// TLS, where it is wanted, and the login, over a connection that is there.
+async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Result<Link, LinkError> {
+    let gate = Gate::default();
+    let runtime = gate::runtime(&gate);
+    let heard = Heard::default();
+    let unreachable = |error: io::Error| {
+        LinkError::out_of_files(address, &error)
+            .unwrap_or_else(|| LinkError::Unreachable { address: address.to_string(), source: error.into() })
+    };
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    let cut = Cut(tcp.as_fd().try_clone_to_owned().map_err(unreachable)?.into());
     let socket: Box<dyn Socket> = if address.tls {
         let setup = |source| {
             LinkError::out_of_files(address, &source).unwrap_or_else(|| LinkError::TlsSetup {
@@ -185,5 +227,46 @@ fn uri(address: &Address, options: &Options) -> AMQPUri {
             auth_mechanism: options.external.then_some(SASLMechanism::External),
             ..AMQPQueryString::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_takes_connections_and_stays_silent_is_left_for_the_next_one() {
+        let (silent, other) = (bind().await, bind().await);
+        let addresses = vec![silent.local_addr().unwrap(), other.local_addr().unwrap()];
+        let address = Address {
+            tls: false,
+            host: "mq.example.com".to_owned(),
+            port: 5672,
+            vhost: "/".to_owned(),
+            username: None,
+            password: None,
+        };
+        let options = Options::new(vec![address.clone()]);
+        let limit = Duration::from_secs(4);
+        let logging_in = log_in_at(addresses.clone(), &address, &options, Instant::now() + limit);
+        let answering = async {
+            let (mut stream, _) = other.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream
+        };
+        let (ended, _stream) = tokio::join!(logging_in, answering);
+        let error = ended.unwrap_err();
+        let LinkError::Addresses(failures) = &error else { panic!("{error}") };
+        assert!(matches!(failures[..], [(_, LinkError::Silent { .. }), (_, LinkError::NotAmqp { .. })]));
+        assert_eq!(failures.iter().map(|(address, _)| *address).collect::<Vec<_>>(), addresses);
+        let told = error.to_string();
+        assert!(told.starts_with(&format!("{}: amqp://mq.example.com:5672", addresses[0])), "{told}");
+    }
+
+    async fn bind() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
     }
 }

@@ -1,9 +1,6 @@
 //! What an event looks like on the wire: routing key, properties, headers and body.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
@@ -11,10 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Serialize;
 
 use super::Message;
-use crate::event::Event;
-
-/// AMQP 0-9-1 counts a short string's length in one byte; routing keys and most properties are short strings.
-const SHORT_STRING_MAX_BYTES: usize = 255;
+use crate::routing_key::SHORT_STRING_MAX_BYTES;
 
 /// Longer header values are left out: a property frame cannot be split, and a cut id would be a wrong id.
 pub(super) const HEADER_VALUE_MAX_BYTES: usize = 4096;
@@ -44,168 +38,6 @@ impl Format {
             Self::Event => message.event.body.clone(),
             Self::CloudEvents => cloud_event(message),
         }
-    }
-}
-
-/// Why a routing key template is not one.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// Nothing to make a key of.
-    #[error("the routing key is empty; the default is \"vod.{{sub_app_id}}.{{event_type}}\"")]
-    Empty,
-    /// A placeholder that nobody knows.
-    #[error(
-        "unknown placeholder {{{0}}} in the routing key; known are {{sub_app_id}}, {{event_type}}, {{file_id}} and {{task_id}}"
-    )]
-    UnknownPlaceholder(String),
-    /// A brace without its partner.
-    #[error("the routing key has a single brace at byte {0}; write a placeholder like {{event_type}}")]
-    LoneBrace(usize),
-    /// What no routing key can hold.
-    #[error("the routing key holds a control character at byte {0}; remove it")]
-    ControlCharacter(usize),
-    /// No room for the data.
-    #[error("the fixed text of the routing key has {0} bytes; a whole key has 255 at most, so shorten it")]
-    TooLong(usize),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    SubAppId,
-    EventType,
-    FileId,
-    TaskId,
-}
-
-/// How an event's routing key is made, such as `vod.{sub_app_id}.{event_type}`.
-///
-/// Every part that comes from data is confined: whatever is not a letter, a digit, `_` or `-` of ASCII becomes `_`, so that
-/// data can add no level to the key. A missing type is `unknown`, another missing part is `none`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoutingKeyTemplate {
-    pieces: Vec<Piece>,
-}
-
-impl Default for RoutingKeyTemplate {
-    fn default() -> Self {
-        let text = |text: &str| Piece::Text(text.to_owned());
-        Self { pieces: vec![text("vod."), Piece::SubAppId, text("."), Piece::EventType] }
-    }
-}
-
-impl FromStr for RoutingKeyTemplate {
-    type Err = TemplateError;
-
-    fn from_str(template: &str) -> Result<Self, TemplateError> {
-        if template.is_empty() {
-            return Err(TemplateError::Empty);
-        }
-        if let Some(at) = template.find(char::is_control) {
-            return Err(TemplateError::ControlCharacter(at));
-        }
-        let mut pieces = Vec::new();
-        let mut rest = template;
-        while !rest.is_empty() {
-            let at = template.len() - rest.len();
-            let Some(brace) = rest.find(['{', '}']) else {
-                pieces.push(Piece::Text(rest.to_owned()));
-                break;
-            };
-            if brace > 0 {
-                pieces.push(Piece::Text(rest[..brace].to_owned()));
-            }
-            let (name, after) = rest[brace..]
-                .strip_prefix('{')
-                .and_then(|inner| inner.split_once('}'))
-                .filter(|(name, _)| !name.contains('{'))
-                .ok_or(TemplateError::LoneBrace(at + brace))?;
-            pieces.push(match name {
-                "sub_app_id" => Piece::SubAppId,
-                "event_type" => Piece::EventType,
-                "file_id" => Piece::FileId,
-                "task_id" => Piece::TaskId,
-                other => return Err(TemplateError::UnknownPlaceholder(other.to_owned())),
-            });
-            rest = after;
-        }
-        let template = Self { pieces };
-        let fixed: usize = template.texts().map(str::len).sum();
-        if fixed > SHORT_STRING_MAX_BYTES { Err(TemplateError::TooLong(fixed)) } else { Ok(template) }
-    }
-}
-
-impl fmt::Display for RoutingKeyTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for piece in &self.pieces {
-            f.write_str(match piece {
-                Piece::Text(text) => text,
-                Piece::SubAppId => "{sub_app_id}",
-                Piece::EventType => "{event_type}",
-                Piece::FileId => "{file_id}",
-                Piece::TaskId => "{task_id}",
-            })?;
-        }
-        Ok(())
-    }
-}
-
-impl RoutingKeyTemplate {
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Text(text) => Some(text.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The routing key of `event`, of 255 bytes at most. Where the data is too long for that, its longest parts are cut and
-    /// the fixed text is not: a key has the levels of its template whatever the data says.
-    pub fn key(&self, event: &Event) -> String {
-        let key = self.filled(event, usize::MAX);
-        if key.len() <= SHORT_STRING_MAX_BYTES {
-            return key;
-        }
-        let fixed: usize = self.texts().map(str::len).sum();
-        let parts: Vec<usize> =
-            self.pieces.iter().filter_map(|piece| part(piece, event)).map(|p| p.len()).collect();
-        let data = |longest: usize| -> usize { parts.iter().map(|length| length.min(&longest)).sum() };
-        let room = SHORT_STRING_MAX_BYTES.saturating_sub(fixed);
-        let longest = (0..=room).rev().find(|longest| data(*longest) <= room).unwrap_or(0);
-        self.filled(event, longest)
-    }
-
-    /// The key with at most so many bytes of each part of the data.
-    fn filled(&self, event: &Event, longest: usize) -> String {
-        let mut key = String::with_capacity(64);
-        for piece in &self.pieces {
-            match (piece, part(piece, event)) {
-                (Piece::Text(text), _) => key.push_str(text),
-                // It is ASCII, so that it can be cut anywhere.
-                (_, Some(part)) => key.push_str(&part[..part.len().min(longest)]),
-                (_, None) => {}
-            }
-        }
-        key
-    }
-}
-
-/// What the data says for a piece; `None` for fixed text.
-fn part<'a>(piece: &Piece, event: &'a Event) -> Option<Cow<'a, str>> {
-    match piece {
-        Piece::Text(_) => None,
-        Piece::SubAppId => Some(Cow::Owned(event.sub_app.to_string())),
-        Piece::EventType => Some(confined(event.event_type.as_deref(), "unknown")),
-        Piece::FileId => Some(confined(event.file_id.as_deref(), "none")),
-        Piece::TaskId => Some(confined(event.task_id.as_deref(), "none")),
-    }
-}
-
-fn confined<'a>(part: Option<&'a str>, missing: &'a str) -> Cow<'a, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    match part {
-        None | Some("") => Cow::Borrowed(missing),
-        Some(part) if part.bytes().all(|byte| plain(char::from(byte))) => Cow::Borrowed(part),
-        Some(part) => part.chars().map(|c| if plain(c) { c } else { '_' }).collect(),
     }
 }
 
@@ -309,7 +141,7 @@ fn cloud_event(message: &Message) -> Bytes {
 mod tests {
     use super::*;
     use crate::clock::WallTime;
-    use crate::event::{MessageId, SubAppId};
+    use crate::event::{Event, MessageId, SubAppId};
 
     fn event(json: &str) -> Event {
         Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap()
@@ -326,60 +158,12 @@ mod tests {
         }
     }
 
-    fn key(template: &str, json: &str) -> String {
-        template.parse::<RoutingKeyTemplate>().unwrap().key(&event(json))
-    }
-
-    const FULL: &str = r#"{"EventType":"PullComplete","E":{"FileId":"5","TaskId":"1-Pull-2"}}"#;
-
     #[test]
-    fn a_template_is_filled_from_the_event() {
-        assert_eq!(RoutingKeyTemplate::default().key(&event(FULL)), "vod.7.PullComplete");
-        assert_eq!(key("vod.{sub_app_id}.{event_type}", FULL), "vod.7.PullComplete");
-        assert_eq!(key("{task_id}/{file_id}", FULL), "1-Pull-2/5");
-        assert_eq!(key("plain", FULL), "plain");
-        assert_eq!(key("{event_type}.{file_id}.{task_id}", "{}"), "unknown.none.none");
-    }
-
-    #[test]
-    fn data_adds_no_level_to_a_key() {
-        let hostile = r#"{"EventType":"a.b#*c\u4e2d d-e_f","E":{"FileId":"../x"}}"#;
-        assert_eq!(key("vod.{event_type}.{file_id}", hostile), "vod.a_b__c__d-e_f.___x");
-    }
-
-    #[test]
-    fn a_key_never_exceeds_a_short_string() {
+    fn a_short_string_is_cut_between_characters() {
         let long = format!(r#"{{"EventType":"{}"}}"#, "x".repeat(5_000));
-        assert_eq!(key("vod.{event_type}.{event_type}", &long).len(), 255);
-        assert_eq!(
-            key("vod.{event_type}.{sub_app_id}.{file_id}", &long),
-            format!("vod.{}.7.none", "x".repeat(244))
-        );
         let message = message(event(&long));
         assert_eq!(properties(&message, Format::Event, 4096).kind().as_ref().unwrap().as_str().len(), 255);
         assert_eq!(short(&"\u{4e2d}".repeat(100)).as_str().chars().count(), 85);
-    }
-
-    #[test]
-    fn a_template_shows_itself_as_it_was_written() {
-        for template in ["vod.{sub_app_id}.{event_type}", "x", "{file_id}{task_id}-"] {
-            assert_eq!(template.parse::<RoutingKeyTemplate>().unwrap().to_string(), template);
-        }
-        assert_eq!(RoutingKeyTemplate::default(), "vod.{sub_app_id}.{event_type}".parse().unwrap());
-    }
-
-    #[test]
-    fn what_is_no_template_is_refused_with_the_reason() {
-        let refused = |template: &str| template.parse::<RoutingKeyTemplate>().unwrap_err();
-        assert_eq!(refused(""), TemplateError::Empty);
-        assert_eq!(refused("vod.{type}"), TemplateError::UnknownPlaceholder("type".to_owned()));
-        assert_eq!(refused("vod.{}"), TemplateError::UnknownPlaceholder(String::new()));
-        assert_eq!(refused("vod.{event_type"), TemplateError::LoneBrace(4));
-        assert_eq!(refused("{file_id}}"), TemplateError::LoneBrace(9));
-        assert_eq!(refused("{a{file_id}"), TemplateError::LoneBrace(0));
-        assert_eq!(refused("vod.\n"), TemplateError::ControlCharacter(4));
-        assert_eq!(refused(&"x".repeat(256)), TemplateError::TooLong(256));
-        assert!(refused("{type}").to_string().contains("{event_type}"));
     }
 
     #[test]

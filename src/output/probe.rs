@@ -9,6 +9,11 @@ use super::refusal::LinkError;
 use super::topology::{self, TopologyError};
 use crate::reason::Reason;
 
+/// What only a declaration would show, and a check makes none.
+const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tried";
+const NOT_TRIED_QUEUE: &str =
+    "whether the user may do so, and whether the virtual host's limit of queues has room, is not tried";
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -39,23 +44,11 @@ impl Step {
     }
 
     fn failed(name: String, error: &LinkError) -> Self {
-        let passing = match error {
-            LinkError::Files { .. }
-            | LinkError::NoHost { .. }
-            | LinkError::Unreachable { .. }
-            | LinkError::Silent { .. }
-            | LinkError::Limit { .. }
-            | LinkError::Handshake { .. } => true,
-            LinkError::Tls { .. }
-            | LinkError::NotAmqp { .. }
-            | LinkError::Mechanism { .. }
-            | LinkError::SmallFrames { .. }
-            | LinkError::TlsSetup { .. }
-            | LinkError::Login { .. }
-            | LinkError::VirtualHost { .. } => false,
-            LinkError::Topology { source, .. } => may_pass(source),
-        };
-        Self { passing, reason: Some(error.reason()), ..Self::new(name, Err(error.to_string())) }
+        Self {
+            passing: passes(error),
+            reason: Some(error.reason()),
+            ..Self::new(name, Err(error.to_string()))
+        }
     }
 
     /// A step about a thing of the topology.
@@ -65,11 +58,33 @@ impl Step {
     }
 }
 
+fn passes(error: &LinkError) -> bool {
+    match error {
+        LinkError::Files { .. }
+        | LinkError::NoHost { .. }
+        | LinkError::Unreachable { .. }
+        | LinkError::Silent { .. }
+        | LinkError::Limit { .. }
+        | LinkError::Handshake { .. } => true,
+        LinkError::Tls { .. }
+        | LinkError::NotAmqp { .. }
+        | LinkError::Mechanism { .. }
+        | LinkError::SmallFrames { .. }
+        | LinkError::TlsSetup { .. }
+        | LinkError::Login { .. }
+        | LinkError::VirtualHost { .. } => false,
+        LinkError::Topology { source, .. } => may_pass(source),
+        LinkError::Addresses(failures) => failures.iter().all(|(_, error)| passes(error)),
+    }
+}
+
 fn may_pass(error: &TopologyError) -> bool {
     match error {
         TopologyError::Missing { .. }
         | TopologyError::Different { .. }
         | TopologyError::Forbidden { .. }
+        | TopologyError::MayNotWrite { .. }
+        | TopologyError::MayNotBind { .. }
         | TopologyError::Reserved { .. }
         | TopologyError::QueueLimit { .. } => false,
         TopologyError::Refused { .. }
@@ -91,9 +106,8 @@ pub async fn probe(options: &Options) -> Vec<Step> {
 async fn probe_one(address: &Address, options: &Options) -> Vec<Step> {
     let limit = options.limits.connect;
     let silent = || LinkError::silent(address, limit);
-    let login = tokio::time::timeout(limit, link::log_in(address, options, 0))
-        .await
-        .unwrap_or_else(|_| Err(silent()));
+    let login =
+        tokio::time::timeout(limit, link::log_in(address, options)).await.unwrap_or_else(|_| Err(silent()));
     let name = format!("login at {address}");
     let link = match login {
         Ok(link) => link,
@@ -111,6 +125,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
     let declare = options.topology == Topology::Declare;
     let exists = async |channel: Channel| topology::exchange_exists(&channel, options).await;
     let exchange = ask(connection, exists).await;
+    let exchange_is_there = exchange.is_ok();
     let verdict = match exchange {
         Ok(()) if declare => {
             // Declaring what exists changes nothing, and says whether its properties are ours.
@@ -119,9 +134,16 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
         }
         Ok(()) => Ok("exists".to_owned()),
         Err(TopologyError::Missing { .. }) if declare => {
-            Ok("missing; it will be declared at the start".to_owned())
+            Ok(format!("missing; it will be declared at the start; {NOT_TRIED_EXCHANGE}"))
         }
         Err(error) => Err(error),
+    };
+    let verdict = match verdict {
+        Ok(text) if exchange_is_there => {
+            let write = ask(connection, async |channel| topology::may_write(&channel, options).await).await;
+            write.map(|()| format!("{text}; the user may write to it"))
+        }
+        other => other,
     };
     steps.push(Step::about(format!("exchange \"{}\"", options.exchange), verdict));
     if options.queue.is_empty() {
@@ -135,7 +157,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
         Err(TopologyError::Missing { .. }) if declare => {
             return steps.push(Step::new(
                 name,
-                Ok("missing; it will be declared as a quorum queue at the start".into()),
+                Ok(format!("missing; it will be declared as a quorum queue at the start; {NOT_TRIED_QUEUE}")),
             ));
         }
         Err(error) => return steps.push(Step::about(name, Err(error))),
@@ -158,12 +180,18 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
         }
         Err(error) => Step::about(name, Err(error)),
     });
-    let binding = if declare {
-        format!("it is bound with {:?} at the start", options.binding_key)
+    let binding = if declare && exchange_is_there {
+        let bind = ask(connection, async |channel| topology::may_bind(&channel, options).await).await;
+        bind.map(|()| {
+            format!("it is bound with {:?} at the start; the user may bind it", options.binding_key)
+        })
+    } else if declare {
+        Ok(format!("it is bound with {:?} at the start", options.binding_key))
     } else {
-        "cannot be seen over AMQP; an event that no queue is bound for comes back and is parked".to_owned()
+        Ok("cannot be seen over AMQP; an event that no queue is bound for comes back and is parked"
+            .to_owned())
     };
-    steps.push(Step::new(format!("binding of \"{}\"", options.queue), Ok(binding)));
+    steps.push(Step::about(format!("binding of \"{}\"", options.queue), binding));
 }
 
 /// Whether a queue differs from ours in what makes acked messages survive, going by the name that RabbitMQ puts in quotes.

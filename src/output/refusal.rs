@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lapin::ErrorKind;
@@ -55,6 +56,13 @@ pub(super) enum LinkError {
     Handshake { address: String, reason: String, hint: &'static str },
     #[error("{address}: {source}")]
     Topology { address: String, source: TopologyError },
+    #[error("{}", each(.0))]
+    Addresses(Vec<(SocketAddr, LinkError)>),
+}
+
+/// What each address of one host did.
+fn each(failures: &[(SocketAddr, LinkError)]) -> String {
+    failures.iter().map(|(address, error)| format!("{address}: {error}")).collect::<Vec<_>>().join("; ")
 }
 
 impl LinkError {
@@ -94,6 +102,31 @@ impl LinkError {
             }
             Self::Topology { source: TopologyError::ChannelLimit(_), .. } => Reason::BrokerLogin,
             Self::Topology { .. } => Reason::BrokerTopology,
+            // The one that an operator has to mend.
+            Self::Addresses(failures) => {
+                let reasons = failures.iter().map(|(_, error)| error.reason());
+                reasons.max().unwrap_or(Reason::BrokerUnreachable)
+            }
+        }
+    }
+
+    /// Whether a broker refused who we are or what we ask for, and not the way to it.
+    pub(super) fn is_verdict(&self) -> bool {
+        match self {
+            Self::TlsSetup { .. }
+            | Self::Mechanism { .. }
+            | Self::Login { .. }
+            | Self::Limit { .. }
+            | Self::VirtualHost { .. }
+            | Self::Topology { .. } => true,
+            Self::NoHost { .. }
+            | Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::Silent { .. }
+            | Self::NotAmqp { .. }
+            | Self::SmallFrames { .. }
+            | Self::Handshake { .. }
+            | Self::Addresses(_) => false,
         }
     }
 }

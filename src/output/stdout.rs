@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, RoutingKeyTemplate, headers};
+use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, headers};
 use super::{Ends, Error, Job, Message, Output, answer_all, channel, refuse_the_rest, unknown};
 use crate::outcome::{OutputState, PublishOutcome, Trouble};
 use crate::reason::Reason;
+use crate::routing_key::RoutingKeyTemplate;
 
 /// What the output needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
@@ -41,6 +41,14 @@ pub(super) enum TopologyError {
         "the user may not use {thing} ({text}); grant the permission, or create it yourself and set topology = \"verify\""
     )]
     Forbidden { thing: Thing, text: String },
+    #[error(
+        "the user may not write to {thing} ({text}), and every publish needs that; grant it: rabbitmqctl set_permissions"
+    )]
+    MayNotWrite { thing: Thing, text: String },
+    #[error(
+        "the user may not bind {thing} ({text}); grant it to write to the queue and to read the exchange, or bind the queue yourself and set amqp.queue = \"\""
+    )]
+    MayNotBind { thing: Thing, text: String },
     #[error(
         "{thing} cannot be declared: {text}; names that begin with \"amq.\" are RabbitMQ's own: choose another name"
     )]
@@ -144,4 +152,42 @@ pub(super) async fn declare_queue(channel: &Channel, options: &Options) -> Resul
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let answer = channel.queue_declare(short(&options.queue), durable, arguments).await;
     answer.map(|_| ()).map_err(refused(Thing::Queue(options.queue.clone())))
+}
+
+/// Whether the user may publish to the exchange, which exists; nothing is published.
+///
+/// RabbitMQ asks for the right to write to an exchange before it takes a binding away from it. The other end of this one is an
+/// exchange that does not exist, so that there is nothing to take away: the answer is the refusal, or anything else. A right that hangs
+/// on the routing key (topic permissions) does not show.
+pub(super) async fn may_write(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
+    let nowhere = nowhere();
+    let (ours, source) = (short(&options.exchange), short(&nowhere));
+    let key = short(&nowhere);
+    let unbound =
+        channel.exchange_unbind(ours, source, key, ExchangeUnbindOptions::default(), FieldTable::default());
+    let thing = Thing::Exchange(options.exchange.clone());
+    denied(unbound.await, &nowhere).map_or(Ok(()), |text| Err(TopologyError::MayNotWrite { thing, text }))
+}
+
+/// Whether the user may bind the queue to the exchange, which both exist; nothing is bound, and nothing unbound: no binding has
+/// this key.
+pub(super) async fn may_bind(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
+    let nowhere = nowhere();
+    let (queue, exchange) = (short(&options.queue), short(&options.exchange));
+    let unbound = channel.queue_unbind(queue, exchange, short(&nowhere), FieldTable::default()).await;
+    let thing = Thing::Queue(options.queue.clone());
+    denied(unbound, &nowhere).map_or(Ok(()), |text| Err(TopologyError::MayNotBind { thing, text }))
+}
+
+/// A name that nothing has.
+fn nowhere() -> String {
+    format!("vodrelay-check-{:016x}", fastrand::u64(..))
+}
+
+/// The broker's words when it denies a right, but not one on what is called `nowhere`.
+fn denied(answer: lapin::Result<()>, nowhere: &str) -> Option<String> {
+    let error = answer.err()?;
+    let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };
+    let text = words(&error);
+    (refusal.get_id() == 403 && !text.contains(nowhere)).then_some(text)
 }

@@ -40,7 +40,7 @@ pub struct CallError {
     /// What the caller should do about it.
     pub failure: CallFailure,
     /// The cloud's `Code`, which starts with a capital, or one of our own stable words, which do not: `connect`, `tls`,
-    /// `timeout`, `deadline`, `connection_lost`, `http_502`, `not_json`, `not_an_answer`, `too_large`,
+    /// `timeout`, `deadline`, `connection_lost`, `http_502`, `encoded`, `not_json`, `not_an_answer`, `too_large`,
     /// `credentials`, `no_code`. Bounded and printable: fit to be a metric's label.
     pub code: String,
     /// The cloud's words or ours, bounded and on one line.

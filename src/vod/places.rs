@@ -222,8 +222,12 @@ impl Places {
             return Err(absent(format!("{DIRECTORY_VARIABLE} is not set")));
         };
         let file = async |name: &str| match read_small(&directory.join(name)).await {
-            // One line break at the end is the editor's.
-            Ok(text) => Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())),
+            // Editors write a mark at the beginning and one line break at the end; neither belongs to the value.
+            Ok(text) => {
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+                Ok(Some(line.unwrap_or(text).to_owned()))
+            }
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(CredentialsError::Unusable {
                 origin: directory.join(name).display().to_string(),

@@ -186,6 +186,7 @@ pub(super) async fn exchange(action: Action, request: reqwest::RequestBuilder) -
     let status = answer.status();
     let date = answer.headers().get(reqwest::header::DATE).and_then(|value| value.to_str().ok());
     let date = date.map(str::to_owned);
+    let announced = answer.headers().get(reqwest::header::CONTENT_ENCODING).cloned();
     let body = read_body(&mut answer, LARGEST_ANSWER).await.map_err(|error| {
         let code = match error {
             BodyError::TooLarge { .. } => "too_large",
@@ -193,7 +194,31 @@ pub(super) async fn exchange(action: Action, request: reqwest::RequestBuilder) -
         };
         CallError::own(action, CallFailure::Transient, code, format!("HTTP {status}: {error}"))
     });
+    let body = body.and_then(|body| match encoding(announced.as_ref(), &body) {
+        None => Ok(body),
+        Some(name) => Err(CallError::own(
+            action,
+            CallFailure::Transient,
+            "encoded",
+            format!(
+                "HTTP {status}: the answer is encoded with {name}, which this client does not ask for; see which proxy or gateway on the way \
+                 to the endpoint does that, and turn it off there"
+            ),
+        )),
+    });
     Ok(Reply { status, date, arrived, body })
+}
+
+/// What a body is encoded with, by its header or by its first bytes.
+fn encoding(announced: Option<&reqwest::header::HeaderValue>, body: &[u8]) -> Option<String> {
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    let announced = announced.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_lowercase());
+    match announced.as_deref() {
+        // Whoever says so and sends plain JSON has only a wrong header.
+        _ if body.starts_with(b"{") => None,
+        Some("" | "identity") | None => body.starts_with(&GZIP).then(|| "gzip".to_owned()),
+        Some(name) => Some(name.escape_debug().to_string()),
+    }
 }
 
 /// An answer that is not the API's, by its HTTP status.
@@ -307,6 +332,20 @@ mod tests {
             assert!(error.contains(words), "{error}");
             assert!(!error.contains("key@"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_encoded_answer_is_known_by_its_header_or_its_first_bytes() {
+        let encoding = |announced: Option<&'static str>, body: &[u8]| {
+            super::encoding(announced.map(reqwest::header::HeaderValue::from_static).as_ref(), body)
+        };
+        assert_eq!(encoding(None, b"{}"), None);
+        assert_eq!(encoding(None, b"<html>"), None);
+        assert_eq!(encoding(Some("identity"), b"<html>"), None);
+        assert_eq!(encoding(Some("gzip"), b"{}"), None);
+        assert_eq!(encoding(Some("GZIP"), &[0x1f, 0x8b, 8]).as_deref(), Some("gzip"));
+        assert_eq!(encoding(None, &[0x1f, 0x8b, 8]).as_deref(), Some("gzip"));
+        assert_eq!(encoding(Some("br"), &[0x8b, 2, 0x80]).as_deref(), Some("br"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use vodrelay::config::{
 };
 use vodrelay::cron::Cron;
 use vodrelay::event::SubAppId;
-use vodrelay::output::message::RoutingKeyTemplate;
+use vodrelay::routing_key::RoutingKeyTemplate;
 use vodrelay::secret::Secret;
 use vodrelay::vod;
 
@@ -111,8 +111,8 @@ impl File {
 
 /// What was loaded can be worked with, and prints no secret.
 fn assert_usable(config: &Config) {
-    let template = config.amqp.routing_key.parse::<RoutingKeyTemplate>();
-    assert!(template.is_ok(), "{:?}: {template:?}", config.amqp.routing_key);
+    let template = config.amqp.routing_key.to_string().parse::<RoutingKeyTemplate>();
+    assert_eq!(template.as_ref(), Ok(&config.amqp.routing_key));
     assert!(!config.amqp.urls.is_empty());
     assert!(config.relay.lease_margin < config.vod.window);
     assert!(config.relay.idle_backoff_min <= config.relay.idle_backoff_max);
@@ -391,7 +391,7 @@ prop_compose! {
             username,
             exchange,
             queue,
-            routing_key: key.to_owned(),
+            routing_key: key.parse().unwrap(),
             binding_key: "#".to_owned(),
             auth: if external { Auth::External } else { Auth::Password },
             topology: if declare { Topology::Declare } else { Topology::Verify },
@@ -524,7 +524,7 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
         format!("username = {}", optional(amqp.username.as_deref())),
         format!("exchange = {}", quoted(&amqp.exchange)),
         format!("queue = {}", quoted(&amqp.queue)),
-        format!("routing_key = {}", quoted(&amqp.routing_key)),
+        format!("routing_key = {}", quoted(&amqp.routing_key.to_string())),
         format!("binding_key = {}", quoted(&amqp.binding_key)),
         format!("auth = {}", word(if amqp.auth == Auth::External { "external" } else { "password" })),
         format!(

@@ -15,8 +15,9 @@ use vodrelay::config::Config;
 use vodrelay::event::{Event, MessageId, SubAppId};
 use vodrelay::identity::EventId;
 use vodrelay::outcome::PublishOutcome;
-use vodrelay::output::message::{Format, RoutingKeyTemplate};
+use vodrelay::output::message::Format;
 use vodrelay::output::{Message, stdout};
+use vodrelay::routing_key::RoutingKeyTemplate;
 
 use crate::harness::{cases, fuzz, rng};
 use crate::json::{Json, event};

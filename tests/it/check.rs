@@ -103,9 +103,10 @@ impl Stage {
         let path = self.path("config.toml");
         fs::write(&path, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vodrelay"));
-        command.args(args).arg("--config").arg(path).env_clear().envs(&self.environment);
+        command.args(args).arg("--config").arg(path).env_clear();
         // Several relays run at once.
         command.env("VODRELAY_HTTP__LISTEN", "").env("VODRELAY_STATUS__SOCKET", "");
+        command.envs(&self.environment);
         command
     }
 
@@ -249,9 +250,11 @@ async fn all_is_well_and_nothing_is_left_behind() {
         backlog("8").replace("0 events", "1 events"),
         CLOCK.to_owned(),
         login,
-        format!("ok    broker       exchange \"{name}\": missing; it will be declared at the start"),
         format!(
-            "ok    broker       queue \"{name}\": missing; it will be declared as a quorum queue at the start"
+            "ok    broker       exchange \"{name}\": missing; it will be declared at the start; whether the user may do so is not tried"
+        ),
+        format!(
+            "ok    broker       queue \"{name}\": missing; it will be declared as a quorum queue at the start; whether the user may do so, and whether the virtual host's limit of queues has room, is not tried"
         ),
         JOURNAL.to_owned(),
         DISK.to_owned(),
@@ -271,9 +274,9 @@ async fn all_is_well_and_nothing_is_left_behind() {
     lines.splice(
         8..11,
         [
-            format!("ok    broker       exchange \"{name}\": exists, a durable topic exchange"),
+            format!("ok    broker       exchange \"{name}\": exists, a durable topic exchange; the user may write to it"),
             format!("ok    broker       queue \"{name}\": exists, a durable quorum queue with 0 messages"),
-            format!("ok    broker       binding of \"{name}\": it is bound with \"vod.#\" at the start"),
+            format!("ok    broker       binding of \"{name}\": it is bound with \"vod.#\" at the start; the user may bind it"),
             "ok    journal      DIR/journal.db: schema version 4; not in use".to_owned(),
         ],
     );
@@ -294,6 +297,55 @@ async fn topology(broker: &Broker, name: &str, queue_type: &str) {
     channel.queue_declare(name.into(), durable, arguments).await.unwrap();
     let bind = QueueBindOptions::default();
     channel.queue_bind(name.into(), name.into(), "vod.#".into(), bind, none).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_write_is_told_of() {
+    let (mut stage, broker, name) = Stage::with_broker().await;
+    topology(broker, &name, "quorum").await;
+    let user = broker.user().await.name;
+    let url = format!("amqp://{user}:{}@127.0.0.1:{}/%2f", broker::USER_PASSWORD, broker.port());
+    stage.raw("amqp", "urls", &format!("[{url:?}]"));
+    stage.set("amqp", "topology", "verify");
+    for (rights, line) in [
+        (
+            ["^$", ".*"],
+            "fail  broker       exchange \"NAME\": the user may not write to the exchange \"NAME\" (",
+        ),
+        (["^check", "^$"], "ok    broker       exchange \"NAME\": exists; the user may write to it"),
+    ] {
+        broker.ctl(&["set_permissions", "-p", "/", &user, ".*", rights[0], rights[1]]).await;
+        let told = stage.check().await;
+        let line = line.replace("NAME", &name);
+        assert!(told.said.iter().any(|said| said.starts_with(&line)), "{line}\nis not in {told:#?}");
+    }
+    stage.set("amqp", "topology", "declare");
+    let told = stage.check().await;
+    let line = format!("fail  broker       binding of \"{name}\": the user may not bind the queue");
+    assert!(told.said.iter().any(|said| said.starts_with(&line)), "{line}\nis not in {told:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_or_a_socket_that_cannot_be_had_is_told_of() {
+    let mut stage = Stage::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    stage.environment.insert("VODRELAY_HTTP__LISTEN", address.clone());
+    stage.environment.insert("VODRELAY_STATUS__SOCKET", "/nowhere/status.sock".to_owned());
+    let told = stage.check().await;
+    for line in [
+        format!("fail  http         cannot listen on {address} (http.listen): "),
+        "warn  status       cannot open the status socket /nowhere/status.sock".to_owned(),
+    ] {
+        assert!(told.said.iter().any(|said| said.starts_with(&line)), "{line}\nis not in {told:#?}");
+    }
+    assert_eq!(told.exit, Some(75), "{told:#?}");
+    drop(listener);
+    let socket = stage.path("status.sock").to_str().unwrap().to_owned();
+    stage.environment.insert("VODRELAY_STATUS__SOCKET", socket);
+    let told = stage.check().await;
+    told.has(0, &format!("ok    http         {address} can be listened on"));
+    told.has(0, "ok    status       DIR/status.sock can be made");
 }
 
 #[tokio::test(flavor = "multi_thread")]

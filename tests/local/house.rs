@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The words that all rooms share.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
     "event",
     "clock",
     "descriptors",
@@ -12,6 +12,7 @@ const WORDS: [&str; 12] = [
     "outcome",
     "pulse",
     "reason",
+    "routing_key",
     "secret",
     "times",
     "crash",
@@ -47,8 +48,10 @@ const IMPURE: [(&str, &str); 8] = [
 fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
-        "event" | "clock" | "descriptors" | "lease" | "legs" | "outcome" | "pulse" | "reason" | "secret"
-        | "times" | "crash" | "cron" | "identity" | "serve" | "config" => &[&WORDS],
+        "event" | "clock" | "descriptors" | "lease" | "legs" | "outcome" | "pulse" | "reason"
+        | "routing_key" | "secret" | "times" | "crash" | "cron" | "identity" | "serve" | "config" => {
+            &[&WORDS]
+        }
         "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
         "relay" if is_pure(path) => &[&WORDS, &IDENTITY],
         "relay" => &[&WORDS, &IDENTITY, &ADAPTERS],

@@ -348,7 +348,6 @@ fn a_program_that_may_open_too_few_files_says_so() {
             }
         }
         said += usize::from(words.contains("LimitNOFILE="));
-        println!("{files} {} {words}", output.status);
     }
     assert!(said > 0, "some of these limits are met by the journal or the broker");
 }

@@ -7,6 +7,7 @@ mod broker;
 mod cloud;
 mod journal;
 mod lines;
+mod windows;
 
 use std::path::Path;
 use std::time::Duration;
@@ -66,10 +67,11 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
 /// Tries everything at once, and reports in one order.
 async fn try_all(config: &Config, report: &mut Report) -> Result<(), Failure> {
     let deadline = Instant::now() + LIMIT;
-    let parts: [JoinHandle<Vec<Line>>; 3] = [
+    let parts: [JoinHandle<Vec<Line>>; 4] = [
         tokio::spawn(cloud::check(config.clone(), deadline)),
         tokio::spawn(broker::check(config.clone(), deadline)),
         tokio::spawn(journal::check(config.journal.path.clone(), deadline)),
+        tokio::spawn(windows::check(config.clone())),
     ];
     for part in parts {
         let lines = part.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));

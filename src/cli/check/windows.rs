@@ -1,0 +1,76 @@
+//! What the relay would open for those who look at it: the HTTP listener and the status socket.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::lines::Line;
+use crate::config::Config;
+use crate::ops::http::{self, Taken};
+use crate::ops::status;
+use crate::reason::Reason;
+
+/// A line for each. A relay that runs on the same journal has them already, which is no failure.
+pub(super) async fn check(config: Config) -> Vec<Line> {
+    let holder = crate::journal::probe::in_use_by(&config.journal.path).ok().flatten();
+    let mut lines = Vec::new();
+    if let Some(address) = config.http.listen {
+        lines.push(listener(address, holder.as_deref()).await);
+    }
+    if let Some(path) = &config.status.socket {
+        lines.push(socket(path, &config.journal.path).await);
+    }
+    lines
+}
+
+async fn listener(address: SocketAddr, holder: Option<&str>) -> Line {
+    const PART: &str = "http";
+    match (http::probe(address).await, holder) {
+        (Ok(Taken::No), _) => Line::ok(PART, format!("{address} can be listened on")),
+        (Ok(Taken::ByRelay), Some(pid)) => {
+            Line::ok(PART, format!("{address} is a relay's, and process {pid} runs on this journal"))
+        }
+        (Ok(Taken::ByRelay), None) => Line::away(
+            PART,
+            format!(
+                "{address} is a relay's, and none runs on this journal: give each relay an address of its own (http.listen), or set \
+                 http.listen = \"\""
+            ),
+        )
+        .code(Reason::ListenerFailed),
+        (Err(error), _) => {
+            let line = if error.may_pass() { Line::away } else { Line::wrong };
+            line(PART, error.to_string()).code(Reason::ListenerFailed)
+        }
+    }
+}
+
+/// The relay works without it: what is wrong is a warning, as it is in the log of `run`.
+async fn socket(path: &Path, journal: &Path) -> Line {
+    const PART: &str = "status";
+    let shown = path.display();
+    match status::probe(path).await {
+        Ok(None) => Line::ok(PART, format!("{shown} can be made")),
+        Ok(Some(document)) if is_of(&document, journal) => {
+            Line::ok(PART, format!("{shown}: the relay that runs on this journal answers"))
+        }
+        Ok(Some(_)) => Line::warn(
+            PART,
+            format!(
+                "{shown}: a relay on another journal answers, so that this one would have no status socket; give each a path of its own \
+                 (status.socket)"
+            ),
+        )
+        .code(Reason::ListenerFailed),
+        Err(error) => {
+            Line::warn(PART, format!("{error}; the systemd unit makes /run/vodrelay when the service starts"))
+                .code(Reason::ListenerFailed)
+        }
+    }
+}
+
+/// Whether a status document is of the relay on this journal.
+fn is_of(document: &str, journal: &Path) -> bool {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+    let theirs = document.pointer("/about/journal");
+    theirs.and_then(serde_json::Value::as_str).is_some_and(|theirs| Path::new(theirs) == journal)
+}
