@@ -122,7 +122,13 @@ pub enum EventsError {
 impl From<EventsError> for Failure {
     fn from(error: EventsError) -> Self {
         match error {
-            EventsError::Query(error) => Self::new(Exit::Failure, error),
+            EventsError::Query(error) => {
+                let (exit, code) = match &error {
+                    QueryError::Disk { reason, .. } => (Exit::Temporary, Some(*reason)),
+                    _ => (Exit::Failure, None),
+                };
+                Self::new(exit, error).code(code)
+            }
             EventsError::Output(error) => Self::stdout(error),
         }
     }

@@ -280,9 +280,10 @@ impl From<AppError> for Failure {
             AppError::Client(_) => (Exit::Configuration, Some(Reason::ConfigurationWrong)),
             AppError::Journal(error) => {
                 let exit = match error {
-                    OpenError::InUse { .. } | OpenError::Files { .. } | OpenError::Failed { .. } => {
-                        Exit::Temporary
-                    }
+                    OpenError::InUse { .. }
+                    | OpenError::Files { .. }
+                    | OpenError::Failed { .. }
+                    | OpenError::Disk { .. } => Exit::Temporary,
                     // An operator has to do something about each of these; starting again would only repeat them.
                     _ => Exit::Configuration,
                 };

@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
-use crate::descriptors;
 
 /// Events name customers' files: owner and group only.
 const FOLDER_MODE: u32 = 0o750;
@@ -34,24 +33,16 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(|e| {
-        unusable(format!(
-            "its folder cannot be made ({e}): make {} writable for the relay's user, or change journal.path",
-            folder.display()
-        ))
-    })?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER_MODE)
+        .create(folder)
+        .map_err(|e| no_folder(path, folder, &e))?;
     if path.is_dir() {
         return Err(unusable("it is a folder: set journal.path to a file in it".into()));
     }
     refuse_network(path, folder)?;
-    let not_writable = |e: io::Error| {
-        if descriptors::is_missing(&e) {
-            return OpenError::Files { path: path.to_owned(), cause: e };
-        }
-        unusable(format!(
-            "it cannot be written ({e}): check the owner and the mode of it and of its folder, and that the file system is mounted for writing"
-        ))
-    };
+    let not_writable = |e: io::Error| not_writable(path, &e);
     if !path.exists() {
         create(path, folder).map_err(not_writable)?;
     }
@@ -67,6 +58,19 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
         }
         Err(TryLockError::Error(e)) => Err(unusable(format!("its file system cannot lock it ({e})"))),
     }
+}
+
+/// The folder of the journal cannot be made.
+pub(super) fn no_folder(path: &Path, folder: &Path, error: &io::Error) -> OpenError {
+    let next_step =
+        format!("make {} writable for the relay's user, or change journal.path", folder.display());
+    OpenError::refused(path, "its folder cannot be made", error, &next_step)
+}
+
+/// The journal, or a file beside it, cannot be written.
+pub(super) fn not_writable(path: &Path, error: &io::Error) -> OpenError {
+    let next_step = "check the owner and the mode of it and of its folder, and that the file system is mounted for writing";
+    OpenError::refused(path, "it cannot be written", error, next_step)
 }
 
 /// The process that holds the lock on a file, by the kernel's list (proc_locks(5)). For people: a container sees no processes
@@ -140,16 +144,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
     let unusable = |e: io::Error| {
-        if descriptors::is_missing(&e) {
-            return OpenError::Files { path: path.to_owned(), cause: e };
-        }
-        OpenError::unusable(
-            path,
-            format!(
-                "its lock {} cannot be taken ({e}): check the owner and the mode of that file",
-                lock_path.display()
-            ),
-        )
+        let what = format!("its lock {} cannot be taken", lock_path.display());
+        OpenError::refused(path, what, &e, "check the owner and the mode of that file")
     };
     let mut file = OpenOptions::new()
         .read(true)

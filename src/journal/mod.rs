@@ -4,6 +4,8 @@
 //! - `place`: whether the files are still at their names.
 //! - `origin`: whether the journal is a copy of another one.
 //! - `schema`: tables, views for people, migrations.
+//! - `disk`: what is wrong with the disk when SQLite or the system fails.
+//! - `reading`: opens the journal for reading, also where nothing can be written.
 //! - `store`: the SQL of each request.
 //! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
 //! - [`Together`]: several requests that share a commit for certain.
@@ -13,12 +15,14 @@
 
 mod copy;
 mod damage;
+mod disk;
 mod files;
 mod origin;
 mod place;
 pub mod probe;
 mod progress;
 pub mod query;
+mod reading;
 mod record;
 mod request;
 mod schema;
@@ -27,9 +31,9 @@ mod tally;
 mod together;
 mod writer;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use tokio::sync::{mpsc, watch};
 
@@ -43,6 +47,7 @@ use crate::pulse::Pulse;
 use crate::reason::Reason;
 use crate::times::Times;
 pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
+use disk::Fault;
 use request::{Request, Slot};
 pub use together::Together;
 use together::Way;
@@ -132,6 +137,20 @@ pub enum OpenError {
         path: PathBuf,
         /// SQLite's words.
         cause: rusqlite::Error,
+        /// Its name in the catalogue.
+        reason: Reason,
+        /// What to look at.
+        next_step: &'static str,
+    },
+    /// The disk under the journal's files: it is full, mounted read-only, or fails. That may pass, too.
+    #[error("the journal {path} cannot be used now: {problem}: {next_step}")]
+    Disk {
+        /// The journal.
+        path: PathBuf,
+        /// What failed, with the system's words.
+        problem: String,
+        /// Its name in the catalogue.
+        reason: Reason,
         /// What to look at.
         next_step: &'static str,
     },
@@ -145,12 +164,35 @@ impl OpenError {
             Self::Unusable { .. } | Self::Newer { .. } => Reason::JournalUnusable,
             Self::Damaged { .. } => Reason::JournalDamaged,
             Self::Files { .. } => Reason::JournalNotWritable,
-            Self::Failed { cause, .. } => store::reason(cause.sqlite_error_code()),
+            Self::Failed { reason, .. } | Self::Disk { reason, .. } => *reason,
         }
     }
 
     fn unusable(path: &Path, problem: impl Into<String>) -> Self {
         Self::Unusable { path: path.to_owned(), problem: problem.into() }
+    }
+
+    /// The system refused something. The next step is the fault's where the disk is at fault, and `otherwise` else.
+    fn refused(path: &Path, what: impl fmt::Display, error: &io::Error, otherwise: &str) -> Self {
+        if descriptors::is_missing(error) {
+            let cause = error.raw_os_error().map(io::Error::from_raw_os_error);
+            let cause = cause.unwrap_or_else(|| io::Error::other(error.to_string()));
+            return Self::Files { path: path.to_owned(), cause };
+        }
+        let problem = format!("{what} ({error})");
+        match Fault::of(error) {
+            Some(fault) => Self::faulty(path, problem, fault),
+            None => Self::unusable(path, format!("{problem}: {otherwise}")),
+        }
+    }
+
+    fn faulty(path: &Path, problem: impl Into<String>, fault: Fault) -> Self {
+        Self::Disk {
+            path: path.to_owned(),
+            problem: problem.into(),
+            reason: fault.reason(),
+            next_step: fault.next_step(),
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::disk::Fault;
+use super::reading::{self, beside};
 use super::schema::{self, Found};
-use super::{OpenError, files};
+use super::{OpenError, files, store};
 
 /// Enough for a median; a commit of the journal costs no more than one of these.
 const SYNCS: usize = 20;
@@ -67,18 +69,9 @@ pub fn probe(path: &Path) -> Result<Report, OpenError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let existing = nearest_folder(folder).map_err(|e| {
-        unusable(format!(
-            "its folder cannot be made ({e}): make {} writable for the relay's user, or change journal.path",
-            folder.display()
-        ))
-    })?;
+    let existing = nearest_folder(folder).map_err(|e| files::no_folder(path, folder, &e))?;
     files::refuse_network(path, &existing)?;
-    let not_writable = |e: io::Error| {
-        unusable(format!(
-            "it cannot be written ({e}): check the owner and the mode of it and of its folder, and that the file system is mounted for writing"
-        ))
-    };
+    let not_writable = |e: io::Error| files::not_writable(path, &e);
     let standing = match OpenOptions::new().write(true).open(path) {
         Ok(_) => Standing::Version(version(path)?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Standing::Absent,
@@ -113,17 +106,20 @@ fn version(path: &Path) -> Result<i64, OpenError> {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             OpenError::Damaged { path: path.to_owned(), cause }
         }
-        _ => OpenError::Failed {
-            path: path.to_owned(),
-            cause,
-            next_step: "see whether another program holds it, and what the kernel's log says of the disk",
-        },
+        code => {
+            let fault = Fault::behind(path, &cause);
+            OpenError::Failed {
+                path: path.to_owned(),
+                cause,
+                reason: fault.map_or_else(|| store::reason(code), Fault::reason),
+                next_step: fault.map_or(
+                    "see whether another program holds it, and what the kernel's log says of the disk",
+                    Fault::next_step,
+                ),
+            }
+        }
     };
-    let found = open(path).and_then(|conn| {
-        conn.busy_timeout(BUSY_TIMEOUT)?;
-        schema::examine(&conn)
-    });
-    match found.map_err(failed)? {
+    match examine(path).map_err(failed)? {
         Found::Version(version) => Ok(version),
         Found::Newer(found) => Err(OpenError::Newer { path: path.to_owned(), found, known: schema::VERSION }),
         Found::Foreign => Err(OpenError::unusable(
@@ -135,23 +131,14 @@ fn version(path: &Path) -> Result<i64, OpenError> {
 
 /// A reader of a journal in WAL mode makes `-wal` and `-shm` and leaves them behind. Without a WAL the file is the whole
 /// journal, and can be read as one that nobody changes.
-fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let wal = beside(path, "-wal");
+fn examine(path: &Path) -> rusqlite::Result<Found> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    match url::Url::from_file_path(path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
-        Ok(mut url) if !wal.exists() => {
-            url.set_query(Some("immutable=1"));
-            Connection::open_with_flags(url.as_str(), flags | OpenFlags::SQLITE_OPEN_URI)
+    match reading::uri(path, "immutable=1") {
+        Some(uri) if !beside(path, "-wal").exists() => {
+            schema::examine(&Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?)
         }
-        _ => Connection::open_with_flags(path, flags),
+        _ => reading::open(path, BUSY_TIMEOUT, schema::examine).map(|(_, found)| found),
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut name = path.into_os_string();
-    name.push(suffix);
-    name.into()
 }
 
 /// The process that holds one of the journal's two locks, as it wrote itself down.

@@ -9,12 +9,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, named_params};
+use rusqlite::{Connection, ErrorCode, Row, named_params};
 use serde::Serialize;
 
+use super::disk::Fault;
+use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::WallTime;
 use crate::event::{Fingerprint, MessageId, SubAppId};
+use crate::reason::Reason;
 
 /// A reader waits for a writer in few cases only, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +44,18 @@ pub enum QueryError {
         path: PathBuf,
         /// What is wrong, and the next step.
         problem: String,
+    },
+    /// The disk under it: it is full, mounted read-only, or fails. That may pass.
+    #[error("the journal {path} cannot be read now ({cause}): {next_step}")]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        cause: rusqlite::Error,
+        /// Its name in the catalogue.
+        reason: Reason,
+        /// What to look at.
+        next_step: &'static str,
     },
     /// No event has this id.
     #[error(
@@ -225,7 +240,7 @@ pub struct Shown {
 /// A read-only connection to a journal, whether or not a relay is writing to it.
 #[derive(Debug)]
 pub struct Reader {
-    conn: Connection,
+    reading: Reading,
     path: PathBuf,
 }
 
@@ -243,14 +258,8 @@ impl Reader {
         if path.is_dir() {
             return Err(unreadable("it is a folder: check journal.path".into()));
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(path, flags).and_then(|conn| {
-            conn.busy_timeout(BUSY_TIMEOUT)?;
-            let found = schema::examine(&conn)?;
-            Ok((conn, found))
-        });
-        match opened {
-            Ok((conn, Found::Version(schema::VERSION))) => Ok(Self { conn, path: path.to_owned() }),
+        match reading::open(path, BUSY_TIMEOUT, schema::examine) {
+            Ok((reading, Found::Version(schema::VERSION))) => Ok(Self { reading, path: path.to_owned() }),
             Ok((_, Found::Version(0))) => Err(unreadable("it is empty: start `vodrelay run` once".into())),
             Ok((_, Found::Version(old))) => Err(unreadable(format!(
                 "it has the older schema version {old}: start `vodrelay run` once, which migrates it"
@@ -448,7 +457,7 @@ impl Reader {
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, QueryError> {
-        read(&self.conn).map_err(|source| failed(&self.path, source))
+        read(&self.reading.conn).map_err(|source| failed(&self.path, source))
     }
 }
 
@@ -529,6 +538,14 @@ fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
 }
 
 fn failed(path: &Path, source: rusqlite::Error) -> QueryError {
+    if let Some(fault) = Fault::behind(path, &source) {
+        return QueryError::Disk {
+            path: path.to_owned(),
+            cause: source,
+            reason: fault.reason(),
+            next_step: fault.next_step(),
+        };
+    }
     let next_step = match source.sqlite_error_code() {
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             "run the command as the relay's user, who can write to the journal's folder, or as root"

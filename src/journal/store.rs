@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use tracing::warn;
 
 use super::damage;
+use super::disk::Fault;
 use super::origin::{self, Origin};
 use super::progress::list;
 use super::schema::{self, Found};
@@ -53,7 +54,10 @@ impl Store {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 OpenError::Damaged { path: path.to_owned(), cause }
             }
-            code => OpenError::Failed { path: path.to_owned(), cause, next_step: next_step(code) },
+            _ => {
+                let (reason, next_step) = diagnosis(path, &cause);
+                OpenError::Failed { path: path.to_owned(), cause, reason, next_step }
+            }
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = boot.opened;
@@ -65,6 +69,9 @@ impl Store {
             Found::Version(version) => {
                 damage::look(&mut conn, damage::LIMIT_AT_START).map_err(failed)?;
                 if !configure(&conn, version == 0).map_err(failed)? {
+                    if let Some(fault) = Fault::at(path) {
+                        return Err(OpenError::faulty(path, "it cannot have a WAL", fault));
+                    }
                     let problem =
                         "its file system has no shared memory for SQLite's WAL: move it to a local disk";
                     return Err(OpenError::unusable(path, problem));
@@ -207,7 +214,16 @@ impl Store {
     }
 }
 
-/// Which trouble a failure is.
+/// Which trouble a failure at `path` is, and what an operator can do about it. Looks at the disk where SQLite's code leaves open
+/// what is wrong.
+pub(super) fn diagnosis(path: &Path, cause: &rusqlite::Error) -> (Reason, &'static str) {
+    match Fault::behind(path, cause) {
+        Some(fault) => (fault.reason(), fault.next_step()),
+        None => (reason(cause.sqlite_error_code()), next_step(cause.sqlite_error_code())),
+    }
+}
+
+/// Which trouble a failure is, by SQLite's code alone.
 pub(super) fn reason(code: Option<ErrorCode>) -> Reason {
     match code {
         Some(ErrorCode::DiskFull) => Reason::DiskFull,
@@ -221,10 +237,10 @@ pub(super) fn reason(code: Option<ErrorCode>) -> Reason {
     }
 }
 
-/// What an operator can do about a failure that may pass.
+/// What an operator can do about a failure that may pass, by SQLite's code alone.
 pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
     match code {
-        Some(ErrorCode::DiskFull) => "free space on the journal's file system",
+        Some(ErrorCode::DiskFull) => Fault::Full.next_step(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
         }

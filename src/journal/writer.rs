@@ -15,7 +15,7 @@ use super::copy::{self, Copy};
 use super::files::Lock;
 use super::place::{Misplaced, Place};
 use super::request::{Queued, Request};
-use super::store::{Store, next_step, reason};
+use super::store::{Store, diagnosis, next_step, reason};
 use crate::crash;
 use crate::outcome::{JournalState, Trouble};
 use crate::pulse::Pulse;
@@ -53,6 +53,8 @@ pub enum WriteError {
         path: PathBuf,
         /// SQLite's words.
         cause: rusqlite::Error,
+        /// Its name in the catalogue.
+        reason: Reason,
         /// What to look at.
         next_step: &'static str,
     },
@@ -70,7 +72,8 @@ impl WriteError {
     /// Its name in the catalogue.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Fatal { cause, .. } | Self::GaveUp { cause, .. } => reason(cause.sqlite_error_code()),
+            Self::Fatal { cause, .. } => reason(cause.sqlite_error_code()),
+            Self::GaveUp { reason, .. } => *reason,
             Self::TakenApart { .. } => Reason::JournalNotWritable,
         }
     }
@@ -279,9 +282,9 @@ impl Work {
                     let trouble = Trouble::new(reason(code), format!("failed for good: {cause}"));
                     return Err(self.failed(trouble, WriteError::Fatal { path, cause }));
                 }
-                let next_step = next_step(code);
-                let trouble = Trouble::new(reason(code), format!("{cause}: {next_step}"));
-                Ok((trouble, WriteError::GaveUp { path, cause, next_step }))
+                let (reason, next_step) = diagnosis(&path, &cause);
+                let trouble = Trouble::new(reason, format!("{cause}: {next_step}"));
+                Ok((trouble, WriteError::GaveUp { path, cause, reason, next_step }))
             }
             // It can be moved back.
             CommitError::Misplaced(Misplaced::Database) => {

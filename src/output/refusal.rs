@@ -119,7 +119,8 @@ impl LinkError {
             | Self::Limit { .. }
             | Self::VirtualHost { .. }
             | Self::Topology { .. } => true,
-            Self::NoHost { .. }
+            Self::Files { .. }
+            | Self::NoHost { .. }
             | Self::Unreachable { .. }
             | Self::Tls { .. }
             | Self::Silent { .. }

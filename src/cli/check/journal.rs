@@ -33,9 +33,10 @@ pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<Line> {
 
 fn refused(error: &OpenError) -> Line {
     let line = match error {
-        OpenError::InUse { .. } | OpenError::Files { .. } | OpenError::Failed { .. } => {
-            Line::away(PART, error.to_string())
-        }
+        OpenError::InUse { .. }
+        | OpenError::Files { .. }
+        | OpenError::Failed { .. }
+        | OpenError::Disk { .. } => Line::away(PART, error.to_string()),
         OpenError::Unusable { .. } | OpenError::Newer { .. } | OpenError::Damaged { .. } => {
             Line::wrong(PART, error.to_string())
         }

@@ -1,0 +1,137 @@
+//! What is wrong with the disk when the journal cannot be opened, read or written.
+//!
+//! SQLite tells a full disk only where it writes pages. A `-shm` that cannot grow is an "I/O error", and a `-wal` that cannot be
+//! made is a "cannot open". The system's own error says more, and a trial in the journal's folder brings it out.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+use rustix::io::Errno;
+
+use crate::reason::Reason;
+
+/// More than SQLite needs to open a journal: the first piece of the `-shm` has 32 kB.
+const TRIAL_BYTES: usize = 64 << 10;
+
+/// A fault of the disk or of its file system. Time or an operator can mend it, with the journal as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No space, or no inodes.
+    Full,
+    /// The quota of the user, the group or the project is used up.
+    Quota,
+    /// The file system is mounted read-only.
+    ReadOnly,
+    /// The disk answers with an error.
+    Io,
+}
+
+impl Fault {
+    /// What an error of the system says about the disk. None when it is about something else, such as the mode of a file.
+    pub(super) fn of(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error)? {
+            Errno::NOSPC => Some(Self::Full),
+            Errno::DQUOT => Some(Self::Quota),
+            Errno::ROFS => Some(Self::ReadOnly),
+            Errno::IO => Some(Self::Io),
+            _ => None,
+        }
+    }
+
+    /// The fault behind an error of SQLite, where SQLite's code leaves it open. Looks at the disk then.
+    pub(super) fn behind(path: &Path, cause: &rusqlite::Error) -> Option<Self> {
+        match cause.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Some(Self::Full),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => Self::at(path),
+            _ => None,
+        }
+    }
+
+    /// The fault of the file system that the journal lies on, as far as a small write tells it.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        match trial(folder) {
+            Ok(()) => None,
+            // A reader may not be permitted to write. It can see the free space all the same.
+            Err(error) => Self::of(&error).or_else(|| is_full(folder).then_some(Self::Full)),
+        }
+    }
+
+    /// Its name in the catalogue.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Full | Self::Quota => Reason::DiskFull,
+            Self::ReadOnly => Reason::JournalNotWritable,
+            Self::Io => Reason::JournalIo,
+        }
+    }
+
+    /// What an operator can do about it.
+    pub(super) fn next_step(self) -> &'static str {
+        match self {
+            Self::Full => "free space on the journal's file system",
+            Self::Quota => {
+                "raise the disk quota of the relay's user, or free space of that user on the journal's file system"
+            }
+            Self::ReadOnly => {
+                "see in the kernel's log why the journal's file system is mounted read-only, and mount it for writing"
+            }
+            Self::Io => "check the disk, and what the kernel's log says of it",
+        }
+    }
+}
+
+/// Writes a small file in the folder, and removes it again. Nothing waits for the disk: the space is taken when it is written.
+fn trial(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".vodrelay-trial-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    let written = file.write_all(&[0; TRIAL_BYTES]);
+    // The result of the write is the answer. A file that stays has a telling name and some kilobytes.
+    let _ = fs::remove_file(&path);
+    written
+}
+
+fn is_full(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|space| {
+        let no_room = space.f_bavail.saturating_mul(space.f_frsize) < TRIAL_BYTES as u64;
+        // Some file systems do not count inodes, and say 0 of 0.
+        no_room || (space.f_files > 0 && space.f_favail == 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_system_is_told_for_what_it_is() {
+        let of = |errno: Errno| Fault::of(&io::Error::from(errno));
+        for (errno, fault, code) in [
+            (Errno::NOSPC, Fault::Full, "VR-204"),
+            (Errno::DQUOT, Fault::Quota, "VR-204"),
+            (Errno::ROFS, Fault::ReadOnly, "VR-206"),
+            (Errno::IO, Fault::Io, "VR-207"),
+        ] {
+            assert_eq!(of(errno), Some(fault));
+            assert_eq!(fault.reason().to_string(), code);
+        }
+        assert!(Fault::Quota.next_step().contains("quota"));
+        assert!(Fault::ReadOnly.next_step().contains("read-only"));
+        for other in [Errno::ACCESS, Errno::PERM, Errno::NOENT, Errno::MFILE] {
+            assert_eq!(of(other), None, "{other:?} says nothing about the disk");
+        }
+    }
+
+    #[test]
+    fn a_trial_leaves_nothing_behind_and_finds_no_fault_where_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Fault::at(&folder.path().join("journal.db")), None);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
