@@ -5,6 +5,7 @@ mod pace;
 mod pace_model;
 mod proofs;
 mod refusals;
+mod settings;
 
 use bytes::Bytes;
 
@@ -480,6 +481,26 @@ fn a_redelivery_before_the_ack_brings_a_fresh_handle_to_the_event() {
     play.give(Input::Published { event: ids[0], outcome: PublishOutcome::Acked });
     play.commit();
     play.confirmed(&["h2"]);
+}
+
+#[test]
+fn a_handle_that_comes_twice_is_confirmed_under_the_earlier_of_its_leases() {
+    let mut play = Play::new(settings());
+    let ids = play.deliver(&["h"]);
+    let first = play.now;
+    play.pass(10);
+    let Effect::Pull { pull, sub_app } = play.one(is_pull) else { unreachable!() };
+    // This answer was overtaken: its pull left five seconds earlier.
+    let sent_at = Moment(first.0 - 5 * SECOND);
+    let answer = Answer { request_id: "r".into(), events: vec![Arc::new(event(sub_app, "h"))] };
+    let (received_at, pulled_at) = (play.now, WallTime(0));
+    play.give(Input::Pulled { pull, sent_at, received_at, pulled_at, result: Ok(answer) });
+    play.one(|e| matches!(e, Effect::Record { .. }));
+    play.recorded(pull, &[(ids[0], Progress::default(), true)]);
+    play.broker_says(&PublishOutcome::Acked);
+    play.commit();
+    let (_, _, cutoff) = play.confirm_call();
+    assert_eq!(cutoff, sent_at + Duration::from_secs(27));
 }
 
 #[test]

@@ -247,6 +247,9 @@ pub(crate) enum Api {
 type Key = (usize, EventId);
 type HandleKey = (usize, SubAppId, EventHandle);
 
+/// When an answer arrived, and its request id.
+type Pulled = (WallTime, Arc<str>);
+
 /// All that was seen.
 #[derive(Debug)]
 pub(crate) struct Checker {
@@ -267,7 +270,7 @@ pub(crate) struct Checker {
     polled: Vec<Vec<SubAppId>>,
     confirm_after: Vec<ConfirmAfter>,
     /// When the answers arrived that brought an event, and their ids.
-    pulled: HashMap<(usize, Fingerprint), Vec<(WallTime, Arc<str>)>>,
+    pulled: HashMap<(usize, Fingerprint), Vec<Pulled>>,
     /// Relays whose wall clock was set, and relays whose journal was copied.
     wall_wrong: BTreeSet<usize>,
     copied: BTreeSet<usize>,
@@ -491,8 +494,7 @@ impl Checker {
                 format!("event {} of relay {relay} is published in bytes that the cloud never sent", event.0);
             return self.violated(Guarantee::NothingAltered, what);
         };
-        let brought_it =
-            |(at, id): &(WallTime, Arc<str>)| (at, id) == (&parcel.pulled_at, &parcel.request_id);
+        let brought_it = |(at, id): &Pulled| (at, id) == (&parcel.pulled_at, &parcel.request_id);
         if !self.pulled.get(&(relay, fingerprint)).is_some_and(|all| all.iter().any(brought_it)) {
             let what = format!(
                 "event {} of relay {relay} says that {} brought it at {}, which is not so",
