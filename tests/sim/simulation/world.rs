@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vodrelay::clock::{Moment, WallTime};
+use vodrelay::emulator::ledger::EventRecord;
 use vodrelay::emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
 use vodrelay::event::{Event, EventHandle, SubAppId};
 use vodrelay::identity::{EventId, Recorded};
@@ -20,8 +21,10 @@ use super::sabotage::Sabotage;
 
 /// When virtual time begins. Not zero, so that moments before the beginning can be told.
 const BEGIN: u64 = 1_000_000;
-/// After the faults have ended, everything must have come to rest within this.
+/// After the faults have ended, everything must have come to rest within this, and a wait for each roomful of events without a
+/// queue: while nothing is routable, each of them stays in hand until it may be parked.
 const REST_MS: u64 = 1_500_000;
+const UNROUTABLE_WAIT_MS: u64 = 640_000;
 /// A drain must be over within this when nothing fails, and is cut short after it when something does.
 const DRAIN_MS: u64 = 60_000;
 /// As in the shell and in the journal's writer.
@@ -246,6 +249,8 @@ pub(crate) struct World {
     stormy: bool,
     stopping: bool,
     calm_since: u64,
+    /// How long after that everything must have come to rest.
+    rest_within_ms: u64,
     texts: Vec<Text>,
     queues: BTreeMap<SubAppId, Queue>,
     /// The content of each event of a queue, by its number.
@@ -343,6 +348,7 @@ impl World {
             stormy: true,
             stopping: false,
             calm_since: 0,
+            rest_within_ms: REST_MS,
             texts: Vec::new(),
             queues: plan.sub_apps.iter().map(queue).collect(),
             contents: HashMap::new(),
@@ -640,6 +646,9 @@ impl World {
         say!(self, "all is well from now on");
         self.stormy = false;
         self.calm_since = self.now;
+        let unroutable = self.unconfirmed().filter(|(_, event)| event.json.contains(UNROUTABLE)).count();
+        let roomfuls = u64::try_from(unroutable / self.plan.max_in_flight).unwrap_or(u64::MAX);
+        self.rest_within_ms = REST_MS + UNROUTABLE_WAIT_MS * roomfuls;
         self.others_take_all_until = self.now;
         for queue in self.queues.values_mut() {
             queue.heal();
@@ -664,7 +673,7 @@ impl World {
                 return;
             }
         } else if let Some(why) = self.not_at_rest() {
-            if waited > REST_MS {
+            if waited > self.rest_within_ms {
                 for process in self.relays.iter().filter_map(|host| host.process.as_ref()) {
                     say!(self, "{:?}", process.core);
                 }
@@ -677,11 +686,19 @@ impl World {
                 self.drain(relay);
             }
         }
-        if waited > REST_MS + DRAIN_MS {
+        if waited > self.rest_within_ms + DRAIN_MS {
             self.checker.never_ended("a drain without any fault is not over".into());
             return;
         }
         self.after(500, Happening::Look);
+    }
+
+    /// The events that the cloud still has.
+    fn unconfirmed(&self) -> impl Iterator<Item = (SubAppId, &EventRecord)> {
+        self.queues.iter().flat_map(|(sub_app, queue)| {
+            let all = (1..=queue.counts().put).filter_map(|number| queue.event(EventNo(number)));
+            all.filter(|event| event.confirmed_at.is_none()).map(|event| (*sub_app, event))
+        })
     }
 
     /// What is still under way, if anything is.
@@ -689,10 +706,9 @@ impl World {
         if self.now < self.calm_since + self.plan.pull_timeout_ms {
             return Some("a slow answer may be on its way".into());
         }
-        for (sub_app, queue) in &self.queues {
-            let left = (1..=queue.counts().put).filter_map(|number| queue.event(EventNo(number)));
-            let left =
-                left.filter(|event| event.confirmed_at.is_none() && !event.json.starts_with('[')).count();
+        for sub_app in self.queues.keys() {
+            let left = self.unconfirmed().filter(|(of, event)| of == sub_app && !event.json.starts_with('['));
+            let left = left.count();
             if left > 0 {
                 return Some(format!("the cloud has {left} events of {sub_app}"));
             }
