@@ -75,7 +75,7 @@ impl Fault {
     /// What an operator can do about it.
     pub(super) fn next_step(self) -> &'static str {
         match self {
-            Self::Full => "free space on the journal's file system",
+            Self::Full => "free space on the journal's file system (df -h; for its inodes df -i)",
             Self::Quota => {
                 "raise the disk quota of the relay's user, or free space of that user on the journal's file system"
             }

@@ -262,6 +262,42 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("[vod]\nregion = \"a\"\nregion = \"b\"", "config.toml:3: not TOML: duplicate key \"region\""),
 ];
 
+/// Variables that are refused: name, value, and what is said of it.
+pub(crate) const REFUSED_VARIABLES: &[(&str, &str, &str)] = &[
+    (
+        "VODRELAY_RELAY__LEASE_MARGIN",
+        "3",
+        "VODRELAY_RELAY__LEASE_MARGIN: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\"",
+    ),
+    (
+        "VODRELAY_RELAY__LEASE_MARGIN",
+        "1h",
+        "VODRELAY_RELAY__LEASE_MARGIN: relay.lease_margin (1h) leaves nothing of vod.window (30s); make the margin smaller",
+    ),
+    (
+        "VODRELAY_JOURNAL__RETENTON",
+        "30d",
+        "VODRELAY_JOURNAL__RETENTON: unknown variable; did you mean VODRELAY_JOURNAL__RETENTION?",
+    ),
+    ("VODRELAY_X__Y", "", "VODRELAY_X__Y: unknown variable; a key is overridden by VODRELAY_SECTION__KEY"),
+    (
+        "VODRELAY_AMQP__URLS",
+        "amqp://a,",
+        "VODRELAY_AMQP__URLS: amqp.urls has a comma with nothing before or behind it; remove the comma",
+    ),
+    (
+        "VODRELAY_AMQP__PASSWORD",
+        "secret\n",
+        "VODRELAY_AMQP__PASSWORD: amqp.password ends with a line break, which would be part of the value; remove it \
+         (`printf %s` writes none)",
+    ),
+    (
+        "VODRELAY_VOD__SUB_APP_IDS",
+        "1,x",
+        "VODRELAY_VOD__SUB_APP_IDS: vod.sub_app_ids id 2 must be a whole number from 0 to 18446744073709551615, not x",
+    ),
+];
+
 #[test]
 fn every_mistake_in_the_file_is_told_with_its_line_and_the_next_step() {
     for (text, expected) in REFUSED {
@@ -318,45 +354,8 @@ fn the_environment_overrides_the_file_and_is_read_as_strictly() {
     assert_eq!(config.amqp.urls.len(), 2);
     assert!(config.amqp.urls[1].is_tls() && !config.amqp.urls[0].is_tls());
 
-    for (name, value, expected) in [
-        (
-            "VODRELAY_RELAY__LEASE_MARGIN",
-            "3",
-            "VODRELAY_RELAY__LEASE_MARGIN: relay.lease_margin has no unit; a duration needs a unit, for example \"30s\"",
-        ),
-        (
-            "VODRELAY_RELAY__LEASE_MARGIN",
-            "1h",
-            "VODRELAY_RELAY__LEASE_MARGIN: relay.lease_margin (1h) leaves nothing of vod.window (30s); make the margin smaller",
-        ),
-        (
-            "VODRELAY_JOURNAL__RETENTON",
-            "30d",
-            "VODRELAY_JOURNAL__RETENTON: unknown variable; did you mean VODRELAY_JOURNAL__RETENTION?",
-        ),
-        (
-            "VODRELAY_X__Y",
-            "",
-            "VODRELAY_X__Y: unknown variable; a key is overridden by VODRELAY_SECTION__KEY",
-        ),
-        (
-            "VODRELAY_AMQP__URLS",
-            "amqp://a,",
-            "VODRELAY_AMQP__URLS: amqp.urls has a comma with nothing before or behind it; remove the comma",
-        ),
-        (
-            "VODRELAY_AMQP__PASSWORD",
-            "secret\n",
-            "VODRELAY_AMQP__PASSWORD: amqp.password ends with a line break, which would be part of the value; remove it \
-             (`printf %s` writes none)",
-        ),
-        (
-            "VODRELAY_VOD__SUB_APP_IDS",
-            "1,x",
-            "VODRELAY_VOD__SUB_APP_IDS: vod.sub_app_ids id 2 must be a whole number from 0 to 18446744073709551615, not x",
-        ),
-    ] {
-        assert_eq!(load("", &[(name, value)]).unwrap_err(), expected);
+    for (name, value, expected) in REFUSED_VARIABLES {
+        assert_eq!(load("", &[(name, value)]).unwrap_err(), *expected);
     }
 }
 

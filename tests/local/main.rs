@@ -5,6 +5,7 @@
 
 mod config;
 mod dependencies;
+mod disk;
 mod documents;
 mod emulator;
 mod house;

@@ -206,7 +206,7 @@ async fn a_journald_that_does_not_read_stops_nothing() {
 }
 
 /// How this user can mount something that goes with the process.
-fn private_mounts(folder: &Path) -> &'static [&'static str] {
+pub(crate) fn private_mounts(folder: &Path) -> &'static [&'static str] {
     let ways: [&[&str]; 2] = [&["-m"], &["-rm"]];
     let works = |way: &&&[&str]| {
         let tried =
@@ -214,7 +214,7 @@ fn private_mounts(folder: &Path) -> &'static [&'static str] {
         tried.is_ok_and(|tried| tried.status.success())
     };
     ways.iter().find(works).copied().expect(
-        "the journal's socket has to be mounted, and this machine permits neither `unshare -m` (CAP_SYS_ADMIN) nor \
+        "a file system of the test's own has to be mounted, and this machine permits neither `unshare -m` (CAP_SYS_ADMIN) nor \
          `unshare -rm` (unprivileged user namespaces): run the tests as root, or with user.max_user_namespaces above 0",
     )
 }

@@ -334,6 +334,34 @@ async fn what_is_not_from_the_api_is_named_by_its_kind() {
 }
 
 #[tokio::test]
+async fn an_encoded_answer_is_named_and_whoever_encodes_it_is_looked_for() {
+    // `printf '{}' | gzip -n`, with its header and without.
+    const GZIP: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\xae\x05\0\x43\xbf\xa6\xa3\x02\0\0\0";
+    let failed = |status: &'static str, header: &'static str| {
+        failed_pull(move || {
+            let head = format!("HTTP/1.1 {status}\r\n{header}Content-Length: {}\r\n\r\n", GZIP.len());
+            Play::Send([head.as_bytes(), GZIP].concat())
+        })
+    };
+    for (header, name) in
+        [("Content-Encoding: gzip\r\n", "gzip"), ("", "gzip"), ("Content-Encoding: br\r\n", "br")]
+    {
+        let error = failed("200 OK", header).await;
+        assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "encoded"));
+        let words = format!(
+            "PullEvents failed (encoded): HTTP 200 OK: the answer is encoded with {name}, which this client does not ask for; \
+             see which proxy or gateway on the way to the endpoint does that, and turn it off there"
+        );
+        assert_eq!(error.to_string(), words);
+    }
+    // The status says more than the encoding of a gateway's page.
+    assert_eq!(failed("403 Forbidden", "Content-Encoding: gzip\r\n").await.code, "http_403");
+    // A wrong header over plain JSON is no hindrance.
+    let server = Server::start(|_, _| Play::Send(http("200 OK", "Content-Encoding: gzip\r\n", OK))).await;
+    server.client().describe_events_state(APP).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_envelope_speaks_louder_than_the_status() {
     for status in ["200 OK", "400 Bad Request", "403 Forbidden", "500 Internal Server Error"] {
         let error = failed_pull(move || {
