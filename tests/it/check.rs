@@ -299,30 +299,59 @@ async fn topology(broker: &Broker, name: &str, queue_type: &str) {
     channel.queue_bind(name.into(), name.into(), "vod.#".into(), bind, none).await.unwrap();
 }
 
+/// What the broker has of this name, and of whatever a check could have made.
+async fn at_the_broker(broker: &Broker, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for what in [
+        &["list_exchanges", "name", "type", "arguments"][..],
+        &["list_queues", "name", "messages", "arguments"],
+        &["list_bindings", "source_name", "destination_name", "destination_kind", "routing_key"],
+    ] {
+        let listed = broker.ctl(what).await;
+        let ours = listed.lines().filter(|line| line.contains(name) || line.contains("vodrelay-check"));
+        found.extend(ours.map(str::to_owned));
+    }
+    found.sort();
+    found
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_write_is_told_of() {
+async fn a_user_who_may_not_write_is_told_of_and_nothing_is_changed() {
+    const CONFIGURE: &str = ".*";
     let (mut stage, broker, name) = Stage::with_broker().await;
     topology(broker, &name, "quorum").await;
+    let before = at_the_broker(broker, &name).await;
+    // The exchange, the queue, its binding by its own name, and the one that was made.
+    assert_eq!(before.len(), 4, "{before:#?}");
     let user = broker.user().await.name;
     let url = format!("amqp://{user}:{}@127.0.0.1:{}/%2f", broker::USER_PASSWORD, broker.port());
     stage.raw("amqp", "urls", &format!("[{url:?}]"));
-    stage.set("amqp", "topology", "verify");
-    for (rights, line) in [
-        (
-            ["^$", ".*"],
-            "fail  broker       exchange \"NAME\": the user may not write to the exchange \"NAME\" (",
-        ),
-        (["^check", "^$"], "ok    broker       exchange \"NAME\": exists; the user may write to it"),
+    let exchange = format!("broker       exchange \"{name}\": ");
+    let binding = format!("broker       binding of \"{name}\": ");
+    let may_not_write = format!("fail  {exchange}the user may not write to the exchange \"{name}\" (");
+    let may_not_bind = format!("fail  {binding}the user may not bind the queue \"{name}\" (");
+    let may_write = format!("ok    {exchange}exists; the user may write to it");
+    let may_write_to_ours =
+        format!("ok    {exchange}exists, a durable topic exchange; the user may write to it");
+    let may_bind = format!("ok    {binding}it is bound with \"vod.#\" at the start; the user may bind it");
+    // The right to write and to read, and what is said.
+    for (topology, write, read, exit, lines) in [
+        ("verify", "^$", ".*", 78, vec![&may_not_write]),
+        // The right to one exchange is enough, and to read none.
+        ("verify", &*format!("^{name}$"), "^$", 0, vec![&may_write]),
+        ("declare", "^$", ".*", 78, vec![&may_not_write, &may_not_bind]),
+        ("declare", ".*", "^$", 78, vec![&may_write_to_ours, &may_not_bind]),
+        ("declare", ".*", ".*", 0, vec![&may_write_to_ours, &may_bind]),
     ] {
-        broker.ctl(&["set_permissions", "-p", "/", &user, ".*", rights[0], rights[1]]).await;
+        broker.ctl(&["set_permissions", "-p", "/", &user, CONFIGURE, write, read]).await;
+        stage.set("amqp", "topology", topology);
         let told = stage.check().await;
-        let line = line.replace("NAME", &name);
-        assert!(told.said.iter().any(|said| said.starts_with(&line)), "{line}\nis not in {told:#?}");
+        for line in lines {
+            assert!(told.said.iter().any(|said| said.starts_with(line)), "{line}\nis not in {told:#?}");
+        }
+        assert_eq!(told.exit, Some(exit), "{topology}, {write}, {read}: {told:#?}");
     }
-    stage.set("amqp", "topology", "declare");
-    let told = stage.check().await;
-    let line = format!("fail  broker       binding of \"{name}\": the user may not bind the queue");
-    assert!(told.said.iter().any(|said| said.starts_with(&line)), "{line}\nis not in {told:#?}");
+    assert_eq!(at_the_broker(broker, &name).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

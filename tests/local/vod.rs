@@ -358,7 +358,7 @@ async fn an_encoded_answer_is_named_and_whoever_encodes_it_is_looked_for() {
     assert_eq!(failed("403 Forbidden", "Content-Encoding: gzip\r\n").await.code, "http_403");
     // A wrong header over plain JSON is no hindrance.
     let server = Server::start(|_, _| Play::Send(http("200 OK", "Content-Encoding: gzip\r\n", OK))).await;
-    server.client().describe_events_state(APP).await.unwrap();
+    server.client().pull_events(APP).await.unwrap();
 }
 
 #[tokio::test]
