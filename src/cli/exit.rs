@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::screen::printable;
 use crate::config::ConfigErrors;
 use crate::ops::logging::{self, LoggingError};
 use crate::reason::Reason;
@@ -99,25 +100,27 @@ impl Failure {
         if self.exit == Exit::Done {
             return Ok(());
         }
+        // Words of the cloud or of the broker may be in any of them.
+        let mut say = |lead: &str, text: &str| {
+            text.lines().try_for_each(|line| writeln!(out, "{lead}{}", printable(line)))
+        };
         let mut shown = self.error.to_string();
-        for line in shown.lines() {
-            writeln!(out, "vodrelay: {line}")?;
-        }
+        say("vodrelay: ", &shown)?;
         let mut cause = self.error.source();
         while let Some(error) = cause {
             let text = error.to_string();
             // Some libraries repeat the cause in their own message.
             if !shown.contains(&text) {
-                writeln!(out, "  caused by: {text}")?;
+                say("  caused by: ", &text)?;
                 shown = text;
             }
             cause = error.source();
         }
         if let Some(step) = &self.next {
-            writeln!(out, "  next: {step}")?;
+            say("  next: ", step)?;
         }
         match self.code {
-            Some(code) => writeln!(out, "  code: {code}"),
+            Some(code) => say("  code: ", code.code()),
             None => Ok(()),
         }
     }
@@ -154,7 +157,7 @@ pub fn exit_on_panic() {
 }
 
 fn report_panic(out: &mut impl Write, panic: &str, backtrace: &std::backtrace::Backtrace) -> io::Result<()> {
-    writeln!(out, "vodrelay: bug: {}", panic.replace('\n', " "))?;
+    writeln!(out, "vodrelay: bug: {}", printable(&panic.replace('\n', " ")))?;
     if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
         writeln!(out, "{backtrace}")?;
     }
@@ -187,6 +190,16 @@ mod tests {
             printed(&failure),
             "vodrelay: the journal cannot be opened\n  caused by: disk on fire\n  next: put out the fire, and start again\n"
         );
+    }
+
+    #[test]
+    fn what_others_have_said_is_printed_without_what_a_terminal_obeys() {
+        let failure = Failure::new(Exit::Failure, Outer(io::Error::other("gone \u{1b}[2J\nand\u{202e}")));
+        let text = "vodrelay: the journal cannot be opened\n  caused by: gone \\u{1b}[2J\n  caused by: and\\u{202e}\n";
+        assert_eq!(printed(&failure), text);
+        let mut out = Vec::new();
+        report_panic(&mut out, "at\n\u{9b}31m", &std::backtrace::Backtrace::disabled()).unwrap();
+        assert!(String::from_utf8(out).unwrap().starts_with("vodrelay: bug: at \\u{9b}31m\n"));
     }
 
     #[test]

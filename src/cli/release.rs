@@ -49,6 +49,10 @@ pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
         let word = if *done { "released" } else { "not parked" };
         writeln!(out, "{id}  {word}").map_err(Failure::stdout)?;
     }
+    if args.all && released.is_empty() {
+        // There is nobody left to tell when standard error is gone.
+        let _ = writeln!(io::stderr(), "no event is parked");
+    }
     let all = released.iter().all(|(_, done)| *done);
     Ok(if all { Exit::Done } else { Exit::Failure })
 }

@@ -14,4 +14,5 @@ mod observers;
 mod process;
 mod refusals;
 mod snapshots;
+mod terminal;
 mod vod;

@@ -3,6 +3,7 @@
 use vodrelay::cli::screen::Screen;
 
 use super::*;
+use crate::terminal::HOSTILE;
 
 const SCREEN: Screen = Screen { width: Some(80), height: Some(24) };
 
@@ -183,9 +184,6 @@ async fn what_cannot_be_shown_is_explained() {
     fs::write(&nowhere, "").unwrap();
     assert!(Reader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
 }
-
-/// What the cloud may send: of any length, of any characters, with other kinds of values than the documents name.
-const HOSTILE: &str = "\u{1b}[2J\u{7}\0\u{7f}\u{85}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{2028}視";
 
 #[tokio::test]
 async fn hostile_events_leave_every_line_printable_and_within_the_screen() {
