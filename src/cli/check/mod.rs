@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(18);
 /// nothing failed, with 78 when something must be changed first, and with 75 when something is out of reach right now.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Read the configuration only; try neither the cloud nor the broker nor the journal
+    /// Read the configuration only, and try nothing
     #[arg(long)]
     offline: bool,
     /// Print one JSON object a line
