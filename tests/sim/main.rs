@@ -83,7 +83,7 @@ fn who_sets_the_wall_clock_changes_nothing() {
 #[test]
 fn every_theme_has_its_share_of_the_seeds() {
     let themes: Vec<Theme> = (0..1_000).map(|seed| Plan::new(seed).theme).collect();
-    for theme in [Theme::Swarm, Theme::BadNeighbours, Theme::BrokerAway, Theme::Calm] {
+    for theme in [Theme::Swarm, Theme::BadNeighbours, Theme::BrokerAway, Theme::Unbound, Theme::Calm] {
         assert!(themes.iter().filter(|drawn| **drawn == theme).count() >= 20, "{theme:?}");
     }
 }

@@ -441,6 +441,8 @@ pub struct Core {
     breaker: Breaker,
     /// Events in hand that the broker returned or refused.
     refused: usize,
+    /// Events in hand that may break the connection.
+    suspected: usize,
     /// Acks so far.
     acks: u64,
     publishing: usize,
@@ -523,6 +525,7 @@ impl Core {
             suspects: Suspects::default(),
             breaker: Breaker::default(),
             refused: 0,
+            suspected: 0,
             acks: 0,
             publishing: 0,
             publish_from: now,

@@ -95,11 +95,12 @@ impl Core {
         most.saturating_add(self.room_besides())
     }
 
-    /// How many events more may be in hand, because the broker returns or refuses some, for minutes: the others must not wait
-    /// for their room. While nothing is routable, this is the room for an event that may be.
+    /// How many events more may be in hand, because the broker returns or refuses some for minutes, or because some may break the
+    /// connection: the others must not wait for their room. An event that may break the connection is given up only when others
+    /// get through. While nothing is routable, this is the room for an event that may be.
     pub(super) fn room_besides(&self) -> usize {
         let most = (self.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
-        if self.breaker.is_open() { most } else { self.refused.min(most) }
+        if self.breaker.is_open() { most } else { (self.refused + self.suspected).min(most) }
     }
 
     /// Reads on in the backlog while there is room for it.

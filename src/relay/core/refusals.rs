@@ -81,12 +81,6 @@ impl Tries {
     pub(super) fn is_suspect(&self) -> bool {
         self.losses >= LOSSES_BEFORE_ALONE
     }
-
-    /// The broker answered, whatever it said.
-    fn answered(&mut self) {
-        self.losses = 0;
-        self.losses_alone = 0;
-    }
 }
 
 /// Open while nothing that is published gets a queue.
@@ -175,18 +169,27 @@ impl Core {
     }
 
     pub(super) fn no_longer_refused(&mut self, event: EventId) {
+        self.answered(event);
+        if let Some(carried) = self.events.get_mut(&event)
+            && carried.tries.refused_since.take().is_some()
+        {
+            self.refused -= 1;
+        }
+    }
+
+    /// The broker answered, whatever it said: the event does not break the connection.
+    fn answered(&mut self, event: EventId) {
         if let Some(carried) = self.events.get_mut(&event) {
-            carried.tries.answered();
-            if carried.tries.refused_since.take().is_some() {
-                self.refused -= 1;
-            }
+            self.suspected -= usize::from(carried.tries.is_suspect());
+            carried.tries.losses = 0;
+            carried.tries.losses_alone = 0;
         }
     }
 
     /// The broker nacked it: the next wait grows further than others.
     pub(super) fn nacked(&mut self, event: EventId) {
+        self.answered(event);
         if let Some(carried) = self.events.get_mut(&event) {
-            carried.tries.answered();
             carried.tries.waits = Waits::Nacked;
         }
     }
@@ -196,11 +199,11 @@ impl Core {
         if returned {
             self.breaker.returned(event);
         }
+        self.answered(event);
         let open = self.breaker.is_open();
         let attempts = self.settings.publish_attempts;
         let Some(carried) = self.events.get_mut(&event) else { return false };
         let tries = &mut carried.tries;
-        tries.answered();
         tries.waits = Waits::Refused;
         if tries.refused_since.is_none() {
             self.refused += 1;
@@ -220,6 +223,7 @@ impl Core {
             tries.acks_before = acks;
         }
         tries.losses += 1;
+        self.suspected += usize::from(tries.losses == LOSSES_BEFORE_ALONE);
         tries.losses_alone += u32::from(was_alone);
         // A broker that breaks under any publish is no fault of this event: others must have got through meanwhile.
         let others_got_through = acks > tries.acks_before;

@@ -18,7 +18,7 @@
 //! - Two relays do not know of each other: both may publish one event, and a relay that learns that the cloud is idle may
 //!   take for settled what the other one holds. Of them is asked: nothing lost, and each relay names its own repeats.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,19 +26,25 @@ use std::time::Duration;
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, Doubt, EventId};
-use vodrelay::outcome::{CallFailure, PublishOutcome};
+use vodrelay::outcome::{PublishOutcome, Trouble};
+use vodrelay::reason::Reason;
 use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Load, Parcel};
+
+pub(crate) use pace::Api;
 
 use super::journal::{Delivery, Journal, Row};
 use super::plan::{Plan, Theme};
 
 mod leases;
+mod pace;
 mod restored;
+mod routing;
 mod tries;
 
-/// While nothing is accepted: so many calls are none too many at first, and one more for each such time.
-const CALLS_IN_VAIN: u64 = 10;
-const CALL_IN_VAIN_MS: u64 = 200;
+/// Events among others that break the connection wait so long for their confirm at the most, and so much longer for each of
+/// these.
+const AROUND_A_BREAK_MS: u64 = 20_000;
+const ANOTHER_BREAK_MS: u64 = 2_000;
 
 /// What is promised, and what is asked besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,8 +123,21 @@ struct Content {
     lost_with_journal: usize,
     /// Whether no object stands there for a handle to be put into.
     bare: bool,
-    /// Whether it belongs to no queue, or the broker refuses it.
+    /// Whether it belongs to no queue, or the broker refuses it, or it breaks the connection.
     bad: bool,
+    /// Whether it breaks the connection.
+    breaks: bool,
+}
+
+/// What an event is by its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Nature {
+    /// No object stands there for a handle to be put into.
+    pub(crate) bare: bool,
+    /// It belongs to no queue, or the broker refuses it, or it breaks the connection.
+    pub(crate) bad: bool,
+    /// It breaks the connection.
+    pub(crate) breaks: bool,
 }
 
 /// One row of one relay: one message id.
@@ -181,36 +200,6 @@ struct Pending {
     cutoff: u64,
 }
 
-/// The calls of one API.
-#[derive(Debug, Default)]
-struct Calls {
-    last_second: VecDeque<u64>,
-    /// Since when the relay knows that the cloud throttles, while no call was accepted, and the calls since then.
-    throttled: Option<(u64, u64)>,
-}
-
-#[derive(Debug, Default)]
-struct Pace {
-    /// No pull of a sub-application before this moment.
-    pull_not_before: BTreeMap<SubAppId, u64>,
-    confirm_not_before: BTreeMap<SubAppId, u64>,
-    /// No request for a proof of the right to confirm before this moment.
-    proof_not_before: BTreeMap<SubAppId, u64>,
-    pulls: Calls,
-    confirms: Calls,
-    last_tick: u64,
-    ticks: usize,
-}
-
-impl Pace {
-    fn calls(&mut self, api: Api) -> &mut Calls {
-        match api {
-            Api::Pull => &mut self.pulls,
-            Api::Confirm => &mut self.confirms,
-        }
-    }
-}
-
 /// How an event is handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandedOut {
@@ -235,15 +224,6 @@ pub(crate) enum PullEnd {
     Failed,
 }
 
-/// The APIs whose calls the cloud counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Api {
-    /// `PullEvents`.
-    Pull,
-    /// `ConfirmEvents`.
-    Confirm,
-}
-
 type Key = (usize, EventId);
 type HandleKey = (usize, SubAppId, EventHandle);
 
@@ -262,13 +242,15 @@ pub(crate) struct Checker {
     /// When the pulls left that handed a handle to a relay.
     seen: HashMap<HandleKey, Vec<u64>>,
     pending: HashMap<HandleKey, Vec<Pending>>,
-    paces: Vec<Pace>,
+    paces: Vec<pace::Pace>,
     /// How the deliveries under a handle stand together in a relay's hands.
     joined: HashMap<HandleKey, Vec<leases::Joined>>,
     in_calls: HashMap<(usize, CallId), Vec<HandleKey>>,
     /// What each relay was told to poll, and on which proof it confirms.
     polled: Vec<Vec<SubAppId>>,
     confirm_after: Vec<ConfirmAfter>,
+    /// What each relay's process learnt of the queues behind the exchange.
+    routings: Vec<routing::Routing>,
     /// When the answers arrived that brought an event, and their ids.
     pulled: HashMap<(usize, Fingerprint), Vec<Pulled>>,
     /// Relays whose wall clock was set, and relays whose journal was copied.
@@ -283,7 +265,8 @@ pub(crate) struct Checker {
 impl Checker {
     /// Nothing was seen yet.
     pub(crate) fn new(plan: Plan) -> Self {
-        let paces = (0..plan.relays).map(|_| Pace::default()).collect();
+        let relays = plan.relays;
+        let paces = (0..relays).map(|_| pace::Pace::default()).collect();
         let polled = vec![plan.sub_apps.clone(); plan.relays];
         let confirm_after = vec![plan.confirm_after; plan.relays];
         Self {
@@ -300,6 +283,7 @@ impl Checker {
             in_calls: HashMap::new(),
             polled,
             confirm_after,
+            routings: (0..relays).map(|_| routing::Routing::default()).collect(),
             pulled: HashMap::new(),
             wall_wrong: BTreeSet::new(),
             copied: BTreeSet::new(),
@@ -325,8 +309,9 @@ impl Checker {
     // --- the cloud ---
 
     /// A new content is known.
-    pub(crate) fn content(&mut self, bare: bool, bad: bool) -> usize {
-        self.contents.push(Content { bare, bad, ..Content::default() });
+    pub(crate) fn content(&mut self, nature: Nature) -> usize {
+        let Nature { bare, bad, breaks } = nature;
+        self.contents.push(Content { bare, bad, breaks, ..Content::default() });
         self.contents.len() - 1
     }
 
@@ -433,6 +418,7 @@ impl Checker {
             let what = format!("relay {relay} polls {sub_app}, which is not in its configuration");
             self.violated(Guarantee::Bounded, what);
         }
+        self.polls(relay, sub_app);
         let not_before = self.paces[relay].pull_not_before.get(&sub_app).copied().unwrap_or(0);
         if self.now < not_before {
             self.violated(
@@ -445,6 +431,7 @@ impl Checker {
 
     /// The relay learnt how a pull ended.
     pub(crate) fn pull_ended(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, end: PullEnd) {
+        self.routings[relay].poll_ended(sub_app, self.now);
         let not_before = match end {
             PullEnd::Brought => 0,
             PullEnd::Throttled => return self.throttled(relay, Api::Pull),
@@ -685,64 +672,6 @@ impl Checker {
         }
     }
 
-    /// The relay asks whether it may confirm: only when nothing is being confirmed, and not again for a minute.
-    pub(crate) fn proof_asked(&mut self, relay: usize, sub_app: SubAppId, confirms: usize) {
-        let not_before = self.paces[relay].proof_not_before.get(&sub_app).copied().unwrap_or(0);
-        if confirms > 0 || self.now < not_before {
-            let what = format!("relay {relay} asks whether it may confirm {sub_app}, and does not need to");
-            self.violated(Guarantee::Bounded, what);
-        }
-        self.paces[relay].proof_not_before.insert(sub_app, self.now + 60_000);
-        self.called(relay, Api::Confirm);
-    }
-
-    /// The relay learnt whether it may confirm.
-    pub(crate) fn proof_ended(&mut self, relay: usize, sub_app: SubAppId, result: Result<(), CallFailure>) {
-        if matches!(result, Ok(()) | Err(CallFailure::Refused)) {
-            // Until a confirm is denied or the process dies.
-            self.paces[relay].proof_not_before.insert(sub_app, u64::MAX);
-        }
-    }
-
-    /// The cloud accepted a call: what it answered is another matter.
-    pub(crate) fn call_accepted(&mut self, relay: usize, api: Api) {
-        self.paces[relay].calls(api).throttled = None;
-    }
-
-    /// The relay learnt that a call was throttled.
-    pub(crate) fn throttled(&mut self, relay: usize, api: Api) {
-        let now = self.now;
-        self.paces[relay].calls(api).throttled.get_or_insert((now, 0));
-    }
-
-    /// The account's limit is kept, at any moment. While nothing is accepted, calls become few, whatever the limit.
-    fn called(&mut self, relay: usize, api: Api) {
-        let limit = self.plan.requests_per_second as usize;
-        let burst = limit / 50 + 1;
-        let now = self.now;
-        let calls = self.paces[relay].calls(api);
-        while calls.last_second.front().is_some_and(|at| at + 1_000 <= now) {
-            calls.last_second.pop_front();
-        }
-        calls.last_second.push_back(now);
-        let count = calls.last_second.len();
-        let mut in_vain = None;
-        if let Some((since, calls)) = &mut calls.throttled {
-            *calls += 1;
-            in_vain = Some((now - *since, *calls));
-        }
-        if count > limit + burst {
-            let what = format!("relay {relay} made {count} calls of {api:?} in a second, {limit} allowed");
-            self.violated(Guarantee::Bounded, what);
-        }
-        if let Some((ms, calls)) = in_vain
-            && calls > CALLS_IN_VAIN + ms / CALL_IN_VAIN_MS
-        {
-            let what = format!("relay {relay} made {calls} calls of {api:?} in {ms} ms, all of them in vain");
-            self.violated(Guarantee::Bounded, what);
-        }
-    }
-
     // --- the journal ---
 
     /// The journal of a relay committed something.
@@ -771,8 +700,8 @@ impl Checker {
                 }
             }
             Committed::Parked(events) => {
-                for event in events {
-                    self.given_up(relay, *event);
+                for (event, trouble) in events {
+                    self.given_up(relay, *event, trouble.reason);
                     self.place(relay, *event);
                 }
             }
@@ -807,7 +736,8 @@ impl Checker {
         for pending in its.flat_map(|(_, pending)| pending) {
             pending.cutoff = pending.cutoff.min(self.now);
         }
-        self.paces[relay] = Pace::default();
+        self.paces[relay] = pace::Pace::default();
+        self.routings[relay] = routing::Routing::default();
     }
 
     /// A step of a core ended.
@@ -818,6 +748,7 @@ impl Checker {
         only_a_tick: bool,
         next_wake: Option<Moment>,
     ) {
+        self.turned(relay, load.unroutable_since.is_some());
         // Events that the broker returns or refuses for minutes must not take the room of the others.
         let besides = (self.plan.max_in_flight / 4).max(16);
         let bound = self.plan.max_in_flight + 16 * self.plan.sub_apps.len() + besides;
@@ -890,7 +821,7 @@ impl Checker {
             for (at, row) in journal.rows.iter().enumerate().filter(|(_, row)| !row.pruned) {
                 let id = EventId(i64::try_from(at).expect("few rows") + 1);
                 let message = &self.messages[&(relay, id)];
-                let bare = self.contents[message.content].bare;
+                let Content { bare, breaks, .. } = self.contents[message.content];
                 let (copies, left) = (message.copies, message.left);
                 // Events that nothing can confirm come again and again, so that no answer need ever be idle and settle
                 // what was left in doubt.
@@ -898,6 +829,13 @@ impl Checker {
                 if !(row.published || row.parked) || !(row.confirmed || bare || never_idle) {
                     let what = format!("the journal of relay {relay} has event {} under way: {row:?}", id.0);
                     self.violated(Guarantee::ComesToAnEnd, what);
+                }
+                if breaks && !(row.parked && row.parked_for == Some(Reason::PublishUnanswered)) {
+                    let what = format!(
+                        "event {} of relay {relay} breaks the connection, and is parked for {:?}",
+                        id.0, row.parked_for
+                    );
+                    self.violated(Guarantee::NothingLost, what);
                 }
                 if row.published && copies == 0 {
                     let what = format!("event {} of relay {relay} is said to be published and is not", id.0);
@@ -940,15 +878,32 @@ impl Checker {
         deliveries: usize,
         waited: Option<u64>,
     ) {
-        if self.plan.theme == Theme::Swarm || handle_is_bad || self.contents[content].bad {
+        let theme = self.plan.theme;
+        if matches!(theme, Theme::Swarm | Theme::Unbound) || handle_is_bad || self.contents[content].bad {
             return;
         }
         let window = millis(self.plan.window.length);
+        let breaks = self.contents.iter().filter(|content| content.breaks).count();
+        if breaks > 0 {
+            let bound = AROUND_A_BREAK_MS + ANOTHER_BREAK_MS * breaks as u64;
+            if waited.is_none_or(|ms| ms > bound) {
+                let what = format!(
+                    "content {content} is good, and took {waited:?} ms beside {breaks} that break the connection"
+                );
+                self.violated(Guarantee::NobodyWaits, what);
+            }
+            return;
+        }
         if deliveries != 1 || waited.is_none_or(|ms| ms >= window) {
             let what =
                 format!("content {content} is good, and took {deliveries} deliveries and {waited:?} ms");
             self.violated(Guarantee::NobodyWaits, what);
         }
+    }
+
+    /// Whether an event that breaks the connection was put and is nowhere yet.
+    pub(crate) fn breaks_waiting(&self) -> bool {
+        self.contents.iter().any(|content| content.breaks && content.placed + content.lost_with_journal == 0)
     }
 
     /// Something did not come to its end in time.
@@ -965,7 +920,7 @@ pub(crate) enum Committed<'a> {
     /// Acks.
     Published(&'a [EventId]),
     /// Given up.
-    Parked(&'a [EventId]),
+    Parked(&'a [(EventId, Trouble)]),
     /// The cloud's yes.
     Confirmed(&'a [DeliveryId]),
 }

@@ -12,6 +12,7 @@ use vodrelay::identity::{
 };
 use vodrelay::lease::{Clocks, KeptLease, Lease, Standing};
 use vodrelay::outcome::Trouble;
+use vodrelay::reason::Reason;
 use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
 
 use super::sabotage::Sabotage;
@@ -31,6 +32,8 @@ pub(crate) struct Row {
     pub(crate) published: bool,
     /// Whether it was given up.
     pub(crate) parked: bool,
+    /// Why it was given up last.
+    pub(crate) parked_for: Option<Reason>,
     /// Whether the cloud is known to have forgotten it.
     pub(crate) confirmed: bool,
     /// Since when.
@@ -242,6 +245,7 @@ impl Journal {
             occurrence,
             published: false,
             parked: false,
+            parked_for: None,
             confirmed: false,
             confirmed_at: None,
             pruned: false,
@@ -365,9 +369,10 @@ impl Journal {
 
     /// The relay gives these up.
     pub(crate) fn parked(&mut self, events: &[(EventId, Trouble)]) {
-        for (event, _) in events {
+        for (event, trouble) in events {
             let row = self.row_mut(*event);
             row.parked |= !row.published;
+            row.parked_for = Some(trouble.reason);
         }
     }
 

@@ -102,11 +102,15 @@ pub(crate) enum Fault {
     OtherSettings,
     /// An older copy of the journal is restored while no process runs.
     JournalRestored,
+    /// An event that breaks the connection each time it is published.
+    EventBreaks,
+    /// The exchange has no queue for a while.
+    Unbound,
 }
 
 impl Fault {
     /// Each of them, in the order of their declaration.
-    pub(crate) const ALL: [Fault; 44] = [
+    pub(crate) const ALL: [Fault; 46] = [
         Fault::PullRequestLost,
         Fault::PullAnswerLost,
         Fault::PullAnswerSlow,
@@ -151,6 +155,8 @@ impl Fault {
         Fault::Reload,
         Fault::OtherSettings,
         Fault::JournalRestored,
+        Fault::EventBreaks,
+        Fault::Unbound,
     ];
 
     /// How likely it is where it can happen, per mille: when the seed has some of it, and when it has plenty.
@@ -177,6 +183,8 @@ impl Fault {
             Fault::Reload => (30, 120),
             Fault::OtherSettings => (300, 800),
             Fault::JournalRestored => (300, 700),
+            Fault::EventBreaks => (10, 40),
+            Fault::Unbound => (15, 40),
             _ => (40, 250),
         }
     }
@@ -196,6 +204,7 @@ impl Fault {
                 | Fault::EarlySameHandle
                 | Fault::EarlyNewHandle
                 | Fault::Reload
+                | Fault::Unbound
         )
     }
 }
@@ -209,6 +218,8 @@ pub(crate) enum Theme {
     BadNeighbours,
     /// The broker is away for long, and the journal's commit is proof enough: the cloud must not notice.
     BrokerAway,
+    /// The exchange has no queue once, for a time that the seed says, and nothing else is wrong.
+    Unbound,
     /// No fault at all.
     Calm,
 }
@@ -277,6 +288,8 @@ pub(crate) struct Plan {
     pub(crate) wall_offset_ms: i64,
     /// Whether a second queue on the exchange stores what the first one nacks.
     pub(crate) second_queue: bool,
+    /// When the exchange loses its queue in a seed that is about that, and for how long, in milliseconds.
+    pub(crate) unbound_ms: (u64, u64),
     rates: [u16; Fault::ALL.len()],
 }
 
@@ -284,10 +297,13 @@ impl Plan {
     /// What this seed decides.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0001);
+        // What came later has its own chance, so that the seeds keep their meaning.
+        let mut newest = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0003);
         let theme = match rng.u8(0..20) {
             0 => Theme::Calm,
             1 => Theme::BrokerAway,
             2 | 3 => Theme::BadNeighbours,
+            _ if newest.u8(0..25) == 0 => Theme::Unbound,
             _ => Theme::Swarm,
         };
         let swarm = theme == Theme::Swarm;
@@ -295,7 +311,6 @@ impl Plan {
         let mut rates = [0; Fault::ALL.len()];
         // How full of faults this seed is at all.
         let density = rng.u8(10..=80);
-        // What came later has its own chance, so that the seeds keep their meaning.
         let mut later = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0002);
         for fault in Fault::ALL {
             let (some, plenty) = fault.rates();
@@ -312,6 +327,7 @@ impl Plan {
         }
         if theme == Theme::BadNeighbours {
             rates[Fault::HandlePoisoned as usize] = 60;
+            rates[Fault::EventBreaks as usize] = [0, 0, 15, 50][newest.usize(0..4)];
         }
         if theme == Theme::BrokerAway {
             // It was in trouble before.
@@ -332,8 +348,10 @@ impl Plan {
         // As much as the relay was told, or much less: often in a swarm, and where nothing else goes wrong.
         let percent = match theme {
             Theme::Swarm | Theme::Calm => [100, 50, 30, 10][rng.usize(0..4)],
-            Theme::BadNeighbours | Theme::BrokerAway => 100,
+            Theme::BadNeighbours | Theme::BrokerAway | Theme::Unbound => 100,
         };
+        let unbound_for = [3_000, 20_000, 55_000, 200_000, 700_000][newest.usize(0..5)];
+        let unbound_ms = (newest.u64(0..30_000), unbound_for);
         Self {
             seed,
             theme,
@@ -347,14 +365,17 @@ impl Plan {
             max_in_flight: match theme {
                 Theme::Swarm => [16, 24, 64, 256, 1024][rng.usize(0..5)],
                 Theme::BrokerAway => [64, 128, 256][rng.usize(0..3)],
-                Theme::BadNeighbours | Theme::Calm => 1024,
+                Theme::BadNeighbours | Theme::Unbound | Theme::Calm => 1024,
             },
-            publish_attempts: rng.u32(1..=5),
+            publish_attempts: if theme == Theme::Unbound { 5 } else { rng.u32(1..=5) },
             requests_per_second,
             counting: [Counting::Not, Counting::Bucket, Counting::Window][rng.usize(0..3)],
             accepted_per_second: (requests_per_second * percent / 100).max(1),
             events: if theme == Theme::BrokerAway { 200 } else { [8, 20, 40, 80, 160][rng.usize(0..5)] },
-            safety_ms: [20_000, 60_000, 150_000][rng.usize(0..3)],
+            safety_ms: match theme {
+                Theme::Unbound => unbound_for + 60_000,
+                _ => [20_000, 60_000, 150_000][rng.usize(0..3)],
+            },
             equal_per_mille: [0, 100, 500][rng.usize(0..3)],
             unroutable_per_mille: if bad { [0, 20, 150][rng.usize(0..3)] } else { 0 },
             refused_per_mille: if bad { [0, 20, 150][rng.usize(0..3)] } else { 0 },
@@ -367,6 +388,7 @@ impl Plan {
             refuse_repeats: rng.bool(),
             wall_offset_ms: 0,
             second_queue: rng.bool(),
+            unbound_ms,
             rates,
         }
     }

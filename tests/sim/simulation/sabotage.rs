@@ -9,6 +9,7 @@ use vodrelay::clock::WallTime;
 use vodrelay::event::Event;
 use vodrelay::identity::{Progress, Recorded};
 use vodrelay::outcome::{CallFailure, PublishOutcome};
+use vodrelay::reason::Reason;
 use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, FailedAttempt, Parcel, Settings};
 
 use super::check::Guarantee;
@@ -120,6 +121,22 @@ pub(crate) enum Sabotage {
     RemovedIsPolled,
     /// Events of a sub-application that left the configuration are not published after a restart.
     LeftIsForgotten,
+    /// An event that breaks the connection is published alone, and never given up.
+    IsolatedNotParked,
+    /// An event is given up when it loses its answer for the first time.
+    FirstLossParks,
+    /// Events are given up with another error code than their own.
+    ParkedForAnother,
+    /// A returned event is published again at once, as often as it may.
+    RefusedInHaste,
+    /// However many events are returned, the relay goes on as if others had a queue.
+    BreakerNeverOpens,
+    /// Once nothing was routable, polls rest for good.
+    BreakerNeverCloses,
+    /// Returned events are counted whatever is acked between them.
+    BreakerIgnoresAcks,
+    /// While nothing is routable nothing is given up.
+    UnboundNeverParks,
     /// The calendar looks at the first delivery of an event alone. For the differential test, as the next one.
     #[cfg(test)]
     FirstDeliveryCounts,
@@ -130,7 +147,7 @@ pub(crate) enum Sabotage {
 
 impl Sabotage {
     /// Those that a few thousand seeds show, with the promises one of which each must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 46] = {
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 54] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -182,6 +199,14 @@ impl Sabotage {
             (Sabotage::JoinsLater, &[NeverLate]),
             (Sabotage::RemovedIsPolled, &[Bounded]),
             (Sabotage::LeftIsForgotten, &[ComesToAnEnd]),
+            (Sabotage::IsolatedNotParked, &[ComesToAnEnd]),
+            (Sabotage::FirstLossParks, &[NothingLost]),
+            (Sabotage::ParkedForAnother, &[NothingLost]),
+            (Sabotage::RefusedInHaste, &[NothingLost]),
+            (Sabotage::BreakerNeverOpens, &[Bounded]),
+            (Sabotage::BreakerNeverCloses, &[NobodyWaits]),
+            (Sabotage::BreakerIgnoresAcks, &[NobodyWaits]),
+            (Sabotage::UnboundNeverParks, &[Bounded]),
         ]
     };
 
@@ -241,6 +266,9 @@ impl Sabotage {
             (Self::LossesNotCounted, PublishOutcome::Unknown { suspect: false, .. }) => {
                 PublishOutcome::Nacked
             }
+            (Self::BreakerNeverOpens, PublishOutcome::Returned { code, text }) => {
+                PublishOutcome::ChannelError { code: *code, text: text.clone() }
+            }
             _ => outcome,
         }
     }
@@ -265,8 +293,17 @@ impl Sabotage {
     }
 
     /// What becomes of an effect on its way out.
-    pub(crate) fn effect(self, effect: &mut Effect) {
+    pub(crate) fn effect(self, effect: &mut Effect, unroutable: bool) {
+        if self.keeps_trying(effect, unroutable)
+            && let Effect::RecordParked(events) = effect
+        {
+            let again = |(event, trouble)| FailedAttempt { event, uncertain: true, trouble };
+            *effect = Effect::RecordAttempts(std::mem::take(events).into_iter().map(again).collect());
+        }
         match (self, effect) {
+            (Self::ParkedForAnother, Effect::RecordParked(events)) => {
+                events.iter_mut().for_each(|(_, trouble)| trouble.reason = Reason::NoPublish);
+            }
             (Self::HandleTwice, Effect::Confirm { handles, .. }) => handles.extend(handles.first().cloned()),
             (Self::SuspectNotAlone, Effect::Publish { alone, .. }) => *alone = false,
             (Self::PulledAtZero, Effect::Publish { parcel, .. }) => {
@@ -276,10 +313,24 @@ impl Sabotage {
         }
     }
 
+    /// Whether an event that is to be given up is tried again instead.
+    fn keeps_trying(self, effect: &Effect, unroutable: bool) -> bool {
+        let Effect::RecordParked(events) = effect else { return false };
+        match self {
+            Self::IsolatedNotParked => {
+                events.iter().any(|(_, trouble)| trouble.reason == Reason::PublishUnanswered)
+            }
+            Self::UnboundNeverParks => unroutable,
+            _ => false,
+        }
+    }
+
     /// Whether the journal is told that an event is given up, and not that it was tried so many times.
     pub(crate) fn parks(self, failed: &FailedAttempt, attempts: u32) -> bool {
         match self {
             Self::FiveNacksPark => attempts >= 5 && failed.trouble.words.contains("nacked"),
+            Self::FirstLossParks => failed.trouble.reason == Reason::PublishUnanswered,
+            Self::RefusedInHaste => failed.trouble.reason == Reason::PublishReturned,
             Self::FirstRefusalParks => {
                 let words = &failed.trouble.words;
                 words.contains("unroutable") || words.contains("refused by the broker")

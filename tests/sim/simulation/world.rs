@@ -15,12 +15,12 @@ use vodrelay::reason::Reason;
 use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Core, Effect, Input, LetGo, Parcel, PullId};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
-use super::journal::{Arrival, Boot, Journal};
+use super::journal::{Arrival, Boot, Journal, Row};
 use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
 
 /// When virtual time begins. Not zero, so that moments before the beginning can be told.
-const BEGIN: u64 = 1_000_000;
+pub(crate) const BEGIN: u64 = 1_000_000;
 /// After the faults have ended, everything must have come to rest within this, and a wait for each roomful of events without a
 /// queue: while nothing is routable, each of them stays in hand until it may be parked.
 const REST_MS: u64 = 1_500_000;
@@ -35,6 +35,10 @@ const HAPPENINGS_MAX: u64 = 2_000_000;
 /// What the broker finds no queue for, and what it refuses, is written in the event.
 const UNROUTABLE: &str = "\"no queue\"";
 const REFUSED: &str = "\"too large\"";
+/// And what breaks the connection.
+const BREAKS: &str = "\"breaks\"";
+/// While an event that breaks the connection waits for others to get through, an event is put this often.
+const COMPANY_MS: u64 = 10_000;
 
 /// What a run of one seed came to.
 #[derive(Clone, Debug)]
@@ -107,6 +111,16 @@ enum Happening {
         relay: usize,
         event: EventId,
     },
+    /// The connection breaks under a publish.
+    Break {
+        flight: u64,
+        relay: usize,
+        life: u64,
+    },
+    /// The exchange loses its queue, for so long.
+    Unbind {
+        lasts: u64,
+    },
     /// What concerns one process, and dies with it.
     Within {
         relay: usize,
@@ -119,6 +133,7 @@ enum Happening {
 enum Within {
     Step,
     PullLeaves { pull: PullId, sub_app: SubAppId },
+    PullRested { pull: PullId, sub_app: SubAppId },
     PullBack { pull: PullId, sub_app: SubAppId, sent_at: u64, result: Result<Vec<Bytes>, CallFailure> },
     ConfirmLeaves { call: CallId, sub_app: SubAppId, handles: Vec<EventHandle>, cutoff: Moment },
     ConfirmBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure>, left: bool },
@@ -189,6 +204,8 @@ struct Process {
     /// Whether the core waits for unpublished events of the journal.
     loading: bool,
     draining: bool,
+    /// Which polls rest, for a deliberate bug.
+    rests: routing::Rests,
 }
 
 /// How a call ended, for the pace of those that follow.
@@ -197,6 +214,7 @@ enum Ended {
     Pull(SubAppId, u64, PullEnd),
     Confirm(SubAppId),
     ConfirmThrottled,
+    Publish(EventId, PublishOutcome),
 }
 
 /// A host with a journal on its disk.
@@ -262,6 +280,8 @@ pub(crate) struct World {
     pull_limit: Limiter,
     confirm_limit: Limiter,
     others_take_all_until: u64,
+    /// Until then the exchange has no queue.
+    unbound_until: u64,
     relays: Vec<Relay>,
     next_flight: u64,
     cancelled: BTreeSet<u64>,
@@ -289,6 +309,7 @@ mod cloud;
 mod lane;
 mod limit;
 mod process;
+mod routing;
 
 use limit::Limiter;
 
@@ -357,6 +378,7 @@ impl World {
             pull_limit: Limiter::new(&plan),
             confirm_limit: Limiter::new(&plan),
             others_take_all_until: 0,
+            unbound_until: 0,
             relays: (0..plan.relays).map(relay).collect(),
             next_flight: 0,
             cancelled: BTreeSet::new(),
@@ -385,7 +407,7 @@ impl World {
         }
         for fault in Fault::ALL.into_iter().filter(|fault| fault.comes_by_the_clock()) {
             // What came later draws nothing where it never strikes, so that the seeds keep their meaning.
-            if fault == Fault::Reload && self.plan.rate(fault) == 0 {
+            if matches!(fault, Fault::Reload | Fault::Unbound) && self.plan.rate(fault) == 0 {
                 continue;
             }
             let strikes = self.plan.safety_ms * u64::from(self.plan.rate(fault));
@@ -399,6 +421,10 @@ impl World {
             // Soon after a burst, so that the relay has its hands full.
             let from = self.rng.u64(0..self.plan.safety_ms / 20_000) * 10_000 + self.rng.u64(0..3_000);
             self.after(from, Happening::BrokerAway);
+        }
+        if self.plan.theme == Theme::Unbound {
+            let (from, lasts) = self.plan.unbound_ms;
+            self.after(from, Happening::Unbind { lasts });
         }
         self.after(self.plan.safety_ms, Happening::Calm);
         while !self.done && self.checker.violation.is_none() {
@@ -479,6 +505,8 @@ impl World {
                 self.proof_at_cloud(relay, life, call, sub_app);
             }
             Happening::Store { flight, relay, event } => self.store(flight, relay, event),
+            Happening::Break { flight, relay, life } => self.break_under(flight, relay, life),
+            Happening::Unbind { lasts } => self.unbind(lasts),
             Happening::Within { relay, life, what } => {
                 if self.relays[relay].life != life || self.relays[relay].process.is_none() {
                     return;
@@ -497,6 +525,10 @@ impl World {
         match what {
             Within::Step => self.step(relay),
             Within::PullLeaves { pull, sub_app } => self.pull_leaves(relay, pull, sub_app),
+            Within::PullRested { pull, sub_app } => {
+                self.checker.pull_asked(relay, sub_app);
+                self.pull_leaves(relay, pull, sub_app);
+            }
             Within::PullBack { pull, sub_app, sent_at, result } => {
                 self.pull_back(relay, pull, sub_app, sent_at, result);
             }
@@ -580,6 +612,7 @@ impl World {
             Fault::OthersTakeAll => {
                 self.others_take_all_until = self.others_take_all_until.max(self.now + lasts);
             }
+            Fault::Unbound => self.unbind(3_000 + 4 * lasts),
             Fault::EarlySameHandle => self.early(Redelivery::SameHandle),
             Fault::EarlyNewHandle => self.early(Redelivery::NewHandle),
             _ => unreachable!("it comes by the occasion"),
@@ -647,9 +680,13 @@ impl World {
         self.stormy = false;
         self.calm_since = self.now;
         let unroutable = self.unconfirmed().filter(|(_, event)| event.json.contains(UNROUTABLE)).count();
-        let roomfuls = u64::try_from(unroutable / self.plan.max_in_flight).unwrap_or(u64::MAX);
+        let roomfuls = unroutable / self.plan.max_in_flight;
+        // Two relays hand such an event to and fro, and each begins to count anew.
+        let both = if unroutable > 0 { 4 * (self.relays.len() - 1) } else { 0 };
+        let roomfuls = u64::try_from(roomfuls + both).unwrap_or(u64::MAX);
         self.rest_within_ms = REST_MS + UNROUTABLE_WAIT_MS * roomfuls;
         self.others_take_all_until = self.now;
+        self.unbound_until = self.now;
         for queue in self.queues.values_mut() {
             queue.heal();
         }
@@ -680,6 +717,9 @@ impl World {
                 self.checker.never_ended(format!("{waited} ms after the last fault {why}"));
                 return;
             }
+            if waited % COMPANY_MS == 0 && self.breaks_waiting() {
+                self.put_company();
+            }
         } else {
             self.stopping = true;
             for relay in 0..self.relays.len() {
@@ -699,6 +739,17 @@ impl World {
             let all = (1..=queue.counts().put).filter_map(|number| queue.event(EventNo(number)));
             all.filter(|event| event.confirmed_at.is_none()).map(|event| (*sub_app, event))
         })
+    }
+
+    /// Whether an event that breaks the connection is still to be given up: others must get through meanwhile.
+    fn breaks_waiting(&self) -> bool {
+        let waits = |row: &Row| {
+            let done = row.published || row.parked || row.pruned;
+            !done && row.event.body.windows(BREAKS.len()).any(|part| part == BREAKS.as_bytes())
+        };
+        self.plan.rate(Fault::EventBreaks) > 0
+            && (self.checker.breaks_waiting()
+                || self.relays.iter().any(|host| host.journal.rows.iter().any(waits)))
     }
 
     /// What is still under way, if anything is.

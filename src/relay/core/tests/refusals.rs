@@ -262,3 +262,34 @@ fn a_broker_that_breaks_under_every_publish_parks_nothing() {
         play.pass(10 * SECOND);
     }
 }
+
+#[test]
+fn an_event_that_breaks_the_connection_does_not_take_the_last_room() {
+    let mut play = Play::new(Settings { max_in_flight: 16, ..settings() });
+    deliver(&mut play, 1);
+    let begin = play.now;
+    // With the event in hand there is no room for a whole answer, and without others nothing says that it is the culprit.
+    while !play.asked.iter().any(is_pull) {
+        assert!(play.now.since(begin) < Duration::from_secs(60), "the relay has no room to pull");
+        broker(&mut play, |_| unknown(false));
+        play.pass(SECOND);
+    }
+    let others = deliver(&mut play, 2);
+    while parked(&play).is_empty() {
+        assert!(play.now.since(begin) < Duration::from_secs(300), "never parked");
+        let answered = play.take(is_publish).into_iter().filter_map(|effect| match effect {
+            Effect::Publish { event, .. } => Some(event),
+            _ => None,
+        });
+        for event in answered.collect::<Vec<_>>() {
+            let outcome = if others.contains(&event) { PublishOutcome::Acked } else { unknown(false) };
+            play.give(Input::Published { event, outcome });
+        }
+        if parked(&play).is_empty() {
+            play.commit();
+            play.pass(SECOND);
+        }
+    }
+    play.commit();
+    assert_eq!(play.core.suspected, 0);
+}

@@ -21,6 +21,8 @@ pub(super) struct Joined {
     latest: u64,
     /// The call that they are in.
     call: Option<CallId>,
+    /// They may have joined a delivery whose lease ended then, and have been let go with it.
+    gone_from: Option<u64>,
 }
 
 impl Checker {
@@ -31,13 +33,19 @@ impl Checker {
             return;
         }
         let all = self.joined.entry((relay, sub_app, handle.clone())).or_default();
+        let ending = all.iter().find(|one| one.call.is_none() && one.earliest <= now + CALL_MIN_MS);
+        let gone_from = ending.map(|one| one.earliest);
         all.retain(|joined| joined.call.is_some() || joined.earliest > now + CALL_MIN_MS);
         match all.iter_mut().find(|joined| joined.call.is_none()) {
+            Some(joined) if joined.gone_from.is_some_and(|at| at <= now) => {
+                joined.earliest = joined.earliest.max(cutoff);
+                joined.latest = joined.latest.max(cutoff);
+            }
             Some(joined) => {
                 joined.earliest = joined.earliest.min(cutoff);
                 joined.latest = joined.latest.max(cutoff);
             }
-            None => all.push(Joined { earliest: cutoff, latest: cutoff, call: None }),
+            None => all.push(Joined { earliest: cutoff, latest: cutoff, call: None, gone_from }),
         }
     }
 

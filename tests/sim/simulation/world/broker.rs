@@ -25,10 +25,16 @@ impl World {
         self.next_flight += 1;
         let flight = self.next_flight;
         let body = String::from_utf8_lossy(&parcel.event.body);
-        let (unroutable, refused) = (body.contains(UNROUTABLE), body.contains(REFUSED));
+        let unroutable = body.contains(UNROUTABLE) || self.now < self.unbound_until;
+        let (refused, breaks) = (body.contains(REFUSED), body.contains(BREAKS));
         self.process(relay).flights.insert(flight, Flight { event, parcel, alone });
         let there = self.slow(Fault::PublishSlow);
         let back = there + self.trip();
+        if breaks {
+            let life = self.relays[relay].life;
+            self.after(there, Happening::Break { flight, relay, life });
+            return;
+        }
         if self.sabotage == Some(Sabotage::AckedWhenSent) {
             self.give(relay, Input::Published { event, outcome: PublishOutcome::Acked });
         }
@@ -92,6 +98,7 @@ impl World {
                 }
             }
         }
+        self.process(relay).ended.push(Ended::Publish(event, outcome.clone()));
         match self.sabotage {
             Some(Sabotage::AckedWhenSent) => return,
             Some(Sabotage::NoPublishWait) if outcome == PublishOutcome::Nacked => {
@@ -104,10 +111,32 @@ impl World {
                 self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
                 return;
             }
+            Some(Sabotage::RefusedInHaste) if matches!(outcome, PublishOutcome::Returned { .. }) => {
+                let tried = self.relays[relay].journal.row(event).map_or(0, |row| row.attempts);
+                if tried < self.plan.publish_attempts {
+                    let failed = FailedAttempt { event, uncertain: false, trouble: trouble("returned") };
+                    self.relays[relay].journal.attempts(&[failed]);
+                    self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
+                    return;
+                }
+            }
             _ => {}
         }
         let outcome = self.sabotage.map_or(outcome.clone(), |bug| bug.outcome(outcome));
         self.give(relay, Input::Published { event, outcome });
+    }
+
+    /// The connection breaks under this publish, if it is still under way, and is there again a moment later.
+    pub(super) fn break_under(&mut self, flight: u64, relay: usize, life: u64) {
+        let host = &self.relays[relay];
+        let under_way = host.process.as_ref().is_some_and(|process| process.flights.contains_key(&flight));
+        if host.life != life || !under_way {
+            return;
+        }
+        say!(self, "the connection of relay {relay} breaks");
+        self.disconnect(relay);
+        let lasts = self.rng.u64(50..1_000);
+        self.after(lasts, Happening::OutputUp { relay, life });
     }
 
     /// A publish loses its answer; what has not arrived yet may arrive all the same, or never.

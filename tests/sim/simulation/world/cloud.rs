@@ -1,5 +1,6 @@
 //! The cloud: the emulator's own queue, and what goes wrong on the way there and back.
 
+use super::super::check::Nature;
 use super::*;
 
 impl World {
@@ -12,6 +13,20 @@ impl World {
             Some(text) => text,
             None => self.write(),
         };
+        self.put_text(text);
+    }
+
+    /// An event in the calm, so that others get through beside one that breaks the connection.
+    pub(super) fn put_company(&mut self) {
+        let sub_app = self.plan.sub_apps[0];
+        let json: Arc<str> = format!("{{\"EventType\":\"C\", \"n\":{}}}", self.texts.len()).into();
+        let content = self.checker.content(Nature::default());
+        let text = Text { sub_app, json, content };
+        self.texts.push(text.clone());
+        self.put_text(text);
+    }
+
+    fn put_text(&mut self, text: Text) {
         self.put += 1;
         self.checker.put(text.content);
         let queue = self.queues.get_mut(&text.sub_app).expect("made for each sub-application");
@@ -28,9 +43,11 @@ impl World {
         let bare = per_mille(&mut self.rng, self.plan.bare_per_mille);
         let unroutable = !bare && per_mille(&mut self.rng, self.plan.unroutable_per_mille);
         let refused = !bare && per_mille(&mut self.rng, self.plan.refused_per_mille);
-        let fate = match (unroutable, refused) {
-            (true, _) => UNROUTABLE,
-            (_, true) => REFUSED,
+        let breaks = !bare && self.strikes(Fault::EventBreaks);
+        let fate = match (breaks, unroutable, refused) {
+            (true, ..) => BREAKS,
+            (_, true, _) => UNROUTABLE,
+            (.., true) => REFUSED,
             _ => "\"fine\"",
         };
         let json: Arc<str> = match self.rng.u8(0..4) {
@@ -42,7 +59,8 @@ impl World {
             _ => format!("{{\"EventType\":\"Y\", \"n\":{n},\"fate\":{fate}}}"),
         }
         .into();
-        let content = self.checker.content(bare, unroutable || refused);
+        let nature = Nature { bare, bad: unroutable || refused || breaks, breaks };
+        let content = self.checker.content(nature);
         let text = Text { sub_app, json, content };
         self.texts.push(text.clone());
         text

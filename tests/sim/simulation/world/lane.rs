@@ -107,7 +107,7 @@ impl World {
                 let ids: Vec<EventId> = failed.iter().map(|one| one.event).collect();
                 let all: Vec<_> = failed.into_iter().map(|one| (one.event, one.trouble)).collect();
                 journal.parked(&all);
-                self.checker.committed(relay, journal, Committed::Parked(&ids));
+                self.checker.committed(relay, journal, Committed::Parked(&all));
                 Input::ParkRecorded(ids)
             }
             Effect::RecordAttempts(failed) => {
@@ -116,8 +116,8 @@ impl World {
             }
             Effect::RecordParked(events) => {
                 journal.parked(&events);
+                self.checker.committed(relay, journal, Committed::Parked(&events));
                 let ids: Vec<EventId> = events.into_iter().map(|(event, _)| event).collect();
-                self.checker.committed(relay, journal, Committed::Parked(&ids));
                 Input::ParkRecorded(ids)
             }
             Effect::RecordConfirmed(confirmed) => {

@@ -47,6 +47,7 @@ impl World {
             arrived: BTreeMap::new(),
             loading: false,
             draining: false,
+            rests: routing::Rests::default(),
         });
         let journal_up = host.journal_up;
         let state = if journal_up { JournalState::Up } else { JournalState::Down(trouble("full")) };
@@ -147,6 +148,10 @@ impl World {
                 Ended::Pull(sub_app, sent_at, end) => self.checker.pull_ended(relay, sub_app, sent_at, end),
                 Ended::Confirm(sub_app) => self.checker.confirm_failed(relay, sub_app),
                 Ended::ConfirmThrottled => self.checker.throttled(relay, Api::Confirm),
+                Ended::Publish(event, outcome) => {
+                    self.checker.learnt(relay, event, &outcome);
+                    self.routed(relay, event, &outcome);
+                }
             }
         }
         for input in &inputs {
@@ -217,13 +222,19 @@ impl World {
 
     pub(super) fn carry_out(&mut self, relay: usize, mut effect: Effect) {
         if let Some(bug) = self.sabotage {
-            bug.effect(&mut effect);
+            let unroutable = self.process(relay).core.load().unroutable_since.is_some();
+            bug.effect(&mut effect, unroutable);
         }
         let soon = self.rng.u64(0..4);
         match effect {
             Effect::Pull { pull, sub_app } => {
-                self.checker.pull_asked(relay, sub_app);
                 self.process(relay).pulls.insert(pull);
+                let rest = self.rests_for(relay, sub_app);
+                if rest > 0 {
+                    self.within(relay, rest, Within::PullRested { pull, sub_app });
+                    return;
+                }
+                self.checker.pull_asked(relay, sub_app);
                 self.within(relay, soon, Within::PullLeaves { pull, sub_app });
             }
             Effect::Publish { event, parcel, alone } => {
