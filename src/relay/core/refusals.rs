@@ -87,7 +87,7 @@ impl Tries {
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     /// Events that were returned since the last ack; no more than open it.
-    returned: BTreeSet<EventId>,
+    pub(super) returned: BTreeSet<EventId>,
     open_since: Option<Moment>,
     /// The next read of the backlog, while it is open.
     load_from: Option<Moment>,
@@ -279,7 +279,9 @@ impl Core {
                 self.hurry_refused(now, PROBE_EVERY);
             }
             (Some(_), false) => {
-                self.breaker = Breaker::default();
+                // What was returned after the ack, in the same step, counts.
+                self.breaker.open_since = None;
+                self.breaker.load_from = None;
                 self.rest_pulls(None);
                 self.hurry_refused(now, AFTER_OPEN);
             }

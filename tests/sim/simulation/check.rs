@@ -121,6 +121,8 @@ struct Content {
     again_after_copy: usize,
     /// Those of them that only the journal had.
     lost_with_journal: usize,
+    /// Confirms that a journal does not know any more, where equal events can be mistaken for each other.
+    unlearnt: usize,
     /// Whether no object stands there for a handle to be put into.
     bare: bool,
     /// Whether it belongs to no queue, or the broker refuses it, or it breaks the connection.
@@ -370,7 +372,8 @@ impl Checker {
     fn doubts(&self, content: usize) -> usize {
         let pending = self.pending.values().flatten();
         let doubts = pending.filter(|p| p.content == content && p.cutoff <= self.now).count();
-        doubts + if self.wall_wrong.is_empty() { 0 } else { self.contents[content].live_at_a_boot }
+        let unlearnt = self.contents[content].unlearnt;
+        doubts + unlearnt + if self.wall_wrong.is_empty() { 0 } else { self.contents[content].live_at_a_boot }
     }
 
     /// Somebody set the wall clock of a relay's host.

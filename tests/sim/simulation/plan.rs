@@ -298,7 +298,7 @@ impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0001);
         // What came later has its own chance, so that the seeds keep their meaning.
-        let mut newest = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0003);
+        let mut newest = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_07a3);
         let theme = match rng.u8(0..20) {
             0 => Theme::Calm,
             1 => Theme::BrokerAway,
@@ -314,8 +314,11 @@ impl Plan {
         let mut later = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0002);
         for fault in Fault::ALL {
             let (some, plenty) = fault.rates();
-            let is_later = fault as usize >= Fault::Reboot as usize;
-            let (rng, density) = if is_later { (&mut later, 25) } else { (&mut rng, density) };
+            let (rng, density) = match fault as usize {
+                newer if newer >= Fault::EventBreaks as usize => (&mut newest, 25),
+                newer if newer >= Fault::Reboot as usize => (&mut later, 25),
+                _ => (&mut rng, density),
+            };
             let drawn = if rng.u8(0..100) >= density {
                 0
             } else if rng.bool() {
@@ -352,7 +355,7 @@ impl Plan {
         };
         let unbound_for = [3_000, 20_000, 55_000, 200_000, 700_000][newest.usize(0..5)];
         let unbound_ms = (newest.u64(0..30_000), unbound_for);
-        Self {
+        let mut plan = Self {
             seed,
             theme,
             relays,
@@ -390,7 +393,12 @@ impl Plan {
             second_queue: rng.bool(),
             unbound_ms,
             rates,
+        };
+        if plan.relays > 1 && plan.max_in_flight < 64 {
+            // Each hands them to the other under new numbers, until one of them has no room for anything else.
+            plan.set(Fault::EventBreaks, 0);
         }
+        plan
     }
 
     /// How likely a fault is where it can happen, per mille.

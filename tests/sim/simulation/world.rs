@@ -717,7 +717,7 @@ impl World {
                 self.checker.never_ended(format!("{waited} ms after the last fault {why}"));
                 return;
             }
-            if waited % COMPANY_MS == 0 && self.breaks_waiting() {
+            if waited.is_multiple_of(COMPANY_MS) && self.breaks_waiting() {
                 self.put_company();
             }
         } else {

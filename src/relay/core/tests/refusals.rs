@@ -293,3 +293,27 @@ fn an_event_that_breaks_the_connection_does_not_take_the_last_room() {
     play.commit();
     assert_eq!(play.core.suspected, 0);
 }
+
+#[test]
+fn what_is_returned_after_the_ack_that_closes_the_breaker_counts() {
+    let (mut play, events) = with_open_breaker(settings());
+    let begin = play.now;
+    let mut batch = Vec::new();
+    while batch.len() < 2 {
+        assert!(play.now.since(begin) < Duration::from_secs(120), "nothing is tried again");
+        play.pass(SECOND);
+        batch.extend(play.take(is_publish).into_iter().filter_map(|effect| match effect {
+            Effect::Publish { event, .. } => Some(event),
+            _ => None,
+        }));
+    }
+    // In one step: an ack, and after it an event that is returned.
+    let outcomes = batch.iter().enumerate().map(|(at, event)| {
+        let outcome = if at == 0 { PublishOutcome::Acked } else { returned() };
+        Input::Published { event: *event, outcome }
+    });
+    let effects = play.core.step(play.now, outcomes.collect::<Vec<_>>());
+    play.asked.extend(effects);
+    assert_eq!(play.core.load().unroutable_since, None, "{} events", events.len());
+    assert_eq!(play.core.breaker.returned.len(), batch.len() - 1);
+}

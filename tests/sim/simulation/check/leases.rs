@@ -91,6 +91,11 @@ impl Checker {
                 continue;
             }
             ended.call = None;
+            // What has waited meanwhile may have been let go by now.
+            let over = self.now + CALL_MIN_MS;
+            let ending = all.iter().find(|one| one.call.is_none() && one.earliest <= over);
+            ended.gone_from = ending.map(|one| one.earliest).or(ended.gone_from);
+            all.retain(|one| one.call.is_some() || one.earliest > over);
             match all.iter_mut().find(|one| one.call.is_none()) {
                 Some(other) => {
                     other.earliest = other.earliest.min(ended.earliest);

@@ -56,9 +56,11 @@ impl World {
             let host = &mut self.relays[relay];
             let Some(older) = host.kept.take() else { return };
             say!(self, "relay {relay} goes back to {} events", older.rows.len());
+            let forgets = |at: &usize| host.journal.rows[*at].confirmed && !older.rows[*at].confirmed;
+            let unlearnt: Vec<usize> = (0..older.rows.len()).filter(forgets).collect();
             host.journal.restore(&older);
             host.copied = true;
-            self.checker.restored(relay, &host.journal, older.rows.len());
+            self.checker.restored(relay, &host.journal, older.rows.len(), &unlearnt);
         }
     }
 }
