@@ -241,11 +241,8 @@ impl Pair {
             return Ok(());
         };
         let id = self.now.events[event];
-        let row = &mut self.now.model.rows[event];
         self.log.push(format!("park or release {}", id.0));
-        if row.parked {
-            row.parked = false;
-            row.attempts = 0;
+        if self.now.model.release(model_event(event)) {
             let released = self.runtime.block_on(self.real().release(id)).expect("asked");
             return if released { Ok(()) } else { Err("it is parked and was not released".to_owned()) };
         }
@@ -430,6 +427,8 @@ fn a_difference_between_the_two_is_seen() {
         Sabotage::SettledIsNew,
         Sabotage::FirstDeliveryCounts,
         Sabotage::PolledIsSettled,
+        Sabotage::ReleaseMarks,
+        Sabotage::ReleaseUnmarks,
     ] {
         assert!(differs(HISTORIES, Some(bug)).is_some(), "{bug:?} is not seen");
     }

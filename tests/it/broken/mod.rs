@@ -11,6 +11,7 @@ mod encodings;
 mod gate;
 mod journal;
 mod legs;
+mod middlebox;
 mod program;
 mod rabbitmq;
 mod tls;

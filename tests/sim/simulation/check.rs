@@ -37,6 +37,7 @@ use super::plan::{Plan, Theme};
 
 mod leases;
 mod pace;
+mod released;
 mod restored;
 mod routing;
 mod tries;
@@ -127,6 +128,8 @@ struct Content {
     bare: bool,
     /// Whether it belongs to no queue, or the broker refuses it, or it breaks the connection.
     bad: bool,
+    /// Whether the broker refuses it.
+    refused: bool,
     /// Whether it breaks the connection.
     breaks: bool,
 }
@@ -138,6 +141,8 @@ pub(crate) struct Nature {
     pub(crate) bare: bool,
     /// It belongs to no queue, or the broker refuses it, or it breaks the connection.
     pub(crate) bad: bool,
+    /// The broker refuses it.
+    pub(crate) refused: bool,
     /// It breaks the connection.
     pub(crate) breaks: bool,
 }
@@ -162,6 +167,10 @@ struct Message {
     tries: tries::Tries,
     /// Whether it was lost when an older copy of the journal was restored.
     gone: bool,
+    /// Whether it was released when all was at rest.
+    released_at_end: bool,
+    /// Whether a publish was nacked or had no answer, so that a repeat may be a duplicate.
+    doubted: bool,
 }
 
 impl Message {
@@ -178,6 +187,8 @@ impl Message {
             failed_at: None,
             tries: tries::Tries::default(),
             gone: false,
+            released_at_end: false,
+            doubted: false,
         }
     }
 }
@@ -312,8 +323,8 @@ impl Checker {
 
     /// A new content is known.
     pub(crate) fn content(&mut self, nature: Nature) -> usize {
-        let Nature { bare, bad, breaks } = nature;
-        self.contents.push(Content { bare, bad, breaks, ..Content::default() });
+        let Nature { bare, bad, refused, breaks } = nature;
+        self.contents.push(Content { bare, bad, refused, breaks, ..Content::default() });
         self.contents.len() - 1
     }
 
@@ -492,6 +503,18 @@ impl Checker {
             );
             return self.violated(Guarantee::NothingAltered, what);
         }
+        let of = |at: &usize| &journal.deliveries[*at];
+        let it =
+            |at: &usize| (of(at).pulled_at, &of(at).request_id) == (parcel.pulled_at, &parcel.request_id);
+        // One answer can bring an event twice.
+        let mut nths = row.deliveries.iter().enumerate().filter(|(_, at)| it(at)).map(|(nth, _)| nth);
+        if !nths.any(|nth| (nth > 0) == parcel.redelivered) {
+            let what = format!(
+                "event {} of relay {relay} says of {}: handed over before {}, which is not so",
+                event.0, parcel.request_id, parcel.redelivered
+            );
+            return self.violated(Guarantee::NothingAltered, what);
+        }
         self.tried(relay, event, alone, others);
         let now = self.now;
         let message = self.messages.entry((relay, event)).or_insert(Message::new(content));
@@ -537,6 +560,7 @@ impl Checker {
             // No answer, or no responsibility: it may be in some queue.
             PublishOutcome::Unknown { .. } | PublishOutcome::Nacked => {
                 message.excused += 1;
+                message.doubted = true;
                 message.failed_at = Some(now);
             }
             _ => message.failed_at = Some(now),
@@ -823,6 +847,7 @@ impl Checker {
         for (relay, journal) in journals.iter().enumerate() {
             for (at, row) in journal.rows.iter().enumerate().filter(|(_, row)| !row.pruned) {
                 let id = EventId(i64::try_from(at).expect("few rows") + 1);
+                self.released_well(relay, id, row);
                 let message = &self.messages[&(relay, id)];
                 let Content { bare, breaks, .. } = self.contents[message.content];
                 let (copies, left) = (message.copies, message.left);

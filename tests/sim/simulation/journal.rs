@@ -66,8 +66,9 @@ pub(crate) struct Delivery {
     /// The same on the clock of its boot, and on the wall.
     kept: KeptLease,
     boot: u64,
-    pulled_at: WallTime,
-    request_id: Arc<str>,
+    pub(crate) pulled_at: WallTime,
+    /// The cloud's id of the request that brought it.
+    pub(crate) request_id: Arc<str>,
     /// Whether it has an outcome, and whether that is final.
     outcome: Option<Outcome>,
 }
@@ -112,6 +113,8 @@ pub(crate) struct Journal {
     pub(crate) unwanted: Vec<SubAppId>,
     /// Events that are not handed out any more, for a deliberate bug.
     pub(crate) forgotten: HashSet<EventId>,
+    /// Events that were released, for the same.
+    released: HashSet<EventId>,
 }
 
 /// One boot of a host, and the process in it that opened the journal.
@@ -376,6 +379,25 @@ impl Journal {
         }
     }
 
+    /// An operator releases an event that was given up. Says whether it was.
+    pub(crate) fn release(&mut self, event: EventId) -> bool {
+        let sabotage = self.sabotage;
+        let row = self.row_mut(event);
+        if !row.parked {
+            return false;
+        }
+        row.parked = false;
+        row.attempts = 0;
+        match sabotage {
+            Some(Sabotage::ReleaseMarks) => row.uncertain = true,
+            Some(Sabotage::ReleaseUnmarks) => row.uncertain = false,
+            Some(Sabotage::ReleasedIsForgotten) => _ = self.released.insert(event),
+            Some(Sabotage::ReleasedAsAnother) => _ = self.released.insert(event),
+            _ => {}
+        }
+        true
+    }
+
     /// The cloud accepted these.
     pub(crate) fn confirmed(&mut self, deliveries: &[DeliveryId], at: WallTime) {
         for delivery in deliveries {
@@ -468,8 +490,11 @@ impl Journal {
         let mut loaded = Vec::new();
         let from = index(after.0 + 1);
         for (at, row) in self.rows.iter_mut().enumerate().skip(from) {
+            let released = self.released.contains(&id(at));
             let left = self.sabotage == Some(Sabotage::LeftIsForgotten)
-                && self.unwanted.contains(&row.event.sub_app);
+                && self.unwanted.contains(&row.event.sub_app)
+                || self.sabotage == Some(Sabotage::ReleasedIsForgotten) && released;
+            let another = self.sabotage == Some(Sabotage::ReleasedAsAnother) && released;
             if row.published || row.parked || row.pruned || left || self.forgotten.contains(&id(at)) {
                 continue;
             }
@@ -486,7 +511,7 @@ impl Journal {
                 event: id(at),
                 parcel: Parcel {
                     event: Arc::new(event),
-                    occurrence: row.occurrence,
+                    occurrence: row.occurrence + u32::from(another),
                     redelivered: row.redeliveries > 0,
                     pulled_at: delivery.pulled_at,
                     request_id: delivery.request_id.clone(),

@@ -106,11 +106,13 @@ pub(crate) enum Fault {
     EventBreaks,
     /// The exchange has no queue for a while.
     Unbound,
+    /// Events that were parked are released while no process runs, after the broker was mended or not.
+    Released,
 }
 
 impl Fault {
     /// Each of them, in the order of their declaration.
-    pub(crate) const ALL: [Fault; 46] = [
+    pub(crate) const ALL: [Fault; 47] = [
         Fault::PullRequestLost,
         Fault::PullAnswerLost,
         Fault::PullAnswerSlow,
@@ -157,6 +159,7 @@ impl Fault {
         Fault::JournalRestored,
         Fault::EventBreaks,
         Fault::Unbound,
+        Fault::Released,
     ];
 
     /// How likely it is where it can happen, per mille: when the seed has some of it, and when it has plenty.
@@ -185,6 +188,7 @@ impl Fault {
             Fault::JournalRestored => (300, 700),
             Fault::EventBreaks => (10, 40),
             Fault::Unbound => (15, 40),
+            Fault::Released => (300, 800),
             _ => (40, 250),
         }
     }

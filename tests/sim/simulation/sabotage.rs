@@ -137,6 +137,20 @@ pub(crate) enum Sabotage {
     BreakerIgnoresAcks,
     /// While nothing is routable nothing is given up.
     UnboundNeverParks,
+    /// What is released is marked as a possible duplicate, whatever its publishes met.
+    ReleaseMarks,
+    /// What is released is not marked any more, whatever its publishes met.
+    ReleaseUnmarks,
+    /// What is released is not published.
+    ReleasedIsForgotten,
+    /// What is released is published under another message id.
+    ReleasedAsAnother,
+    /// No message says that the cloud had handed it over before.
+    RedeliveryUnsaid,
+    /// Every message names the same request.
+    OneRequest,
+    /// Every message is the first occurrence.
+    FirstOccurrence,
     /// The calendar looks at the first delivery of an event alone. For the differential test, as the next one.
     #[cfg(test)]
     FirstDeliveryCounts,
@@ -147,7 +161,7 @@ pub(crate) enum Sabotage {
 
 impl Sabotage {
     /// Those that a few thousand seeds show, with the promises one of which each must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 54] = {
+    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 61] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -207,6 +221,13 @@ impl Sabotage {
             (Sabotage::BreakerNeverCloses, &[NobodyWaits]),
             (Sabotage::BreakerIgnoresAcks, &[NobodyWaits]),
             (Sabotage::UnboundNeverParks, &[Bounded]),
+            (Sabotage::ReleaseMarks, &[RepeatsNamed]),
+            (Sabotage::ReleaseUnmarks, &[RepeatsNamed]),
+            (Sabotage::ReleasedIsForgotten, &[ComesToAnEnd]),
+            (Sabotage::ReleasedAsAnother, &[NothingMerged]),
+            (Sabotage::RedeliveryUnsaid, &[NothingAltered]),
+            (Sabotage::OneRequest, &[NothingAltered]),
+            (Sabotage::FirstOccurrence, &[NothingMerged]),
         ]
     };
 
@@ -306,6 +327,15 @@ impl Sabotage {
             }
             (Self::HandleTwice, Effect::Confirm { handles, .. }) => handles.extend(handles.first().cloned()),
             (Self::SuspectNotAlone, Effect::Publish { alone, .. }) => *alone = false,
+            (Self::RedeliveryUnsaid, Effect::Publish { parcel, .. }) => {
+                *parcel = Arc::new(Parcel { redelivered: false, ..Parcel::clone(parcel) });
+            }
+            (Self::OneRequest, Effect::Publish { parcel, .. }) => {
+                *parcel = Arc::new(Parcel { request_id: "r0".into(), ..Parcel::clone(parcel) });
+            }
+            (Self::FirstOccurrence, Effect::Publish { parcel, .. }) => {
+                *parcel = Arc::new(Parcel { occurrence: 1, ..Parcel::clone(parcel) });
+            }
             (Self::PulledAtZero, Effect::Publish { parcel, .. }) => {
                 *parcel = Arc::new(Parcel { pulled_at: WallTime(0), ..Parcel::clone(parcel) });
             }

@@ -282,6 +282,11 @@ pub(crate) struct World {
     others_take_all_until: u64,
     /// Until then the exchange has no queue.
     unbound_until: u64,
+    /// Whether an operator bound a queue for what had none.
+    mended: bool,
+    /// Whether everything that was parked is or was released at the end, and where it still is to be.
+    released: bool,
+    to_release: BTreeSet<usize>,
     relays: Vec<Relay>,
     next_flight: u64,
     cancelled: BTreeSet<u64>,
@@ -379,6 +384,9 @@ impl World {
             confirm_limit: Limiter::new(&plan),
             others_take_all_until: 0,
             unbound_until: 0,
+            mended: false,
+            released: false,
+            to_release: BTreeSet::new(),
             relays: (0..plan.relays).map(relay).collect(),
             next_flight: 0,
             cancelled: BTreeSet::new(),
@@ -720,7 +728,7 @@ impl World {
             if waited.is_multiple_of(COMPANY_MS) && self.breaks_waiting() {
                 self.put_company();
             }
-        } else {
+        } else if !self.release_all() {
             self.stopping = true;
             for relay in 0..self.relays.len() {
                 self.drain(relay);
@@ -756,6 +764,9 @@ impl World {
     fn not_at_rest(&self) -> Option<String> {
         if self.now < self.calm_since + self.plan.pull_timeout_ms {
             return Some("a slow answer may be on its way".into());
+        }
+        if !self.to_release.is_empty() {
+            return Some(format!("parked events of relays {:?} are to be released", self.to_release));
         }
         for sub_app in self.queues.keys() {
             let left = self.unconfirmed().filter(|(of, event)| of == sub_app && !event.json.starts_with('['));

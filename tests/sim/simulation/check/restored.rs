@@ -22,6 +22,7 @@ impl Checker {
                 content.unlearnt += usize::from(content.put > 1);
             }
         }
+        let mut parked_again = Vec::new();
         let is_lost = |event: &EventId| usize::try_from(event.0).is_ok_and(|id| id > lost_from);
         self.ids.retain(|(of, _, _), event| *of != relay || !is_lost(event));
         for ((_, event), message) in self.messages.iter_mut().filter(|((of, _), _)| *of == relay) {
@@ -37,7 +38,12 @@ impl Checker {
                 content.lost_with_journal += usize::from(message.safe && !message.placed);
             } else if journal.row(*event).is_some_and(|row| !row.published) {
                 message.excused += message.copies;
+                message.doubted |= message.copies > 0;
+                parked_again.extend(journal.row(*event).filter(|row| row.parked).map(|_| *event));
             }
+        }
+        for event in parked_again {
+            self.place(relay, event);
         }
     }
 }

@@ -25,7 +25,7 @@ impl World {
         self.next_flight += 1;
         let flight = self.next_flight;
         let body = String::from_utf8_lossy(&parcel.event.body);
-        let unroutable = body.contains(UNROUTABLE) || self.now < self.unbound_until;
+        let unroutable = body.contains(UNROUTABLE) && !self.mended || self.now < self.unbound_until;
         let (refused, breaks) = (body.contains(REFUSED), body.contains(BREAKS));
         self.process(relay).flights.insert(flight, Flight { event, parcel, alone });
         let there = self.slow(Fault::PublishSlow);

@@ -45,6 +45,36 @@ impl World {
         host.confirm_after = confirm_after;
     }
 
+    /// An operator releases parked events, some of them or all, while no process runs.
+    pub(super) fn release(&mut self, relay: usize, all: bool) {
+        for at in 0..self.relays[relay].journal.rows.len() {
+            let row = &self.relays[relay].journal.rows[at];
+            if !row.parked || row.pruned || !(all || self.rng.bool()) {
+                continue;
+            }
+            let event = EventId(i64::try_from(at).expect("few rows") + 1);
+            say!(self, "relay {relay}: event {} is released", event.0);
+            self.checker.released(relay, event, all);
+            self.relays[relay].journal.release(event);
+        }
+    }
+
+    /// When all is at rest, the broker is mended and everything that was parked is released. Says whether there is anything.
+    pub(super) fn release_all(&mut self) -> bool {
+        let parked = |host: &Relay| host.journal.rows.iter().any(|row| row.parked && !row.pruned);
+        let begins = self.plan.rate(Fault::Released) > 0 && !self.released && self.relays.iter().any(parked);
+        if begins {
+            say!(self, "the broker is mended, and everything that was parked is to be released");
+            (self.released, self.mended) = (true, true);
+            self.calm_since = self.now;
+            self.to_release = (0..self.relays.len()).collect();
+            for relay in 0..self.relays.len() {
+                self.drain(relay);
+            }
+        }
+        begins
+    }
+
     /// A copy of the journal is kept now and then, and restored later.
     pub(super) fn keep_or_restore(&mut self, relay: usize) {
         if !self.stormy || self.plan.rate(Fault::JournalRestored) == 0 {

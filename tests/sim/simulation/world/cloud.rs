@@ -59,7 +59,7 @@ impl World {
             _ => format!("{{\"EventType\":\"Y\", \"n\":{n},\"fate\":{fate}}}"),
         }
         .into();
-        let nature = Nature { bare, bad: unroutable || refused || breaks, breaks };
+        let nature = Nature { bare, bad: unroutable || refused || breaks, refused, breaks };
         let content = self.checker.content(nature);
         let text = Text { sub_app, json, content };
         self.texts.push(text.clone());
@@ -226,7 +226,7 @@ impl World {
         };
         say!(self, "relay {relay}: {pull:?} {end:?}");
         self.process(relay).ended.push(Ended::Pull(sub_app, sent_at, end));
-        let request_id: Arc<str> = format!("r{}", self.number).into();
+        let request_id: Arc<str> = format!("r{}", self.happened).into();
         let result = result.map(|bodies| {
             let parse = |body| Arc::new(Event::parse(sub_app, body).expect("the emulator writes JSON"));
             let mut answer = Answer { request_id, events: bodies.into_iter().map(parse).collect() };

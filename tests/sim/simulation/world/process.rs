@@ -28,6 +28,7 @@ impl World {
             self.checker.copied(relay);
         }
         self.checker.configured(relay, &host.wanted, host.confirm_after);
+        self.checker.opened(relay, &host.journal);
         host.journal.reopen(boot, std::mem::take(&mut host.copied));
         host.journal.unwanted = self.plan.sub_apps.clone();
         host.journal.unwanted.retain(|id| !host.wanted.contains(id));
@@ -117,6 +118,12 @@ impl World {
             self.other_settings(relay);
         }
         self.keep_or_restore(relay);
+        if self.to_release.remove(&relay) {
+            self.release(relay, true);
+        } else if self.strikes(Fault::Released) {
+            self.mended |= self.rng.bool();
+            self.release(relay, false);
+        }
     }
 
     /// Hands an input to a core, which looks at it a little later.
