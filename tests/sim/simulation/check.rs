@@ -503,18 +503,6 @@ impl Checker {
             );
             return self.violated(Guarantee::NothingAltered, what);
         }
-        let of = |at: &usize| &journal.deliveries[*at];
-        let it =
-            |at: &usize| (of(at).pulled_at, &of(at).request_id) == (parcel.pulled_at, &parcel.request_id);
-        // One answer can bring an event twice.
-        let mut nths = row.deliveries.iter().enumerate().filter(|(_, at)| it(at)).map(|(nth, _)| nth);
-        if !nths.any(|nth| (nth > 0) == parcel.redelivered) {
-            let what = format!(
-                "event {} of relay {relay} says of {}: handed over before {}, which is not so",
-                event.0, parcel.request_id, parcel.redelivered
-            );
-            return self.violated(Guarantee::NothingAltered, what);
-        }
         self.tried(relay, event, alone, others);
         let now = self.now;
         let message = self.messages.entry((relay, event)).or_insert(Message::new(content));
@@ -539,6 +527,18 @@ impl Checker {
         if left > attempts {
             let what = format!("publish {left} of event {} of relay {relay}, {attempts} on record", event.0);
             self.violated(Guarantee::CommittedFirst, what);
+        }
+        let of = |at: &usize| &journal.deliveries[*at];
+        let it =
+            |at: &usize| (of(at).pulled_at, &of(at).request_id) == (parcel.pulled_at, &parcel.request_id);
+        // One answer can bring an event twice.
+        let mut nths = row.deliveries.iter().enumerate().filter(|(_, at)| it(at)).map(|(nth, _)| nth);
+        if !nths.any(|nth| (nth > 0) == parcel.redelivered) {
+            let what = format!(
+                "event {} of relay {relay} says of {}: handed over before {}, which is not so",
+                event.0, parcel.request_id, parcel.redelivered
+            );
+            self.violated(Guarantee::NothingAltered, what);
         }
     }
 
