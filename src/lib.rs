@@ -7,8 +7,8 @@
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
 //! - [`routing_key`]: how an event's routing key is made.
-//! - [`times`]: how long things take. [`legs`]: how each leg of the way stands. [`pulse`]: signs of life of the loops.
-//! - [`reason`]: the stable names of what can be wrong.
+//! - [`times`]: how long things take. [`stages`]: how each stage of the way stands. [`heartbeat`]: signs of life of the loops.
+//! - [`error_code`]: the stable names of what can be wrong.
 //! - [`cron`]: when things are to be done again and again.
 //! - [`descriptors`]: whether there are files left to open.
 //! - [`crash`]: where a test build can be made to die.
@@ -39,19 +39,19 @@ pub mod crash;
 pub mod cron;
 pub mod descriptors;
 pub mod emulator;
+pub mod error_code;
 pub mod event;
+pub mod heartbeat;
 pub mod identity;
 pub mod journal;
 pub mod lease;
-pub mod legs;
 pub mod ops;
 pub mod outcome;
 pub mod output;
-pub mod pulse;
-pub mod reason;
 pub mod relay;
 pub mod routing_key;
 pub mod secret;
 pub mod serve;
+pub mod stages;
 pub mod times;
 pub mod vod;

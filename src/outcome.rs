@@ -3,27 +3,27 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// What keeps a part from its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Problem {
     /// Its stable name.
-    pub reason: Reason,
+    pub error_code: ErrorCode,
     /// What happened this time, for people, with the next step.
-    pub words: Arc<str>,
+    pub message: Arc<str>,
 }
 
-impl Trouble {
-    /// A trouble in these words.
-    pub fn new(reason: Reason, words: impl Into<Arc<str>>) -> Self {
-        Self { reason, words: words.into() }
+impl Problem {
+    /// A problem in these words.
+    pub fn new(error_code: ErrorCode, message: impl Into<Arc<str>>) -> Self {
+        Self { error_code, message: message.into() }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.words, self.reason)
+        write!(f, "{} [{}]", self.message, self.error_code)
     }
 }
 
@@ -52,7 +52,7 @@ pub enum PublishOutcome {
     /// No answer: it may or may not be stored. Must be published again under the same message id.
     Unknown {
         /// Why there is no answer.
-        reason: Arc<str>,
+        message: Arc<str>,
         /// Whether a sibling in the batch was refused, so that the culprit has to be found by publishing alone.
         suspect: bool,
     },
@@ -82,13 +82,13 @@ impl PublishOutcome {
     }
 
     /// Why the broker does not have it, where it said so or did not answer.
-    pub fn reason(&self) -> Option<Reason> {
+    pub fn error_code(&self) -> Option<ErrorCode> {
         match self {
             Self::Acked | Self::Unsent => None,
-            Self::Nacked => Some(Reason::PublishNacked),
-            Self::Returned { .. } => Some(Reason::PublishReturned),
-            Self::ChannelError { .. } => Some(Reason::PublishRefused),
-            Self::Unknown { .. } => Some(Reason::PublishUnanswered),
+            Self::Nacked => Some(ErrorCode::PublishNacked),
+            Self::Returned { .. } => Some(ErrorCode::PublishReturned),
+            Self::ChannelError { .. } => Some(ErrorCode::PublishRefused),
+            Self::Unknown { .. } => Some(ErrorCode::PublishUnanswered),
         }
     }
 }
@@ -99,9 +99,9 @@ pub enum OutputState {
     /// Connected, topology proven, not blocked.
     Up,
     /// The broker refuses publishes for now (`connection.blocked`): a memory or disk alarm.
-    Blocked(Trouble),
+    Blocked(Problem),
     /// Not connected, or the topology is not as it must be.
-    Down(Trouble),
+    Down(Problem),
 }
 
 /// Whether the journal can commit.
@@ -110,7 +110,7 @@ pub enum JournalState {
     /// The last commit succeeded.
     Up,
     /// Commits fail (disk full, I/O error); the writer keeps its work and tries again.
-    Down(Trouble),
+    Down(Problem),
 }
 
 /// What kind of failure a call to the cloud met, by what the caller will do about it.
@@ -143,15 +143,15 @@ impl CallFailure {
         }
     }
 
-    /// The trouble that it is when it lasts.
-    pub fn reason(self) -> Reason {
+    /// The problem that it is when it lasts.
+    pub fn error_code(self) -> ErrorCode {
         match self {
-            Self::Throttled => Reason::Throttled,
-            Self::Credentials => Reason::CredentialsRejected,
-            Self::Clock => Reason::ClockWrong,
-            Self::Transient => Reason::CloudUnreachable,
-            Self::Refused => Reason::RequestRejected,
-            Self::Configuration => Reason::AccountWrong,
+            Self::Throttled => ErrorCode::Throttled,
+            Self::Credentials => ErrorCode::CredentialsRejected,
+            Self::Clock => ErrorCode::ClockWrong,
+            Self::Transient => ErrorCode::CloudUnreachable,
+            Self::Refused => ErrorCode::RequestRejected,
+            Self::Configuration => ErrorCode::AccountWrong,
         }
     }
 }

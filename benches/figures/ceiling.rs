@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 use crate::report::{Figure, Goal, median};
-use crate::world::Stage;
+use crate::world::Bench;
 use crate::world::bare::{self, Bare, Shape};
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{Kind, ONE_KB};
@@ -10,11 +10,11 @@ use crate::world::queue;
 use crate::world::relay::{NO_LIMIT, Setup};
 use crate::world::run::{Run, peak_figure, work_off};
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
     let mut figures = Vec::new();
     for kind in [ONE_KB, Kind::Upload] {
-        figures.extend(of_kind(stage, broker, kind).await);
+        figures.extend(of_kind(bench, broker, kind).await);
     }
     figures
 }
@@ -26,12 +26,12 @@ struct Round {
     bare_64: Bare,
 }
 
-async fn of_kind(stage: &Stage, broker: &Broker, kind: Kind) -> Vec<Figure> {
-    let (rounds, events) = stage.pick((5, 30_000), (1, 2_000));
+async fn of_kind(bench: &Bench, broker: &Broker, kind: Kind) -> Vec<Figure> {
+    let (rounds, events) = bench.pick((5, 30_000), (1, 2_000));
     let mut all: Vec<Round> = Vec::new();
     for number in 1..=rounds {
-        let round = round(stage, broker, kind, events).await;
-        stage.say(&format!(
+        let round = round(bench, broker, kind, events).await;
+        bench.say(&format!(
             "{}, round {number} of {rounds}: relay {:.0} events/s, bare {:.0}, in batches of 64 {:.0}",
             kind.name(),
             round.relay.events_per_second(),
@@ -64,11 +64,11 @@ async fn of_kind(stage: &Stage, broker: &Broker, kind: Kind) -> Vec<Figure> {
     ]
 }
 
-async fn round(stage: &Stage, broker: &Broker, kind: Kind, events: u64) -> Round {
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+async fn round(bench: &Bench, broker: &Broker, kind: Kind, events: u64) -> Round {
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
     cloud.put(0, kind.events(0, events)).await;
-    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
-    let relay = work_off(stage, &cloud, broker, &setup, events).await;
+    let setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
+    let relay = work_off(bench, &cloud, broker, &setup, events).await;
     drop(cloud);
     let messages = queue::take(broker, &setup.queue, events).await;
     assert_eq!(queue::delete(broker, &setup.queue).await, 0, "everything was published once");

@@ -8,29 +8,29 @@ use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{Kind, number};
 use crate::world::relay::{NO_LIMIT, Setup};
 use crate::world::run::work_off;
-use crate::world::{Stage, queue};
+use crate::world::{Bench, queue};
 
 const KB: usize = 1 << 10;
 
 /// Sizes, and how many events of each a full run relays.
 const SIZES: [(usize, u64); 4] = [(KB, 20_000), (16 * KB, 8_000), (256 * KB, 800), (1024 * KB, 200)];
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
     let mut figures = Vec::new();
     for (bytes, events) in SIZES {
-        figures.extend(of_size(stage, broker, bytes, stage.pick(events, events / 20)).await);
+        figures.extend(of_size(bench, broker, bytes, bench.pick(events, events / 20)).await);
     }
     figures
 }
 
-async fn of_size(stage: &Stage, broker: &Broker, bytes: usize, events: u64) -> Vec<Figure> {
+async fn of_size(bench: &Bench, broker: &Broker, bytes: usize, events: u64) -> Vec<Figure> {
     let kind = Kind::Bytes(bytes);
-    stage.say(&format!("{events} events of {}", kind.name()));
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+    bench.say(&format!("{events} events of {}", kind.name()));
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
     cloud.put(0, kind.events(0, events)).await;
-    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
-    let run = work_off(stage, &cloud, broker, &setup, events).await;
+    let setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
+    let run = work_off(bench, &cloud, broker, &setup, events).await;
     let mut seen = HashSet::new();
     queue::each(broker, &setup.queue, events, |message| {
         let number = number(&message.body);

@@ -10,7 +10,7 @@ use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::ONE_KB;
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::run::work_off;
-use crate::world::{Stage, queue};
+use crate::world::{Bench, queue};
 
 /// A journal with so many old events in it.
 struct Journal {
@@ -20,13 +20,13 @@ struct Journal {
     starts_ms: Vec<f64>,
 }
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
-    let (sizes, rounds) = stage.pick((vec![1_000_000, 10_000_000], 5), (vec![1_000, 10_000], 1));
-    let mut journals = vec![Journal::new(0, stage.folder().join("empty.db"))];
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
+    let (sizes, rounds) = bench.pick((vec![1_000_000, 10_000_000], 5), (vec![1_000, 10_000], 1));
+    let mut journals = vec![Journal::new(0, bench.folder().join("empty.db"))];
     let mut left_out = Vec::new();
     for size in sizes {
-        match prefilled::journal(stage, broker, size).await {
+        match prefilled::journal(bench, broker, size).await {
             Some(path) => journals.push(Journal::new(size, path)),
             None => left_out.push(size),
         }
@@ -36,9 +36,9 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     let mut next = u64::try_from(now.as_millis()).expect("it is not that late");
     for number in 1..=rounds {
         for journal in &mut journals {
-            let events = stage.pick(20_000, 1_000);
-            let (relayed, start) = relay_into(stage, broker, &journal.path, next, events).await;
-            stage.say(&format!(
+            let events = bench.pick(20_000, 1_000);
+            let (relayed, start) = relay_into(bench, broker, &journal.path, next, events).await;
+            bench.say(&format!(
                 "round {number} of {rounds}, {} old events: {relayed:.0} events/s, ready after {start:?}",
                 journal.events
             ));
@@ -86,17 +86,17 @@ impl Journal {
 }
 
 /// Relays a backlog into this journal; says how fast, and how long the start of the relay took.
-async fn relay_into(stage: &Stage, broker: &Broker, path: &Path, first: u64, events: u64) -> (f64, Duration) {
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
-    let mut setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
+async fn relay_into(bench: &Bench, broker: &Broker, path: &Path, first: u64, events: u64) -> (f64, Duration) {
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
+    let mut setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
     setup.journal(path);
     prefilled::keep(&mut setup);
-    let mut relay = Relay::start(stage, &setup);
+    let mut relay = Relay::start(bench, &setup);
     let start = relay.ready().await;
     relay.drained().await;
 
     cloud.put(0, ONE_KB.events(first, events)).await;
-    let run = work_off(stage, &cloud, broker, &setup, events).await;
+    let run = work_off(bench, &cloud, broker, &setup, events).await;
     assert_eq!(u64::from(queue::delete(broker, &setup.queue).await), events, "everything was published once");
     (run.events_per_second(), start)
 }

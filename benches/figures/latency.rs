@@ -14,26 +14,26 @@ use crate::report::{Figure, Goal, percentile};
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{ONE_KB, number};
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
-use crate::world::{STEP_LIMIT, Stage, bounded, disk, queue};
+use crate::world::{Bench, STEP_LIMIT, bounded, disk, queue};
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
     let mut figures = Vec::new();
     for per_second in [50, 500] {
-        stage.say(&format!("{per_second} events a second"));
-        figures.extend(at_rate(stage, broker, per_second).await);
+        bench.say(&format!("{per_second} events a second"));
+        figures.extend(at_rate(bench, broker, per_second).await);
     }
-    let syncs = disk::sync_times(stage.folder(), stage.pick(1_000, 50));
+    let syncs = disk::sync_times(bench.folder(), bench.pick(1_000, 50));
     let syncs: Vec<f64> = syncs.iter().map(|took| milliseconds(*took)).collect();
     figures.push(Figure::new("a sync of the disk, p50", percentile(&syncs, 50.0), "ms"));
     figures.push(Figure::new("a sync of the disk, p99", percentile(&syncs, 99.0), "ms"));
     figures
 }
 
-async fn at_rate(stage: &Stage, broker: &Broker, per_second: u32) -> Vec<Figure> {
-    let cloud = Cloud::start(stage, Behaviour { hold_ms: 5_000, ..Behaviour::UNLIMITED }).await;
-    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
-    let mut relay = Relay::start(stage, &setup);
+async fn at_rate(bench: &Bench, broker: &Broker, per_second: u32) -> Vec<Figure> {
+    let cloud = Cloud::start(bench, Behaviour { hold_ms: 5_000, ..Behaviour::UNLIMITED }).await;
+    let setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
+    let mut relay = Relay::start(bench, &setup);
     relay.ready().await;
     // The first event finds everything connected, or waits until it is; it is not measured.
     cloud.put(0, ONE_KB.events(0, 1)).await;
@@ -42,7 +42,7 @@ async fn at_rate(stage: &Stage, broker: &Broker, per_second: u32) -> Vec<Figure>
 
     let (connection, channel) = broker.channel().await;
     let consumer = queue::consume(&channel, &setup.queue).await;
-    let count = u64::from(per_second * stage.pick(30, 2));
+    let count = u64::from(per_second * bench.pick(30, 2));
     let received = tokio::spawn(receive(consumer, count));
     let cloud = Arc::new(cloud);
     let sent = send(&cloud, per_second, count).await;

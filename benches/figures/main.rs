@@ -36,7 +36,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 
 use report::{Figure, Report};
-use world::Stage;
+use world::Bench;
 
 /// Measure the relay
 #[derive(Debug, Parser)]
@@ -58,21 +58,21 @@ struct Arguments {
 /// Something to measure.
 struct Scenario {
     name: &'static str,
-    run: for<'a> fn(&'a Stage) -> LocalBoxFuture<'a, Vec<Figure>>,
+    run: for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, Vec<Figure>>,
 }
 
 /// All there is to measure, in the order of the table.
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "quota", run: |stage| quota::run(stage).boxed_local() },
-    Scenario { name: "ceiling", run: |stage| ceiling::run(stage).boxed_local() },
-    Scenario { name: "latency", run: |stage| latency::run(stage).boxed_local() },
-    Scenario { name: "memory", run: |stage| memory::run(stage).boxed_local() },
-    Scenario { name: "journal-size", run: |stage| journal_size::run(stage).boxed_local() },
-    Scenario { name: "sub-apps", run: |stage| sub_apps::run(stage).boxed_local() },
-    Scenario { name: "event-size", run: |stage| event_size::run(stage).boxed_local() },
-    Scenario { name: "store-and-forward", run: |stage| store_and_forward::run(stage).boxed_local() },
-    Scenario { name: "peers", run: |stage| peers::run(stage).boxed_local() },
-    Scenario { name: "scale", run: |stage| scale::run(stage).boxed_local() },
+    Scenario { name: "quota", run: |bench| quota::run(bench).boxed_local() },
+    Scenario { name: "ceiling", run: |bench| ceiling::run(bench).boxed_local() },
+    Scenario { name: "latency", run: |bench| latency::run(bench).boxed_local() },
+    Scenario { name: "memory", run: |bench| memory::run(bench).boxed_local() },
+    Scenario { name: "journal-size", run: |bench| journal_size::run(bench).boxed_local() },
+    Scenario { name: "sub-apps", run: |bench| sub_apps::run(bench).boxed_local() },
+    Scenario { name: "event-size", run: |bench| event_size::run(bench).boxed_local() },
+    Scenario { name: "store-and-forward", run: |bench| store_and_forward::run(bench).boxed_local() },
+    Scenario { name: "peers", run: |bench| peers::run(bench).boxed_local() },
+    Scenario { name: "scale", run: |bench| scale::run(bench).boxed_local() },
 ];
 
 fn names() -> Vec<&'static str> {
@@ -123,14 +123,14 @@ async fn measure(arguments: &Arguments) -> Report {
         arguments.only.is_empty() || arguments.only.iter().any(|name| name == scenario.name)
     };
     for scenario in SCENARIOS.iter().filter(wanted) {
-        let stage = Stage::new(scenario.name, arguments.short);
-        stage.say("begins");
+        let bench = Bench::new(scenario.name, arguments.short);
+        bench.say("begins");
         // One scenario that cannot be measured is no reason to lose the figures of the others.
-        match AssertUnwindSafe((scenario.run)(&stage)).catch_unwind().await {
+        match AssertUnwindSafe((scenario.run)(&bench)).catch_unwind().await {
             Ok(figures) => report.add(scenario.name, figures),
             Err(_) => report.failed(scenario.name),
         }
-        stage.say("ends");
+        bench.say("ends");
     }
     report
 }

@@ -5,16 +5,16 @@ use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::ONE_KB;
 use crate::world::relay::{NO_LIMIT, Setup};
 use crate::world::run::{Run, peak_figure, work_off};
-use crate::world::{Stage, queue};
+use crate::world::{Bench, queue};
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
-    let events = stage.pick(1_000_000, 20_000);
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
+    let events = bench.pick(1_000_000, 20_000);
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
     cloud.put(0, ONE_KB.events(0, events)).await;
-    stage.say(&format!("the cloud holds {events} events"));
-    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
-    let run = work_off(stage, &cloud, broker, &setup, events).await;
+    bench.say(&format!("the cloud holds {events} events"));
+    let setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
+    let run = work_off(bench, &cloud, broker, &setup, events).await;
     assert_eq!(u64::from(queue::delete(broker, &setup.queue).await), events, "everything was published once");
     let (quarter, end) = (resident_mb(&run, 0.20..=0.30), resident_mb(&run, 0.90..=1.0));
     vec![

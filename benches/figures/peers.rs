@@ -17,7 +17,7 @@ use crate::world::events::ONE_KB;
 use crate::world::queue;
 use crate::world::relay::{NO_LIMIT, Setup};
 use crate::world::run::work_off;
-use crate::world::{STEP_LIMIT, Stage, until};
+use crate::world::{Bench, STEP_LIMIT, until};
 
 /// What a call to the cloud takes here.
 const LATENCY: Duration = Duration::from_millis(40);
@@ -74,24 +74,24 @@ struct Pace {
     cpu_us_per_event: f64,
 }
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
     let mut installed = Vec::new();
     for peer in &PEERS {
-        installed.push((peer, peer.installed(stage).await));
+        installed.push((peer, peer.installed(bench).await));
     }
-    let broker = stage.broker().await;
-    let (rounds, events) = stage.pick((3, 10_000), (1, 40));
+    let broker = bench.broker().await;
+    let (rounds, events) = bench.pick((3, 10_000), (1, 40));
     let mut ours = Vec::new();
     let mut theirs = vec![Vec::new(); installed.len()];
     for round in 1..=rounds {
         // In turn, so that whatever else the machine does hits all of them.
-        let pace = vodrelay(stage, broker, events).await;
-        say(stage, "vodrelay", round, pace);
+        let pace = vodrelay(bench, broker, events).await;
+        say(bench, "vodrelay", round, pace);
         ours.push(pace);
         for ((peer, packages), paces) in installed.iter().zip(&mut theirs) {
             if let Some(packages) = packages {
-                let pace = peer.relay(stage, packages, broker, events).await;
-                say(stage, peer.name, round, pace);
+                let pace = peer.relay(bench, packages, broker, events).await;
+                say(bench, peer.name, round, pace);
                 paces.push(pace);
             }
         }
@@ -109,8 +109,8 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     figures
 }
 
-fn say(stage: &Stage, who: &str, round: u32, pace: Pace) {
-    stage.say(&format!(
+fn say(bench: &Bench, who: &str, round: u32, pace: Pace) {
+    bench.say(&format!(
         "round {round}, {who}: {:.0} events/s, {:.0} us of CPU an event",
         pace.events_per_second, pace.cpu_us_per_event
     ));
@@ -141,17 +141,17 @@ fn costs(paces: &[Pace]) -> Vec<f64> {
     paces.iter().map(|pace| pace.cpu_us_per_event).collect()
 }
 
-async fn backlog(stage: &Stage, events: u64) -> Cloud {
+async fn backlog(bench: &Bench, events: u64) -> Cloud {
     let latency_ms = u64::try_from(LATENCY.as_millis()).expect("a latency is short");
-    let cloud = Cloud::start(stage, Behaviour { latency_ms, ..Behaviour::UNLIMITED }).await;
+    let cloud = Cloud::start(bench, Behaviour { latency_ms, ..Behaviour::UNLIMITED }).await;
     cloud.put(0, ONE_KB.events(0, events)).await;
     cloud
 }
 
-async fn vodrelay(stage: &Stage, broker: &Broker, events: u64) -> Pace {
-    let cloud = backlog(stage, events).await;
-    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
-    let run = work_off(stage, &cloud, broker, &setup, events).await;
+async fn vodrelay(bench: &Bench, broker: &Broker, events: u64) -> Pace {
+    let cloud = backlog(bench, events).await;
+    let setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
+    let run = work_off(bench, &cloud, broker, &setup, events).await;
     assert_eq!(u64::from(queue::delete(broker, &setup.queue).await), events, "everything was published once");
     // The loops count from when they ask for the first time, a run from when it is answered.
     let took = run.took() + LATENCY;
@@ -163,7 +163,7 @@ async fn vodrelay(stage: &Stage, broker: &Broker, events: u64) -> Pace {
 
 impl Peer {
     /// The folder with its packages, if they can be had.
-    async fn installed(&self, stage: &Stage) -> Option<PathBuf> {
+    async fn installed(&self, bench: &Bench) -> Option<PathBuf> {
         // Under the digest of the pins: for each state of them it is made once.
         let mut digest = Sha256::new();
         for pin in self.pins {
@@ -174,8 +174,8 @@ impl Peer {
         if folder.exists() {
             return Some(folder);
         }
-        stage.say(&format!("{}: its packages are fetched", self.name));
-        let begun = stage.folder().join(self.program);
+        bench.say(&format!("{}: its packages are fetched", self.name));
+        let begun = bench.folder().join(self.program);
         std::fs::create_dir(&begun).expect("a folder can be made");
         for pin in self.pins {
             let name = Path::new(pin).file_name().expect("a file has a name");
@@ -184,9 +184,9 @@ impl Peer {
         let log = begun.join("install.log");
         let mut install = Command::new("sh");
         install.args(["-c", self.install]).current_dir(&begun);
-        if finished(stage, install, &log, INSTALL_LIMIT).await != Some(true) {
+        if finished(bench, install, &log, INSTALL_LIMIT).await != Some(true) {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
-            stage.say(&format!("*** {} IS NOT MEASURED: its packages cannot be had ***\n{text}", self.name));
+            bench.say(&format!("*** {} IS NOT MEASURED: its packages cannot be had ***\n{text}", self.name));
             return None;
         }
         // Only what is whole gets the name that is looked for.
@@ -194,11 +194,11 @@ impl Peer {
         Some(folder)
     }
 
-    async fn relay(&self, stage: &Stage, packages: &Path, broker: &Broker, events: u64) -> Pace {
-        let cloud = backlog(stage, events).await;
+    async fn relay(&self, bench: &Bench, packages: &Path, broker: &Broker, events: u64) -> Pace {
+        let cloud = backlog(bench, events).await;
         let name = unique("peer");
-        let journal = stage.folder().join(format!("{name}.db"));
-        let said = stage.folder().join(format!("{name}.json"));
+        let journal = bench.folder().join(format!("{name}.db"));
+        let said = bench.folder().join(format!("{name}.json"));
         let (variable, below) = self.packages;
         let mut command = Command::new(self.program);
         command
@@ -214,7 +214,7 @@ impl Peer {
             .env("RELAY_QUEUE", &name)
             .env("RELAY_JOURNAL", journal)
             .env("RELAY_EVENTS", events.to_string());
-        let well = finished(stage, command, &said, STEP_LIMIT * 3).await;
+        let well = finished(bench, command, &said, STEP_LIMIT * 3).await;
         let text = std::fs::read_to_string(&said).unwrap_or_default();
         assert_eq!(well, Some(true), "{} did not end well:\n{text}", self.name);
         let Said { events: relayed, seconds, cpu_seconds } = serde_json::from_str(&text)
@@ -233,12 +233,12 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(name)
 }
 
-/// Runs a command on the stage's leash, with all its output in a file. Says whether it ended well; nothing when it did not
+/// Runs a command on the bench's leash, with all its output in a file. Says whether it ended well; nothing when it did not
 /// end within the limit, or could not begin.
-async fn finished(stage: &Stage, mut command: Command, output: &Path, limit: Duration) -> Option<bool> {
+async fn finished(bench: &Bench, mut command: Command, output: &Path, limit: Duration) -> Option<bool> {
     let file = File::create(output).expect("a file can be made");
     let errors = file.try_clone().expect("a file can be shared");
-    let child = command.process_group(stage.group()).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+    let child = command.process_group(bench.group()).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
     let mut child = child.ok()?;
     let ended = async || child.try_wait().expect("a child can be waited for");
     match tokio::time::timeout(limit, until("its end", limit * 2, ended)).await {

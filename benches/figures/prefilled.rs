@@ -14,7 +14,7 @@ use crate::SCRATCH;
 use crate::broker::Broker;
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
-use crate::world::{Stage, disk};
+use crate::world::{Bench, disk};
 
 /// What one event takes, with its indexes; measured, and rounded up. Sorting the indexes takes some more for a while.
 const BYTES_PER_EVENT: u64 = 1_000;
@@ -70,19 +70,19 @@ const HEAD: &str = "(n * 2654435761) % 4294967296";
 const AT: &str = "(unixepoch() * 1000 - 86400000 * 20 + n * 86400000 * 20 / ?1)";
 
 /// A journal with so many confirmed events in it; `None`, when the disk has too little room for it.
-pub(crate) async fn journal(stage: &Stage, broker: &Broker, events: u64) -> Option<PathBuf> {
-    let fresh = begun_by_the_relay(stage, broker).await;
+pub(crate) async fn journal(bench: &Bench, broker: &Broker, events: u64) -> Option<PathBuf> {
+    let fresh = begun_by_the_relay(bench, broker).await;
     let path = Path::new(SCRATCH).join(format!("journal-{}-{events}.db", schema_name(&fresh)));
     if path.exists() {
         if newest(&path) <= events + events / 5 {
-            stage.say(&format!("{} is there already", path.display()));
+            bench.say(&format!("{} is there already", path.display()));
             return Some(path);
         }
         fs::remove_file(&path).expect("a file can be removed");
     }
     let (needed, free) = (events * BYTES_PER_EVENT + RESERVE_BYTES, disk::free_bytes(Path::new(SCRATCH)));
     if free < needed {
-        stage.say(&format!(
+        bench.say(&format!(
             "{events} old events are LEFT OUT: they want {} GB free, and the disk has {}",
             needed >> 30,
             free >> 30
@@ -93,7 +93,7 @@ pub(crate) async fn journal(stage: &Stage, broker: &Broker, events: u64) -> Opti
     fill(&fresh, events);
     fs::rename(&fresh, &path).expect("a file can be renamed");
     let megabytes = fs::metadata(&path).expect("the journal is there").len() >> 20;
-    stage
+    bench
         .say(&format!("{events} old events, {megabytes} MB, made in {:.0} s", began.elapsed().as_secs_f64()));
     Some(path)
 }
@@ -103,12 +103,12 @@ pub(crate) fn keep(setup: &mut Setup) {
     setup.set("JOURNAL__RETENTION", "3650d");
 }
 
-async fn begun_by_the_relay(stage: &Stage, broker: &Broker) -> PathBuf {
-    let path = stage.folder().join("fresh.db");
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
-    let mut setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
+async fn begun_by_the_relay(bench: &Bench, broker: &Broker) -> PathBuf {
+    let path = bench.folder().join("fresh.db");
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
+    let mut setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
     setup.journal(&path);
-    let mut relay = Relay::start(stage, &setup);
+    let mut relay = Relay::start(bench, &setup);
     relay.ready().await;
     relay.drained().await;
     path

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::report::{Figure, Goal};
-use crate::world::Stage;
+use crate::world::Bench;
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::ONE_KB;
 use crate::world::queue;
@@ -17,20 +17,20 @@ const EVENTS_PER_CALL: u32 = 16;
 /// What the relay believes that the account may do.
 const CONFIGURED: u32 = 100;
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
-    let events = stage.pick(20_000, 2_000);
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
+    let events = bench.pick(20_000, 2_000);
 
-    stage.say("the quota is what the relay is configured with");
-    let known = relay_backlog(stage, broker, CONFIGURED, events).await;
+    bench.say("the quota is what the relay is configured with");
+    let known = relay_backlog(bench, broker, CONFIGURED, events).await;
     let whole = known.since(Duration::ZERO);
     let ratio = known.events_per_second() / f64::from(CONFIGURED * EVENTS_PER_CALL);
 
-    stage.say("the quota is half of that");
+    bench.say("the quota is half of that");
     let half = CONFIGURED / 2;
-    let unknown = relay_backlog(stage, broker, half, events).await;
+    let unknown = relay_backlog(bench, broker, half, events).await;
     // By then it should have found out.
-    let found = unknown.since(stage.pick(Duration::from_secs(5), Duration::ZERO));
+    let found = unknown.since(bench.pick(Duration::from_secs(5), Duration::ZERO));
     let found_ratio = found.events_per_second() / f64::from(half * EVENTS_PER_CALL);
 
     vec![
@@ -44,12 +44,12 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     ]
 }
 
-async fn relay_backlog(stage: &Stage, broker: &Broker, requests_per_second: u32, events: u64) -> Run {
+async fn relay_backlog(bench: &Bench, broker: &Broker, requests_per_second: u32, events: u64) -> Run {
     let behaviour = Behaviour { requests_per_second, latency_ms: 40, ..Behaviour::UNLIMITED };
-    let cloud = Cloud::start(stage, behaviour).await;
+    let cloud = Cloud::start(bench, behaviour).await;
     cloud.put(0, ONE_KB.events(0, events)).await;
-    let setup = Setup::new(stage, &cloud, broker, CONFIGURED);
-    let run = work_off(stage, &cloud, broker, &setup, events).await;
+    let setup = Setup::new(bench, &cloud, broker, CONFIGURED);
+    let run = work_off(bench, &cloud, broker, &setup, events).await;
     assert_eq!(u64::from(queue::delete(broker, &setup.queue).await), events, "everything was published once");
     run
 }

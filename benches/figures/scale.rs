@@ -15,7 +15,7 @@ use crate::world::events::ONE_KB;
 use crate::world::process::cpu_time;
 use crate::world::queue;
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
-use crate::world::{STEP_LIMIT, Stage};
+use crate::world::{Bench, STEP_LIMIT};
 
 /// The account's limit of each API, which every relay believes to be its own.
 const QUOTA: u32 = 100;
@@ -54,37 +54,37 @@ struct Round {
     brokers_cpu: Duration,
 }
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let mut figures = on_one_node(stage).await;
-    figures.extend(on_a_cluster(stage).await);
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let mut figures = on_one_node(bench).await;
+    figures.extend(on_a_cluster(bench).await);
     figures
 }
 
-async fn on_one_node(stage: &Stage) -> Vec<Figure> {
-    let nodes = [stage.broker().await];
+async fn on_one_node(bench: &Bench) -> Vec<Figure> {
+    let nodes = [bench.broker().await];
     let free = Place {
         name: "no quota",
         behaviour: Behaviour::UNLIMITED,
         requests_per_second: NO_LIMIT,
         nodes: &nodes,
-        events: stage.pick(20_000, 1_000),
+        events: bench.pick(20_000, 1_000),
         finding: Duration::ZERO,
     };
     let quota = Place {
         name: "quota",
         behaviour: Behaviour { requests_per_second: QUOTA, latency_ms: 40, ..Behaviour::UNLIMITED },
         requests_per_second: QUOTA,
-        events: stage.pick(32_000, 1_000),
-        finding: stage.pick(Duration::from_secs(5), Duration::ZERO),
+        events: bench.pick(32_000, 1_000),
+        finding: bench.pick(Duration::from_secs(5), Duration::ZERO),
         ..free
     };
-    let mut figures = of_place(stage, free).await;
-    figures.extend(of_place(stage, quota).await);
-    figures.extend(of_lanes(stage, "one node", nodes[0]).await);
+    let mut figures = of_place(bench, free).await;
+    figures.extend(of_place(bench, quota).await);
+    figures.extend(of_lanes(bench, "one node", nodes[0]).await);
     figures
 }
 
-async fn on_a_cluster(stage: &Stage) -> Vec<Figure> {
+async fn on_a_cluster(bench: &Bench) -> Vec<Figure> {
     let first = Broker::start().await;
     let setup = || broker::Setup { cluster: Some(first.cluster()), ..broker::Setup::default() };
     let (second, third) = tokio::join!(Broker::start_with(setup()), Broker::start_with(setup()));
@@ -94,22 +94,22 @@ async fn on_a_cluster(stage: &Stage) -> Vec<Figure> {
         behaviour: Behaviour::UNLIMITED,
         requests_per_second: NO_LIMIT,
         nodes: &nodes,
-        events: stage.pick(20_000, 1_000),
+        events: bench.pick(20_000, 1_000),
         finding: Duration::ZERO,
     };
-    let mut figures = of_place(stage, place).await;
-    figures.extend(of_lanes(stage, "cluster", nodes[0]).await);
+    let mut figures = of_place(bench, place).await;
+    figures.extend(of_lanes(bench, "cluster", nodes[0]).await);
     figures
 }
 
-async fn of_place(stage: &Stage, place: Place<'_>) -> Vec<Figure> {
-    let rounds = stage.pick(3, 1);
+async fn of_place(bench: &Bench, place: Place<'_>) -> Vec<Figure> {
+    let rounds = bench.pick(3, 1);
     let mut figures = Vec::new();
     for relays in 1..=3 {
         let mut all = Vec::new();
         for number in 1..=rounds {
-            let round = round(stage, place, relays).await;
-            stage.say(&format!(
+            let round = round(bench, place, relays).await;
+            bench.say(&format!(
                 "{}, {relays} relays, round {number} of {rounds}: {:.0} events/s, {:.1} % throttled, shares {:.2?}",
                 place.name,
                 round.events_per_second,
@@ -148,14 +148,14 @@ async fn of_place(stage: &Stage, place: Place<'_>) -> Vec<Figure> {
 }
 
 /// What a program that only publishes gets through one connection by more lanes.
-async fn of_lanes(stage: &Stage, name: &str, broker: &Broker) -> Vec<Figure> {
+async fn of_lanes(bench: &Bench, name: &str, broker: &Broker) -> Vec<Figure> {
     let message = |event: String| Received {
         routing_key: "vod.0.NewFileUpload".to_owned(),
         properties: BasicProperties::default().with_delivery_mode(2),
         body: event.into_bytes(),
     };
-    let messages: Vec<Received> = ONE_KB.events(0, stage.pick(10_000, 500)).map(message).collect();
-    let rounds = stage.pick(3, 1);
+    let messages: Vec<Received> = ONE_KB.events(0, bench.pick(10_000, 500)).map(message).collect();
+    let rounds = bench.pick(3, 1);
     let mut figures = Vec::new();
     for lanes in [1, 2, 4, 8] {
         let mut all = Vec::new();
@@ -169,13 +169,13 @@ async fn of_lanes(stage: &Stage, name: &str, broker: &Broker) -> Vec<Figure> {
     figures
 }
 
-async fn round(stage: &Stage, place: Place<'_>, relays: usize) -> Round {
+async fn round(bench: &Bench, place: Place<'_>, relays: usize) -> Round {
     let Place { nodes, events, .. } = place;
-    let cloud = Cloud::start(stage, place.behaviour).await;
+    let cloud = Cloud::start(bench, place.behaviour).await;
     cloud.put(0, ONE_KB.events(0, events)).await;
     let queue = unique("scale");
     let journals: Vec<PathBuf> =
-        (0..relays).map(|at| stage.folder().join(format!("{queue}-{at}.db"))).collect();
+        (0..relays).map(|at| bench.folder().join(format!("{queue}-{at}.db"))).collect();
     let cpu_of_nodes = || nodes.iter().map(|node| cpu_time(node.pid())).sum::<Duration>();
     let brokers_before = cpu_of_nodes();
     let mut running = Vec::new();
@@ -183,12 +183,12 @@ async fn round(stage: &Stage, place: Place<'_>, relays: usize) -> Round {
         // Each begins with another node, and knows the others.
         let mut urls: Vec<String> = nodes.iter().map(|node| node.url()).collect();
         urls.rotate_left(at % nodes.len());
-        let mut setup = Setup::new(stage, &cloud, nodes[0], place.requests_per_second);
+        let mut setup = Setup::new(bench, &cloud, nodes[0], place.requests_per_second);
         setup.set("AMQP__URLS", &urls.join(","));
         setup.set("AMQP__EXCHANGE", &queue);
         setup.set("AMQP__QUEUE", &queue);
         setup.journal(journal);
-        running.push(Relay::start(stage, &setup));
+        running.push(Relay::start(bench, &setup));
     }
     let samples = watched(&cloud, &mut running, events).await;
     let relays_cpu = running.iter().map(|relay| cpu_time(relay.pid())).sum();

@@ -16,37 +16,37 @@ use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::ONE_KB;
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::run::work_off;
-use crate::world::{STEP_LIMIT, Stage, queue, until};
+use crate::world::{Bench, STEP_LIMIT, queue, until};
 
 const SUB_APPS: u64 = 4;
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
-    let events: u64 = stage.pick(200_000, 5_000);
-    let sample = stage.pick(20_000, 1_000);
-    let rounds = stage.pick(3, 1);
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
+    let events: u64 = bench.pick(200_000, 5_000);
+    let sample = bench.pick(20_000, 1_000);
+    let rounds = bench.pick(3, 1);
 
     broker.kill().await;
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
     let share = events / SUB_APPS;
     for sub_app in 1..=SUB_APPS {
         cloud.put(sub_app, ONE_KB.events(sub_app * share, share)).await;
     }
-    let mut setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
+    let mut setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
     setup.set("RELAY__CONFIRM_AFTER", "journal");
     setup.set("VOD__SUB_APP_IDS", "1,2,3,4");
     let began = Instant::now();
-    let mut relay = Relay::start(stage, &setup);
+    let mut relay = Relay::start(bench, &setup);
     cloud.confirmed(events, STEP_LIMIT).await;
     let stored = events as f64 / began.elapsed().as_secs_f64();
-    stage.say(&format!("{events} events are in the journal, at {stored:.0} events/s"));
+    bench.say(&format!("{events} events are in the journal, at {stored:.0} events/s"));
 
     broker.start_again().await;
     let drained = arrivals(broker, &setup.queue, events, &mut relay).await;
     relay.drained().await;
     drop(cloud);
-    stage.say(&format!("they are in the queue, at {drained:.0} events/s"));
-    let mut order = Order::of_the_journal(&stage.folder().join(format!("{}.db", setup.queue)));
+    bench.say(&format!("they are in the queue, at {drained:.0} events/s"));
+    let mut order = Order::of_the_journal(&bench.folder().join(format!("{}.db", setup.queue)));
     let mut messages = Vec::new();
     queue::each(broker, &setup.queue, events, |message| {
         order.take(&message);
@@ -60,7 +60,7 @@ pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
     let (mut bare, mut own) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         bare.push(bare::publish(broker, &messages, Shape::relay()).await.events_per_second);
-        own.push(ceiling(stage, broker, sample as u64).await);
+        own.push(ceiling(bench, broker, sample as u64).await);
     }
     let (bare, own) = (median(&bare), median(&own));
     vec![
@@ -145,11 +145,11 @@ impl Order {
 }
 
 /// What the relay itself does on this machine while the broker is there, as the scenario `ceiling` has it.
-async fn ceiling(stage: &Stage, broker: &Broker, events: u64) -> f64 {
-    let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+async fn ceiling(bench: &Bench, broker: &Broker, events: u64) -> f64 {
+    let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
     cloud.put(0, ONE_KB.events(0, events)).await;
-    let setup = Setup::new(stage, &cloud, broker, NO_LIMIT);
-    let run = work_off(stage, &cloud, broker, &setup, events).await;
+    let setup = Setup::new(bench, &cloud, broker, NO_LIMIT);
+    let run = work_off(bench, &cloud, broker, &setup, events).await;
     assert_eq!(u64::from(queue::delete(broker, &setup.queue).await), events, "everything was published once");
     run.events_per_second()
 }

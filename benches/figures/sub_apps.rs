@@ -15,7 +15,7 @@ use crate::world::events::{ONE_KB, number};
 use crate::world::process::cpu_time;
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::run::work_off;
-use crate::world::{Stage, bounded, queue};
+use crate::world::{Bench, bounded, queue};
 
 const COUNTS: [u64; 3] = [1, 50, 500];
 
@@ -23,60 +23,60 @@ const COUNTS: [u64; 3] = [1, 50, 500];
 const QUOTA: u32 = 100;
 const EVENTS_PER_CALL: u32 = 16;
 
-pub(crate) async fn run(stage: &Stage) -> Vec<Figure> {
-    let broker = stage.broker().await;
+pub(crate) async fn run(bench: &Bench) -> Vec<Figure> {
+    let broker = bench.broker().await;
     let mut figures = Vec::new();
     for count in COUNTS {
-        let idle = Figure::new(format!("{count}: idle CPU"), idle(stage, broker, count).await, "% of a core");
+        let idle = Figure::new(format!("{count}: idle CPU"), idle(bench, broker, count).await, "% of a core");
         figures.push(if count == 500 { idle.goal(Goal::AtMost(3.0)) } else { idle });
     }
-    figures.extend(busy(stage, broker).await);
-    figures.extend(fair(stage, broker).await);
+    figures.extend(busy(bench, broker).await);
+    figures.extend(fair(bench, broker).await);
     figures
 }
 
 /// A relay for sub-applications 1 to `count`.
-fn setup(stage: &Stage, cloud: &Cloud, broker: &Broker, requests_per_second: u32, count: u64) -> Setup {
-    let mut setup = Setup::new(stage, cloud, broker, requests_per_second);
+fn setup(bench: &Bench, cloud: &Cloud, broker: &Broker, requests_per_second: u32, count: u64) -> Setup {
+    let mut setup = Setup::new(bench, cloud, broker, requests_per_second);
     let ids: Vec<String> = (1..=count).map(|id| id.to_string()).collect();
     setup.set("VOD__SUB_APP_IDS", &ids.join(","));
     setup
 }
 
 /// The share of a core that a relay takes while there is nothing to relay, in percent.
-async fn idle(stage: &Stage, broker: &Broker, count: u64) -> f64 {
+async fn idle(bench: &Bench, broker: &Broker, count: u64) -> f64 {
     let behaviour = Behaviour { requests_per_second: QUOTA, latency_ms: 0, hold_ms: 5_000 };
-    let cloud = Cloud::start(stage, behaviour).await;
-    let setup = setup(stage, &cloud, broker, QUOTA, count);
-    let mut relay = Relay::start(stage, &setup);
+    let cloud = Cloud::start(bench, behaviour).await;
+    let setup = setup(bench, &cloud, broker, QUOTA, count);
+    let mut relay = Relay::start(bench, &setup);
     relay.ready().await;
     // Until every sub-application has been asked some times, and the wait between two questions has grown.
-    sleep(Duration::from_secs(stage.pick(20, 1))).await;
+    sleep(Duration::from_secs(bench.pick(20, 1))).await;
     let (before, began) = (cpu_time(relay.pid()), Instant::now());
-    sleep(Duration::from_secs(stage.pick(20, 1))).await;
+    sleep(Duration::from_secs(bench.pick(20, 1))).await;
     let share = (cpu_time(relay.pid()) - before).as_secs_f64() / began.elapsed().as_secs_f64();
     relay.assert_alive();
-    stage.say(&format!("{count} idle sub-applications: {:.1} % of a core", 100.0 * share));
+    bench.say(&format!("{count} idle sub-applications: {:.1} % of a core", 100.0 * share));
     100.0 * share
 }
 
 /// The same backlog spread over few and over many.
-async fn busy(stage: &Stage, broker: &Broker) -> Vec<Figure> {
-    let (rounds, events) = stage.pick((3, 20_000), (1, 1_000));
+async fn busy(bench: &Bench, broker: &Broker) -> Vec<Figure> {
+    let (rounds, events) = bench.pick((3, 20_000), (1, 1_000));
     let mut relayed: HashMap<u64, Vec<f64>> = HashMap::new();
     for number in 1..=rounds {
         for count in COUNTS {
-            let cloud = Cloud::start(stage, Behaviour::UNLIMITED).await;
+            let cloud = Cloud::start(bench, Behaviour::UNLIMITED).await;
             let share = events / count;
             for id in 1..=count {
                 cloud.put(id, ONE_KB.events(id * share, share)).await;
             }
-            let setup = setup(stage, &cloud, broker, NO_LIMIT, count);
-            let run = work_off(stage, &cloud, broker, &setup, share * count).await;
+            let setup = setup(bench, &cloud, broker, NO_LIMIT, count);
+            let run = work_off(bench, &cloud, broker, &setup, share * count).await;
             let stored = u64::from(queue::delete(broker, &setup.queue).await);
             assert_eq!(stored, share * count, "everything was published once");
             let per_second = run.events_per_second();
-            stage.say(&format!(
+            bench.say(&format!(
                 "round {number} of {rounds}, {count} busy sub-applications: {per_second:.0} events/s"
             ));
             relayed.entry(count).or_default().push(per_second);
@@ -96,7 +96,7 @@ async fn busy(stage: &Stage, broker: &Broker) -> Vec<Figure> {
 }
 
 /// One sub-application with a backlog that does not end, and 49 with an event now and then.
-async fn fair(stage: &Stage, broker: &Broker) -> Vec<Figure> {
+async fn fair(bench: &Bench, broker: &Broker) -> Vec<Figure> {
     const BUSY: u64 = 1;
     const OTHERS: std::ops::RangeInclusive<u64> = 2..=50;
     /// The numbers of the others' events begin here.
@@ -104,16 +104,16 @@ async fn fair(stage: &Stage, broker: &Broker) -> Vec<Figure> {
     /// The time between two events of each of the others.
     const EVERY: Duration = Duration::from_secs(2);
 
-    let seconds = stage.pick(30, 4);
+    let seconds = bench.pick(30, 4);
     let behaviour = Behaviour { requests_per_second: QUOTA, latency_ms: 40, hold_ms: 5_000 };
-    let cloud = Arc::new(Cloud::start(stage, behaviour).await);
+    let cloud = Arc::new(Cloud::start(bench, behaviour).await);
     // More than the quota lets through meanwhile, also while things come to rest.
     let allowed = u64::from(QUOTA * EVENTS_PER_CALL);
     cloud.put(BUSY, ONE_KB.events(0, 2 * allowed * (seconds + 10))).await;
-    let setup = setup(stage, &cloud, broker, QUOTA, 50);
-    let mut relay = Relay::start(stage, &setup);
+    let setup = setup(bench, &cloud, broker, QUOTA, 50);
+    let mut relay = Relay::start(bench, &setup);
     relay.ready().await;
-    sleep(Duration::from_secs(stage.pick(5, 1))).await;
+    sleep(Duration::from_secs(bench.pick(5, 1))).await;
 
     let (connection, channel) = broker.channel().await;
     let consumer = queue::consume(&channel, &setup.queue).await;

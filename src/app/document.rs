@@ -9,9 +9,9 @@ use super::Figures;
 use super::supervisor::Supervisor;
 use crate::clock::{Moment, WallTime};
 use crate::config::{self, Config};
-use crate::ops::health::{LegHealth, Verdict};
+use crate::ops::health::{StageHealth, Verdict};
 use crate::ops::maintenance::JobState;
-use crate::ops::troubles::{self, Told};
+use crate::ops::problems::{self, LoggedProblem};
 use crate::relay::Snapshot;
 
 /// What a relay was started with.
@@ -65,7 +65,7 @@ struct Document<'a> {
     ready: bool,
     live: bool,
     stuck_loops: &'a [&'static str],
-    legs: &'a [LegHealth],
+    stages: &'a [StageHealth],
     in_flight: InFlight,
     totals: Totals,
     per_second: Rates,
@@ -75,7 +75,7 @@ struct Document<'a> {
     backlog: Option<Backlog>,
     journal: Option<JournalFigures>,
     clock_skew_s: Option<f64>,
-    troubles: Vec<Told>,
+    problems: Vec<LoggedProblem>,
     maintenance: Vec<JobState>,
 }
 
@@ -158,7 +158,7 @@ impl Supervisor {
             ready: verdict.ready,
             live: verdict.live,
             stuck_loops: &verdict.stuck_loops,
-            legs: &verdict.legs,
+            stages: &verdict.stages,
             in_flight: InFlight {
                 events: load.events,
                 publishing: load.publishing,
@@ -201,7 +201,7 @@ impl Supervisor {
                 publish_p99_ms: ms(publish.p99_us),
             }),
             clock_skew_s: self.watch.client.clock_skew_ms().map(|ms| ms as f64 / 1_000.0),
-            troubles: troubles::told(),
+            problems: problems::logged(),
             maintenance: self.watch.maintenance(),
         };
         serde_json::to_string(&document).expect("figures and texts are JSON")

@@ -14,15 +14,15 @@ use tracing::{info, warn};
 
 use crate::clock::{Moment, WallTime};
 use crate::config::{self, Config};
+use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
+use crate::heartbeat::Heartbeat;
 use crate::journal::query::Reader;
 use crate::journal::{self, Closed, Journal, Summary};
 use crate::lease::Window;
 use crate::ops::maintenance::{self, JobState, Jobs};
-use crate::outcome::{JournalState, OutputState, Trouble};
+use crate::outcome::{JournalState, OutputState, Problem};
 use crate::output;
-use crate::pulse::Pulse;
-use crate::reason::Reason;
 use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
 use crate::times::{Quantiles, Times};
@@ -61,7 +61,7 @@ pub enum AppError {
     Relay(#[source] RelayError),
     /// Work waits, and nothing moves.
     #[error("{0}; the next start goes on from the journal")]
-    Stuck(Trouble),
+    Stuck(Problem),
 }
 
 /// A relay at work.
@@ -116,7 +116,7 @@ pub struct Watch {
     commit_times: Arc<Times>,
     publish_times: Arc<Times>,
     client: vod::Client,
-    pulses: Arc<[Pulse]>,
+    heartbeats: Arc<[Heartbeat]>,
     figures: watch::Receiver<Option<Figures>>,
     jobs: Jobs,
 }
@@ -150,16 +150,16 @@ impl Watch {
     /// The relay's state in some words: what is wrong, or what is done.
     fn state(&self, snapshot: &Snapshot) -> String {
         match (&*self.journal.borrow(), &*self.output.borrow()) {
-            (JournalState::Down(trouble), _) => format!("journal down: {trouble}"),
-            (_, OutputState::Down(trouble)) => format!("output down: {trouble}"),
-            (_, OutputState::Blocked(trouble)) => format!("output blocked: {trouble}"),
+            (JournalState::Down(problem), _) => format!("journal down: {problem}"),
+            (_, OutputState::Down(problem)) => format!("output down: {problem}"),
+            (_, OutputState::Blocked(problem)) => format!("output blocked: {problem}"),
             _ if snapshot.load.unroutable_since.is_some() => format!(
                 "nothing is routable; {} events in flight; see that the exchange has its bindings [{}]",
                 snapshot.load.events,
-                Reason::PublishReturned
+                ErrorCode::PublishReturned
             ),
-            _ => match (snapshot.trouble(), snapshot.load.events) {
-                (Some(trouble), events) => format!("in trouble; {events} events in flight; {trouble}"),
+            _ => match (snapshot.problem(), snapshot.load.events) {
+                (Some(problem), events) => format!("in trouble; {events} events in flight; {problem}"),
                 (None, 0) if snapshot.moved_at.is_some_and(|at| Moment::now().since(at) < LATELY) => {
                     "relaying".to_owned()
                 }
@@ -219,7 +219,7 @@ impl Running {
             }
         };
         let stats = Arc::new(Stats::new());
-        let pulse = Pulse::new("relay");
+        let heartbeat = Heartbeat::new("relay");
         let (found, figures) = watch::channel(None);
         let waiting = maintenance::Waiting::default();
         let (sub_apps, sub_apps_now) = watch::channel(config.vod.sub_apps());
@@ -243,13 +243,13 @@ impl Running {
             commit_times: journal.commit_times(),
             publish_times: output.publish_times(),
             client: client.clone(),
-            pulses: [pulse.clone(), journal.pulse(), output.pulse()].into(),
+            heartbeats: [heartbeat.clone(), journal.heartbeat(), output.heartbeat()].into(),
             figures,
             jobs,
         };
         let (changes, changed) = mpsc::unbounded_channel();
         let parts =
-            Parts { settings: settings(config), client, journal, output, stats, changes: changed, pulse };
+            Parts { settings: settings(config), client, journal, output, stats, changes: changed, heartbeat };
         let relay = tokio::spawn(relay::run(parts, drain.clone()));
         Ok(Self {
             drain,
@@ -303,7 +303,7 @@ impl Running {
                 return self.close(ended.map_err(AppError::Output)).await;
             }
             () = too_long => {
-                warn!(code = %Reason::DrainCutOff, limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start goes on from the journal");
+                warn!(error_code = %ErrorCode::DrainCutOff, limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start goes on from the journal");
                 self.relay.abort();
                 Ok(())
             }

@@ -6,9 +6,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::config::{Change, Config, ConfigError, ConfigErrors, Loaded, changes};
+use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
 use crate::ops::logging;
-use crate::reason::Reason;
 use crate::relay::core::Settings;
 use crate::vod;
 
@@ -34,7 +34,7 @@ impl Reload {
     /// Takes over what was read. What is wrong changes nothing; what needs a restart is named, each time until there is one.
     /// The credentials are read again, whatever changed: their files are not part of the configuration.
     pub async fn apply(&mut self, read: Result<Loaded, ConfigErrors>) {
-        let code = Reason::ReloadRefused;
+        let error_code = ErrorCode::ReloadRefused;
         let new = match read {
             Ok(Loaded { config, warnings }) => {
                 warn_of(&warnings);
@@ -42,7 +42,7 @@ impl Reload {
             }
             Err(errors) => {
                 let reason = Lines(&errors);
-                warn!(%code, %reason, "reload refused: nothing was changed; correct the configuration and reload again");
+                warn!(%error_code, %reason, "reload refused: nothing was changed; correct the configuration and reload again");
                 return count("refused");
             }
         };
@@ -55,7 +55,7 @@ impl Reload {
         if self.config.log.level != new.log.level
             && let Err(error) = logging::set_level(&new.log.level)
         {
-            warn!(%code, %error, "the log's level stays as it was");
+            warn!(%error_code, %error, "the log's level stays as it was");
         }
         self.take_over(&new);
         self.sub_apps.send_replace(self.config.vod.sub_apps());
@@ -63,12 +63,12 @@ impl Reload {
         let _ = self.settings.send(super::settings(&self.config));
         let credentials = self.client.refresh_credentials().await;
         if let Err(error) = &credentials {
-            let code = Reason::NoCredentials;
-            warn!(%code, %error, "the credentials cannot be read again; those in use stay");
+            let error_code = ErrorCode::NoCredentials;
+            warn!(%error_code, %error, "the credentials cannot be read again; those in use stay");
         }
         info!(taken, credentials_read = credentials.is_ok(), "configuration reloaded");
         if !left.is_empty() {
-            warn!(code = %Reason::NeedsRestart, reason = %left, "changed settings need a restart");
+            warn!(error_code = %ErrorCode::NeedsRestart, error = %left, "changed settings need a restart");
         }
         count(if left.is_empty() && credentials.is_ok() { "ok" } else { "partial" });
     }
@@ -89,7 +89,7 @@ impl Reload {
 /// Says what is doubtful about where a configuration came from.
 pub fn warn_of(warnings: &[ConfigError]) {
     for warning in warnings {
-        warn!(code = %Reason::ConfigurationDoubtful, reason = %warning, "the configuration is doubtful");
+        warn!(error_code = %ErrorCode::ConfigurationDoubtful, error = %warning, "the configuration is doubtful");
     }
 }
 

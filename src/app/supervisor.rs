@@ -12,13 +12,13 @@ use super::document::{About, Rates};
 use super::{DAY_MS, Figures, Watch};
 use crate::clock::{Moment, WallTime};
 use crate::config::Config;
-use crate::legs::Legs;
+use crate::error_code::ErrorCode;
 use crate::ops::health::{self, Facts, Health, LOOP_LIMIT, Turn, Verdict};
 use crate::ops::metrics::Metrics;
-use crate::ops::troubles;
-use crate::outcome::Trouble;
-use crate::reason::Reason;
+use crate::ops::problems;
+use crate::outcome::Problem;
 use crate::relay::Snapshot;
+use crate::stages::Stages;
 use crate::times::spoken;
 
 /// How often it looks.
@@ -35,7 +35,7 @@ pub struct Look {
     /// Whether every loop makes progress: only then the service manager's watchdog is told so.
     pub live: bool,
     /// Why the process had better end.
-    pub stuck: Option<Trouble>,
+    pub stuck: Option<Problem>,
 }
 
 /// One look's counts.
@@ -79,7 +79,7 @@ impl Supervisor {
             unproven: Vec::new(),
             live: true,
             stuck_loops: Vec::new(),
-            legs: Vec::new(),
+            stages: Vec::new(),
         };
         let mut new = Self {
             watch,
@@ -107,7 +107,7 @@ impl Supervisor {
         self.document.subscribe()
     }
 
-    /// Looks once. While the process stops, legs that end are no news.
+    /// Looks once. While the process stops, stages that end are no news.
     pub fn look(&mut self, stopping: bool) -> Look {
         let (now, wall) = (Moment::now(), WallTime::now());
         let snapshot = self.watch.snapshot();
@@ -115,23 +115,23 @@ impl Supervisor {
         let (verdict, turns) = self.health.look(now, wall, &facts);
         for turn in turns.into_iter().filter(|_| !stopping) {
             match turn {
-                Turn::Ready(leg, away) => info!(leg, "leg is ready again after {}", spoken(away)),
-                Turn::NotReady(leg, trouble) => {
-                    warn!(code = %trouble.reason, leg, reason = %trouble.words, "leg is not ready");
+                Turn::Ready(stage, away) => info!(stage, "stage is ready again after {}", spoken(away)),
+                Turn::NotReady(stage, problem) => {
+                    warn!(error_code = %problem.error_code, stage, error = %problem.message, "stage is not ready");
                 }
             }
         }
         if verdict.ready && verdict.unproven.is_empty() && !self.told_ready {
             self.told_ready = true;
-            info!("every leg has proven itself: ready");
+            info!("every stage has proven itself: ready");
         }
         for stuck in &verdict.stuck_loops {
             if !self.verdict.borrow().stuck_loops.contains(stuck) {
                 let limit_s = LOOP_LIMIT.as_secs();
-                tracing::error!(code = %Reason::LoopStuck, name = stuck, limit_s, "a loop has made no step for too long");
+                tracing::error!(error_code = %ErrorCode::LoopStuck, name = stuck, limit_s, "a loop has made no step for too long");
             }
         }
-        troubles::lasting(wall, &present(&verdict, &facts));
+        problems::lasting(wall, &present(&verdict, &facts));
         let figures = self.watch.figures.borrow().clone();
         let published = snapshot.published();
         let received = snapshot.received();
@@ -183,7 +183,7 @@ impl Supervisor {
         let before =
             figures.filter(|_| self.started.1.0 / DAY_MS == day).map_or(0, |f| f.received_before_today);
         let today = received - self.today.1 + before;
-        let pulled = snapshot.legs.pull.last_success.map(|at| now.since(at).as_secs());
+        let pulled = snapshot.stages.pull.last_success.map(|at| now.since(at).as_secs());
         let pulled = pulled.map_or("no pull yet".to_owned(), |s| format!("last pull {s} s ago"));
         format!("{}; {} events today; {pulled}", self.watch.state(snapshot), thousands(today))
     }
@@ -196,19 +196,21 @@ impl Supervisor {
             metrics::gauge!("vodrelay_clock_skew_seconds").set(ms as f64 / 1_000.0);
         }
         let before = Arc::clone(&self.verdict.borrow());
-        for leg in &verdict.legs {
+        for stage in &verdict.stages {
             for state in health::STATES {
-                let is_so = f64::from(u8::from(leg.state == state));
-                metrics::gauge!("vodrelay_leg_state", "leg" => leg.leg, "state" => state).set(is_so);
+                let is_so = f64::from(u8::from(stage.state == state));
+                metrics::gauge!("vodrelay_stage_state", "stage" => stage.stage, "state" => state).set(is_so);
             }
-            let age = leg.age_s.unwrap_or_else(|| now.since(self.started.0).as_secs());
-            metrics::gauge!("vodrelay_leg_last_success_age_seconds", "leg" => leg.leg).set(age as f64);
-            let was = before.legs.iter().find(|was| was.leg == leg.leg).and_then(|was| was.reason);
-            if let Some(was) = was.filter(|was| Some(*was) != leg.reason) {
-                metrics::gauge!("vodrelay_leg_reason", "leg" => leg.leg, "reason" => was.code()).set(0.0);
+            let age = stage.age_s.unwrap_or_else(|| now.since(self.started.0).as_secs());
+            metrics::gauge!("vodrelay_stage_last_success_age_seconds", "stage" => stage.stage)
+                .set(age as f64);
+            let was =
+                before.stages.iter().find(|was| was.stage == stage.stage).and_then(|was| was.error_code);
+            if let Some(was) = was.filter(|was| Some(*was) != stage.error_code) {
+                metrics::gauge!("vodrelay_stage_error_code", "stage" => stage.stage, "error_code" => was.as_str()).set(0.0);
             }
-            if let Some(reason) = leg.reason {
-                metrics::gauge!("vodrelay_leg_reason", "leg" => leg.leg, "reason" => reason.code()).set(1.0);
+            if let Some(code) = stage.error_code {
+                metrics::gauge!("vodrelay_stage_error_code", "stage" => stage.stage, "error_code" => code.as_str()).set(1.0);
             }
         }
         if let Some(Figures { summary, bytes, .. }) = figures {
@@ -238,30 +240,30 @@ impl Watch {
         let limit = LOOP_LIMIT.as_millis();
         let stuck = |silent: Option<u64>| silent.is_some_and(|ms| u128::from(ms) > limit);
         Facts {
-            legs: snapshot.legs.clone(),
+            stages: snapshot.stages.clone(),
             paused: snapshot.load.paused,
             unroutable: snapshot.load.unroutable_since.is_some(),
             moved_at: snapshot.moved_at,
             output: self.output.borrow().clone(),
             journal: self.journal.borrow().clone(),
             stuck_loops: self
-                .pulses
+                .heartbeats
                 .iter()
-                .filter(|pulse| stuck(pulse.silent_ms(now)))
+                .filter(|heartbeat| stuck(heartbeat.silent_ms(now)))
                 .map(|p| p.name())
                 .collect(),
         }
     }
 }
 
-/// The troubles that last now.
-fn present(verdict: &Verdict, facts: &Facts) -> Vec<Reason> {
-    let Legs { pull, journal, publish, confirm } = &facts.legs;
-    let failing = [pull, journal, publish, confirm].into_iter().filter_map(|leg| leg.trouble.as_ref());
-    let mut present: Vec<Reason> = failing.map(|(trouble, _)| trouble.reason).collect();
-    present.extend(verdict.legs.iter().filter_map(|leg| leg.reason));
+/// The problems that last now.
+fn present(verdict: &Verdict, facts: &Facts) -> Vec<ErrorCode> {
+    let Stages { pull, journal, publish, confirm } = &facts.stages;
+    let failing = [pull, journal, publish, confirm].into_iter().filter_map(|stage| stage.problem.as_ref());
+    let mut present: Vec<ErrorCode> = failing.map(|(problem, _)| problem.error_code).collect();
+    present.extend(verdict.stages.iter().filter_map(|stage| stage.error_code));
     if !verdict.stuck_loops.is_empty() {
-        present.push(Reason::LoopStuck);
+        present.push(ErrorCode::LoopStuck);
     }
     present
 }

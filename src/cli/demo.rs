@@ -20,9 +20,9 @@ use crate::app::{AppError, Running, Watch};
 use crate::config::Config;
 use crate::emulator::events::{EVENT_TYPES, sample, upload_story};
 use crate::emulator::{Emulator, Fault, FaultKind, Options};
-use crate::outcome::{OutputState, Trouble};
+use crate::error_code::ErrorCode;
+use crate::outcome::{OutputState, Problem};
 use crate::output::amqp::NOT_CONNECTED_YET;
-use crate::reason::Reason;
 use crate::relay::Snapshot;
 use crate::vod::{CredentialSource, Environment, Places};
 
@@ -162,8 +162,8 @@ impl Stage<'_> {
         let mut output = self.output.clone();
         let down = async {
             loop {
-                if let OutputState::Down(trouble) = &*output.borrow_and_update() {
-                    return trouble.clone();
+                if let OutputState::Down(problem) = &*output.borrow_and_update() {
+                    return problem.clone();
                 }
                 if output.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -181,7 +181,7 @@ impl Stage<'_> {
                         .next("try again on a machine with less to do; with --amqp, see that the broker lets the user publish"))
                 }
             },
-            trouble = down => Err(no_output(&trouble)),
+            problem = down => Err(no_output(&problem)),
         }
     }
 
@@ -190,8 +190,8 @@ impl Stage<'_> {
         let mut output = self.output.clone();
         loop {
             match &*output.borrow_and_update() {
-                OutputState::Down(trouble) if &*trouble.words == NOT_CONNECTED_YET => {}
-                OutputState::Down(trouble) | OutputState::Blocked(trouble) => return Err(no_output(trouble)),
+                OutputState::Down(problem) if &*problem.message == NOT_CONNECTED_YET => {}
+                OutputState::Down(problem) | OutputState::Blocked(problem) => return Err(no_output(problem)),
                 OutputState::Up => return Ok(()),
             }
             if output.changed().await.is_err() {
@@ -201,12 +201,12 @@ impl Stage<'_> {
     }
 }
 
-fn no_output(trouble: &Trouble) -> Failure {
-    let exit = match trouble.reason {
-        Reason::BrokerLogin | Reason::BrokerTopology | Reason::BrokerTls => Exit::Configuration,
+fn no_output(problem: &Problem) -> Failure {
+    let exit = match problem.error_code {
+        ErrorCode::BrokerLogin | ErrorCode::BrokerTopology | ErrorCode::BrokerTls => Exit::Configuration,
         _ => Exit::Temporary,
     };
-    Failure::new(exit, trouble.words.to_string()).code(trouble.reason)
+    Failure::new(exit, problem.message.to_string()).error_code(problem.error_code)
 }
 
 /// The temporary folder of the journal.

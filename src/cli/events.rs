@@ -123,11 +123,11 @@ impl From<EventsError> for Failure {
     fn from(error: EventsError) -> Self {
         match error {
             EventsError::Query(error) => {
-                let (exit, code) = match &error {
-                    QueryError::Disk { reason, .. } => (Exit::Temporary, Some(*reason)),
+                let (exit, error_code) = match &error {
+                    QueryError::Disk { error_code, .. } => (Exit::Temporary, Some(*error_code)),
                     _ => (Exit::Failure, None),
                 };
-                Self::new(exit, error).code(code)
+                Self::new(exit, error).error_code(error_code)
             }
             EventsError::Output(error) => Self::stdout(error),
         }
@@ -253,7 +253,7 @@ fn show_people(shown: &Shown) -> String {
     // While it is parked, the line above says it.
     let was_parked = match event.state {
         State::Parked => "-".to_owned(),
-        _ => text(&event.parked_reason),
+        _ => text(&event.parked_message),
     };
     let facts = [
         ("event", event.id.to_string()),
@@ -265,7 +265,8 @@ fn show_people(shown: &Shown) -> String {
         ("file", text(&event.file_id)),
         ("task", text(&event.task_id)),
         ("state", event.state.to_string()),
-        ("reason", text(&event.reason)),
+        ("error code", text(&event.error_code)),
+        ("message", text(&event.message)),
         ("was parked", was_parked),
         ("attempts", event.attempts.to_string()),
         ("redeliveries", event.redeliveries.to_string()),

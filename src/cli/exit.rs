@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use super::screen::printable;
 use crate::config::ConfigErrors;
+use crate::error_code::ErrorCode;
 use crate::ops::logging::{self, LoggingError};
-use crate::reason::Reason;
 
 /// The exit codes. Those above 2 are the ones of sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +48,13 @@ pub struct Failure {
     exit: Exit,
     error: Box<dyn Error + Send + Sync>,
     next: Option<String>,
-    code: Option<Reason>,
+    error_code: Option<ErrorCode>,
 }
 
 impl Failure {
     /// An error, and the code that it ends the program with.
     pub fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { exit, error: error.into(), next: None, code: None }
+        Self { exit, error: error.into(), next: None, error_code: None }
     }
 
     /// The same, with another code to end with.
@@ -66,8 +66,8 @@ impl Failure {
 
     /// Its name in the catalogue, where it has one.
     #[must_use]
-    pub fn code(mut self, code: impl Into<Option<Reason>>) -> Self {
-        self.code = code.into();
+    pub fn error_code(mut self, code: impl Into<Option<ErrorCode>>) -> Self {
+        self.error_code = code.into();
         self
     }
 
@@ -119,8 +119,8 @@ impl Failure {
         if let Some(step) = &self.next {
             say("  next: ", step)?;
         }
-        match self.code {
-            Some(code) => say("  code: ", code.code()),
+        match self.error_code {
+            Some(code) => say("  error code: ", code.as_str()),
             None => Ok(()),
         }
     }
@@ -128,7 +128,7 @@ impl Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        Self::new(Exit::Configuration, errors).code(Reason::ConfigurationWrong)
+        Self::new(Exit::Configuration, errors).error_code(ErrorCode::ConfigurationWrong)
     }
 }
 

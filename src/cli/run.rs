@@ -14,12 +14,12 @@ use crate::app::reload::Reload;
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
 use crate::config::{self, Config, CredentialSource, Loaded, environment};
+use crate::error_code::ErrorCode;
 use crate::journal::OpenError;
 use crate::journal::query::{Reader, State};
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
 use crate::ops::{http, logging, status, switch};
-use crate::reason::Reason;
 use crate::vod;
 
 /// How often the service manager hears how things stand.
@@ -117,9 +117,9 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
                         told = Some(Instant::now());
                         manager.status(&look.line);
                     }
-                    if let Some(trouble) = look.stuck.filter(|_| !stopping) {
-                        error!(code = %trouble.reason, reason = %trouble.words, "the process ends, so that it is started anew");
-                        break Err(AppError::Stuck(trouble));
+                    if let Some(problem) = look.stuck.filter(|_| !stopping) {
+                        error!(error_code = %problem.error_code, error = %problem.message, "the process ends, so that it is started anew");
+                        break Err(AppError::Stuck(problem));
                     }
                 }
             }
@@ -219,19 +219,20 @@ impl Windows {
     /// Opens what the configuration asks for. A port that is taken is an error: an operator who is not told would rely on
     /// pages that are another program's. A status socket is a convenience, and its want a warning.
     async fn open(config: &Config, metrics: Metrics, supervisor: &Supervisor) -> Result<Self, Failure> {
-        let code = Reason::ListenerFailed;
+        let error_code = ErrorCode::ListenerFailed;
         let stop = CancellationToken::new();
         let mut tasks = Vec::new();
         if let Some(address) = config.http.listen {
             let opened = http::spawn(address, metrics, supervisor.verdict(), stop.clone()).await;
-            let (address, task) = opened.map_err(|error| Failure::new(Exit::Temporary, error).code(code))?;
+            let (address, task) =
+                opened.map_err(|error| Failure::new(Exit::Temporary, error).error_code(error_code))?;
             info!(%address, "serving /metrics, /livez and /readyz");
             tasks.push(task);
         }
         if let Some(path) = &config.status.socket {
             match status::spawn(path, supervisor.document(), stop.clone()) {
                 Ok(task) => tasks.push(task),
-                Err(error) => warn!(%code, %error, "`vodrelay status` cannot ask this relay"),
+                Err(error) => warn!(%error_code, %error, "`vodrelay status` cannot ask this relay"),
             }
         }
         if let Some(url) = &config.health.dead_mans_switch_url {
@@ -275,9 +276,9 @@ pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
-        let (exit, code) = match &error {
-            AppError::Credentials(_) => (Exit::Configuration, Some(Reason::NoCredentials)),
-            AppError::Client(_) => (Exit::Configuration, Some(Reason::ConfigurationWrong)),
+        let (exit, error_code) = match &error {
+            AppError::Credentials(_) => (Exit::Configuration, Some(ErrorCode::NoCredentials)),
+            AppError::Client(_) => (Exit::Configuration, Some(ErrorCode::ConfigurationWrong)),
             AppError::Journal(error) => {
                 let exit = match error {
                     OpenError::InUse { .. }
@@ -287,15 +288,15 @@ impl From<AppError> for Failure {
                     // An operator has to do something about each of these; starting again would only repeat them.
                     _ => Exit::Configuration,
                 };
-                (exit, Some(error.reason()))
+                (exit, Some(error.error_code()))
             }
-            AppError::Writer(error) => (Exit::Failure, Some(error.reason())),
-            AppError::Stuck(trouble) => (Exit::Failure, Some(trouble.reason)),
-            AppError::Output(_) => (Exit::Failure, Some(Reason::NoPublish)),
-            AppError::Maintenance(_) => (Exit::Failure, Some(Reason::Maintenance)),
+            AppError::Writer(error) => (Exit::Failure, Some(error.error_code())),
+            AppError::Stuck(problem) => (Exit::Failure, Some(problem.error_code)),
+            AppError::Output(_) => (Exit::Failure, Some(ErrorCode::NoPublish)),
+            AppError::Maintenance(_) => (Exit::Failure, Some(ErrorCode::Maintenance)),
             AppError::Relay(_) => (Exit::Failure, None),
         };
-        Self::new(exit, error).code(code)
+        Self::new(exit, error).error_code(error_code)
     }
 }
 

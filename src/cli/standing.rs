@@ -1,4 +1,4 @@
-//! How the relay stands, on one screen: the legs first, then the figures, then as many troubles as there is room for.
+//! How the relay stands, on one screen: the stages first, then the figures, then as many problems as there is room for.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -12,10 +12,10 @@ const PROMPT: usize = 1;
 /// The document in lines, none of them wider than the screen, and no more than it has.
 pub(super) fn for_people(document: &Value, screen: Screen) -> String {
     let document = Document(document);
-    let mut lines = document.legs();
+    let mut lines = document.stages();
     lines.extend(document.facts());
     let room = screen.height.map(|height| height.saturating_sub(lines.len() + PROMPT));
-    lines.extend(document.troubles(room));
+    lines.extend(document.problems(room));
     lines.iter().map(|line| screen.line(line)).collect::<Vec<_>>().join("\n")
 }
 
@@ -34,21 +34,22 @@ impl Document<'_> {
         self.0.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
-    fn legs(&self) -> Vec<String> {
+    fn stages(&self) -> Vec<String> {
         let mut lines = vec![row(["LEG", "STATE", "CODE", "LAST", "SINCE"])];
-        for leg in self.list("/legs") {
-            let state = match leg["state"].as_str() {
+        for stage in self.list("/stages") {
+            let state = match stage["state"].as_str() {
                 Some("ready") => "ready",
                 Some("unproven") => "unproven",
                 // A version before the states had names.
-                None if leg["ready"] == true => "ready",
+                None if stage["ready"] == true => "ready",
                 _ => "NOT READY",
             };
-            let last = leg["age_s"].as_u64().map_or("-".into(), |age| format!("{} ago", ago(age)));
-            let (name, code, since) = (text(&leg["leg"]), text(&leg["reason"]), local(&leg["since"]));
+            let last = stage["age_s"].as_u64().map_or("-".into(), |age| format!("{} ago", ago(age)));
+            let (name, code, since) =
+                (text(&stage["stage"]), text(&stage["error_code"]), local(&stage["since"]));
             lines.push(row([&name, state, &code, &last, &since]));
-            if !leg["words"].is_null() {
-                lines.push(format!("         {}", text(&leg["words"])));
+            if !stage["message"].is_null() {
+                lines.push(format!("         {}", text(&stage["message"])));
             }
         }
         lines
@@ -168,32 +169,37 @@ impl Document<'_> {
     }
 
     /// Those that last come first, then the newest. The others are counted where there is no room for them.
-    fn troubles(&self, room: Option<usize>) -> Vec<String> {
-        let mut troubles: Vec<&Value> = self.list("/troubles").iter().collect();
-        if troubles.is_empty() {
+    fn problems(&self, room: Option<usize>) -> Vec<String> {
+        let mut problems: Vec<&Value> = self.list("/problems").iter().collect();
+        if problems.is_empty() {
             return Vec::new();
         }
-        troubles.sort_by_key(|trouble| std::cmp::Reverse(text(&trouble["last"])));
-        troubles.sort_by_key(|trouble| trouble["over_since"].is_string());
+        problems.sort_by_key(|problem| std::cmp::Reverse(text(&problem["last"])));
+        problems.sort_by_key(|problem| problem["over_since"].is_string());
         let room = room.unwrap_or(usize::MAX).max(2);
-        let shown = if troubles.len() < room { troubles.len() } else { room - 1 };
-        let hidden = troubles.len() - shown;
+        let shown = if problems.len() < room { problems.len() } else { room - 1 };
+        let hidden = problems.len() - shown;
         let more = if hidden == 0 { String::new() } else { format!(" ({hidden} more: --wide)") };
         let mut lines = vec![format!("TROUBLES SINCE THE START{more}")];
-        lines.extend(troubles.into_iter().take(shown).map(|trouble| {
-            let when = match &trouble["over_since"] {
-                Value::String(_) => format!("over since {}", local(&trouble["over_since"])),
-                _ => format!("last {}", local(&trouble["last"])),
+        lines.extend(problems.into_iter().take(shown).map(|problem| {
+            let when = match &problem["over_since"] {
+                Value::String(_) => format!("over since {}", local(&problem["over_since"])),
+                _ => format!("last {}", local(&problem["last"])),
             };
-            format!("{} {}x, {when}: {}", text(&trouble["code"]), trouble["times"], text(&trouble["words"]))
+            format!(
+                "{} {}x, {when}: {}",
+                text(&problem["error_code"]),
+                problem["times"],
+                text(&problem["message"])
+            )
         }));
         lines
     }
 }
 
 fn row(cells: [&str; 5]) -> String {
-    let [leg, state, code, last, since] = cells;
-    format!("{leg:<9}{state:<12}{code:<8}{last:>11}  {since}")
+    let [stage, state, code, last, since] = cells;
+    format!("{stage:<9}{state:<12}{code:<8}{last:>11}  {since}")
 }
 
 fn text(value: &Value) -> String {
@@ -247,13 +253,13 @@ mod tests {
     fn the_legs_come_first_and_troubles_say_whether_they_are_over() {
         let document = json!({
             "state": "idle; 0 events today", "ready": false, "uptime_s": 5, "pid": 7, "version": "1",
-            "legs": [{"leg": "publish", "ready": false, "reason": "VR-401", "words": "no \u{1b}[2J", "since": "t", "age_s": 3}],
+            "stages": [{"stage": "publish", "ready": false, "error_code": "VR-401", "message": "no \u{1b}[2J", "since": "t", "age_s": 3}],
             "about": {"output": "amqp", "exchange": "e", "queue": "q", "journal": "/j", "config": null, "confirm_after": "publish"},
             "broker": "mq1:5672", "backlog": {"events": 17, "counted": "t"},
             "journal": {"received": 1, "oldest_unpublished_age_s": 300, "bytes": 2_000_000},
-            "troubles": [
-                {"code": "VR-304", "times": 1, "last": "a", "over_since": "b", "words": "w"},
-                {"code": "VR-401", "times": 2, "last": "c", "words": "away"},
+            "problems": [
+                {"error_code": "VR-304", "times": 1, "last": "a", "over_since": "b", "message": "w"},
+                {"error_code": "VR-401", "times": 2, "last": "c", "message": "away"},
             ],
         });
         let text = for_people(&document, USUAL);
@@ -280,11 +286,11 @@ mod tests {
 
     #[test]
     fn a_leg_that_has_done_nothing_yet_is_shown_as_unproven() {
-        let leg = |state: &str, ready: bool| json!({"leg": "confirm", "state": state, "ready": ready, "since": "t"});
+        let stage = |state: &str, ready: bool| json!({"stage": "confirm", "state": state, "ready": ready, "since": "t"});
         for (state, ready, shown) in
             [("unproven", true, "unproven"), ("ready", true, "ready"), ("not_ready", false, "NOT READY")]
         {
-            let text = for_people(&json!({ "legs": [leg(state, ready)] }), USUAL);
+            let text = for_people(&json!({ "stages": [stage(state, ready)] }), USUAL);
             assert_eq!(text.lines().nth(1), Some(row(["confirm", shown, "-", "-", "t"]).as_str()), "{text}");
         }
     }
@@ -292,17 +298,17 @@ mod tests {
     #[test]
     fn whatever_is_wrong_all_of_it_is_on_one_screen() {
         let hostile = "\u{1b}[2J\0\u{202e}視\n".repeat(5_000);
-        let legs: Vec<Value> = ["pull", "journal", "publish", "confirm"]
-            .map(|leg| json!({"leg": leg, "ready": false, "reason": "VR-401", "words": hostile, "since": hostile, "age_s": u64::MAX}))
+        let stages: Vec<Value> = ["pull", "journal", "publish", "confirm"]
+            .map(|stage| json!({"stage": stage, "ready": false, "error_code": "VR-401", "message": hostile, "since": hostile, "age_s": u64::MAX}))
             .into();
-        let troubles: Vec<Value> = (0..40)
-            .map(|n| json!({"code": format!("VR-{n}"), "times": u64::MAX, "last": hostile, "words": hostile}))
+        let problems: Vec<Value> = (0..40)
+            .map(|n| json!({"error_code": format!("VR-{n}"), "times": u64::MAX, "last": hostile, "message": hostile}))
             .collect();
         let jobs: Vec<Value> =
             (0..5).map(|n| json!({"job": format!("{n}"), "last_result": hostile, "next": hostile})).collect();
         let about = json!({"output": "amqp", "exchange": hostile, "queue": hostile, "journal": hostile, "config": hostile});
         let document = json!({
-            "state": hostile, "legs": legs, "troubles": troubles, "maintenance": jobs, "about": about,
+            "state": hostile, "stages": stages, "problems": problems, "maintenance": jobs, "about": about,
             "journal": {"received": u64::MAX, "published": u64::MAX, "confirmed": u64::MAX, "parked": u64::MAX},
             "broker": hostile,
         });

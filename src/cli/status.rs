@@ -19,14 +19,14 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Show how the running relay stands, or what is in the journal when none runs
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 every leg is ready, 75 the relay runs and some leg is not, 1 no relay runs.\n\
+    after_help = "Exit codes: 0 every stage is ready, 75 the relay runs and some stage is not, 1 no relay runs.\n\
     Readers of the socket belong to the relay's group: `sudo -u vodrelay vodrelay status` always may."
 )]
 pub(super) struct Args {
     /// Print the JSON document, on one line
     #[arg(long)]
     json: bool,
-    /// Print whole lines and all troubles, however much that is
+    /// Print whole lines and all problems, however much that is
     #[arg(long)]
     wide: bool,
     /// Ask again every second, until Ctrl-C

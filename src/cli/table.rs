@@ -46,8 +46,10 @@ pub enum Column {
     Redeliveries,
     /// Whether it may be in the queue more than once
     Duplicate,
-    /// How its last publish failed, or why it is parked
-    Reason,
+    /// The code of the last failed publish, or of why it is parked
+    ErrorCode,
+    /// The same in words
+    Message,
 }
 
 /// What is listed by default.
@@ -55,7 +57,7 @@ pub(super) const USUAL: &[Column] =
     &[Column::Received, Column::Published, Column::State, Column::Type, Column::File, Column::Id];
 /// What is listed of parked events: they have one state, and were not published.
 pub(super) const PARKED: &[Column] =
-    &[Column::Received, Column::Number, Column::Type, Column::Id, Column::Reason];
+    &[Column::Received, Column::Number, Column::Type, Column::Id, Column::ErrorCode, Column::Message];
 /// All that there is.
 pub(super) const ALL: &[Column] = &[
     Column::Number,
@@ -71,7 +73,8 @@ pub(super) const ALL: &[Column] = &[
     Column::Confirmed,
     Column::MessageId,
     Column::Duplicate,
-    Column::Reason,
+    Column::ErrorCode,
+    Column::Message,
 ];
 
 impl Column {
@@ -91,7 +94,8 @@ impl Column {
             Self::Attempts => "ATTEMPTS".into(),
             Self::Redeliveries => "REDELIVERIES".into(),
             Self::Duplicate => "DUPLICATE".into(),
-            Self::Reason => "REASON".into(),
+            Self::ErrorCode => "ERROR CODE".into(),
+            Self::Message => "MESSAGE".into(),
         }
     }
 
@@ -100,7 +104,7 @@ impl Column {
         match self {
             Self::Type | Self::Task => Some(8),
             Self::File => Some(12),
-            Self::Reason => Some(16),
+            Self::Message => Some(16),
             _ => None,
         }
     }
@@ -122,7 +126,8 @@ impl Column {
             Self::Attempts => event.attempts.to_string(),
             Self::Redeliveries => event.redeliveries.to_string(),
             Self::Duplicate => if event.maybe_duplicate { "maybe" } else { "-" }.into(),
-            Self::Reason => text(&event.reason),
+            Self::ErrorCode => text(&event.error_code),
+            Self::Message => text(&event.message),
         }
     }
 }
@@ -288,8 +293,9 @@ mod tests {
             redeliveries: 0,
             attempts: 1,
             maybe_duplicate: true,
-            reason: Some(text.into()),
-            parked_reason: None,
+            error_code: Some("VR-406".into()),
+            message: Some(text.into()),
+            parked_message: None,
             received_at: WallTime(1_700_000_000_000),
             published_at: Some(WallTime(1_700_000_000_050)),
             confirmed_at: None,
@@ -336,7 +342,7 @@ RECEIVED UTC         PUBLISHED  STATE      TYPE                   FILE          
             "e\u{301}\u{301}".repeat(9_000),
         ];
         let page: Vec<_> = (0..).zip(&texts).map(|(n, text)| event(i64::MAX - n, text)).collect();
-        for columns in [USUAL, PARKED, ALL, &[Column::Reason], &[Column::State]] {
+        for columns in [USUAL, PARKED, ALL, &[Column::Message], &[Column::State]] {
             for width in [1, 20, 79, 80, 81, 200] {
                 for line in written(columns, Some(width), &page).lines() {
                     assert!(screen::width(line) <= width, "{columns:?} {width}: {line:?}");

@@ -325,7 +325,7 @@ impl Default for Http {
 /// `[health]`: when something is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// How long work may wait without a step before a leg is not ready.
+    /// How long work may wait without a step before a stage is not ready.
     pub ready_limit: Duration,
     /// How long work may wait without any step before the process ends; zero: it never does.
     pub exit_after: Duration,

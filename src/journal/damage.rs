@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, ffi};
+use rusqlite::{Connection, ffi};
 
 /// How long a start looks. A journal of a usual size is looked through in it, and no start waits longer.
 pub(super) const LIMIT_AT_START: Duration = Duration::from_millis(100);
@@ -26,7 +26,9 @@ pub(super) fn look_until(
         Ok(verdict) if verdict == "ok" => Ok(true),
         // The line before it names the database, of which there is one.
         Ok(damage) => Err(corrupt(damage.lines().last().unwrap_or_default())),
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Ok(false),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -8,10 +8,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rusqlite::ErrorCode;
 use rustix::io::Errno;
 
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// More than SQLite needs to open a journal: the first piece of the `-shm` has 32 kB.
 const TRIAL_BYTES: usize = 64 << 10;
@@ -44,8 +43,12 @@ impl Fault {
     /// The fault behind an error of SQLite, where SQLite's code leaves it open. Looks at the disk then.
     pub(super) fn behind(path: &Path, cause: &rusqlite::Error) -> Option<Self> {
         match cause.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Some(Self::Full),
-            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => Self::at(path),
+            Some(rusqlite::ErrorCode::DiskFull) => Some(Self::Full),
+            Some(
+                rusqlite::ErrorCode::SystemIoFailure
+                | rusqlite::ErrorCode::CannotOpen
+                | rusqlite::ErrorCode::ReadOnly,
+            ) => Self::at(path),
             _ => None,
         }
     }
@@ -64,11 +67,11 @@ impl Fault {
     }
 
     /// Its name in the catalogue.
-    pub(super) fn reason(self) -> Reason {
+    pub(super) fn error_code(self) -> ErrorCode {
         match self {
-            Self::Full | Self::Quota => Reason::DiskFull,
-            Self::ReadOnly => Reason::JournalNotWritable,
-            Self::Io => Reason::JournalIo,
+            Self::Full | Self::Quota => ErrorCode::DiskFull,
+            Self::ReadOnly => ErrorCode::JournalNotWritable,
+            Self::Io => ErrorCode::JournalIo,
         }
     }
 
@@ -119,7 +122,7 @@ mod tests {
             (Errno::IO, Fault::Io, "VR-207"),
         ] {
             assert_eq!(of(errno), Some(fault));
-            assert_eq!(fault.reason().to_string(), code);
+            assert_eq!(fault.error_code().to_string(), code);
         }
         assert!(Fault::Quota.next_step().contains("quota"));
         assert!(Fault::ReadOnly.next_step().contains("read-only"));

@@ -39,12 +39,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Moment, WallTime, boot_id};
 use crate::descriptors;
+use crate::error_code::ErrorCode;
 use crate::event::{Event, SubAppId};
+use crate::heartbeat::Heartbeat;
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::Lease;
 use crate::outcome::JournalState;
-use crate::pulse::Pulse;
-use crate::reason::Reason;
 use crate::times::Times;
 pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
 use disk::Fault;
@@ -138,7 +138,7 @@ pub enum OpenError {
         /// SQLite's words.
         cause: rusqlite::Error,
         /// Its name in the catalogue.
-        reason: Reason,
+        reason: ErrorCode,
         /// What to look at.
         next_step: &'static str,
     },
@@ -150,7 +150,7 @@ pub enum OpenError {
         /// What failed, with the system's words.
         problem: String,
         /// Its name in the catalogue.
-        reason: Reason,
+        reason: ErrorCode,
         /// What to look at.
         next_step: &'static str,
     },
@@ -158,12 +158,12 @@ pub enum OpenError {
 
 impl OpenError {
     /// Its name in the catalogue.
-    pub fn reason(&self) -> Reason {
+    pub fn error_code(&self) -> ErrorCode {
         match self {
-            Self::InUse { .. } => Reason::JournalInUse,
-            Self::Unusable { .. } | Self::Newer { .. } => Reason::JournalUnusable,
-            Self::Damaged { .. } => Reason::JournalDamaged,
-            Self::Files { .. } => Reason::JournalNotWritable,
+            Self::InUse { .. } => ErrorCode::JournalInUse,
+            Self::Unusable { .. } | Self::Newer { .. } => ErrorCode::JournalUnusable,
+            Self::Damaged { .. } => ErrorCode::JournalDamaged,
+            Self::Files { .. } => ErrorCode::JournalNotWritable,
             Self::Failed { reason, .. } | Self::Disk { reason, .. } => *reason,
         }
     }
@@ -190,7 +190,7 @@ impl OpenError {
         Self::Disk {
             path: path.to_owned(),
             problem: problem.into(),
-            reason: fault.reason(),
+            reason: fault.error_code(),
             next_step: fault.next_step(),
         }
     }
@@ -303,7 +303,7 @@ pub struct Journal {
     path: Arc<Path>,
     state: watch::Receiver<JournalState>,
     times: Arc<Times>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 impl Journal {
@@ -328,9 +328,10 @@ impl Journal {
         let store = store::Store::open(&path, boot)?;
         let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
         let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
-        let pulse = Pulse::new("journal");
-        let (writer, state) = Writer::start(store, lock, path.clone(), queue, times.clone(), pulse.clone())?;
-        Ok((Self { way: Way::Writer(requests), path: path.into(), state, times, pulse }, writer))
+        let heartbeat = Heartbeat::new("journal");
+        let (writer, state) =
+            Writer::start(store, lock, path.clone(), queue, times.clone(), heartbeat.clone())?;
+        Ok((Self { way: Way::Writer(requests), path: path.into(), state, times, heartbeat }, writer))
     }
 
     /// Whether the last commit succeeded.
@@ -358,8 +359,8 @@ impl Journal {
     }
 
     /// The writer's sign of life.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// How many transactions were committed since the journal was opened.

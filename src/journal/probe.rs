@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 
 use super::disk::Fault;
 use super::reading::{self, beside};
@@ -103,7 +103,7 @@ fn nearest_folder(folder: &Path) -> io::Result<PathBuf> {
 /// The schema version of an existing file.
 fn version(path: &Path) -> Result<i64, OpenError> {
     let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
             OpenError::Damaged { path: path.to_owned(), cause }
         }
         code => {
@@ -111,7 +111,7 @@ fn version(path: &Path) -> Result<i64, OpenError> {
             OpenError::Failed {
                 path: path.to_owned(),
                 cause,
-                reason: fault.map_or_else(|| store::reason(code), Fault::reason),
+                reason: fault.map_or_else(|| store::error_code(code), Fault::error_code),
                 next_step: fault.map_or(
                     "see whether another program holds it, and what the kernel's log says of the disk",
                     Fault::next_step,

@@ -9,15 +9,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ValueRef};
-use rusqlite::{Connection, ErrorCode, Row, named_params};
+use rusqlite::{Connection, Row, named_params};
 use serde::Serialize;
 
 use super::disk::Fault;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::WallTime;
+use crate::error_code::ErrorCode;
 use crate::event::{Fingerprint, MessageId, SubAppId};
-use crate::reason::Reason;
 
 /// A reader waits for a writer in few cases only, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub enum QueryError {
         /// SQLite's words.
         cause: rusqlite::Error,
         /// Its name in the catalogue.
-        reason: Reason,
+        error_code: ErrorCode,
         /// What to look at.
         next_step: &'static str,
     },
@@ -188,10 +188,12 @@ pub struct EventRow {
     pub attempts: u32,
     /// Whether it may be in the queue more than once.
     pub maybe_duplicate: bool,
-    /// How its last publish failed, or why it is parked.
-    pub reason: Option<String>,
+    /// What is wrong with it: the code of how its last publish failed, or of why it is parked.
+    pub error_code: Option<String>,
+    /// The same in words.
+    pub message: Option<String>,
     /// Why it was parked last; it stays after a release.
-    pub parked_reason: Option<String>,
+    pub parked_message: Option<String>,
     /// When it arrived first.
     pub received_at: WallTime,
     /// When the broker acked it.
@@ -497,7 +499,9 @@ impl Prefix {
 const EVENT: &str =
     "e.id, e.fingerprint, e.occurrence, e.sub_app_id, e.event_type, e.file_id, e.task_id, e.state,
     e.redeliveries, e.attempts, e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied))
-        AS maybe_duplicate, e.reason, coalesce(e.parked_reason, CASE WHEN e.parked THEN e.reason END) AS parked_reason,
+        AS maybe_duplicate, CASE WHEN e.reason LIKE '% [VR-___]' THEN substr(e.reason, -7, 6) END AS error_code,
+    CASE WHEN e.reason LIKE '% [VR-___]' THEN substr(e.reason, 1, length(e.reason) - 9) ELSE e.reason END AS message,
+    coalesce(e.parked_reason, CASE WHEN e.parked THEN e.reason END) AS parked_message,
     e.received_at, e.published_at, e.confirmed_at";
 
 /// What can be there twice; in a copy, whatever is still to be published.
@@ -518,8 +522,9 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<EventRow> {
         redeliveries: row.get("redeliveries")?,
         attempts: row.get("attempts")?,
         maybe_duplicate: row.get("maybe_duplicate")?,
-        reason: row.get("reason")?,
-        parked_reason: row.get("parked_reason")?,
+        error_code: row.get("error_code")?,
+        message: row.get("message")?,
+        parked_message: row.get("parked_message")?,
         received_at: WallTime(row.get("received_at")?),
         published_at: row.get::<_, Option<_>>("published_at")?.map(WallTime),
         confirmed_at: row.get::<_, Option<_>>("confirmed_at")?.map(WallTime),
@@ -542,16 +547,20 @@ fn failed(path: &Path, source: rusqlite::Error) -> QueryError {
         return QueryError::Disk {
             path: path.to_owned(),
             cause: source,
-            reason: fault.reason(),
+            error_code: fault.error_code(),
             next_step: fault.next_step(),
         };
     }
     let next_step = match source.sqlite_error_code() {
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            "run the command as the relay's user, who can write to the journal's folder, or as root"
+        Some(
+            rusqlite::ErrorCode::CannotOpen
+            | rusqlite::ErrorCode::ReadOnly
+            | rusqlite::ErrorCode::PermissionDenied,
+        ) => "run the command as the relay's user, who can write to the journal's folder, or as root",
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            "another program holds it: try again"
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it: try again",
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
             "it is damaged, or no database: check journal.path"
         }
         _ => "report this with the message above",

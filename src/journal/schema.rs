@@ -205,7 +205,9 @@ SELECT id,
        strftime('%Y-%m-%dT%H:%M:%S', confirmed_at / 1000, 'unixepoch') || printf('.%03dZ', confirmed_at % 1000) AS confirmed_at,
        body,
        -- An event that an earlier program parked has its reason in one place only.
-       coalesce(parked_reason, CASE WHEN parked THEN reason END) AS parked_reason
+       coalesce(parked_reason, CASE WHEN parked THEN reason END) AS parked_message,
+       CASE WHEN reason LIKE '% [VR-___]' THEN substr(reason, -7, 6) END AS error_code,
+       CASE WHEN reason LIKE '% [VR-___]' THEN substr(reason, 1, length(reason) - 9) ELSE reason END AS message
 FROM event JOIN content ON content.event = event.id;
 ";
 

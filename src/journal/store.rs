@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use tracing::warn;
 
 use super::damage;
@@ -17,8 +17,8 @@ use super::{Boot, OpenError, Summary, Vacuumed};
 use crate::clock::{Moment, WallTime};
 use crate::crash;
 use crate::descriptors;
+use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
-use crate::reason::Reason;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ impl Store {
     /// Opens the file, brings it to the newest version, and marks what an earlier process left in doubt.
     pub(super) fn open(path: &Path, boot: &Boot) -> Result<Self, OpenError> {
         let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
                 OpenError::Damaged { path: path.to_owned(), cause }
             }
             _ => {
@@ -214,45 +214,57 @@ impl Store {
     }
 }
 
-/// Which trouble a failure at `path` is, and what an operator can do about it. Looks at the disk where SQLite's code leaves open
+/// Which problem a failure at `path` is, and what an operator can do about it. Looks at the disk where SQLite's code leaves open
 /// what is wrong.
-pub(super) fn diagnosis(path: &Path, cause: &rusqlite::Error) -> (Reason, &'static str) {
+pub(super) fn diagnosis(path: &Path, cause: &rusqlite::Error) -> (ErrorCode, &'static str) {
     match Fault::behind(path, cause) {
-        Some(fault) => (fault.reason(), fault.next_step()),
-        None => (reason(cause.sqlite_error_code()), next_step(cause.sqlite_error_code())),
+        Some(fault) => (fault.error_code(), fault.next_step()),
+        None => (error_code(cause.sqlite_error_code()), next_step(cause.sqlite_error_code())),
     }
 }
 
-/// Which trouble a failure is, by SQLite's code alone.
-pub(super) fn reason(code: Option<ErrorCode>) -> Reason {
+/// Which problem a failure is, by SQLite's code alone.
+pub(super) fn error_code(code: Option<rusqlite::ErrorCode>) -> ErrorCode {
     match code {
-        Some(ErrorCode::DiskFull) => Reason::DiskFull,
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Reason::JournalLocked,
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-            Reason::JournalNotWritable
+        Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::DiskFull,
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            ErrorCode::JournalLocked
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::JournalDamaged,
-        Some(ErrorCode::SystemIoFailure) => Reason::JournalIo,
-        _ => Reason::JournalFailed,
+        Some(
+            rusqlite::ErrorCode::ReadOnly
+            | rusqlite::ErrorCode::PermissionDenied
+            | rusqlite::ErrorCode::CannotOpen,
+        ) => ErrorCode::JournalNotWritable,
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            ErrorCode::JournalDamaged
+        }
+        Some(rusqlite::ErrorCode::SystemIoFailure) => ErrorCode::JournalIo,
+        _ => ErrorCode::JournalFailed,
     }
 }
 
 /// What an operator can do about a failure that may pass, by SQLite's code alone.
-pub(super) fn next_step(code: Option<ErrorCode>) -> &'static str {
+pub(super) fn next_step(code: Option<rusqlite::ErrorCode>) -> &'static str {
     match code {
-        Some(ErrorCode::DiskFull) => Fault::Full.next_step(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+        Some(rusqlite::ErrorCode::DiskFull) => Fault::Full.next_step(),
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
         }
         // SQLite does not tell why.
-        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) if descriptors::are_used_up() => {
+        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::SystemIoFailure)
+            if descriptors::are_used_up() =>
+        {
             descriptors::NEXT_STEP
         }
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+        Some(
+            rusqlite::ErrorCode::ReadOnly
+            | rusqlite::ErrorCode::PermissionDenied
+            | rusqlite::ErrorCode::CannotOpen,
+        ) => {
             "check that the journal is where it was, the owner and the mode of it and of its folder, and that the file system is mounted for writing"
         }
-        Some(ErrorCode::SystemIoFailure) => "check the disk, its free space, and the kernel's log",
-        Some(ErrorCode::OutOfMemory) => "give the relay more memory",
+        Some(rusqlite::ErrorCode::SystemIoFailure) => "check the disk, its free space, and the kernel's log",
+        Some(rusqlite::ErrorCode::OutOfMemory) => "give the relay more memory",
         _ => "report this with the message above",
     }
 }
@@ -314,7 +326,7 @@ fn begin_process(
     if let Some(sign) = sign {
         let events = origin::in_doubt(conn, copied_up_to)?;
         warn!(
-            code = %Reason::JournalCopied, path = %path.display(), sign, events_in_doubt = events,
+            error_code = %ErrorCode::JournalCopied, path = %path.display(), sign, events_in_doubt = events,
             "the journal is a copy: what happened after it was made is not known, and events that may be there twice are listed by `vodrelay events list --maybe-duplicate`"
         );
     }

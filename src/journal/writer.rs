@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rusqlite::ErrorCode;
 use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
@@ -15,11 +14,11 @@ use super::copy::{self, Copy};
 use super::files::Lock;
 use super::place::{Misplaced, Place};
 use super::request::{Queued, Request};
-use super::store::{Store, diagnosis, next_step, reason};
+use super::store::{Store, diagnosis, error_code, next_step};
 use crate::crash;
-use crate::outcome::{JournalState, Trouble};
-use crate::pulse::Pulse;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
+use crate::heartbeat::Heartbeat;
+use crate::outcome::{JournalState, Problem};
 use crate::times::Times;
 
 /// No more is taken into a commit that has so many requests.
@@ -54,27 +53,27 @@ pub enum WriteError {
         /// SQLite's words.
         cause: rusqlite::Error,
         /// Its name in the catalogue.
-        reason: Reason,
+        error_code: ErrorCode,
         /// What to look at.
         next_step: &'static str,
     },
     /// One of its files is not the one that SQLite has open any more.
-    #[error("the journal {path} was taken apart while the relay was at work: {problem}")]
+    #[error("the journal {path} was taken apart while the relay was at work: {message}")]
     TakenApart {
         /// The journal.
         path: PathBuf,
         /// What happened, what was kept, and the next step.
-        problem: String,
+        message: String,
     },
 }
 
 impl WriteError {
     /// Its name in the catalogue.
-    pub fn reason(&self) -> Reason {
+    pub fn error_code(&self) -> ErrorCode {
         match self {
-            Self::Fatal { cause, .. } => reason(cause.sqlite_error_code()),
-            Self::GaveUp { reason, .. } => *reason,
-            Self::TakenApart { .. } => Reason::JournalNotWritable,
+            Self::Fatal { cause, .. } => error_code(cause.sqlite_error_code()),
+            Self::GaveUp { error_code, .. } => *error_code,
+            Self::TakenApart { .. } => ErrorCode::JournalNotWritable,
         }
     }
 }
@@ -93,13 +92,13 @@ impl Writer {
         path: PathBuf,
         requests: mpsc::Receiver<Queued>,
         times: Arc<Times>,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
         let place = Place::of(&path)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, place, state, times, pulse };
+        let work = Work { store, path, place, state, times, heartbeat };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -131,7 +130,7 @@ struct Work {
     place: Place,
     state: watch::Sender<JournalState>,
     times: Arc<Times>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 /// Why one try to commit failed.
@@ -201,7 +200,7 @@ impl Work {
                     }
                 }
             }
-            self.pulse.beat();
+            self.heartbeat.progress();
             if !batch.is_empty() {
                 self.commit_at_last(&mut batch, requests)?;
             }
@@ -211,7 +210,7 @@ impl Work {
             }
             let goes_on = match (command, &mut copy) {
                 (Some(copy::Command::Begin(begin)), _) => {
-                    self.pulse.rest();
+                    self.heartbeat.rest();
                     return Ok(Next::Copy(begin));
                 }
                 (Some(copy::Command::Step(step)), Some(copy)) => copy.step(step),
@@ -219,7 +218,7 @@ impl Work {
                 (Some(copy::Command::Step(_) | copy::Command::End), None) | (None, None) => true,
                 (Some(copy::Command::End) | None, Some(copy)) => copy.is_wanted(),
             };
-            self.pulse.rest();
+            self.heartbeat.rest();
             if !goes_on {
                 return Ok(Next::Work);
             }
@@ -227,7 +226,7 @@ impl Work {
         Ok(Next::End)
     }
 
-    /// Commits the batch, however long the trouble lasts.
+    /// Commits the batch, however long the problem lasts.
     fn commit_at_last(
         &self,
         batch: &mut [Request],
@@ -243,8 +242,8 @@ impl Work {
                 }
                 Err(cause) => cause,
             };
-            let (trouble, gave_up) = self.trouble(cause)?;
-            self.down(trouble);
+            let (problem, gave_up) = self.problem(cause)?;
+            self.down(problem);
             let pause_now = pause / 2 + pause.mul_f64(fastrand::f64() / 2.0);
             if self.wait(pause_now, requests, &mut alone_since) {
                 return Err(gave_up);
@@ -273,38 +272,40 @@ impl Work {
 
     /// What is told while a failure lasts, and how it ends when nobody waits any more; or the end at once, where waiting cannot
     /// mend it.
-    fn trouble(&self, cause: CommitError) -> Result<(Trouble, WriteError), WriteError> {
+    fn problem(&self, cause: CommitError) -> Result<(Problem, WriteError), WriteError> {
         let path = self.path.clone();
         match cause {
             CommitError::Sqlite(cause) => {
                 let code = cause.sqlite_error_code();
                 if !may_pass(code) {
-                    let trouble = Trouble::new(reason(code), format!("failed for good: {cause}"));
-                    return Err(self.failed(trouble, WriteError::Fatal { path, cause }));
+                    let problem = Problem::new(error_code(code), format!("failed for good: {cause}"));
+                    return Err(self.failed(problem, WriteError::Fatal { path, cause }));
                 }
-                let (reason, next_step) = diagnosis(&path, &cause);
-                let trouble = Trouble::new(reason, format!("{cause}: {next_step}"));
-                Ok((trouble, WriteError::GaveUp { path, cause, reason, next_step }))
+                let (error_code, next_step) = diagnosis(&path, &cause);
+                let problem = Problem::new(error_code, format!("{cause}: {next_step}"));
+                Ok((problem, WriteError::GaveUp { path, cause, error_code, next_step }))
             }
             // It can be moved back.
             CommitError::Misplaced(Misplaced::Database) => {
-                let problem =
-                    format!("the file was moved or removed: {}", next_step(Some(ErrorCode::ReadOnly)));
-                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
-                Ok((trouble, WriteError::TakenApart { path, problem }))
+                let message = format!(
+                    "the file was moved or removed: {}",
+                    next_step(Some(rusqlite::ErrorCode::ReadOnly))
+                );
+                let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
+                Ok((problem, WriteError::TakenApart { path, message }))
             }
             CommitError::Misplaced(Misplaced::Beside(suffix)) => self.rescue(suffix),
             CommitError::Misplaced(Misplaced::WalCut) => {
                 // Its pages are gone. To copy what reads as zeros into the journal would damage it.
                 let kept =
                     self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
-                let problem = format!(
+                let message = format!(
                     "another program made its -wal shorter, or wrote over it; what was committed there since the last checkpoint is lost{}; \
                      keep clean-up jobs out of its folder, look at it with `PRAGMA integrity_check`, then start the relay again",
                     if kept { "" } else { ", and the journal may be damaged" }
                 );
-                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
-                Err(self.failed(trouble, WriteError::TakenApart { path, problem }))
+                let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
+                Err(self.failed(problem, WriteError::TakenApart { path, message }))
             }
         }
     }
@@ -312,34 +313,34 @@ impl Work {
     /// A file beside the database was removed or replaced. SQLite still has the one with the commits open, so that they can be
     /// copied into the database, where the next process finds them. Then this one ends, and the next one begins with files that
     /// belong together.
-    fn rescue(&self, suffix: &'static str) -> Result<(Trouble, WriteError), WriteError> {
+    fn rescue(&self, suffix: &'static str) -> Result<(Problem, WriteError), WriteError> {
         let path = self.path.clone();
         let found = format!("its {suffix} file was moved, removed or replaced");
         match self.store.fold_wal() {
             Ok(true) => {
-                let problem = format!(
+                let message = format!(
                     "{found}; all that was committed is in the journal itself now; keep clean-up jobs out of its folder, and start the relay again"
                 );
-                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
-                Err(self.failed(trouble, WriteError::TakenApart { path, problem }))
+                let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
+                Err(self.failed(problem, WriteError::TakenApart { path, message }))
             }
             not_yet => {
                 let why = match not_yet {
                     Err(cause) => cause.to_string(),
                     Ok(_) => "a program that reads the journal keeps it from that".to_owned(),
                 };
-                let problem = format!(
+                let message = format!(
                     "{found}, and what was committed cannot be copied into the journal itself yet ({why}): do not end the relay, which alone has it"
                 );
-                let trouble = Trouble::new(Reason::JournalNotWritable, problem.clone());
-                Ok((trouble, WriteError::TakenApart { path, problem }))
+                let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
+                Ok((problem, WriteError::TakenApart { path, message }))
             }
         }
     }
 
-    fn failed(&self, trouble: Trouble, ended: WriteError) -> WriteError {
-        error!(code = %trouble.reason, path = %self.path.display(), reason = %trouble.words, "journal failed for good");
-        self.state.send_replace(JournalState::Down(trouble));
+    fn failed(&self, problem: Problem, ended: WriteError) -> WriteError {
+        error!(error_code = %problem.error_code, path = %self.path.display(), error = %problem.message, "journal failed for good");
+        self.state.send_replace(JournalState::Down(problem));
         ended
     }
 
@@ -362,7 +363,7 @@ impl Work {
                 return false;
             }
             // What is away is waited for, and that is no standstill.
-            self.pulse.beat();
+            self.heartbeat.progress();
             thread::sleep(left.min(LOOK_UP));
         }
     }
@@ -378,33 +379,33 @@ impl Work {
         }
     }
 
-    fn down(&self, trouble: Trouble) {
-        let state = JournalState::Down(trouble.clone());
+    fn down(&self, problem: Problem) {
+        let state = JournalState::Down(problem.clone());
         let changed = self.state.send_if_modified(|was| {
             let changed = *was != state;
             *was = state;
             changed
         });
         if changed {
-            error!(code = %trouble.reason, path = %self.path.display(), reason = %trouble.words, "journal cannot commit; its work is kept and tried again");
+            error!(error_code = %problem.error_code, path = %self.path.display(), error = %problem.message, "journal cannot commit; its work is kept and tried again");
         }
     }
 }
 
 /// Whether time or an operator can mend it while the relay runs. Everything else is damage or a bug.
-fn may_pass(code: Option<ErrorCode>) -> bool {
+fn may_pass(code: Option<rusqlite::ErrorCode>) -> bool {
     matches!(
         code,
         Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::CannotOpen
-                | ErrorCode::ReadOnly
-                | ErrorCode::PermissionDenied
-                | ErrorCode::OutOfMemory
-                | ErrorCode::FileLockingProtocolFailed
+            rusqlite::ErrorCode::DiskFull
+                | rusqlite::ErrorCode::SystemIoFailure
+                | rusqlite::ErrorCode::DatabaseBusy
+                | rusqlite::ErrorCode::DatabaseLocked
+                | rusqlite::ErrorCode::CannotOpen
+                | rusqlite::ErrorCode::ReadOnly
+                | rusqlite::ErrorCode::PermissionDenied
+                | rusqlite::ErrorCode::OutOfMemory
+                | rusqlite::ErrorCode::FileLockingProtocolFailed
         )
     )
 }
@@ -464,9 +465,9 @@ mod tests {
             .collect();
         let is_down = |s: &JournalState| matches!(s, JournalState::Down(_));
         let down = tokio::time::timeout(BOUND, state.wait_for(is_down)).await.unwrap().unwrap().clone();
-        let JournalState::Down(reason) = down else { unreachable!() };
-        assert_eq!(reason.reason, Reason::DiskFull);
-        assert!(reason.words.contains("full") && reason.words.contains("free space"), "{reason}");
+        let JournalState::Down(problem) = down else { unreachable!() };
+        assert_eq!(problem.error_code, ErrorCode::DiskFull);
+        assert!(problem.message.contains("full") && problem.message.contains("free space"), "{problem}");
         operator.execute_batch("DROP TABLE ballast").unwrap();
         for call in calls {
             let recorded = tokio::time::timeout(BOUND, call).await.unwrap().unwrap().unwrap();
@@ -481,10 +482,13 @@ mod tests {
 
     #[test]
     fn damage_and_bugs_are_not_waited_out() {
-        assert!(may_pass(Some(ErrorCode::DiskFull)));
-        for code in
-            [None, Some(ErrorCode::DatabaseCorrupt), Some(ErrorCode::NotADatabase), Some(ErrorCode::Unknown)]
-        {
+        assert!(may_pass(Some(rusqlite::ErrorCode::DiskFull)));
+        for code in [
+            None,
+            Some(rusqlite::ErrorCode::DatabaseCorrupt),
+            Some(rusqlite::ErrorCode::NotADatabase),
+            Some(rusqlite::ErrorCode::Unknown),
+        ] {
             assert!(!may_pass(code), "{code:?}");
         }
     }

@@ -1,6 +1,6 @@
-//! Whether the relay does its work: judged by what the legs did, not by what the process thinks of itself.
+//! Whether the relay does its work: judged by what the stages did, not by what the process thinks of itself.
 //!
-//! A leg is ready when it did its work lately, or has none and has proven that it could. It is not ready when work waits and
+//! A stage is ready when it did its work lately, or has none and has proven that it could. It is not ready when work waits and
 //! does not move, or when its part says why it cannot work. Everything here is values in, values out; `since` is all that is
 //! remembered.
 
@@ -9,21 +9,21 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::{Moment, WallTime};
-use crate::legs::{Leg, Legs};
-use crate::outcome::{JournalState, OutputState, Trouble};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
+use crate::outcome::{JournalState, OutputState, Problem};
+use crate::stages::{StageStatus, Stages};
 
 /// A loop at work that has made no step for so long is stuck. The longest step that is none: a round of connections to brokers
 /// that do not answer, and a poll that the cloud holds.
 pub const LOOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// A leg did its work in this run, or proved that it can, and does not fail.
+/// A stage did its work in this run, or proved that it can, and does not fail.
 pub const READY: &str = "ready";
 /// It does not fail, and nothing proves yet that it can.
 pub const UNPROVEN: &str = "unproven";
 /// It fails.
 pub const NOT_READY: &str = "not_ready";
-/// The states of a leg.
+/// The states of a stage.
 pub const STATES: [&str; 3] = [READY, UNPROVEN, NOT_READY];
 
 /// What is said of the publishes while nothing is routable.
@@ -33,8 +33,8 @@ const UNROUTABLE: &str = "RabbitMQ returns whatever is published, and acks nothi
 /// What the judgement needs to know.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What the legs did.
-    pub legs: Legs,
+    /// What the stages did.
+    pub stages: Stages,
     /// Whether nothing is to be pulled now.
     pub paused: bool,
     /// Whether nothing that is published gets a queue.
@@ -49,21 +49,21 @@ pub struct Facts {
     pub stuck_loops: Vec<&'static str>,
 }
 
-/// How one leg stands, as the health page and `status` show it.
+/// How one stage stands, as the health page and `status` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LegHealth {
+pub struct StageHealth {
     /// pull, journal, publish or confirm.
-    pub leg: &'static str,
+    pub stage: &'static str,
     /// Whether it did its work in this run, and does not fail.
     pub ready: bool,
     /// [`READY`]: so it is. [`UNPROVEN`]: it does not fail, and nothing proves yet that it can. [`NOT_READY`]: it fails.
     pub state: &'static str,
     /// Why it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    pub error_code: Option<ErrorCode>,
     /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub words: Option<String>,
+    pub message: Option<String>,
     /// Since when it stands like this.
     pub since: WallTime,
     /// When it did its work last.
@@ -77,24 +77,24 @@ pub struct LegHealth {
 /// How all of it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Whether no leg fails.
+    /// Whether no stage fails.
     pub ready: bool,
-    /// The legs that do not fail and have not done their work in this run yet: nothing proves that they can.
+    /// The stages that do not fail and have not done their work in this run yet: nothing proves that they can.
     pub unproven: Vec<&'static str>,
     /// Whether every loop makes progress.
     pub live: bool,
     /// The loops that do not.
     pub stuck_loops: Vec<&'static str>,
-    /// The legs, in the order of an event's way.
-    pub legs: Vec<LegHealth>,
+    /// The stages, in the order of an event's way.
+    pub stages: Vec<StageHealth>,
 }
 
 /// What turned since the last look, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// A leg is not ready any more, or for another reason.
-    NotReady(&'static str, Trouble),
-    /// A leg is ready again, after this time.
+    /// A stage is not ready any more, or has another error code.
+    NotReady(&'static str, Problem),
+    /// A stage is ready again, after this time.
     Ready(&'static str, Duration),
 }
 
@@ -104,23 +104,23 @@ pub struct Health {
     limit: Duration,
     exit_after: Duration,
     started: Moment,
-    /// For each leg: why it is not ready, and since when.
-    before: [(Option<Reason>, WallTime); 4],
-    /// Since when each leg is not ready, whatever the reasons.
+    /// For each stage: why it is not ready, and since when.
+    before: [(Option<ErrorCode>, WallTime); 4],
+    /// Since when each stage is not ready, whatever the reasons.
     away_since: [Option<Moment>; 4],
-    /// Whether each leg was ready once: what a start has not proven yet is no news.
+    /// Whether each stage was ready once: what a start has not proven yet is no news.
     proven: [bool; 4],
 }
 
 impl Health {
-    /// Work may wait for `limit` without a step before a leg is not ready, and for `exit_after` before the process had better
+    /// Work may wait for `limit` without a step before a stage is not ready, and for `exit_after` before the process had better
     /// end. Zero means never.
     pub fn new(limit: Duration, exit_after: Duration, now: Moment, wall: WallTime) -> Self {
         Self {
             limit,
             exit_after,
             started: now,
-            before: [(Some(Reason::NoPull), wall); 4],
+            before: [(Some(ErrorCode::NoPull), wall); 4],
             away_since: [None; 4],
             proven: [false; 4],
         }
@@ -128,7 +128,7 @@ impl Health {
 
     /// How it stands now, and what turned since the last look.
     pub fn look(&mut self, now: Moment, wall: WallTime, facts: &Facts) -> (Verdict, Vec<Turn>) {
-        let Legs { pull, journal, publish, confirm } = &facts.legs;
+        let Stages { pull, journal, publish, confirm } = &facts.stages;
         let judged = [
             ("pull", pull, self.pull(now, facts)),
             ("journal", journal, Self::journal(facts)),
@@ -136,136 +136,138 @@ impl Health {
             ("confirm", confirm, self.confirm(now, confirm)),
         ];
         let mut turns = Vec::new();
-        let mut legs = Vec::new();
-        for (index, (name, leg, trouble)) in judged.into_iter().enumerate() {
-            let reason = trouble.as_ref().map(|t| t.reason);
+        let mut stages = Vec::new();
+        for (index, (name, stage, problem)) in judged.into_iter().enumerate() {
+            let error_code = problem.as_ref().map(|problem| problem.error_code);
             let (before, since) = &mut self.before[index];
-            let away_since = match reason {
+            let away_since = match error_code {
                 Some(_) => *self.away_since[index].get_or_insert(now),
                 None => self.away_since[index].take().unwrap_or(now),
             };
-            if *before != reason {
-                (*before, *since) = (reason, wall);
-                match &trouble {
+            if *before != error_code {
+                (*before, *since) = (error_code, wall);
+                match &problem {
                     None if self.proven[index] => {
                         turns.push(Turn::Ready(name, now.since(away_since)));
                     }
-                    Some(trouble) if self.proven[index] => turns.push(Turn::NotReady(name, trouble.clone())),
+                    Some(problem) if self.proven[index] => turns.push(Turn::NotReady(name, problem.clone())),
                     _ => {}
                 }
             }
             // A pull is never left out: before its first answer there is no news of it.
-            self.proven[index] |= reason.is_none() && (name != "pull" || leg.last_success.is_some());
-            let age = leg.last_success.map(|at| now.since(at));
-            let state = match (reason, age) {
+            self.proven[index] |= error_code.is_none() && (name != "pull" || stage.last_success.is_some());
+            let age = stage.last_success.map(|at| now.since(at));
+            let state = match (error_code, age) {
                 (Some(_), _) => NOT_READY,
                 (None, None) => UNPROVEN,
                 (None, Some(_)) => READY,
             };
-            legs.push(LegHealth {
-                leg: name,
+            stages.push(StageHealth {
+                stage: name,
                 ready: state == READY,
                 state,
-                reason,
-                words: trouble.map(|t| t.words.to_string()),
+                error_code,
+                message: problem.map(|problem| problem.message.to_string()),
                 since: *since,
                 last_success: age.map(|age| wall - age),
                 age_s: age.map(|age| age.as_secs()),
                 limit_s: self.limit.as_secs(),
             });
         }
-        let ready = legs.iter().all(|leg| leg.state != NOT_READY);
-        let unproven = legs.iter().filter(|leg| leg.state == UNPROVEN).map(|leg| leg.leg).collect();
+        let ready = stages.iter().all(|stage| stage.state != NOT_READY);
+        let unproven =
+            stages.iter().filter(|stage| stage.state == UNPROVEN).map(|stage| stage.stage).collect();
         let stuck_loops = facts.stuck_loops.clone();
-        (Verdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, legs }, turns)
+        (Verdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, stages }, turns)
     }
 
     /// Why the process had better end: for too long work has waited for an answer and no event has made a step, though the
     /// broker and the journal are there. What is away is waited for; a new start would not bring it back.
-    pub fn stuck(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
+    pub fn stuck(&self, now: Moment, facts: &Facts) -> Option<Problem> {
         // Nor would it bring a binding back.
         let there = facts.output == OutputState::Up && facts.journal == JournalState::Up && !facts.unroutable;
         // An answer that is no success is one: a queue that is full does not become empty, and a right is not granted, by a
         // new start, which would only begin the tries anew.
-        let waiting = [&facts.legs.publish, &facts.legs.confirm]
+        let waiting = [&facts.stages.publish, &facts.stages.confirm]
             .into_iter()
-            .filter_map(|leg| leg.unanswered_since)
+            .filter_map(|stage| stage.unanswered_since)
             .min()?;
         let since = facts.moved_at.map_or(waiting, |moved| moved.max(waiting));
         let still = now.since(since);
         (there && !self.exit_after.is_zero() && still >= self.exit_after).then(|| {
             let failing =
-                [&facts.legs.publish, &facts.legs.confirm].into_iter().find_map(|leg| leg.trouble.as_ref());
-            let why = failing.map_or(String::new(), |(trouble, _)| format!("; last: {trouble}"));
+                [&facts.stages.publish, &facts.stages.confirm].into_iter().find_map(|stage| stage.problem.as_ref());
+            let why = failing.map_or(String::new(), |(problem, _)| format!("; last: {problem}"));
             let words = format!(
                 "work has waited for an answer for {} s and no event has made a step (health.exit_after){why}",
                 still.as_secs()
             );
-            Trouble::new(Reason::Stuck, words)
+            Problem::new(ErrorCode::Stuck, words)
         })
     }
 
-    fn pull(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
-        let leg = &facts.legs.pull;
-        let failing = || leg.trouble.as_ref().map(|(trouble, _)| trouble.clone());
+    fn pull(&self, now: Moment, facts: &Facts) -> Option<Problem> {
+        let stage = &facts.stages.pull;
+        let failing = || stage.problem.as_ref().map(|(problem, _)| problem.clone());
         // Before the first answer nothing is proven; what fails then is told at once.
-        if leg.last_success.is_none() && leg.trouble.is_some() {
+        if stage.last_success.is_none() && stage.problem.is_some() {
             return failing();
         }
-        if let Some(trouble) = self.lasting(now, leg) {
-            return Some(trouble);
+        if let Some(problem) = self.lasting(now, stage) {
+            return Some(problem);
         }
-        // Nothing is pulled on purpose while the events in hand have nowhere to go: the other legs tell.
-        let silent = now.since(leg.last_success.map_or(self.started, |last| last.max(self.started)));
+        // Nothing is pulled on purpose while the events in hand have nowhere to go: the other stages tell.
+        let silent = now.since(stage.last_success.map_or(self.started, |last| last.max(self.started)));
         (!facts.paused && silent >= self.limit).then(|| {
             failing().unwrap_or_else(|| {
-                Trouble::new(Reason::NoPull, format!("no pull has succeeded for {} s", silent.as_secs()))
+                Problem::new(ErrorCode::NoPull, format!("no pull has succeeded for {} s", silent.as_secs()))
             })
         })
     }
 
-    fn journal(facts: &Facts) -> Option<Trouble> {
+    fn journal(facts: &Facts) -> Option<Problem> {
         match &facts.journal {
-            JournalState::Down(trouble) => Some(trouble.clone()),
+            JournalState::Down(problem) => Some(problem.clone()),
             JournalState::Up if facts.stuck_loops.contains(&"journal") => {
                 let words = format!("a commit has taken more than {} s", LOOP_LIMIT.as_secs());
-                Some(Trouble::new(Reason::LoopStuck, words))
+                Some(Problem::new(ErrorCode::LoopStuck, words))
             }
             JournalState::Up => None,
         }
     }
 
-    fn publish(&self, now: Moment, facts: &Facts) -> Option<Trouble> {
+    fn publish(&self, now: Moment, facts: &Facts) -> Option<Problem> {
         match &facts.output {
-            OutputState::Down(trouble) | OutputState::Blocked(trouble) => Some(trouble.clone()),
-            OutputState::Up if facts.unroutable => Some(Trouble::new(Reason::PublishReturned, UNROUTABLE)),
-            OutputState::Up => self.waiting(now, &facts.legs.publish, Reason::NoPublish),
+            OutputState::Down(problem) | OutputState::Blocked(problem) => Some(problem.clone()),
+            OutputState::Up if facts.unroutable => Some(Problem::new(ErrorCode::PublishReturned, UNROUTABLE)),
+            OutputState::Up => self.waiting(now, &facts.stages.publish, ErrorCode::NoPublish),
         }
     }
 
-    fn confirm(&self, now: Moment, leg: &Leg) -> Option<Trouble> {
+    fn confirm(&self, now: Moment, stage: &StageStatus) -> Option<Problem> {
         // What has never worked does not begin to by waiting.
-        let denied =
-            |trouble: &Trouble| matches!(trouble.reason, Reason::AccountWrong | Reason::CredentialsRejected);
-        let never = leg.last_success.is_none();
-        let denial = leg.trouble.as_ref().filter(|(trouble, _)| never && denied(trouble));
-        denial.map(|(trouble, _)| trouble.clone()).or_else(|| self.waiting(now, leg, Reason::NoConfirm))
+        let denied = |problem: &Problem| {
+            matches!(problem.error_code, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
+        };
+        let never = stage.last_success.is_none();
+        let denial = stage.problem.as_ref().filter(|(problem, _)| never && denied(problem));
+        denial.map(|(problem, _)| problem.clone()).or_else(|| self.waiting(now, stage, ErrorCode::NoConfirm))
     }
 
     /// What has failed there for too long.
-    fn lasting(&self, now: Moment, leg: &Leg) -> Option<Trouble> {
+    fn lasting(&self, now: Moment, stage: &StageStatus) -> Option<Problem> {
         let lasts = |since: Moment| now.since(since) >= self.limit;
-        leg.trouble.as_ref().filter(|(_, since)| lasts(*since)).map(|(trouble, _)| trouble.clone())
+        stage.problem.as_ref().filter(|(_, since)| lasts(*since)).map(|(problem, _)| problem.clone())
     }
 
-    /// For a leg that works when there is work: what fails there for too long, or that work waits for too long.
-    fn waiting(&self, now: Moment, leg: &Leg, silence: Reason) -> Option<Trouble> {
-        if let Some(trouble) = self.lasting(now, leg) {
-            return Some(trouble);
+    /// For a stage that works when there is work: what fails there for too long, or that work waits for too long.
+    fn waiting(&self, now: Moment, stage: &StageStatus, silence: ErrorCode) -> Option<Problem> {
+        if let Some(problem) = self.lasting(now, stage) {
+            return Some(problem);
         }
         let waited =
-            leg.waiting_since.map(|since| now.since(since)).filter(|waited| *waited >= self.limit)?;
-        Some(Trouble::new(silence, format!("work has waited for {} s", waited.as_secs())))
+            stage.waiting_since.map(|since| now.since(since)).filter(|waited| *waited >= self.limit)?;
+        Some(Problem::new(silence, format!("work has waited for {} s", waited.as_secs())))
     }
 }
 
@@ -281,7 +283,10 @@ mod tests {
 
     fn facts() -> Facts {
         Facts {
-            legs: Legs { pull: Leg { last_success: Some(Moment(0)), ..Leg::default() }, ..Legs::default() },
+            stages: Stages {
+                pull: StageStatus { last_success: Some(Moment(0)), ..StageStatus::default() },
+                ..Stages::default()
+            },
             paused: false,
             unroutable: false,
             moved_at: None,
@@ -291,24 +296,24 @@ mod tests {
         }
     }
 
-    fn reasons(health: &mut Health, at: u64, facts: &Facts) -> Vec<Option<Reason>> {
-        health.look(Moment(at), WallTime(0), facts).0.legs.iter().map(|leg| leg.reason).collect()
+    fn reasons(health: &mut Health, at: u64, facts: &Facts) -> Vec<Option<ErrorCode>> {
+        health.look(Moment(at), WallTime(0), facts).0.stages.iter().map(|stage| stage.error_code).collect()
     }
 
     #[test]
     fn idle_and_proven_is_ready_and_a_start_without_a_pull_is_unproven() {
         let (mut health, mut facts) = (health(), facts());
         assert_eq!(reasons(&mut health, 30 * SECOND, &facts), [None; 4]);
-        facts.legs.pull.last_success = None;
+        facts.stages.pull.last_success = None;
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
-        let pull = &verdict.legs[0];
-        assert_eq!((pull.ready, pull.state, pull.reason), (false, UNPROVEN, None), "no answer yet");
-        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[0], Some(Reason::NoPull), "for too long");
-        let denied = Trouble::new(Reason::CredentialsRejected, "denied");
-        facts.legs.pull.trouble = Some((denied, Moment(0)));
+        let pull = &verdict.stages[0];
+        assert_eq!((pull.ready, pull.state, pull.error_code), (false, UNPROVEN, None), "no answer yet");
+        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[0], Some(ErrorCode::NoPull), "for too long");
+        let denied = Problem::new(ErrorCode::CredentialsRejected, "denied");
+        facts.stages.pull.problem = Some((denied, Moment(0)));
         assert_eq!(
             reasons(&mut health, SECOND, &facts)[0],
-            Some(Reason::CredentialsRejected),
+            Some(ErrorCode::CredentialsRejected),
             "told at once"
         );
     }
@@ -318,9 +323,13 @@ mod tests {
         let (mut health, mut facts) = (health(), facts());
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
         assert_eq!((verdict.ready, verdict.unproven), (true, vec!["journal", "publish", "confirm"]));
-        assert!(verdict.legs.iter().all(|leg| leg.ready == (leg.state == READY)), "{:?}", verdict.legs);
-        facts.legs.confirm.succeeded(Moment(SECOND));
-        facts.output = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
+        assert!(
+            verdict.stages.iter().all(|stage| stage.ready == (stage.state == READY)),
+            "{:?}",
+            verdict.stages
+        );
+        facts.stages.confirm.succeeded(Moment(SECOND));
+        facts.output = OutputState::Down(Problem::new(ErrorCode::BrokerUnreachable, "away"));
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
         assert_eq!((verdict.ready, verdict.unproven), (false, vec!["journal"]), "what fails is not unproven");
     }
@@ -329,7 +338,7 @@ mod tests {
     fn pulls_that_stop_are_noticed_unless_they_are_paused() {
         let (mut health, mut facts) = (health(), facts());
         assert_eq!(reasons(&mut health, 59 * SECOND, &facts)[0], None);
-        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[0], Some(Reason::NoPull));
+        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[0], Some(ErrorCode::NoPull));
         facts.paused = true;
         assert_eq!(reasons(&mut health, 600 * SECOND, &facts)[0], None);
     }
@@ -338,16 +347,16 @@ mod tests {
     fn work_that_waits_and_does_not_move_is_not_ready() {
         let (mut health, mut facts) = (health(), facts());
         facts.paused = true;
-        facts.legs.publish.waiting_since = Some(Moment(0));
-        facts.legs.confirm.waiting_since = Some(Moment(30 * SECOND));
+        facts.stages.publish.waiting_since = Some(Moment(0));
+        facts.stages.confirm.waiting_since = Some(Moment(30 * SECOND));
         assert_eq!(reasons(&mut health, 59 * SECOND, &facts), [None; 4]);
-        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[2..], [Some(Reason::NoPublish), None]);
-        assert_eq!(reasons(&mut health, 90 * SECOND, &facts)[3], Some(Reason::NoConfirm));
-        let nacked = Trouble::new(Reason::PublishNacked, "nacked");
-        facts.legs.publish.trouble = Some((nacked, Moment(20 * SECOND)));
+        assert_eq!(reasons(&mut health, 60 * SECOND, &facts)[2..], [Some(ErrorCode::NoPublish), None]);
+        assert_eq!(reasons(&mut health, 90 * SECOND, &facts)[3], Some(ErrorCode::NoConfirm));
+        let nacked = Problem::new(ErrorCode::PublishNacked, "nacked");
+        facts.stages.publish.problem = Some((nacked, Moment(20 * SECOND)));
         assert_eq!(
             reasons(&mut health, 90 * SECOND, &facts)[2],
-            Some(Reason::PublishNacked),
+            Some(ErrorCode::PublishNacked),
             "the known reason"
         );
     }
@@ -355,30 +364,30 @@ mod tests {
     #[test]
     fn what_its_part_says_is_told_at_once() {
         let (mut health, mut facts) = (health(), facts());
-        facts.output = OutputState::Blocked(Trouble::new(Reason::BrokerBlocked, "alarm"));
-        facts.journal = JournalState::Down(Trouble::new(Reason::DiskFull, "full"));
-        let expected = [None, Some(Reason::DiskFull), Some(Reason::BrokerBlocked), None];
+        facts.output = OutputState::Blocked(Problem::new(ErrorCode::BrokerBlocked, "alarm"));
+        facts.journal = JournalState::Down(Problem::new(ErrorCode::DiskFull, "full"));
+        let expected = [None, Some(ErrorCode::DiskFull), Some(ErrorCode::BrokerBlocked), None];
         assert_eq!(reasons(&mut health, SECOND, &facts), expected);
         facts.journal = JournalState::Up;
         facts.stuck_loops = vec!["journal"];
         let (verdict, _) = health.look(Moment(SECOND), WallTime(0), &facts);
-        assert_eq!((verdict.live, verdict.legs[1].reason), (false, Some(Reason::LoopStuck)));
+        assert_eq!((verdict.live, verdict.stages[1].error_code), (false, Some(ErrorCode::LoopStuck)));
     }
 
     #[test]
     fn while_nothing_is_routable_publishing_is_not_ready_at_once_and_the_process_stays() {
         let (mut health, mut facts) = (health(), facts());
         facts.unroutable = true;
-        facts.legs.publish.waiting_since = Some(Moment(0));
-        facts.legs.publish.unanswered_since = Some(Moment(0));
-        assert_eq!(reasons(&mut health, 1, &facts)[2], Some(Reason::PublishReturned));
+        facts.stages.publish.waiting_since = Some(Moment(0));
+        facts.stages.publish.unanswered_since = Some(Moment(0));
+        assert_eq!(reasons(&mut health, 1, &facts)[2], Some(ErrorCode::PublishReturned));
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "a new start brings no binding back");
     }
 
     #[test]
     fn a_turn_is_told_once_and_what_was_never_ready_has_not_turned() {
         let (mut health, mut facts) = (health(), facts());
-        let down = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
+        let down = OutputState::Down(Problem::new(ErrorCode::BrokerUnreachable, "away"));
         facts.output = down.clone();
         assert_eq!(health.look(Moment(1), WallTime(1), &facts).1, [], "not yet connected");
         facts.output = OutputState::Up;
@@ -386,29 +395,29 @@ mod tests {
         facts.output = down;
         let (verdict, turns) = health.look(Moment(3), WallTime(3), &facts);
         assert!(
-            matches!(&turns[..], [Turn::NotReady("publish", t)] if t.reason == Reason::BrokerUnreachable)
+            matches!(&turns[..], [Turn::NotReady("publish", t)] if t.error_code == ErrorCode::BrokerUnreachable)
         );
-        assert_eq!((verdict.ready, verdict.legs[2].since), (false, WallTime(3)));
+        assert_eq!((verdict.ready, verdict.stages[2].since), (false, WallTime(3)));
         assert_eq!(health.look(Moment(4), WallTime(4), &facts).1, []);
         // Another reason: it is away since the first one.
-        facts.output = OutputState::Down(Trouble::new(Reason::BrokerLogin, "refused"));
+        facts.output = OutputState::Down(Problem::new(ErrorCode::BrokerLogin, "refused"));
         assert_eq!(health.look(Moment(5), WallTime(5), &facts).1.len(), 1);
         facts.output = OutputState::Up;
         let (verdict, turns) = health.look(Moment(50_003), WallTime(50_003), &facts);
         let again = Turn::Ready("publish", Duration::from_secs(50));
-        assert_eq!((turns, verdict.legs[2].since), (vec![again], WallTime(50_003)));
+        assert_eq!((turns, verdict.stages[2].since), (vec![again], WallTime(50_003)));
     }
 
     #[test]
     fn the_process_ends_when_work_waits_for_too_long_and_nothing_is_away() {
         let (health, mut facts) = (health(), facts());
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "nothing waits");
-        facts.legs.publish.unanswered_since = Some(Moment(0));
+        facts.stages.publish.unanswered_since = Some(Moment(0));
         assert_eq!(health.stuck(Moment(599 * SECOND), &facts), None);
-        assert_eq!(health.stuck(Moment(600 * SECOND), &facts).unwrap().reason, Reason::Stuck);
+        assert_eq!(health.stuck(Moment(600 * SECOND), &facts).unwrap().error_code, ErrorCode::Stuck);
         facts.moved_at = Some(Moment(SECOND));
         assert_eq!(health.stuck(Moment(600 * SECOND), &facts), None, "something moved");
-        facts.output = OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "away"));
+        facts.output = OutputState::Down(Problem::new(ErrorCode::BrokerUnreachable, "away"));
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None);
         let never = Health::new(Duration::from_secs(60), Duration::ZERO, Moment(0), WallTime(0));
         facts.output = OutputState::Up;
@@ -418,25 +427,30 @@ mod tests {
     #[test]
     fn what_is_answered_does_not_end_the_process_however_long_it_waits() {
         let (mut health, mut facts) = (health(), facts());
-        let nacked = Trouble::new(Reason::PublishNacked, "nacked");
-        facts.legs.publish.trouble = Some((nacked, Moment(0)));
-        facts.legs.publish.waiting_since = Some(Moment(0));
+        let nacked = Problem::new(ErrorCode::PublishNacked, "nacked");
+        facts.stages.publish.problem = Some((nacked, Moment(0)));
+        facts.stages.publish.waiting_since = Some(Moment(0));
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None, "a nack is an answer");
-        assert_eq!(reasons(&mut health, 9_000 * SECOND, &facts)[2], Some(Reason::PublishNacked), "but told");
+        assert_eq!(
+            reasons(&mut health, 9_000 * SECOND, &facts)[2],
+            Some(ErrorCode::PublishNacked),
+            "but told"
+        );
     }
 
     #[test]
     fn a_key_that_may_not_confirm_is_told_at_once_on_an_idle_queue_and_ends_nothing() {
         let (mut health, mut facts) = (health(), facts());
-        let denied = Trouble::new(Reason::AccountWrong, "no right");
-        facts.legs.confirm.trouble = Some((denied, Moment(SECOND)));
-        assert_eq!(reasons(&mut health, SECOND, &facts)[3], Some(Reason::AccountWrong));
+        let denied = Problem::new(ErrorCode::AccountWrong, "no right");
+        facts.stages.confirm.problem = Some((denied, Moment(SECOND)));
+        assert_eq!(reasons(&mut health, SECOND, &facts)[3], Some(ErrorCode::AccountWrong));
         assert_eq!(health.stuck(Moment(9_000 * SECOND), &facts), None);
-        facts.legs.confirm.succeeded(Moment(SECOND));
+        facts.stages.confirm.succeeded(Moment(SECOND));
         assert_eq!(reasons(&mut health, 2 * SECOND, &facts)[3], None, "what worked before gets some time");
-        assert_eq!(reasons(&mut health, 61 * SECOND, &facts)[3], Some(Reason::AccountWrong));
-        let away = Trouble::new(Reason::CloudUnreachable, "time-out");
-        facts.legs.confirm = Leg { trouble: Some((away, Moment(SECOND))), ..Leg::default() };
+        assert_eq!(reasons(&mut health, 61 * SECOND, &facts)[3], Some(ErrorCode::AccountWrong));
+        let away = Problem::new(ErrorCode::CloudUnreachable, "time-out");
+        facts.stages.confirm =
+            StageStatus { problem: Some((away, Moment(SECOND))), ..StageStatus::default() };
         assert_eq!(reasons(&mut health, SECOND, &facts)[3], None, "a first failure proves nothing");
     }
 }

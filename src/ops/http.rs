@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Verdict;
 use super::metrics::Metrics;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 use crate::serve::{self, Limits};
 
 /// Enough for some scrapers and probes. What others open beside them costs no more than these.
@@ -119,7 +119,7 @@ pub async fn spawn(
         .with_state(Pages { metrics, verdict });
     let task = tokio::spawn(async move {
         serve::serve(listener, pages, LIMITS, stop, |error| {
-            tracing::warn!(code = %Reason::ListenerFailed, %error, "no connection can be taken at http.listen now");
+            tracing::warn!(error_code = %ErrorCode::ListenerFailed, %error, "no connection can be taken at http.listen now");
         })
         .await;
     });

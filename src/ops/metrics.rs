@@ -25,7 +25,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("vodrelay_confirmed_total", Kind::Counter, "Handles by how their confirm ended"),
     ("vodrelay_parked_total", Kind::Counter, "Events that were given up and wait for an operator, by reason"),
     ("vodrelay_api_requests_total", Kind::Counter, "Calls to the cloud by action and code"),
-    ("vodrelay_troubles_total", Kind::Counter, "Warnings and errors of the log by their code"),
+    ("vodrelay_problems_total", Kind::Counter, "Warnings and errors of the log by their code"),
     (
         "vodrelay_log_lines_dropped_total",
         Kind::Counter,
@@ -73,9 +73,9 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("vodrelay_clock_skew_seconds", Kind::Gauge, "The cloud's clock minus the host's"),
     ("vodrelay_in_flight_events", Kind::Gauge, "Events in the relay's hands"),
     ("vodrelay_in_flight_handles", Kind::Gauge, "Handles that can still be confirmed"),
-    ("vodrelay_leg_state", Kind::Gauge, "1 for the state of the leg: ready, unproven, or not_ready"),
-    ("vodrelay_leg_reason", Kind::Gauge, "1 for the reason why a leg is not ready"),
-    ("vodrelay_leg_last_success_age_seconds", Kind::Gauge, "Time since the leg did its work last"),
+    ("vodrelay_stage_state", Kind::Gauge, "1 for the state of the stage: ready, unproven, or not_ready"),
+    ("vodrelay_stage_error_code", Kind::Gauge, "1 for the reason why a stage is not ready"),
+    ("vodrelay_stage_last_success_age_seconds", Kind::Gauge, "Time since the stage did its work last"),
     ("vodrelay_maintenance_last_run_timestamp_seconds", Kind::Gauge, "When a scheduled job ended last"),
     (
         "vodrelay_maintenance_last_success_timestamp_seconds",

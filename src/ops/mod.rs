@@ -6,7 +6,7 @@ pub mod http;
 pub mod logging;
 pub mod maintenance;
 pub mod metrics;
+pub mod problems;
 pub mod service_manager;
 pub mod status;
 pub mod switch;
-pub mod troubles;

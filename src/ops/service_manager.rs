@@ -14,7 +14,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// The line to the service manager. One owner: it remembers what was said last.
 #[derive(Debug, Default)]
@@ -111,7 +111,7 @@ impl ServiceManager {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
-                warn!(code = %Reason::ManagerUnreachable, %error, "the service manager cannot be told how things stand");
+                warn!(error_code = %ErrorCode::ManagerUnreachable, %error, "the service manager cannot be told how things stand");
             }
             Err(_) => {}
         }

@@ -10,14 +10,14 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::health::Verdict;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// How often it is called.
 const PERIOD: Duration = Duration::from_secs(60);
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Calls `url` every minute in which every leg is ready and every loop alive, until `stop` is cancelled.
+/// Calls `url` every minute in which every stage is ready and every loop alive, until `stop` is cancelled.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ async fn call_on(
                 failing = true;
                 // Its address often holds a token: it is not repeated.
                 let error = error.without_url();
-                warn!(code = %Reason::SwitchUnreachable, %error, "the dead man's switch cannot be called (health.dead_mans_switch_url); it will raise a false alarm");
+                warn!(error_code = %ErrorCode::SwitchUnreachable, %error, "the dead man's switch cannot be called (health.dead_mans_switch_url); it will raise a false alarm");
             }
             Err(_) => {}
         }
@@ -82,7 +82,7 @@ mod tests {
             unproven: Vec::new(),
             live: true,
             stuck_loops: Vec::new(),
-            legs: Vec::new(),
+            stages: Vec::new(),
         })
     }
 

@@ -23,9 +23,9 @@ pub use super::probe::{Step, probe};
 use super::refusal;
 pub use super::tls::TlsFiles;
 use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
-use crate::outcome::{OutputState, PublishOutcome, Trouble};
-use crate::pulse::Pulse;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
+use crate::heartbeat::Heartbeat;
+use crate::outcome::{OutputState, Problem, PublishOutcome};
 use crate::routing_key::RoutingKeyTemplate;
 use crate::secret::Secret;
 use crate::times::Times;
@@ -165,9 +165,9 @@ pub const NOT_CONNECTED_YET: &str = "not connected yet";
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
     let queues = if options.in_order { options.lanes } else { 1 };
-    let (output, Ends { queues, state, broker, times, pulse }) =
-        channel(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, NOT_CONNECTED_YET)), queues);
-    let owner = Owner { options: Arc::new(options), queues, state, broker, times, pulse, shutdown };
+    let (output, Ends { queues, state, broker, times, heartbeat }) =
+        channel(OutputState::Down(Problem::new(ErrorCode::BrokerUnreachable, NOT_CONNECTED_YET)), queues);
+    let owner = Owner { options: Arc::new(options), queues, state, broker, times, heartbeat, shutdown };
     let task = tokio::spawn(async move {
         owner.run().await;
         Ok(())
@@ -188,13 +188,13 @@ struct Owner {
     state: watch::Sender<OutputState>,
     broker: watch::Sender<Option<Arc<str>>>,
     times: Arc<Times>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     shutdown: CancellationToken,
 }
 
 impl Owner {
     async fn run(self) {
-        // A connection that lived shorter than this does not prove that the trouble is over.
+        // A connection that lived shorter than this does not prove that the problem is over.
         const STEADY: Duration = Duration::from_secs(10);
         let limits = self.options.limits;
         let mut backoff = Backoff::new(limits.backoff_min, limits.backoff_max);
@@ -217,48 +217,48 @@ impl Owner {
                         backoff.reset();
                     }
                 }
-                Err(trouble) => self.say(OutputState::Down(trouble)),
+                Err(problem) => self.say(OutputState::Down(problem)),
             }
-            self.pulse.beat();
+            self.heartbeat.progress();
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = refuse(&self.queues) => break,
                 () = tokio::time::sleep(backoff.next()) => {}
             }
         }
-        self.pulse.rest();
+        self.heartbeat.rest();
         refuse_the_rest(&self.queues);
         // No news: it was asked to.
-        self.state.send_replace(OutputState::Down(Trouble::new(Reason::BrokerUnreachable, "stopped")));
+        self.state.send_replace(OutputState::Down(Problem::new(ErrorCode::BrokerUnreachable, "stopped")));
     }
 
     /// One round over the brokers, from the one after the last that was tried.
-    async fn connect(&self, turn: &mut usize) -> Result<(Link, Vec<Channel>), Trouble> {
-        let mut troubles: Vec<(String, Reason)> = Vec::new();
+    async fn connect(&self, turn: &mut usize) -> Result<(Link, Vec<Channel>), Problem> {
+        let mut problems: Vec<(String, ErrorCode)> = Vec::new();
         for _ in &self.options.urls {
             let address = &self.options.urls[*turn % self.options.urls.len()];
             *turn += 1;
-            self.pulse.beat();
+            self.heartbeat.progress();
             match link::establish(address, &self.options).await {
                 Ok(established) => return Ok(established),
-                Err(error) => troubles.push((error.to_string(), error.reason())),
+                Err(error) => problems.push((error.to_string(), error.error_code())),
             }
         }
-        // In the order of the configuration, so that the same trouble has the same text in every round.
-        troubles.sort();
-        let words: Vec<&str> = troubles.iter().map(|(words, _)| words.as_str()).collect();
+        // In the order of the configuration, so that the same problem has the same text in every round.
+        problems.sort();
+        let messages: Vec<&str> = problems.iter().map(|(message, _)| message.as_str()).collect();
         // Of several, the one that an operator has to mend: an address that nobody listens at may be a node that is down.
-        let worst = troubles.iter().map(|(_, reason)| *reason).max();
+        let worst = problems.iter().map(|(_, error_code)| *error_code).max();
         Err(match worst {
-            Some(reason) => Trouble::new(reason, words.join("; ")),
-            None => Trouble::new(Reason::ConfigurationWrong, "no URL is configured; name at least one"),
+            Some(error_code) => Problem::new(error_code, messages.join("; ")),
+            None => Problem::new(ErrorCode::ConfigurationWrong, "no URL is configured; name at least one"),
         })
     }
 
     /// Publishes over one connection until it is lost, or until the process stops.
     async fn epoch(&self, mut link: Link, channels: Vec<Channel>) -> Ended {
         let (blocked_sender, blocked) = watch::channel(false);
-        let (trouble, mut troubles) = mpsc::channel(channels.len().max(1));
+        let (problem, mut problems) = mpsc::channel(channels.len().max(1));
         let dead = CancellationToken::new();
         let epoch = Epoch {
             options: self.options.clone(),
@@ -269,7 +269,7 @@ impl Owner {
             blocked,
             dead: dead.clone(),
             stop: self.shutdown.clone(),
-            trouble,
+            problem,
         };
         let mut lanes = JoinSet::new();
         for (channel, jobs) in channels.into_iter().zip(self.queues.iter().cycle()) {
@@ -283,18 +283,18 @@ impl Owner {
         // Events tell at once; this look at the status catches what they might not tell.
         let mut look = tokio::time::interval(Duration::from_secs(1));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let unreachable = |words: String| Trouble::new(Reason::BrokerUnreachable, words);
+        let unreachable = |words: String| Problem::new(ErrorCode::BrokerUnreachable, words);
         let lost = loop {
-            self.pulse.beat();
+            self.heartbeat.progress();
             tokio::select! {
                 () = self.shutdown.cancelled() => break None,
-                Some(trouble) = troubles.recv() => break Some(trouble),
+                Some(problem) = problems.recv() => break Some(problem),
                 event = link.events.next() => match event {
                     Some(lapin::Event::ConnectionBlocked(reason)) => {
                         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
                         blocked_sender.send_replace(true);
                         let words = format!("RabbitMQ refuses publishes for now: {reason}");
-                        self.say(OutputState::Blocked(Trouble::new(Reason::BrokerBlocked, words)));
+                        self.say(OutputState::Blocked(Problem::new(ErrorCode::BrokerBlocked, words)));
                     }
                     Some(lapin::Event::ConnectionUnblocked) => {
                         blocked_sender.send_replace(false);
@@ -316,14 +316,14 @@ impl Owner {
                 }
             }
         };
-        if let Some(trouble) = &lost {
+        if let Some(problem) = &lost {
             // In this order: whoever sees the state go down can be sure that no lane takes another job.
             dead.cancel();
-            self.say(OutputState::Down(trouble.clone()));
+            self.say(OutputState::Down(problem.clone()));
         }
         // The lanes have time limits of their own.
-        self.pulse.rest();
-        // At shutdown the lanes finish their batches, or give up after the time limit of a publish; `troubles` has room
+        self.heartbeat.rest();
+        // At shutdown the lanes finish their batches, or give up after the time limit of a publish; `problems` has room
         // for a word of each.
         while let Some(ended) = lanes.join_next().await {
             if let Err(error) = ended
@@ -352,11 +352,11 @@ impl Owner {
         match &state {
             // Said already, with the broker's name.
             OutputState::Up => {}
-            OutputState::Blocked(Trouble { reason: code, words }) => {
-                tracing::warn!(%code, reason = %words, "the output is blocked");
+            OutputState::Blocked(Problem { error_code, message }) => {
+                tracing::warn!(%error_code, error = %message, "the output is blocked");
             }
-            OutputState::Down(Trouble { reason: code, words }) => {
-                tracing::warn!(%code, reason = %words, "the output is down");
+            OutputState::Down(Problem { error_code, message }) => {
+                tracing::warn!(%error_code, error = %message, "the output is down");
             }
         }
     }

@@ -21,8 +21,8 @@ use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
 use super::{Job, Message, answer_all, link, topology, unknown};
 use crate::crash;
-use crate::outcome::{PublishOutcome, Trouble};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
+use crate::outcome::{Problem, PublishOutcome};
 use crate::times::Times;
 
 /// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
@@ -50,7 +50,7 @@ pub(super) struct Epoch {
     /// The process stops: finish the batch in flight, take no other.
     pub(super) stop: CancellationToken,
     /// Tells the owner of the connection why it must be dropped.
-    pub(super) trouble: mpsc::Sender<Trouble>,
+    pub(super) problem: mpsc::Sender<Problem>,
 }
 
 pub(super) struct Lane {
@@ -68,7 +68,7 @@ enum After {
     /// Not one message was taken.
     AllNacked,
     ChannelGone,
-    Lost(Trouble),
+    Lost(Problem),
 }
 
 /// Why a batch is not waited for any longer.
@@ -108,8 +108,8 @@ impl Lane {
                         break;
                     }
                 }
-                After::Lost(trouble) => {
-                    self.give_up(trouble).await;
+                After::Lost(problem) => {
+                    self.give_up(problem).await;
                     break;
                 }
             }
@@ -275,7 +275,7 @@ impl Lane {
             Some(Ok(())) => {
                 let queue = epoch.options.queue.as_str();
                 tracing::warn!(
-                    code = %Reason::PublishReturned,
+                    error_code = %ErrorCode::PublishReturned,
                     returned,
                     queue,
                     "messages came back unroutable: the queue or its binding was deleted, and is declared again"
@@ -319,8 +319,8 @@ impl Lane {
                 let limit = self.epoch.options.limits.publish;
                 let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
                 // The broker is there, as far as is known.
-                let trouble = Trouble::new(Reason::PublishUnanswered, reason.as_str());
-                return (unknown(&reason), After::Lost(trouble));
+                let problem = Problem::new(ErrorCode::PublishUnanswered, reason.as_str());
+                return (unknown(&reason), After::Lost(problem));
             }
             Ending::Stopped => {
                 let reason = "the relay stopped before RabbitMQ answered";
@@ -335,7 +335,7 @@ impl Lane {
             Some(refusal) if self.epoch.connection.status().connected() => {
                 let (code, text) = (refusal.get_id(), super::refusal::words(error));
                 let outcome = match batch {
-                    // These are no trouble of the one message, and are told once for all.
+                    // These are no problem of the one message, and are told once for all.
                     [_] if matches!(code, 403 | 404) => {
                         PublishOutcome::ChannelError { code, text: text.into() }
                     }
@@ -346,7 +346,7 @@ impl Lane {
                     _ => {
                         let reason =
                             format!("RabbitMQ refused a message of the batch and closed the channel: {text}");
-                        PublishOutcome::Unknown { reason: reason.into(), suspect: true }
+                        PublishOutcome::Unknown { message: reason.into(), suspect: true }
                     }
                 };
                 (outcome, After::ChannelGone)
@@ -386,14 +386,14 @@ impl Lane {
         }
     }
 
-    async fn give_up(&self, trouble: Trouble) {
+    async fn give_up(&self, problem: Problem) {
         // Nobody listens when another lane has said it already.
-        let _ = self.epoch.trouble.send(trouble).await;
+        let _ = self.epoch.problem.send(problem).await;
     }
 }
 
-fn unreachable(words: impl Into<Arc<str>>) -> Trouble {
-    Trouble::new(Reason::BrokerUnreachable, words)
+fn unreachable(words: impl Into<Arc<str>>) -> Problem {
+    Problem::new(ErrorCode::BrokerUnreachable, words)
 }
 
 fn way(routing_key: &str, exchange: &str, broker: &str) -> String {
@@ -415,7 +415,7 @@ fn answer(confirmation: Confirmation, broker: &str) -> Option<Answer> {
         Confirmation::Ack(message) => Some(Answer::Ack(message.map(returned))),
         Confirmation::Nack(message) => Some(Answer::Nack(message.map(returned))),
         Confirmation::NotRequested => {
-            tracing::error!(code = %Reason::Bug, "published on a channel that is not in confirm mode: this is a bug");
+            tracing::error!(error_code = %ErrorCode::Bug, "published on a channel that is not in confirm mode: this is a bug");
             None
         }
     }

@@ -29,9 +29,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::WallTime;
 use crate::event::{Event, MessageId};
+use crate::heartbeat::Heartbeat;
 use crate::identity::EventId;
 use crate::outcome::{OutputState, PublishOutcome};
-use crate::pulse::Pulse;
 use crate::times::Times;
 
 /// One event on its way out.
@@ -70,7 +70,7 @@ pub struct Output {
     state: watch::Receiver<OutputState>,
     broker: watch::Receiver<Option<Arc<str>>>,
     times: Arc<Times>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 impl Output {
@@ -99,8 +99,8 @@ impl Output {
     }
 
     /// The sign of life of the task that owns the connection.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
     }
 
     /// How long publishes take, from the batch's first frame to the answers for all of it. A line of standard output takes part in none.
@@ -175,7 +175,7 @@ struct Ends {
     state: watch::Sender<OutputState>,
     broker: watch::Sender<Option<Arc<str>>>,
     times: Arc<Times>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 /// Makes the two sides of an output with so many queues.
@@ -184,10 +184,15 @@ fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     let (state_sender, state) = watch::channel(initial);
     let (broker_sender, broker) = watch::channel(None);
     let times = Arc::new(Times::of("vodrelay_publish_seconds"));
-    let pulse = Pulse::new("output");
-    let output =
-        Output { queues: senders.into(), state, broker, times: Arc::clone(&times), pulse: pulse.clone() };
-    (output, Ends { queues: receivers, state: state_sender, broker: broker_sender, times, pulse })
+    let heartbeat = Heartbeat::new("output");
+    let output = Output {
+        queues: senders.into(),
+        state,
+        broker,
+        times: Arc::clone(&times),
+        heartbeat: heartbeat.clone(),
+    };
+    (output, Ends { queues: receivers, state: state_sender, broker: broker_sender, times, heartbeat })
 }
 
 /// Closes the queues and answers what is left in them. It never left this process.
@@ -201,5 +206,5 @@ fn refuse_the_rest(queues: &[async_channel::Receiver<Job>]) {
 }
 
 fn unknown(reason: impl Into<Arc<str>>) -> PublishOutcome {
-    PublishOutcome::Unknown { reason: reason.into(), suspect: false }
+    PublishOutcome::Unknown { message: reason.into(), suspect: false }
 }

@@ -7,7 +7,7 @@ use super::amqp::{Address, Options, Topology};
 use super::link;
 use super::refusal::LinkError;
 use super::topology::{self, TopologyError};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// What only a declaration would show, and a check makes none.
 const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tried";
@@ -27,16 +27,16 @@ pub struct Step {
     pub passing: bool,
     /// What was found; when it is not ok or doubtful, with the next step.
     pub text: String,
-    /// The trouble that it is, when it is not ok.
-    pub reason: Option<Reason>,
+    /// The problem that it is, when it is not ok.
+    pub error_code: Option<ErrorCode>,
 }
 
 impl Step {
     fn new(name: String, result: Result<String, String>) -> Self {
         let ok = result.is_ok();
         let (Ok(text) | Err(text)) = result;
-        let reason = (!ok).then_some(Reason::BrokerTopology);
-        Self { name, ok, doubtful: false, passing: false, text, reason }
+        let error_code = (!ok).then_some(ErrorCode::BrokerTopology);
+        Self { name, ok, doubtful: false, passing: false, text, error_code }
     }
 
     fn doubtful(self) -> Self {
@@ -46,7 +46,7 @@ impl Step {
     fn failed(name: String, error: &LinkError) -> Self {
         Self {
             passing: passes(error),
-            reason: Some(error.reason()),
+            error_code: Some(error.error_code()),
             ..Self::new(name, Err(error.to_string()))
         }
     }

@@ -14,7 +14,7 @@ use super::heard::{Heard, Speaker};
 use super::tls::TlsError;
 use super::topology::TopologyError;
 use crate::descriptors;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// RabbitMQ needs frames of this size itself, since 4.1.
 const LEAST_FRAME: u32 = 8192;
@@ -86,8 +86,8 @@ impl LinkError {
         descriptors::is_missing(error).then(files)
     }
 
-    /// Which trouble it is when it lasts.
-    pub(super) fn reason(&self) -> Reason {
+    /// Which problem it is when it lasts.
+    pub(super) fn error_code(&self) -> ErrorCode {
         match self {
             Self::Files { .. }
             | Self::NoHost { .. }
@@ -95,17 +95,17 @@ impl LinkError {
             | Self::Silent { .. }
             | Self::NotAmqp { .. }
             | Self::SmallFrames { .. }
-            | Self::Handshake { .. } => Reason::BrokerUnreachable,
-            Self::Tls { .. } | Self::TlsSetup { .. } => Reason::BrokerTls,
+            | Self::Handshake { .. } => ErrorCode::BrokerUnreachable,
+            Self::Tls { .. } | Self::TlsSetup { .. } => ErrorCode::BrokerTls,
             Self::Login { .. } | Self::Limit { .. } | Self::Mechanism { .. } | Self::VirtualHost { .. } => {
-                Reason::BrokerLogin
+                ErrorCode::BrokerLogin
             }
-            Self::Topology { source: TopologyError::ChannelLimit(_), .. } => Reason::BrokerLogin,
-            Self::Topology { .. } => Reason::BrokerTopology,
+            Self::Topology { source: TopologyError::ChannelLimit(_), .. } => ErrorCode::BrokerLogin,
+            Self::Topology { .. } => ErrorCode::BrokerTopology,
             // The one that an operator has to mend.
             Self::Addresses(failures) => {
-                let reasons = failures.iter().map(|(_, error)| error.reason());
-                reasons.max().unwrap_or(Reason::BrokerUnreachable)
+                let reasons = failures.iter().map(|(_, error)| error.error_code());
+                reasons.max().unwrap_or(ErrorCode::BrokerUnreachable)
             }
         }
     }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, headers};
 use super::{Ends, Error, Job, Message, Output, answer_all, channel, refuse_the_rest, unknown};
-use crate::outcome::{OutputState, PublishOutcome, Trouble};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
+use crate::outcome::{OutputState, Problem, PublishOutcome};
 use crate::routing_key::RoutingKeyTemplate;
 
 /// What the output needs to know.
@@ -48,7 +48,7 @@ pub fn spawn_to(
             Ok(()) => "stopped".to_owned(),
             Err(error) => with_source(error),
         };
-        state.send_replace(OutputState::Down(Trouble::new(Reason::NoPublish, reason)));
+        state.send_replace(OutputState::Down(Problem::new(ErrorCode::NoPublish, reason)));
         result
     });
     (output, task)
@@ -105,9 +105,9 @@ async fn run(
                     return Ok(());
                 }
                 () = tokio::time::sleep(PATIENCE), if *state.borrow() == OutputState::Up => {
-                    tracing::warn!(code = %Reason::NoPublish, "the output is blocked: nobody reads standard output");
-                    let trouble = Trouble::new(Reason::NoPublish, "nobody reads standard output");
-                    state.send_replace(OutputState::Blocked(trouble));
+                    tracing::warn!(error_code = %ErrorCode::NoPublish, "the output is blocked: nobody reads standard output");
+                    let problem = Problem::new(ErrorCode::NoPublish, "nobody reads standard output");
+                    state.send_replace(OutputState::Blocked(problem));
                 }
             }
         };

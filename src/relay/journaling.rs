@@ -23,7 +23,7 @@ use crate::event::SubAppId;
 use crate::identity::{DeliveryId, EventId};
 use crate::journal::{Answer, Attempt, Closed, HandleOutcome, Journal};
 use crate::lease::{Lease, Window};
-use crate::outcome::Trouble;
+use crate::outcome::Problem;
 
 /// How many commits are asked for before the first of them is answered.
 const ASKED_MAX: usize = 256;
@@ -67,7 +67,7 @@ pub(super) enum Work {
     },
     Published(Vec<EventId>),
     Attempts(Vec<FailedAttempt>),
-    Parked(Vec<(EventId, Trouble)>),
+    Parked(Vec<(EventId, Problem)>),
     Confirmed(Vec<DeliveryId>),
     LetGo(Vec<DeliveryId>, LetGo),
     Settle {
@@ -236,10 +236,10 @@ async fn ask(journal: Journal, window: Window, work: Work, since: WallTime) -> R
             let events = failed.iter().map(|attempt| attempt.event).collect();
             let attempts = failed
                 .into_iter()
-                .map(|FailedAttempt { event, uncertain, trouble }| Attempt {
+                .map(|FailedAttempt { event, uncertain, problem }| Attempt {
                     event,
                     uncertain,
-                    reason: trouble.to_string().into(),
+                    reason: problem.to_string().into(),
                 })
                 .collect();
             journal.attempts(attempts).await?;
@@ -248,7 +248,7 @@ async fn ask(journal: Journal, window: Window, work: Work, since: WallTime) -> R
         Work::Parked(events) => {
             let ids = events.iter().map(|(event, _)| *event).collect();
             journal
-                .parked(events.into_iter().map(|(event, trouble)| (event, trouble.to_string())).collect())
+                .parked(events.into_iter().map(|(event, problem)| (event, problem.to_string())).collect())
                 .await?;
             Ok(Input::ParkRecorded(ids))
         }

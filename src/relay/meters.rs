@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::core::LetGo;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// What is looked up once: a lookup for each event would cost more than the count. What is rare is looked up below.
 pub(super) struct Meters {
@@ -55,6 +55,6 @@ pub(super) fn let_go(deliveries: u64, why: LetGo) {
     counter!("vodrelay_confirmed_total", "outcome" => outcome).increment(deliveries);
 }
 
-pub(super) fn parked(reason: Reason) {
-    counter!("vodrelay_parked_total", "reason" => reason.code()).increment(1);
+pub(super) fn parked(reason: ErrorCode) {
+    counter!("vodrelay_parked_total", "error_code" => reason.as_str()).increment(1);
 }

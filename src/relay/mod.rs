@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 use self::core::{Answer, Core, Effect, Input, Settings};
 use crate::clock::{Moment, WallTime};
 use crate::event::MessageId;
+use crate::heartbeat::Heartbeat;
 use crate::identity::EventId;
 use crate::journal::Journal;
 use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use crate::output::{Message, Outcomes, Output};
-use crate::pulse::Pulse;
 use crate::vod::{self, Action};
 use journaling::{Told, Work};
 use report::{CallEnded, Report};
@@ -59,7 +59,7 @@ pub struct Parts {
     /// Settings that change at work.
     pub changes: mpsc::UnboundedReceiver<Settings>,
     /// The loop's sign of life.
-    pub pulse: Pulse,
+    pub heartbeat: Heartbeat,
 }
 
 /// Why the relay ended before its drain was over.
@@ -79,7 +79,7 @@ pub enum RelayError {
 ///
 /// [`RelayError`] when a part that it cannot do without is gone.
 pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayError> {
-    let Parts { settings, client, journal, output, stats, changes, pulse } = parts;
+    let Parts { settings, client, journal, output, stats, changes, heartbeat } = parts;
     let (window, patience) = (settings.window, journaling::patience(settings.max_in_flight));
     let core = Core::new(settings, Moment::now());
     let (inputs, arrived) = mpsc::unbounded_channel();
@@ -91,7 +91,7 @@ pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayErro
     let report = Report::new(stats, window);
     let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks, report };
     let arrivals =
-        Arrivals { inputs: arrived, published, journal_state, output_state, settings: changes, pulse };
+        Arrivals { inputs: arrived, published, journal_state, output_state, settings: changes, heartbeat };
     shell.run(arrivals, drain).await
 }
 
@@ -114,7 +114,7 @@ struct Arrivals {
     journal_state: watch::Receiver<JournalState>,
     output_state: watch::Receiver<OutputState>,
     settings: mpsc::UnboundedReceiver<Settings>,
-    pulse: Pulse,
+    heartbeat: Heartbeat,
 }
 
 struct Shell {
@@ -136,7 +136,7 @@ impl Shell {
             mut journal_state,
             mut output_state,
             mut settings,
-            pulse,
+            heartbeat,
         } = arrivals;
         let mut inputs: Vec<Arrived> = vec![
             Input::Journal(journal_state.borrow_and_update().clone()).into(),
@@ -146,7 +146,7 @@ impl Shell {
         let mut draining = false;
         loop {
             let now = Moment::now();
-            pulse.beat();
+            heartbeat.progress();
             for Arrived { input, call } in &inputs {
                 if let Some(call) = call {
                     self.report.call(now, call);

@@ -11,12 +11,12 @@ use super::core::{Effect, Input, LetGo, Load, PullId};
 use super::meters::{self, Meters};
 use super::stats::Stats;
 use crate::clock::Moment;
+use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
 use crate::identity::{EventId, Recorded};
 use crate::lease::Window;
-use crate::legs::Legs;
-use crate::outcome::{CallFailure, PublishOutcome, Trouble};
-use crate::reason::Reason;
+use crate::outcome::{CallFailure, Problem, PublishOutcome};
+use crate::stages::Stages;
 use crate::vod::{Action, CallError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
@@ -36,7 +36,7 @@ pub(super) struct Report {
     /// The outcomes of handles that the journal is asked to commit, in the order of its answers.
     outcomes: VecDeque<Outcome>,
     /// The same for parked events.
-    parking: VecDeque<Vec<(EventId, Trouble)>>,
+    parking: VecDeque<Vec<(EventId, Problem)>>,
     /// Why calls fail now, by whose and which they are.
     failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
@@ -60,7 +60,7 @@ enum Outcome {
 #[derive(Debug)]
 struct Failing {
     code: String,
-    trouble: Trouble,
+    problem: Problem,
     since: Moment,
     /// Whether the log says so.
     told: bool,
@@ -85,7 +85,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 struct Parked {
     events: usize,
-    newest: Option<(EventId, Trouble)>,
+    newest: Option<(EventId, Problem)>,
     told_at: Option<Moment>,
 }
 
@@ -99,9 +99,9 @@ impl Parked {
     }
 
     fn tell_now(&mut self) {
-        let Some((event, trouble)) = self.newest.take() else { return };
+        let Some((event, problem)) = self.newest.take() else { return };
         let events = std::mem::take(&mut self.events);
-        warn!(code = %Reason::Parked, events, event = event.0, reason = %trouble, "events parked; `vodrelay events list --state parked` has them");
+        warn!(error_code = %ErrorCode::Parked, events, event = event.0, error = %problem, "events parked; `vodrelay events list --state parked` has them");
     }
 }
 
@@ -111,8 +111,8 @@ struct Refused {
     events: HashSet<EventId>,
     /// The words that were told since there are any.
     told: BTreeSet<Arc<str>>,
-    /// The newest trouble, and since when there is any.
-    newest: Option<(Trouble, Moment)>,
+    /// The newest problem, and since when there is any.
+    newest: Option<(Problem, Moment)>,
     /// Whether that is about single events, and says nothing of the others.
     of_one_event: bool,
     /// How many of them were parked since the first of them failed.
@@ -157,43 +157,43 @@ impl Report {
         let is_pace = error.failure == CallFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
         if !is_known && !is_pace {
             // The error's text ends with the next step.
-            let code = error.failure.reason();
-            warn!(%code, %sub_app, action, failure = %error.failure, %error, "calls fail, and are tried again");
+            let error_code = error.failure.error_code();
+            warn!(%error_code, %sub_app, action, failure = %error.failure, %error, "calls fail, and are tried again");
         }
-        let trouble = Trouble::new(error.failure.reason(), format!("sub-application {sub_app}: {error}"));
+        let problem = Problem::new(error.failure.error_code(), format!("sub-application {sub_app}: {error}"));
         let told = was_told || !is_pace;
-        self.failing.insert(key, Failing { code: error.code.clone(), trouble, since, told });
+        self.failing.insert(key, Failing { code: error.code.clone(), problem, since, told });
     }
 
     pub(super) fn input(&mut self, now: Moment, input: &Input) {
         match input {
             Input::ConfirmProof { result: Ok(()) | Err(CallFailure::Refused), .. } => {
-                self.stats.update(|s| s.legs.confirm.succeeded(now));
+                self.stats.update(|s| s.stages.confirm.succeeded(now));
             }
-            Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.legs.pull.succeeded(now)),
+            Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.stages.pull.succeeded(now)),
             Input::Recorded { pull, recorded } => self.recorded(now, *pull, recorded),
             Input::PublishRecorded(events) => {
                 self.stats.published(now, events.len());
                 self.meters.published(PublishOutcome::Acked.name(), events.len());
             }
             Input::ParkRecorded(_) => {
-                self.stats.update(|s| s.legs.journal.succeeded(now));
+                self.stats.update(|s| s.stages.journal.succeeded(now));
                 self.park_committed(now);
             }
             Input::OutcomeRecorded => {
-                self.stats.update(|s| s.legs.journal.succeeded(now));
+                self.stats.update(|s| s.stages.journal.succeeded(now));
                 self.outcome_committed(now);
             }
             Input::AttemptRecorded(_) | Input::SettleRecorded | Input::Loaded(_) => {
-                self.stats.update(|s| s.legs.journal.succeeded(now));
+                self.stats.update(|s| s.stages.journal.succeeded(now));
             }
             Input::Published { event, outcome } => {
                 if outcome.is_answer() {
-                    self.stats.update(|s| s.legs.publish.answered(now));
+                    self.stats.update(|s| s.stages.publish.answered(now));
                 }
                 if *outcome == PublishOutcome::Acked {
                     // The proof of the broker is here. The event counts as published when the journal says so.
-                    self.stats.update(|s| s.legs.publish.succeeded(now));
+                    self.stats.update(|s| s.stages.publish.succeeded(now));
                 } else {
                     self.stats.failed(outcome);
                     self.meters.published(outcome.name(), 1);
@@ -212,7 +212,7 @@ impl Report {
         self.stats.update(|s| {
             s.deliveries += recorded.len() as u64;
             s.redelivered += redelivered as u64;
-            s.legs.journal.succeeded(now);
+            s.stages.journal.succeeded(now);
             if new > 0 {
                 s.moved_at = Some(now);
             }
@@ -238,7 +238,7 @@ impl Report {
             }
             Effect::RecordParked(events) => self.parking.push_back(events.clone()),
             Effect::RecordConfirmed(confirmed) => {
-                self.stats.update(|s| s.legs.confirm.succeeded(now));
+                self.stats.update(|s| s.stages.confirm.succeeded(now));
                 let times = confirmed.iter().map(|delivery| {
                     debug!(event = delivery.event.0, "event confirmed");
                     let lease_left = (delivery.lease.sent_at + self.window.length).since(now);
@@ -285,18 +285,18 @@ impl Report {
         let Some(events) = self.parking.pop_front() else { return };
         self.stats.update(|s| s.parked += events.len() as u64);
         self.parked.events += events.len();
-        for (event, trouble) in events {
+        for (event, problem) in events {
             self.given_up(event);
-            meters::parked(trouble.reason);
-            debug!(event = event.0, reason = %trouble, "event parked");
-            self.parked.newest = Some((event, trouble));
+            meters::parked(problem.error_code);
+            debug!(event = event.0, error = %problem, "event parked");
+            self.parked.newest = Some((event, problem));
         }
         self.parked.tell(now);
     }
 
     /// A publish ended. What the state of the output tells already is not told again.
     fn publish(&mut self, now: Moment, event: EventId, outcome: &PublishOutcome) {
-        let words: Arc<str> = match outcome {
+        let message: Arc<str> = match outcome {
             PublishOutcome::Acked => return self.acked(now, event),
             PublishOutcome::Unknown { .. } | PublishOutcome::Unsent => return,
             PublishOutcome::Nacked => {
@@ -311,13 +311,13 @@ impl Report {
                 format!("RabbitMQ refuses publishes ({code}): {text}").into()
             }
         };
-        let Some(code) = outcome.reason() else { return };
+        let Some(error_code) = outcome.error_code() else { return };
         self.refused.events.insert(event);
-        if self.refused.told.len() < REASONS_TOLD && self.refused.told.insert(Arc::clone(&words)) {
-            warn!(%code, reason = %words, "publishes fail, and are tried again");
+        if self.refused.told.len() < REASONS_TOLD && self.refused.told.insert(Arc::clone(&message)) {
+            warn!(%error_code, error = %message, "publishes fail, and are tried again");
         }
         let since = self.refused.newest.as_ref().map_or(now, |(_, since)| *since);
-        self.refused.newest = Some((Trouble { reason: code, words }, since));
+        self.refused.newest = Some((Problem { error_code, message }, since));
         // A missing exchange or permission is in the way of all.
         self.refused.of_one_event = matches!(outcome, PublishOutcome::Returned { .. })
             || matches!(outcome, PublishOutcome::ChannelError { code, .. } if !matches!(code, 403 | 404));
@@ -358,8 +358,8 @@ impl Report {
     /// Nothing that is published gets a queue, or something does again.
     fn unroutable(&mut self, is_so: bool) {
         if is_so && !self.told_unroutable {
-            let code = Reason::PublishReturned;
-            warn!(%code, "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; until a publish is acked each sub-application is polled every 30 s only");
+            let error_code = ErrorCode::PublishReturned;
+            warn!(%error_code, "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; until a publish is acked each sub-application is polled every 30 s only");
         } else if !is_so && self.told_unroutable {
             info!("a publish was acked: pulling goes on");
         }
@@ -383,43 +383,44 @@ impl Report {
         }
         self.parked.tell(now);
         let pulling = self.failing(Action::PullEvents);
-        // When no handle is left to be confirmed, a confirm that failed is no trouble any more, unless the next one would fail
+        // When no handle is left to be confirmed, a confirm that failed is no problem any more, unless the next one would fail
         // as well.
         let confirming = self.failing(Action::ConfirmEvents);
-        let confirming = confirming.filter(|(trouble, _)| load.handles > 0 || is_denial(trouble.reason));
+        let confirming = confirming.filter(|(problem, _)| load.handles > 0 || is_denial(problem.error_code));
         self.unroutable(load.unroutable_since.is_some());
         let publishing = self.refused.newest.clone();
-        // What the broker says of one event is no trouble of the others, unless it says it of all.
+        // What the broker says of one event is no problem of the others, unless it says it of all.
         let of_one = self.refused.of_one_event && load.unroutable_since.is_none();
-        let publishing = publishing.map(|(trouble, since)| (trouble, if of_one { now } else { since }));
+        let publishing = publishing.map(|(problem, since)| (problem, if of_one { now } else { since }));
         self.stats.update(|s| {
             s.load = load;
-            let Legs { pull, publish, confirm, .. } = &mut s.legs;
+            let Stages { pull, publish, confirm, .. } = &mut s.stages;
             pull.waits(now, load.polls > 0);
             publish.waits(now, load.publishing > 0 || (publishing.is_some() && !of_one));
             publish.asks(now, load.publishing > 0);
             let unconfirmed = load.confirms > 0 || (confirming.is_some() && load.handles > 0);
             confirm.waits(now, unconfirmed);
-            let answered =
-                confirming.as_ref().is_some_and(|(trouble, _)| trouble.reason != Reason::CloudUnreachable);
+            let answered = confirming
+                .as_ref()
+                .is_some_and(|(problem, _)| problem.error_code != ErrorCode::CloudUnreachable);
             confirm.asks(now, unconfirmed && !answered);
-            pull.trouble = pulling;
-            publish.trouble = publishing;
-            confirm.trouble = confirming;
+            pull.problem = pulling;
+            publish.problem = publishing;
+            confirm.problem = confirming;
         });
     }
 
     /// The call that fails the longest, of those that are told.
-    fn failing(&self, wanted: Action) -> Option<(Trouble, Moment)> {
+    fn failing(&self, wanted: Action) -> Option<(Problem, Moment)> {
         let told =
             self.failing.iter().filter(|((_, action), failing)| *action == wanted.name() && failing.told);
-        told.map(|(_, failing)| failing).min_by_key(|f| f.since).map(|f| (f.trouble.clone(), f.since))
+        told.map(|(_, failing)| failing).min_by_key(|f| f.since).map(|f| (f.problem.clone(), f.since))
     }
 }
 
 /// Whether the cloud turned the key away, so that only an operator can help.
-fn is_denial(reason: Reason) -> bool {
-    matches!(reason, Reason::AccountWrong | Reason::CredentialsRejected)
+fn is_denial(reason: ErrorCode) -> bool {
+    matches!(reason, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
 }
 
 #[cfg(test)]
@@ -450,7 +451,7 @@ mod tests {
             let s = stats.snapshot();
             (s.published(), s.confirmed, s.let_go, s.parked)
         };
-        let trouble = Trouble::new(Reason::PublishReturned, "words");
+        let problem = Problem::new(ErrorCode::PublishReturned, "words");
         let (now, later) = (Moment(1_000), Moment(2_000));
         report.input(now, &Input::Published { event: EventId(1), outcome: PublishOutcome::Acked });
         report.effect(now, &Effect::RecordPublished(vec![EventId(1)]));
@@ -462,9 +463,9 @@ mod tests {
         };
         report.effect(now, &Effect::RecordConfirmed(vec![delivery]));
         report.effect(now, &Effect::RecordLetGo(vec![DeliveryId(2), DeliveryId(3)], LetGo::Lost));
-        report.effect(now, &Effect::RecordParked(vec![(EventId(4), trouble)]));
+        report.effect(now, &Effect::RecordParked(vec![(EventId(4), problem)]));
         assert_eq!((counts(), stats.snapshot().moved_at), ((0, 0, 0, 0), None));
-        assert!(stats.snapshot().legs.publish.last_success.is_some(), "the broker is heard of at once");
+        assert!(stats.snapshot().stages.publish.last_success.is_some(), "the broker is heard of at once");
         report.input(later, &Input::PublishRecorded(vec![EventId(1)]));
         assert_eq!(counts(), (1, 0, 0, 0));
         report.input(later, &Input::OutcomeRecorded);
@@ -544,8 +545,8 @@ mod tests {
         let mut report = Report::new(Arc::clone(&stats), window);
         let text = logged(|| {
             for n in 1..=1_000 {
-                let trouble = Trouble::new(Reason::PublishReturned, "unroutable: routing key k");
-                report.effect(Moment(n as u64), &Effect::RecordParked(vec![(EventId(n), trouble)]));
+                let problem = Problem::new(ErrorCode::PublishReturned, "unroutable: routing key k");
+                report.effect(Moment(n as u64), &Effect::RecordParked(vec![(EventId(n), problem)]));
                 report.input(Moment(n as u64), &Input::ParkRecorded(vec![EventId(n)]));
             }
             report.load(Moment(5_000), Load::default());

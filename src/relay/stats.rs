@@ -8,8 +8,8 @@ use hdrhistogram::Histogram;
 
 use super::core::Load;
 use crate::clock::Moment;
-use crate::legs::Legs;
-use crate::outcome::{PublishOutcome, Trouble};
+use crate::outcome::{Problem, PublishOutcome};
+use crate::stages::Stages;
 
 /// Figures that the relay writes and others read.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ pub struct Snapshot {
     pub pull_to_confirm_p50: Option<Duration>,
     /// The same, 99th percentile.
     pub pull_to_confirm_p99: Option<Duration>,
-    /// How the legs stand.
-    pub legs: Legs,
+    /// How the stages stand.
+    pub stages: Stages,
     /// When the journal last committed a step of an event: new, published, or confirmed.
     pub moved_at: Option<Moment>,
     /// What is in flight.
@@ -64,9 +64,12 @@ impl Snapshot {
     }
 
     /// What keeps failing now, though the output and the journal are up: one thing, so that a line stays a line.
-    pub fn trouble(&self) -> Option<&Trouble> {
-        let Legs { pull, publish, confirm, .. } = &self.legs;
-        [publish, pull, confirm].into_iter().find_map(|leg| leg.trouble.as_ref()).map(|(trouble, _)| trouble)
+    pub fn problem(&self) -> Option<&Problem> {
+        let Stages { pull, publish, confirm, .. } = &self.stages;
+        [publish, pull, confirm]
+            .into_iter()
+            .find_map(|stage| stage.problem.as_ref())
+            .map(|(problem, _)| problem)
     }
 }
 
@@ -103,7 +106,7 @@ impl Stats {
     pub(super) fn published(&self, now: Moment, events: usize) {
         let snapshot = &mut self.lock().snapshot;
         *snapshot.publishes.entry(PublishOutcome::Acked.name()).or_default() += events as u64;
-        snapshot.legs.journal.succeeded(now);
+        snapshot.stages.journal.succeeded(now);
         snapshot.moved_at = Some(now);
     }
 

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::credentials::{Credentials, CredentialsError};
 use super::places::Places;
 use crate::clock::Moment;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
 const REFRESH_AHEAD_SECONDS: i64 = 300;
@@ -96,7 +96,7 @@ impl Keeper {
             Ok(held) => !held.same_pair(refused),
             Err(error) => {
                 if !failed_before {
-                    warn!(code = %Reason::CredentialsRejected, %error, "the cloud refuses the credentials, and they cannot be read again");
+                    warn!(error_code = %ErrorCode::CredentialsRejected, %error, "the cloud refuses the credentials, and they cannot be read again");
                 }
                 false
             }
@@ -113,7 +113,7 @@ impl Keeper {
         if let Err(error) = self.read(&mut reading).await
             && !failed_before
         {
-            warn!(code = %Reason::NoCredentials, %error, "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet");
+            warn!(error_code = %ErrorCode::NoCredentials, %error, "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet");
         }
     }
 

@@ -39,9 +39,9 @@ pub use transport::{SetupError, install_crypto_provider};
 pub use wire::{EventConfig, Pull};
 
 use crate::clock::{Moment, WallTime};
+use crate::error_code::ErrorCode;
 use crate::event::{EventHandle, SubAppId};
 use crate::outcome::CallFailure;
-use crate::reason::Reason;
 use keeper::Keeper;
 use signer::Signer;
 use skew::{Change, Skew};
@@ -368,7 +368,7 @@ enum Sent {
 fn log_clock(change: Change) {
     match change {
         Change::Corrected(by_ms) => warn!(
-            code = %Reason::ClockWrong,
+            error_code = %ErrorCode::ClockWrong,
             skew_seconds = by_ms / 1_000,
             "the host's clock is wrong, and the cloud refuses its time stamps; requests are signed with the cloud's time \
              from now on; set the host's clock, and keep it set with NTP"

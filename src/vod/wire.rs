@@ -9,9 +9,9 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tracing::warn;
 
 use super::classify::{Action, CallError};
+use crate::error_code::ErrorCode;
 use crate::event::{Document, Event, EventHandle, Malformed, Reader, SubAppId, Value};
 use crate::outcome::CallFailure;
-use crate::reason::Reason;
 
 /// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";
@@ -148,7 +148,7 @@ impl Answer {
         for (index, event) in events.iter().enumerate() {
             // JSON has such bytes in strings only, where they part nothing.
             if std::str::from_utf8(&event.body).is_err() {
-                warn!(code = %Reason::NotUtf8, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
+                warn!(error_code = %ErrorCode::NotUtf8, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
             }
         }
         Ok(Pull { request_id, events })

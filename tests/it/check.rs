@@ -177,7 +177,7 @@ fn same_everywhere(line: &str) -> String {
         assert!(cost.parse::<f64>().is_ok() && rest.contains(" free"), "{line}");
         return DISK.to_owned();
     }
-    // What each trouble is called is a matter of its own.
+    // What each problem is called is a matter of its own.
     let mut line = match line.rsplit_once(" [VR-") {
         Some((before, code)) if code.len() == "401]".len() => before.to_owned(),
         _ => line.to_owned(),
@@ -399,10 +399,10 @@ async fn json_is_one_object_a_line() {
     assert_eq!(
         error,
         serde_json::json!({
-            "code": "VR-101",
+            "error_code": "VR-101",
             "status": "fail",
             "part": "config",
-            "text": "DIR/config.toml:10: vod.window has no unit; a duration needs a unit, for example \"30s\"",
+            "message": "DIR/config.toml:10: vod.window has no unit; a duration needs a unit, for example \"30s\"",
             "place": "DIR/config.toml:10",
         })
     );

@@ -38,7 +38,7 @@ async fn down(options: &Options, words: &str) -> String {
     let (output, task) = amqp::spawn(options.clone(), shutdown.clone());
     let mut state = output.state();
     let fits =
-        |state: &OutputState| matches!(state, OutputState::Down(trouble) if trouble.words.contains(words));
+        |state: &OutputState| matches!(state, OutputState::Down(problem) if problem.message.contains(words));
     let seen = timeout(LIMIT, state.wait_for(fits)).await;
     let text = match seen {
         Ok(seen) => format!("{:?}", *seen.unwrap()),

@@ -18,12 +18,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vodrelay::clock::WallTime;
+use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{Event, MessageId, SubAppId};
 use vodrelay::identity::EventId;
 use vodrelay::outcome::{OutputState, PublishOutcome};
 use vodrelay::output::amqp::{self, Address, Format, TlsFiles, Topology};
 use vodrelay::output::{Error, Message, Output, stdout};
-use vodrelay::reason::Reason;
 use vodrelay::secret::Secret;
 
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
@@ -96,7 +96,7 @@ impl Running {
         let found = timeout(LIMIT, state.wait_for(|state| fits(state))).await;
         let text = found.ok().map(|found| match &*found.expect("the output runs") {
             OutputState::Up => String::new(),
-            OutputState::Blocked(trouble) | OutputState::Down(trouble) => trouble.words.to_string(),
+            OutputState::Blocked(problem) | OutputState::Down(problem) => problem.message.to_string(),
         });
         text.unwrap_or_else(|| {
             panic!("the output did not become {what}: {:?}", *self.output.state().borrow())
@@ -109,8 +109,7 @@ impl Running {
 
     /// Waits until the output is down with a text that holds `part`.
     async fn becomes_down(&self, part: &str) -> String {
-        let fits =
-            |state: &OutputState| matches!(state, OutputState::Down(trouble) if trouble.words.contains(part));
+        let fits = |state: &OutputState| matches!(state, OutputState::Down(problem) if problem.message.contains(part));
         self.becomes(&format!("down with {part:?}"), fits).await
     }
 
@@ -509,8 +508,7 @@ async fn a_frozen_broker_is_given_up_in_time_and_taken_up_again() {
     assert!(is_unknown(&outcome, false), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     // It can be reached; it does not answer.
-    let unanswered =
-        |state: &OutputState| matches!(state, OutputState::Down(t) if t.reason == Reason::PublishUnanswered);
+    let unanswered = |state: &OutputState| matches!(state, OutputState::Down(t) if t.error_code == ErrorCode::PublishUnanswered);
     running.becomes("down with VR-408", unanswered).await;
     assert_eq!(running.publish(&message("T")).await, PublishOutcome::Unsent);
     broker.thaw();
@@ -878,7 +876,7 @@ async fn a_reader_that_is_gone_ends_the_output() {
     let Error::StandardOutput(source) = &error;
     assert_eq!(source.kind(), std::io::ErrorKind::BrokenPipe);
     assert!(
-        matches!(&*output.state().borrow(), OutputState::Down(trouble) if trouble.words.contains("roken pipe"))
+        matches!(&*output.state().borrow(), OutputState::Down(problem) if problem.message.contains("roken pipe"))
     );
     assert_eq!(publish(&output, &message("T"), false).await, PublishOutcome::Unsent);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
-use vodrelay::reason::Reason;
+use vodrelay::error_code::ErrorCode;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -96,7 +96,7 @@ fn strangers_are_seen() {
         "process_cpu_seconds",
         r#"vodrelay_published_total{result="acked"}"#,
         r#"vodrelay_published_total{outcome="acknowledged"}"#,
-        r#"vodrelay_leg_state{instance="a", leg="pulls"}"#,
+        r#"vodrelay_stage_state{instance="a", stage="pulls"}"#,
     ] {
         assert_eq!(strangers(wrong, &metrics).len(), 1, "{wrong}");
     }
@@ -225,7 +225,7 @@ fn the_runbook_has_a_section_for_each_alert_and_each_code_and_no_others() {
     let runbook = document("docs/runbook.md");
     let written: Vec<&str> = headings(&runbook).collect();
     let alerts = alerts().into_iter().map(|(name, _)| name);
-    let codes = Reason::ALL.iter().map(|reason| format!("{} {}", reason.code(), reason.summary()));
+    let codes = ErrorCode::ALL.iter().map(|reason| format!("{} {}", reason.as_str(), reason.summary()));
     let expected: Vec<String> = alerts.chain(codes).collect();
     assert_eq!(written, expected);
     for section in runbook.split("\n### ").skip(1) {
@@ -249,7 +249,7 @@ const FOR_OPERATORS: [&str; 6] = [
 #[test]
 fn what_the_documents_name_is_there() {
     let metrics = metrics();
-    let codes: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+    let codes: BTreeSet<&str> = ErrorCode::ALL.iter().map(|reason| reason.as_str()).collect();
     let alerts: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
     let mut found = Vec::new();
     for path in FOR_OPERATORS {

@@ -8,10 +8,10 @@ const WORDS: [&str; 13] = [
     "clock",
     "descriptors",
     "lease",
-    "legs",
+    "stages",
     "outcome",
-    "pulse",
-    "reason",
+    "heartbeat",
+    "error_code",
     "routing_key",
     "secret",
     "times",
@@ -48,7 +48,7 @@ const IMPURE: [(&str, &str); 8] = [
 fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
-        "event" | "clock" | "descriptors" | "lease" | "legs" | "outcome" | "pulse" | "reason"
+        "event" | "clock" | "descriptors" | "lease" | "stages" | "outcome" | "heartbeat" | "error_code"
         | "routing_key" | "secret" | "times" | "crash" | "cron" | "identity" | "serve" | "config" => {
             &[&WORDS]
         }
@@ -288,7 +288,7 @@ fn the_tree_is_tidy() {
     assert_eq!(untidy("bad.rs", &bad).len(), 2);
 }
 
-/// Warnings that are no trouble of the relay: an operator's own second signal.
+/// Warnings that are no problem of the relay: an operator's own second signal.
 const WITHOUT_A_CODE: [&str; 1] = ["second signal"];
 
 #[test]
@@ -303,7 +303,7 @@ fn every_warning_and_error_of_the_log_has_a_code() {
         for start in ["warn!(", "error!("] {
             for (_, call) in code.match_indices(start).map(|(at, _)| (at, &code[at..])) {
                 let call = call.split(");").next().unwrap_or_default();
-                let coded = call.contains("%code") || call.contains("code = ");
+                let coded = call.contains("%error_code") || call.contains("error_code = ");
                 if !coded && !WITHOUT_A_CODE.iter().any(|words| call.contains(words)) {
                     found.push(format!("src/{path}: {}", call.replace('\n', " ")));
                 }

@@ -334,7 +334,7 @@ async fn the_views_have_exactly_these_columns_and_values() {
         |view: &str| texts(&sql, &format!("SELECT name FROM pragma_table_info('{view}')")).join(" ");
     assert_eq!(
         columns("event_log"),
-        "id message_id sub_app_id event_type file_id task_id state occurrence redeliveries attempts reason received_at published_at confirmed_at body parked_reason"
+        "id message_id sub_app_id event_type file_id task_id state occurrence redeliveries attempts reason received_at published_at confirmed_at body parked_message error_code message"
     );
     assert_eq!(columns("handle_log"), "handle event_id pulled_at lease_until outcome confirmed_at");
 
@@ -498,7 +498,7 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
     assert_eq!(desk.journal().release(both[1].event).await, Ok(false));
     assert_eq!(desk.journal().release(EventId(99)).await, Ok(false));
     let told = || {
-        let sql = "SELECT concat_ws(' ', state, attempts, ifnull(reason, '-'), parked_reason) FROM event_log WHERE id = 1";
+        let sql = "SELECT concat_ws(' ', state, attempts, ifnull(message, '-'), parked_message) FROM event_log WHERE id = 1";
         texts(&desk.sql(), sql)
     };
     assert_eq!(told(), ["received 0 - unroutable"]);
@@ -509,7 +509,7 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
     desk.publish(both[0].event).await;
     assert_eq!(told(), ["published 1 nacked unroutable"]);
     let shown = Reader::open(&desk.path()).unwrap().show("1").unwrap();
-    assert_eq!(shown.event.parked_reason.as_deref(), Some("unroutable"));
+    assert_eq!(shown.event.parked_message.as_deref(), Some("unroutable"));
 }
 
 #[tokio::test]
@@ -682,7 +682,7 @@ async fn a_reader_with_an_open_transaction_holds_nobody_up() {
     assert_eq!(*desk.journal().state().borrow(), JournalState::Up);
 }
 
-// --- trouble ---
+// --- problem ---
 
 #[tokio::test]
 async fn an_operators_long_transaction_takes_the_journal_down_and_nothing_is_lost() {
@@ -696,10 +696,10 @@ async fn an_operators_long_transaction_takes_the_journal_down_and_nothing_is_los
             tokio::spawn(async move { journal.record(answer(0, &[("h", &n.to_string())])).await })
         })
         .collect();
-    let JournalState::Down(reason) = until(&mut state, is_down).await else { unreachable!() };
-    assert_eq!(reason.reason.code(), "VR-205");
-    let reason = reason.words;
-    assert!(reason.contains("locked") && reason.contains("end its transaction"), "{reason}");
+    let JournalState::Down(problem) = until(&mut state, is_down).await else { unreachable!() };
+    assert_eq!(problem.error_code.as_str(), "VR-205");
+    let message = problem.message;
+    assert!(message.contains("locked") && message.contains("end its transaction"), "{message}");
     assert!(tasks.iter().all(|task| !task.is_finished()), "nobody is answered before the commit");
     operator.execute_batch("ROLLBACK").unwrap();
     until(&mut state, |s| *s == JournalState::Up).await;
@@ -717,12 +717,12 @@ async fn a_journal_that_was_moved_away_takes_no_more_until_it_is_back() {
     fs::rename(desk.path(), &elsewhere).unwrap();
     let journal = desk.journal().clone();
     let call = tokio::spawn(async move { journal.record(answer(0, &[("h", "a")])).await });
-    let JournalState::Down(reason) = until(&mut state, is_down).await else { unreachable!() };
-    assert_eq!(reason.reason.code(), "VR-206");
-    let reason = reason.words;
+    let JournalState::Down(problem) = until(&mut state, is_down).await else { unreachable!() };
+    assert_eq!(problem.error_code.as_str(), "VR-206");
+    let message = problem.message;
     assert!(
-        reason.contains("the file was moved or removed: check that the journal is where it was"),
-        "{reason}"
+        message.contains("the file was moved or removed: check that the journal is where it was"),
+        "{message}"
     );
     fs::rename(&elsewhere, desk.path()).unwrap();
     assert_eq!(call.await.unwrap().unwrap().len(), 1);

@@ -13,8 +13,8 @@ use vodrelay::event::{Event, SubAppId};
 use vodrelay::identity::{DeliveryId, EventId, Recorded};
 use vodrelay::journal::{self as real, Attempt, HandleOutcome, Options, Writer};
 use vodrelay::lease::Window;
-use vodrelay::outcome::Trouble;
-use vodrelay::reason::Reason;
+use vodrelay::outcome::Problem;
+use vodrelay::error_code::ErrorCode;
 use vodrelay::relay::core::{Answer, FailedAttempt};
 
 use crate::simulation::journal::{Arrival, Boot, Journal};
@@ -230,8 +230,8 @@ impl Pair {
     fn attempt(&mut self) {
         let Some(event) = self.some_event().filter(|at| !self.now.model.rows[*at].pruned) else { return };
         let uncertain = self.rng.bool();
-        let trouble = Trouble::new(Reason::PublishNacked, "no");
-        self.now.model.attempts(&[FailedAttempt { event: model_event(event), uncertain, trouble }]);
+        let problem = Problem::new(ErrorCode::PublishNacked, "no");
+        self.now.model.attempts(&[FailedAttempt { event: model_event(event), uncertain, problem }]);
         let attempt = Attempt { event: self.now.events[event], uncertain, reason: "no".into() };
         self.runtime.block_on(self.real().attempts(vec![attempt])).expect("counted");
     }
@@ -246,8 +246,8 @@ impl Pair {
             let released = self.runtime.block_on(self.real().release(id)).expect("asked");
             return if released { Ok(()) } else { Err("it is parked and was not released".to_owned()) };
         }
-        let trouble = Trouble::new(Reason::PublishReturned, "no");
-        self.now.model.parked(&[(model_event(event), trouble)]);
+        let problem = Problem::new(ErrorCode::PublishReturned, "no");
+        self.now.model.parked(&[(model_event(event), problem)]);
         self.runtime.block_on(self.real().parked(vec![(id, "no".to_owned())])).expect("parked");
         Ok(())
     }

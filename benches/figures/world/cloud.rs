@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use super::process::Process;
-use super::{STEP_LIMIT, Stage, until};
+use super::{Bench, STEP_LIMIT, until};
 
 /// The key pair that the emulator accepts.
 pub(crate) const CREDENTIALS: [(&str, &str); 2] =
@@ -75,13 +75,13 @@ impl Stats {
 }
 
 impl Cloud {
-    pub(crate) async fn start(stage: &Stage, behaviour: Behaviour) -> Self {
-        let file = stage.folder().join("address");
+    pub(crate) async fn start(bench: &Bench, behaviour: Behaviour) -> Self {
+        let file = bench.folder().join("address");
         // Left behind by the emulator before this one.
         let _ = std::fs::remove_file(&file);
         let address_file = file.to_str().expect("the folder's name is text");
         let listen = ["emulate", "--json", "--listen", "127.0.0.1:0", "--address-file", address_file];
-        let mut process = Process::start(stage, "emulator", &listen, CREDENTIALS);
+        let mut process = Process::start(bench, "emulator", &listen, CREDENTIALS);
         let address = until("the emulator's address", STEP_LIMIT, async || {
             process.assert_alive();
             // The line is there when its end is.

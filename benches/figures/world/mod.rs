@@ -19,7 +19,7 @@ use crate::leash::Leash;
 pub(crate) const STEP_LIMIT: Duration = Duration::from_secs(120);
 
 /// Where one scenario plays: its folder, and the leash of its processes. Both go with it.
-pub(crate) struct Stage {
+pub(crate) struct Bench {
     name: &'static str,
     short: bool,
     began: Instant,
@@ -28,7 +28,7 @@ pub(crate) struct Stage {
     folder: tempfile::TempDir,
 }
 
-impl Stage {
+impl Bench {
     pub(crate) fn new(name: &'static str, short: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("figures-").tempdir().expect("a folder can be made");
         assert!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{STEP_LIMIT, Stage, until};
+use super::{Bench, STEP_LIMIT, until};
 
 /// The unit of times in `/proc/PID/stat`: a hundredth of a second on every Linux that this runs on.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,18 +23,18 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the program that was built together with this benchmark. Its standard error goes to a file of that name.
     pub(crate) fn start<'a>(
-        stage: &Stage,
+        bench: &Bench,
         name: &str,
         arguments: &[&str],
         variables: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Self {
-        let log = stage.folder().join(format!("{name}.log"));
+        let log = bench.folder().join(format!("{name}.log"));
         let file = File::create(&log).expect("a log can be written");
         let child = Command::new(env!("CARGO_BIN_EXE_vodrelay"))
             .args(arguments)
             .env_clear()
             .envs(variables)
-            .process_group(stage.leash.group())
+            .process_group(bench.leash.group())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::cloud::{CREDENTIALS, Cloud};
 use super::process::Process;
-use super::{Stage, bounded};
+use super::{Bench, bounded};
 use crate::broker::{Broker, unique};
 
 /// More than any cloud answers: the relay then paces itself by nothing.
@@ -28,7 +28,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A relay between these two, with a fresh queue and a fresh journal.
-    pub(crate) fn new(stage: &Stage, cloud: &Cloud, broker: &Broker, requests_per_second: u32) -> Self {
+    pub(crate) fn new(bench: &Bench, cloud: &Cloud, broker: &Broker, requests_per_second: u32) -> Self {
         let queue = unique("events");
         let mut setup = Self { variables: BTreeMap::new(), queue: queue.clone() };
         for (name, value) in CREDENTIALS {
@@ -43,7 +43,7 @@ impl Setup {
         setup.set("AMQP__URLS", &broker.url());
         setup.set("AMQP__EXCHANGE", &queue);
         setup.set("AMQP__QUEUE", &queue);
-        setup.journal(&stage.folder().join(format!("{queue}.db")));
+        setup.journal(&bench.folder().join(format!("{queue}.db")));
         setup
     }
 
@@ -69,7 +69,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn start(stage: &Stage, setup: &Setup) -> Self {
+    pub(crate) fn start(bench: &Bench, setup: &Setup) -> Self {
         // Not the scenario's folder: the name of a socket has room for a hundred bytes.
         let folder = tempfile::Builder::new().prefix("figures-").tempdir_in(std::env::temp_dir());
         let folder = folder.expect("a folder can be made");
@@ -80,7 +80,7 @@ impl Relay {
         let notify = ("NOTIFY_SOCKET", socket.to_str().expect("the folder's name is text"));
         let variables = setup.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let started = Instant::now();
-        let process = Process::start(stage, &setup.queue, &["run"], variables.chain([notify]));
+        let process = Process::start(bench, &setup.queue, &["run"], variables.chain([notify]));
         Self { process, started, ready, _listener: listener, _folder: folder }
     }
 

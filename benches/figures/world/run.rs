@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::cloud::Cloud;
 use super::process::{Memory, cpu_time, memory};
 use super::relay::{Relay, Setup};
-use super::{STEP_LIMIT, Stage};
+use super::{Bench, STEP_LIMIT};
 use crate::broker::Broker;
 use crate::report::{Figure, Goal};
 
@@ -41,13 +41,13 @@ pub(crate) struct Run {
 
 /// Starts a relay, and waits until it has relayed the `events` that the cloud holds; then lets it drain.
 pub(crate) async fn work_off(
-    stage: &Stage,
+    bench: &Bench,
     cloud: &Cloud,
     broker: &Broker,
     setup: &Setup,
     events: u64,
 ) -> Run {
-    let mut relay = Relay::start(stage, setup);
+    let mut relay = Relay::start(bench, setup);
     let cpu = |relay: &Relay| Cpu {
         relay: cpu_time(relay.pid()),
         emulator: cpu_time(cloud.pid()),

@@ -22,7 +22,7 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
 }
 
 fn line(step: Step) -> Line {
-    let Step { name, ok, doubtful, passing, text, reason } = step;
+    let Step { name, ok, doubtful, passing, text, error_code } = step;
     let text = format!("{name}: {text}");
     let line = match (ok, doubtful, passing) {
         (true, false, _) => Line::ok(PART, text),
@@ -30,5 +30,5 @@ fn line(step: Step) -> Line {
         (false, _, true) => Line::away(PART, text),
         (false, _, false) => Line::wrong(PART, text),
     };
-    line.code(reason)
+    line.error_code(error_code)
 }

@@ -9,9 +9,9 @@ use super::lines::Line;
 use crate::app;
 use crate::clock::WallTime;
 use crate::config::Config;
+use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
 use crate::outcome::CallFailure;
-use crate::reason::Reason;
 use crate::vod::{self, CallError, Client, Credentials, CredentialsError, EventConfig};
 
 const PART: &str = "cloud";
@@ -65,7 +65,7 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
 fn missing(error: &CredentialsError) -> Vec<Line> {
     let text = error.to_string();
     let lines = text.lines().map(|line| line.trim().trim_end_matches(';'));
-    lines.map(|line| Line::wrong(CREDENTIALS, line).code(Reason::NoCredentials)).collect()
+    lines.map(|line| Line::wrong(CREDENTIALS, line).error_code(ErrorCode::NoCredentials)).collect()
 }
 
 fn found(credentials: &Credentials, now: WallTime) -> Line {
@@ -135,7 +135,7 @@ fn failed(sub_app: SubAppId, error: &CallError) -> Line {
             Line::wrong(PART, text)
         }
     };
-    line.code(error.failure.reason())
+    line.error_code(error.failure.error_code())
 }
 
 fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {
@@ -163,7 +163,7 @@ fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {
                  ModifyEventConfig with Mode=PULL";
     }
     match (&config.mode, all_off) {
-        (Some(mode), _) if mode != "PULL" => Line::wrong(PART, text).code(Reason::AccountWrong),
+        (Some(mode), _) if mode != "PULL" => Line::wrong(PART, text).error_code(ErrorCode::AccountWrong),
         (Some(_), false) => Line::ok(PART, text),
         (Some(_), true) | (None, _) => Line::warn(PART, text),
     }

@@ -41,7 +41,7 @@ fn refused(error: &OpenError) -> Line {
             Line::wrong(PART, error.to_string())
         }
     };
-    line.code(error.reason())
+    line.error_code(error.error_code())
 }
 
 fn standing(path: &Path, report: &Report) -> Line {

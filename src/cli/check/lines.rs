@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::screen::{Screen, printable};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,11 +41,11 @@ impl Status {
 pub(super) struct Line {
     status: Status,
     part: &'static str,
-    text: String,
+    message: String,
     /// Its name in the catalogue: `docs/runbook.md` has a page for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Reason>,
-    /// Where in the configuration; also in the text.
+    error_code: Option<ErrorCode>,
+    /// Where in the configuration; also in the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
     #[serde(skip)]
@@ -55,8 +55,8 @@ pub(super) struct Line {
 impl Line {
     fn new(status: Status, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
         // What others said may hold what a terminal would obey.
-        let text = printable(&text.into().replace(char::is_control, " "));
-        Self { status, part, text, code: None, place: None, exit }
+        let message = printable(&text.into().replace(char::is_control, " "));
+        Self { status, part, message, error_code: None, place: None, exit }
     }
 
     /// It is as it must be.
@@ -79,9 +79,9 @@ impl Line {
         Self::new(Status::Fail, Exit::Temporary, part, text)
     }
 
-    /// Names the trouble, where it has a name.
-    pub(super) fn code(self, code: impl Into<Option<Reason>>) -> Self {
-        Self { code: code.into(), ..self }
+    /// Names the problem, where it has a name.
+    pub(super) fn error_code(self, code: impl Into<Option<ErrorCode>>) -> Self {
+        Self { error_code: code.into(), ..self }
     }
 
     /// Names the place in the configuration.
@@ -133,10 +133,10 @@ fn worse(so_far: Exit, exit: Exit) -> Exit {
 fn shown(line: &Line, colour: bool, screen: Screen) -> String {
     /// Where the text begins, and goes on in a line that is too long for the screen.
     const INDENT: usize = 19;
-    let Line { status, part, text, code, .. } = line;
+    let Line { status, part, message, error_code, .. } = line;
     let word = status.word();
-    let code = code.map_or(String::new(), |code| format!(" [{code}]"));
-    let plain = screen.wrapped_lines(&format!("{word:<4}  {part:<11}  {text}{code}"), INDENT);
+    let code = error_code.map_or(String::new(), |code| format!(" [{code}]"));
+    let plain = screen.wrapped_lines(&format!("{word:<4}  {part:<11}  {message}{code}"), INDENT);
     if colour {
         let rest = plain.strip_prefix(word).unwrap_or(&plain);
         format!("\x1b[{}m{word}\x1b[0m{rest}", status.colour())
@@ -178,10 +178,10 @@ mod tests {
     #[test]
     fn json_names_the_place_where_there_is_one() {
         let json = |line: &Line| serde_json::to_string(line).unwrap();
-        assert_eq!(json(&Line::ok("clock", "x")), r#"{"status":"ok","part":"clock","text":"x"}"#);
+        assert_eq!(json(&Line::ok("clock", "x")), r#"{"status":"ok","part":"clock","message":"x"}"#);
         assert_eq!(
-            json(&Line::wrong("config", "a:1: x").at("a:1").code(Reason::ConfigurationWrong)),
-            r#"{"status":"fail","part":"config","text":"a:1: x","code":"VR-101","place":"a:1"}"#
+            json(&Line::wrong("config", "a:1: x").at("a:1").error_code(ErrorCode::ConfigurationWrong)),
+            r#"{"status":"fail","part":"config","message":"a:1: x","error_code":"VR-101","place":"a:1"}"#
         );
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::lines::{Line, Report};
 use super::exit::{Exit, Failure};
 use crate::config::{Config, Loaded, environment, origin};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// The longest that the live part takes. What it waits for has shorter limits of its own.
 const LIMIT: Duration = Duration::from_secs(18);
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
         Err(errors) => {
             for error in errors.iter() {
                 let line = Line::wrong("config", error.to_string()).at(&error.place);
-                report.add(&line.code(Reason::ConfigurationWrong))?;
+                report.add(&line.error_code(ErrorCode::ConfigurationWrong))?;
             }
             return Ok(report.exit());
         }
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     report.add(&Line::ok("config", origin(path)))?;
     for warning in &warnings {
         let line = Line::warn("config", warning.to_string()).at(&warning.place);
-        report.add(&line.code(Reason::ConfigurationDoubtful))?;
+        report.add(&line.error_code(ErrorCode::ConfigurationDoubtful))?;
     }
     if !args.offline {
         let runtime = super::runtime()?;

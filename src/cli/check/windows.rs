@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::lines::Line;
 use crate::config::Config;
+use crate::error_code::ErrorCode;
 use crate::ops::http::{self, Taken};
 use crate::ops::status;
-use crate::reason::Reason;
 
 /// A line for each. A relay that runs on the same journal has them already, which is no failure.
 pub(super) async fn check(config: Config) -> Vec<Line> {
@@ -36,10 +36,10 @@ async fn listener(address: SocketAddr, holder: Option<&str>) -> Line {
                  http.listen = \"\""
             ),
         )
-        .code(Reason::ListenerFailed),
+        .error_code(ErrorCode::ListenerFailed),
         (Err(error), _) => {
             let line = if error.may_pass() { Line::away } else { Line::wrong };
-            line(PART, error.to_string()).code(Reason::ListenerFailed)
+            line(PART, error.to_string()).error_code(ErrorCode::ListenerFailed)
         }
     }
 }
@@ -60,10 +60,10 @@ async fn socket(path: &Path, journal: &Path) -> Line {
                  (status.socket)"
             ),
         )
-        .code(Reason::ListenerFailed),
+        .error_code(ErrorCode::ListenerFailed),
         Err(error) => {
             Line::warn(PART, format!("{error}; the systemd unit makes /run/vodrelay when the service starts"))
-                .code(Reason::ListenerFailed)
+                .error_code(ErrorCode::ListenerFailed)
         }
     }
 }

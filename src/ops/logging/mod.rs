@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 use self::journald::{Fields, Journald};
 use self::queue::Queue;
-use super::troubles;
+use super::problems;
 use crate::clock::WallTime;
 
 /// How a log line looks.
@@ -120,8 +120,8 @@ pub fn init(format: Format, level: &str) -> Result<Handle, LoggingError> {
     let layer = layer(format, stderr.colours(), queue.clone());
     let (filter, reloadable) = reload::Layer::new(filter);
     // What is told with a code is counted whatever the operator wants to read.
-    let troubles = troubles::Collector.with_filter(LevelFilter::WARN);
-    match Registry::default().with(layer.with_filter(filter)).with(troubles).try_init() {
+    let problems = problems::Collector.with_filter(LevelFilter::WARN);
+    match Registry::default().with(layer.with_filter(filter)).with(problems).try_init() {
         Ok(()) => {
             let _ = FILTER.set(reloadable);
             let _ = QUEUE.set(queue);

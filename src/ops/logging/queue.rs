@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// What may wait for the reader: some thousand lines.
 const MAX_BYTES: usize = 1 << 20;
@@ -129,7 +129,7 @@ fn work(shared: &Shared, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         }
         if dropped > 0 {
             said = Some(Instant::now());
-            warn!(code = %Reason::LogDropped, lines = dropped, "lines of the log were dropped: whoever reads it stood still, or was slower than they came");
+            warn!(error_code = %ErrorCode::LogDropped, lines = dropped, "lines of the log were dropped: whoever reads it stood still, or was slower than they came");
         }
         shared.lines().writing = false;
         shared.changed.notify_all();

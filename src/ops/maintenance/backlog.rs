@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use super::Failure;
 use crate::clock::WallTime;
+use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
 use crate::outcome::CallFailure;
-use crate::reason::Reason;
 use crate::vod::{CallError, Client};
 
 /// Between two calls: the API's quota is the account's, and others may need it.
@@ -99,7 +99,7 @@ impl Backlog {
         };
         if self.failing.as_deref() != Some(error.code.as_str()) {
             warn!(
-                code = %Reason::Maintenance,
+                error_code = %ErrorCode::Maintenance,
                 %sub_app,
                 %error,
                 "the cloud does not tell how many events wait; events are relayed all the same"

@@ -15,8 +15,8 @@ use tracing::{error, info, warn};
 
 use super::Failure;
 use crate::clock::WallTime;
+use crate::error_code::ErrorCode;
 use crate::journal::{CopyError, Examined, Journal, examine_copy};
-use crate::reason::Reason;
 
 /// Events name customers' files: owner and group only.
 const FOLDER_MODE: u32 = 0o750;
@@ -104,14 +104,14 @@ impl Backups {
         match &problem {
             Problem::Copy(CopyError::Closed(_)) | Problem::Stopped => return Err(Failure::Closed),
             Problem::Damaged { path, words } => error!(
-                code = %Reason::JournalDamaged,
+                error_code = %ErrorCode::JournalDamaged,
                 path = %path.display(),
                 cause = %words,
                 "the journal's copy is damaged, and so most likely is the journal; no older copy is removed; stop the relay, look at \
                  the journal with `PRAGMA integrity_check`, and restore an older copy or start with a new one"
             ),
             _ => error!(
-                code = %Reason::Backup,
+                error_code = %ErrorCode::Backup,
                 folder = %self.folder.display(),
                 error = %problem,
                 "there is no new copy of the journal; it is tried again at the next time of maintenance.backup"
@@ -241,7 +241,7 @@ fn remove_old(folder: &Path, stem: &str, kept: usize, newest: &str) -> Result<()
     for name in &others[..beyond.min(others.len())] {
         let path = folder.join(name);
         if let Err(error) = fs::remove_file(&path) {
-            warn!(code = %Reason::Backup, path = %path.display(), %error, "an old copy of the journal cannot be removed; remove it by hand");
+            warn!(error_code = %ErrorCode::Backup, path = %path.display(), %error, "an old copy of the journal cannot be removed; remove it by hand");
         }
     }
     Ok(())

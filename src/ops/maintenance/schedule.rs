@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::Job;
 use crate::clock::WallTime;
 use crate::cron::Cron;
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
 
 /// The scheduler looks at its clock twice a second. A bell that is later than this, at two looks that are as far apart, is
 /// overdue. Two, because the clock can be set, and the host can sleep: the first look may just be sooner than the scheduler's.
@@ -153,7 +153,7 @@ impl Bells {
             } else {
                 if !bell.is_silent {
                     warn!(
-                        code = %Reason::Maintenance,
+                        error_code = %ErrorCode::Maintenance,
                         job = bell.job.name(),
                         expression = %bell.cron,
                         %due,
@@ -176,7 +176,7 @@ impl Bells {
         match scheduler(&self.bells, &self.rung).await {
             Ok(new) => self.scheduler = Some(new),
             Err(error) => error!(
-                code = %Reason::Maintenance,
+                error_code = %ErrorCode::Maintenance,
                 %error,
                 "the maintenance schedule cannot be made anew; jobs are done by the clock, some seconds late"
             ),

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{
-    CallId, Carried, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, Stage, Ticket, Timer,
+    CallId, Carried, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, InFlightState, Ticket,
+    Timer,
 };
 use crate::clock::Moment;
 use crate::outcome::CallFailure;
@@ -114,7 +115,7 @@ impl Core {
         // Alone it leaves at once; behind another call it waits a little for company.
         let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_CALL;
         let at_once = lane.calls == 0 || full || self.draining;
-        let HeldStage::Queued(since) = self.held[&first].stage else { return None };
+        let HeldStage::Queued(since) = self.held[&first].state else { return None };
         Some(lane.not_before.max(if at_once { now } else { since + LINGER }))
     }
 
@@ -141,7 +142,7 @@ impl Core {
         let mut cutoff = Moment(u64::MAX);
         for id in &group {
             if let Some(held) = self.held.get_mut(id) {
-                held.stage = HeldStage::Calling;
+                held.state = HeldStage::Calling;
                 cutoff = cutoff.min(held.lease.cutoff);
                 // Another delivery under this handle is not covered by this call.
                 self.open_handles.remove(&(index, held.handle.clone()));
@@ -228,7 +229,7 @@ impl Core {
         let mut again = Vec::new();
         for id in group {
             let Some(held) = self.held.get_mut(id) else { continue };
-            held.stage = HeldStage::Queued(now);
+            held.state = HeldStage::Queued(now);
             if held.lease.lapsed(now) {
                 self.lapse(now, *id);
                 continue;
@@ -278,14 +279,14 @@ impl Core {
             self.events.get(event).is_none_or(|carried| carried.may_confirm(confirm_after))
         });
         let index = held.sub_app;
-        match held.stage {
+        match held.state {
             HeldStage::Waiting if safe => {
                 self.queues[index].confirms.queue.push_back(id);
-                held.stage = HeldStage::Queued(now);
+                held.state = HeldStage::Queued(now);
             }
             HeldStage::Queued(_) if !safe => {
                 self.queues[index].confirms.take_back(id);
-                held.stage = HeldStage::Waiting;
+                held.state = HeldStage::Waiting;
             }
             _ => return,
         }
@@ -319,7 +320,7 @@ impl Core {
     /// Lets a handle go: the event comes again under another one, and is then confirmed without being published again.
     pub(super) fn lapse(&mut self, now: Moment, id: HeldId) {
         // A call ends by the lease's cutoff, and says itself what became of the handle.
-        if self.held.get(&id).is_none_or(|held| held.stage == HeldStage::Calling) {
+        if self.held.get(&id).is_none_or(|held| held.state == HeldStage::Calling) {
             return;
         }
         let Some(held) = self.held.remove(&id) else { return };
@@ -328,7 +329,7 @@ impl Core {
         if self.open_handles.get(&key) == Some(&id) {
             self.open_handles.remove(&key);
         }
-        if matches!(held.stage, HeldStage::Queued(_)) {
+        if matches!(held.state, HeldStage::Queued(_)) {
             self.queues[held.sub_app].confirms.take_back(id);
             self.queue_changed(held.sub_app);
         }
@@ -347,7 +348,10 @@ impl Core {
     fn waits_for_the_output(&self, event: EventId) -> bool {
         let waits = |carried: &Carried| {
             carried.tries.failures == 0
-                && matches!(carried.stage, Stage::Ready | Stage::Publishing | Stage::Acked)
+                && matches!(
+                    carried.state,
+                    InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked
+                )
                 && !carried.may_confirm(self.settings.confirm_after)
         };
         self.events.get(&event).is_some_and(waits)

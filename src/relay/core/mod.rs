@@ -37,7 +37,7 @@ use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, SubAppId};
 use crate::identity::{DeliveryId, EventId, Recorded};
 use crate::lease::{Lease, Window};
-use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Trouble};
+use crate::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
 use quota::{Quota, Ticket};
 use refusals::{Breaker, Suspects, Tries};
 use room::Room;
@@ -249,7 +249,7 @@ pub enum Effect {
     /// Commit that a publish failed and another may follow.
     RecordAttempts(Vec<FailedAttempt>),
     /// Commit that these events are given up, with the reason.
-    RecordParked(Vec<(EventId, Trouble)>),
+    RecordParked(Vec<(EventId, Problem)>),
     /// Call `ConfirmEvents`.
     Confirm {
         /// Which call.
@@ -298,7 +298,7 @@ pub struct FailedAttempt {
     /// Whether the broker may have it all the same.
     pub uncertain: bool,
     /// What happened.
-    pub trouble: Trouble,
+    pub problem: Problem,
 }
 
 /// A handle under a lease. Keyed by a number, because a handle is no identity.
@@ -307,7 +307,7 @@ struct HeldId(u64);
 
 /// How far an event got in the relay's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum InFlightState {
     /// Unpublished, and only the journal has its content: `Load` brings it.
     Stored,
     /// Waits for its turn to be published.
@@ -331,7 +331,7 @@ enum Stage {
 struct Carried {
     sub_app: usize,
     parcel: Option<Arc<Parcel>>,
-    stage: Stage,
+    state: InFlightState,
     /// Its handles that can still be confirmed.
     holds: SmallVec<[HeldId; 1]>,
     /// What its publishes have met.
@@ -347,7 +347,7 @@ impl Carried {
     /// Whether it may be confirmed.
     fn may_confirm(&self, confirm_after: ConfirmAfter) -> bool {
         match confirm_after {
-            ConfirmAfter::Publish => self.stage == Stage::Safe,
+            ConfirmAfter::Publish => self.state == InFlightState::Safe,
             // The commit of its record is the proof; whatever is in the map has been recorded.
             ConfirmAfter::Journal => true,
         }
@@ -371,7 +371,7 @@ struct Held {
     lease: Lease,
     received_at: Moment,
     deliveries: SmallVec<[(DeliveryId, EventId); 1]>,
-    stage: HeldStage,
+    state: HeldStage,
     /// Whether a call with it may have reached the cloud.
     tried: bool,
 }
@@ -467,7 +467,7 @@ struct Outbox {
     effects: Vec<Effect>,
     published: Vec<EventId>,
     attempts: Vec<FailedAttempt>,
-    parked: Vec<(EventId, Trouble)>,
+    parked: Vec<(EventId, Problem)>,
     confirmed: Vec<ConfirmedDelivery>,
     refused: Vec<DeliveryId>,
     lost: Vec<DeliveryId>,
@@ -680,7 +680,7 @@ impl Core {
             return;
         }
         let publishable = self.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
-        let confirmable = self.held.values().any(|held| held.stage != HeldStage::Waiting);
+        let confirmable = self.held.values().any(|held| held.state != HeldStage::Waiting);
         let busy = !self.pulls.is_empty()
             || !self.recordings.is_empty()
             || self.publishing > 0

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::refusals::{RETRY_WAITS, Tries};
-use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, Loaded, Stage};
+use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, InFlightState, Loaded};
 use crate::clock::Moment;
-use crate::outcome::{PublishOutcome, Trouble};
-use crate::reason::Reason;
+use crate::error_code::ErrorCode;
+use crate::outcome::{Problem, PublishOutcome};
 use crate::relay::pacing::EVENTS_PER_PULL;
 
 /// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with full batches.
@@ -147,9 +147,9 @@ impl Core {
     ) {
         let parcel = Some(Arc::new(parcel));
         if let Some(carried) = self.events.get_mut(&event) {
-            if carried.stage == Stage::Stored {
+            if carried.state == InFlightState::Stored {
                 carried.parcel = parcel;
-                carried.stage = Stage::Ready;
+                carried.state = InFlightState::Ready;
                 self.ready.insert(event);
             }
             return;
@@ -157,7 +157,7 @@ impl Core {
         let carried = Carried {
             sub_app,
             parcel,
-            stage: Stage::Ready,
+            state: InFlightState::Ready,
             holds: SmallVec::new(),
             tries: Tries::default(),
             alone: false,
@@ -183,13 +183,13 @@ impl Core {
                 return;
             };
             let Some(event) = event else { break };
-            let carried = self.events.get_mut(&event).filter(|carried| carried.stage == Stage::Ready);
+            let carried = self.events.get_mut(&event).filter(|carried| carried.state == InFlightState::Ready);
             let Some((carried, parcel)) = carried.and_then(|c| c.parcel.clone().map(|parcel| (c, parcel)))
             else {
                 self.suspects.ended(event);
                 continue;
             };
-            carried.stage = Stage::Publishing;
+            carried.state = InFlightState::Publishing;
             self.publishing += 1;
             let alone = carried.alone || self.suspects.occupies();
             self.out.effects.push(Effect::Publish { event, parcel, alone });
@@ -203,11 +203,11 @@ impl Core {
         self.publishing -= 1;
         let was_alone = self.suspects.ended(event);
         let Some(carried) = self.events.get_mut(&event) else { return };
-        let reason = outcome.reason();
-        let trouble = |words: Arc<str>| Trouble { reason: reason.unwrap_or(Reason::NoPublish), words };
+        let error_code = outcome.error_code().unwrap_or(ErrorCode::NoPublish);
+        let problem = |message: Arc<str>| Problem { error_code, message };
         match outcome {
             PublishOutcome::Acked => {
-                carried.stage = Stage::Acked;
+                carried.state = InFlightState::Acked;
                 self.acked(event);
                 self.out.published.push(event);
             }
@@ -215,27 +215,27 @@ impl Core {
             // the exchange may have stored it.
             PublishOutcome::Nacked => {
                 self.nacked(event);
-                self.fail(event, true, trouble("the broker nacked it".into()));
+                self.fail(event, true, problem("the broker nacked it".into()));
             }
             PublishOutcome::Returned { code, text } => {
                 let parks = self.event_refused(now, event, true);
-                self.refuse(event, parks, trouble(format!("unroutable: {code} {text}").into()));
+                self.refuse(event, parks, problem(format!("unroutable: {code} {text}").into()));
             }
-            // A missing exchange or permission is the broker's trouble: it would park every event in turn.
+            // A missing exchange or permission is the broker's problem: it would park every event in turn.
             PublishOutcome::ChannelError { code: 403 | 404, text } => {
-                self.fail(event, false, trouble(text));
+                self.fail(event, false, problem(text));
             }
             PublishOutcome::ChannelError { code, text } => {
                 let parks = self.event_refused(now, event, false);
-                self.refuse(event, parks, trouble(format!("refused by the broker: {code} {text}").into()));
+                self.refuse(event, parks, problem(format!("refused by the broker: {code} {text}").into()));
             }
-            PublishOutcome::Unknown { reason, suspect: true } => {
+            PublishOutcome::Unknown { message, suspect: true } => {
                 carried.alone = true;
-                self.fail(event, true, trouble(reason));
+                self.fail(event, true, problem(message));
             }
-            PublishOutcome::Unknown { reason, suspect: false } => match self.lost(event, was_alone) {
-                Some(why) => self.park(event, trouble(format!("{why}; last: {reason}").into())),
-                None => self.fail(event, true, trouble(reason)),
+            PublishOutcome::Unknown { message, suspect: false } => match self.lost(event, was_alone) {
+                Some(why) => self.park(event, problem(format!("{why}; last: {message}").into())),
+                None => self.fail(event, true, problem(message)),
             },
             // Nothing left the process, so that there is nothing to commit; and no output refused it.
             PublishOutcome::Unsent if !self.output_up => self.keep_its_place(now, event),
@@ -243,27 +243,27 @@ impl Core {
         }
     }
 
-    fn refuse(&mut self, event: EventId, parks: bool, trouble: Trouble) {
+    fn refuse(&mut self, event: EventId, parks: bool, problem: Problem) {
         if parks {
-            self.park(event, trouble);
+            self.park(event, problem);
         } else {
-            self.fail(event, false, trouble);
+            self.fail(event, false, problem);
         }
     }
 
-    fn park(&mut self, event: EventId, trouble: Trouble) {
+    fn park(&mut self, event: EventId, problem: Problem) {
         self.no_longer_refused(event);
         if let Some(carried) = self.events.get_mut(&event) {
-            carried.stage = Stage::Parking;
-            self.out.parked.push((event, trouble));
+            carried.state = InFlightState::Parking;
+            self.out.parked.push((event, problem));
         }
     }
 
     /// The failure is committed before the next publish may leave, so that every repeat is on record.
-    fn fail(&mut self, event: EventId, uncertain: bool, trouble: Trouble) {
+    fn fail(&mut self, event: EventId, uncertain: bool, problem: Problem) {
         if let Some(carried) = self.events.get_mut(&event) {
-            carried.stage = Stage::Failing;
-            self.out.attempts.push(FailedAttempt { event, uncertain, trouble });
+            carried.state = InFlightState::Failing;
+            self.out.attempts.push(FailedAttempt { event, uncertain, problem });
         }
     }
 
@@ -289,7 +289,7 @@ impl Core {
 
     fn make_ready(&mut self, event: EventId) {
         let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.stage = Stage::Ready;
+        carried.state = InFlightState::Ready;
         if carried.tries.is_suspect() {
             self.suspects.add(event);
         } else {
@@ -298,7 +298,7 @@ impl Core {
     }
 
     pub(super) fn retry(&mut self, event: EventId) {
-        if self.events.get(&event).is_some_and(|carried| carried.stage == Stage::BackingOff) {
+        if self.events.get(&event).is_some_and(|carried| carried.state == InFlightState::BackingOff) {
             self.make_ready(event);
         }
     }
@@ -306,7 +306,7 @@ impl Core {
     /// The journal has committed that the event is published or parked.
     pub(super) fn safe(&mut self, now: Moment, event: EventId) {
         let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.stage = Stage::Safe;
+        carried.state = InFlightState::Safe;
         carried.parcel = None;
         for held in carried.holds.clone() {
             self.queue_if_safe(now, held);
@@ -317,11 +317,12 @@ impl Core {
     /// Lets an event out of the relay's hands when nothing is left to do for it here.
     pub(super) fn forget_if_done(&mut self, event: EventId) {
         let Some(carried) = self.events.get(&event) else { return };
-        let done = matches!(carried.stage, Stage::Safe | Stage::Stored) && carried.holds.is_empty();
+        let done =
+            matches!(carried.state, InFlightState::Safe | InFlightState::Stored) && carried.holds.is_empty();
         if !done {
             return;
         }
-        if carried.stage == Stage::Safe && !carried.confirmed {
+        if carried.state == InFlightState::Safe && !carried.confirmed {
             let received_at = carried.received_at;
             let unsettled = &mut self.queues[carried.sub_app].unsettled;
             let (oldest, newest) = unsettled.unwrap_or((received_at, received_at));

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::refusals::Tries;
 use super::{
-    Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, Parcel, PullId, Recording, Stage,
-    Timer,
+    Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, InFlightState, Parcel, PullId,
+    Recording, Timer,
 };
 use crate::clock::{Moment, WallTime};
 use crate::event::EventHandle;
@@ -199,18 +199,18 @@ impl Core {
             Entry::Vacant(new) => new,
         };
         let safe = record.progress.published || record.progress.parked;
-        let stage = if safe {
-            Stage::Safe
+        let state = if safe {
+            InFlightState::Safe
         } else if recording.publish_now && !record.redelivered {
-            Stage::Ready
+            InFlightState::Ready
         } else {
             // Stored, or known from an earlier run and not loaded yet, or released by an operator.
-            Stage::Stored
+            InFlightState::Stored
         };
         let carried = Carried {
             sub_app: recording.sub_app,
-            parcel: (stage == Stage::Ready).then(|| Arc::new(parcel)),
-            stage,
+            parcel: (state == InFlightState::Ready).then(|| Arc::new(parcel)),
+            state,
             holds: SmallVec::new(),
             tries: Tries::default(),
             alone: false,
@@ -218,9 +218,9 @@ impl Core {
             received_at: recording.received_at,
         };
         new.insert(carried);
-        match stage {
-            Stage::Ready => _ = self.ready.insert(record.event),
-            Stage::Stored => self.backlog.contains(record.event),
+        match state {
+            InFlightState::Ready => _ = self.ready.insert(record.event),
+            InFlightState::Stored => self.backlog.contains(record.event),
             _ => {}
         }
     }
@@ -251,7 +251,7 @@ impl Core {
                     lease,
                     received_at,
                     deliveries: SmallVec::new(),
-                    stage: HeldStage::Waiting,
+                    state: HeldStage::Waiting,
                     tried: false,
                 };
                 self.held.insert(id, held);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Core, EventId, Stage, Timer};
+use super::{Core, EventId, InFlightState, Timer};
 use crate::clock::Moment;
 use crate::relay::backoff::wait_after;
 
@@ -263,7 +263,7 @@ impl Core {
     /// An event waits until its next publish is due.
     pub(super) fn wait_until(&mut self, at: Moment, event: EventId) {
         let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.stage = Stage::BackingOff;
+        carried.state = InFlightState::BackingOff;
         carried.tries.retry_at = Some(at);
         self.timers.insert((at, Timer::Retry(event)));
     }
@@ -316,7 +316,8 @@ impl Core {
         let late = |(event, carried): (&EventId, &super::Carried)| {
             let tries = &carried.tries;
             let at = tries.retry_at.filter(|at| *at > now + longest)?;
-            (carried.stage == Stage::BackingOff && tries.waits == Waits::Refused).then_some((at, *event))
+            (carried.state == InFlightState::BackingOff && tries.waits == Waits::Refused)
+                .then_some((at, *event))
         };
         let mut late: Vec<(Moment, EventId)> = self.events.iter().filter_map(late).collect();
         // The map has no order, and one seed is to be one run.

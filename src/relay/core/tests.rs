@@ -13,8 +13,8 @@ use super::*;
 
 const SECOND: u64 = 1_000;
 
-fn trouble(words: &str) -> Trouble {
-    Trouble::new(crate::reason::Reason::BrokerUnreachable, words)
+fn problem(words: &str) -> Problem {
+    Problem::new(crate::error_code::ErrorCode::BrokerUnreachable, words)
 }
 
 fn settings() -> Settings {
@@ -218,7 +218,7 @@ fn is_confirm(effect: &Effect) -> bool {
 }
 
 fn unknown(suspect: bool) -> PublishOutcome {
-    PublishOutcome::Unknown { reason: "lost".into(), suspect }
+    PublishOutcome::Unknown { message: "lost".into(), suspect }
 }
 
 fn returned() -> PublishOutcome {
@@ -316,7 +316,7 @@ fn returned_is_parked_after_the_attempts_and_its_handle_is_confirmed() {
     let Effect::RecordParked(parked) = play.one(|e| matches!(e, Effect::RecordParked(_))) else {
         unreachable!()
     };
-    assert_eq!(&*parked[0].1.words, "unroutable: 312 NO_ROUTE");
+    assert_eq!(&*parked[0].1.message, "unroutable: 312 NO_ROUTE");
     play.none(is_confirm);
     play.give(Input::ParkRecorded(vec![parked[0].0]));
     play.confirmed(&["h"]);
@@ -338,7 +338,7 @@ fn a_refused_publish_is_parked_after_the_attempts() {
     let Effect::RecordParked(parked) = play.one(|e| matches!(e, Effect::RecordParked(_))) else {
         unreachable!()
     };
-    assert_eq!(&*parked[0].1.words, "refused by the broker: 406 too large");
+    assert_eq!(&*parked[0].1.message, "refused by the broker: 406 too large");
 }
 
 #[test]
@@ -652,7 +652,7 @@ fn an_event_without_a_handle_is_published_and_never_confirmed() {
 #[test]
 fn while_the_output_is_away_nothing_is_pulled_and_then_everything_goes_on() {
     let mut play = Play::new(settings());
-    for state in [OutputState::Blocked(trouble("alarm")), OutputState::Down(trouble("gone"))] {
+    for state in [OutputState::Blocked(problem("alarm")), OutputState::Down(problem("gone"))] {
         // The poll under way when the output goes away is recorded all the same.
         play.give(Input::Output(state));
         let event = play.row();
@@ -670,7 +670,7 @@ fn while_the_output_is_away_nothing_is_pulled_and_then_everything_goes_on() {
 fn while_the_journal_is_down_nothing_is_pulled() {
     let mut play = Play::new(settings());
     play.answer(&[]);
-    play.give(Input::Journal(JournalState::Down(trouble("disk full"))));
+    play.give(Input::Journal(JournalState::Down(problem("disk full"))));
     play.pass(60 * SECOND);
     play.none(is_pull);
     play.give(Input::Journal(JournalState::Up));
@@ -681,7 +681,7 @@ fn while_the_journal_is_down_nothing_is_pulled() {
 fn with_confirm_after_journal_the_backlog_waits_in_the_journal_and_drains_in_order() {
     let mut play =
         Play::new(Settings { confirm_after: ConfirmAfter::Journal, max_in_flight: 64, ..settings() });
-    play.give(Input::Output(OutputState::Down(trouble("gone"))));
+    play.give(Input::Output(OutputState::Down(problem("gone"))));
     let mut stored = Vec::new();
     for n in 0..50 {
         let handle = format!("h{n}");
@@ -791,7 +791,7 @@ fn with_confirm_after_journal_hands_full_of_unpublished_events_do_not_stop_the_p
         confirmed: true,
     });
     play.give(Input::Loaded(stored.collect()));
-    play.give(Input::Output(OutputState::Down(trouble("gone"))));
+    play.give(Input::Output(OutputState::Down(problem("gone"))));
     play.broker_says(&PublishOutcome::Unsent);
     play.answer(&[]);
     play.pass(10 * SECOND);
@@ -927,7 +927,7 @@ fn a_drain_does_not_wait_for_a_broker_that_is_away() {
     play.deliver(&["h"]);
     play.take(is_pull).into_iter().for_each(drop);
     play.broker_says(&unknown(false));
-    play.give(Input::Output(OutputState::Down(trouble("gone"))));
+    play.give(Input::Output(OutputState::Down(problem("gone"))));
     play.commit();
     let pulls: Vec<PullId> = play.core.pulls.keys().copied().collect();
     play.give(Input::Drain);

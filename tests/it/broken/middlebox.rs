@@ -110,7 +110,7 @@ async fn an_event_that_breaks_the_connection_is_parked_and_its_neighbours_get_th
     assert_eq!(told("publishes do not fail any more"), 0, "{log}");
     let parked = "SELECT count(*) FROM event_log WHERE state = 'parked'";
     assert_eq!(world.figure(parked), 1);
-    let why = "parked_reason LIKE '%seems to break the connection%[VR-408]' AND event_type = 'FileDeleted'";
+    let why = "parked_message LIKE '%seems to break the connection%[VR-408]' AND event_type = 'FileDeleted'";
     assert_eq!(world.figure(&format!("{parked} AND {why}")), 1, "{log}");
     assert_eq!(world.figure("SELECT count(*) FROM event WHERE parked AND uncertain"), 1);
     // Each of the others is there, and each that is there twice is named.

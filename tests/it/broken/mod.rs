@@ -10,10 +10,10 @@ mod credentials;
 mod encodings;
 mod gate;
 mod journal;
-mod legs;
 mod middlebox;
 mod program;
 mod rabbitmq;
+mod stages;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};

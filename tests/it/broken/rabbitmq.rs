@@ -195,7 +195,7 @@ async fn connections_that_an_operator_closes_are_made_anew() {
         confirmed(&world, round * 100 + 20).await;
         let mut state = running.watch().output_state();
         let closed = state.wait_for(
-            |state| matches!(state, OutputState::Down(why) if why.words.contains("CONNECTION_FORCED - maintenance")),
+            |state| matches!(state, OutputState::Down(why) if why.message.contains("CONNECTION_FORCED - maintenance")),
         );
         let close = async {
             // A connection that is only just made may not be on RabbitMQ's list yet.

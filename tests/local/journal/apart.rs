@@ -59,12 +59,12 @@ async fn a_journal_whose_wal_or_index_is_gone_keeps_what_it_has_and_ends() {
         let answered =
             tokio::time::timeout(BOUND, journal.record(answer(0, &[("i", "after")]))).await.unwrap();
         assert!(answered.is_err(), "{suffix}: nothing is answered that goes to a file without a name");
-        let JournalState::Down(trouble) = journal.state().borrow().clone() else { panic!("it is down") };
-        assert_eq!(trouble.reason.code(), "VR-206");
+        let JournalState::Down(problem) = journal.state().borrow().clone() else { panic!("it is down") };
+        assert_eq!(problem.error_code.as_str(), "VR-206");
         let words = format!(
             "its {suffix} file was moved, removed or replaced; all that was committed is in the journal itself now"
         );
-        assert!(trouble.words.contains(&words), "{trouble}");
+        assert!(problem.message.contains(&words), "{problem}");
         let ended = writer.join();
         assert!(matches!(&ended, Err(WriteError::TakenApart { .. })), "{ended:?}");
         assert_eq!(after_a_kill(&desk.path()), ["t-before"], "{suffix}");
@@ -85,8 +85,8 @@ async fn while_a_reader_keeps_the_commits_from_being_copied_the_journal_stays_op
     let (journal, writer) = desk.open.take().unwrap();
     let mut state = journal.state();
     let call = tokio::spawn(async move { journal.record(answer(0, &[("i", "after")])).await });
-    let JournalState::Down(trouble) = until(&mut state, is_down).await else { unreachable!() };
-    assert!(trouble.words.contains("do not end the relay, which alone has it"), "{trouble}");
+    let JournalState::Down(problem) = until(&mut state, is_down).await else { unreachable!() };
+    assert!(problem.message.contains("do not end the relay, which alone has it"), "{problem}");
     assert!(!call.is_finished());
     reader.execute_batch("COMMIT").unwrap();
     assert!(tokio::time::timeout(BOUND, call).await.unwrap().unwrap().is_err());
@@ -125,8 +125,8 @@ async fn a_folder_that_was_renamed_takes_no_more_until_it_is_back() {
         let journal = journal.clone();
         async move { journal.record(answer(0, &[("h", "a")])).await }
     });
-    let JournalState::Down(trouble) = until(&mut state, is_down).await else { unreachable!() };
-    assert_eq!(trouble.reason.code(), "VR-206");
+    let JournalState::Down(problem) = until(&mut state, is_down).await else { unreachable!() };
+    assert_eq!(problem.error_code.as_str(), "VR-206");
     fs::rename(&there, &here).unwrap();
     assert_eq!(call.await.unwrap().unwrap().len(), 1);
     assert_eq!(after_a_kill(&path), ["t-a"]);

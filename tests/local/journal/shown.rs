@@ -144,7 +144,7 @@ async fn one_event_is_shown_with_everything() {
     assert_eq!(
         json,
         format!(
-            r#"{{"id":1,"message_id":"{message_id}","sub_app_id":7,"event_type":"Odd","file_id":null,"task_id":null,"state":"confirmed","occurrence":1,"redeliveries":0,"attempts":1,"maybe_duplicate":false,"reason":null,"parked_reason":null,"received_at":"2023-11-14T22:13:20.100Z","published_at":"2023-11-14T22:13:20.500Z","confirmed_at":"2023-11-14T22:13:21.007Z","fingerprint":"{fingerprint}","deliveries":[{{"handle":"h1","request_id":"r-1","pulled_at":"2023-11-14T22:13:20.100Z","lease_until":"2023-11-14T22:13:47.000Z","outcome":"confirmed","confirmed_at":"2023-11-14T22:13:21.007Z"}}],"body":{body}}}
+            r#"{{"id":1,"message_id":"{message_id}","sub_app_id":7,"event_type":"Odd","file_id":null,"task_id":null,"state":"confirmed","occurrence":1,"redeliveries":0,"attempts":1,"maybe_duplicate":false,"error_code":null,"message":null,"parked_message":null,"received_at":"2023-11-14T22:13:20.100Z","published_at":"2023-11-14T22:13:20.500Z","confirmed_at":"2023-11-14T22:13:21.007Z","fingerprint":"{fingerprint}","deliveries":[{{"handle":"h1","request_id":"r-1","pulled_at":"2023-11-14T22:13:20.100Z","lease_until":"2023-11-14T22:13:47.000Z","outcome":"confirmed","confirmed_at":"2023-11-14T22:13:21.007Z"}}],"body":{body}}}
 "#
         )
     );
@@ -233,7 +233,7 @@ async fn hostile_events_leave_every_line_printable_and_within_the_screen() {
         &["events", "list", "--wide"],
         &["events", "list", "--json"],
         &["events", "list", "--state", "parked"],
-        &["events", "list", "--columns", "type,reason,task,message-id,sub-app"],
+        &["events", "list", "--columns", "type,error-code,message,task,message-id,sub-app"],
         &["events", "show", "1"],
         &["events", "show", "2"],
         &["events", "show", "3", "--json"],

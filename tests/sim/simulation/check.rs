@@ -26,8 +26,8 @@ use std::time::Duration;
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, Doubt, EventId};
-use vodrelay::outcome::{PublishOutcome, Trouble};
-use vodrelay::reason::Reason;
+use vodrelay::outcome::{PublishOutcome, Problem};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Load, Parcel};
 
 pub(crate) use pace::Api;
@@ -727,8 +727,8 @@ impl Checker {
                 }
             }
             Committed::Parked(events) => {
-                for (event, trouble) in events {
-                    self.given_up(relay, *event, trouble.reason);
+                for (event, problem) in events {
+                    self.given_up(relay, *event, problem.error_code);
                     self.place(relay, *event);
                 }
             }
@@ -858,7 +858,7 @@ impl Checker {
                     let what = format!("the journal of relay {relay} has event {} under way: {row:?}", id.0);
                     self.violated(Guarantee::ComesToAnEnd, what);
                 }
-                if breaks && !(row.parked && row.parked_for == Some(Reason::PublishUnanswered)) {
+                if breaks && !(row.parked && row.parked_for == Some(ErrorCode::PublishUnanswered)) {
                     let what = format!(
                         "event {} of relay {relay} breaks the connection, and is parked for {:?}",
                         id.0, row.parked_for
@@ -948,7 +948,7 @@ pub(crate) enum Committed<'a> {
     /// Acks.
     Published(&'a [EventId]),
     /// Given up.
-    Parked(&'a [(EventId, Trouble)]),
+    Parked(&'a [(EventId, Problem)]),
     /// The cloud's yes.
     Confirmed(&'a [DeliveryId]),
 }

@@ -11,8 +11,8 @@ use vodrelay::identity::{
     DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify,
 };
 use vodrelay::lease::{Clocks, KeptLease, Lease, Standing};
-use vodrelay::outcome::Trouble;
-use vodrelay::reason::Reason;
+use vodrelay::outcome::Problem;
+use vodrelay::error_code::ErrorCode;
 use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
 
 use super::sabotage::Sabotage;
@@ -33,7 +33,7 @@ pub(crate) struct Row {
     /// Whether it was given up.
     pub(crate) parked: bool,
     /// Why it was given up last.
-    pub(crate) parked_for: Option<Reason>,
+    pub(crate) parked_for: Option<ErrorCode>,
     /// Whether the cloud is known to have forgotten it.
     pub(crate) confirmed: bool,
     /// Since when.
@@ -371,11 +371,11 @@ impl Journal {
     }
 
     /// The relay gives these up.
-    pub(crate) fn parked(&mut self, events: &[(EventId, Trouble)]) {
-        for (event, trouble) in events {
+    pub(crate) fn parked(&mut self, events: &[(EventId, Problem)]) {
+        for (event, problem) in events {
             let row = self.row_mut(*event);
             row.parked |= !row.published;
-            row.parked_for = Some(trouble.reason);
+            row.parked_for = Some(problem.error_code);
         }
     }
 

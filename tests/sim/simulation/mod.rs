@@ -1,4 +1,4 @@
-//! The relay's real core in a made-up world: one seed decides everything, time is a number, and every leg can fail.
+//! The relay's real core in a made-up world: one seed decides everything, time is a number, and every stage can fail.
 //!
 //! In reading order: `plan` (what a seed decides beforehand), `world` (time, and the faults that come by the clock; in its
 //! folder the process with the real core, the lane to its journal, the cloud, the broker), `journal` (what is committed),

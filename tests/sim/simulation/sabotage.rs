@@ -9,7 +9,7 @@ use vodrelay::clock::WallTime;
 use vodrelay::event::Event;
 use vodrelay::identity::{Progress, Recorded};
 use vodrelay::outcome::{CallFailure, PublishOutcome};
-use vodrelay::reason::Reason;
+use vodrelay::error_code::ErrorCode;
 use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, FailedAttempt, Parcel, Settings};
 
 use super::check::Guarantee;
@@ -318,12 +318,12 @@ impl Sabotage {
         if self.keeps_trying(effect, unroutable)
             && let Effect::RecordParked(events) = effect
         {
-            let again = |(event, trouble)| FailedAttempt { event, uncertain: true, trouble };
+            let again = |(event, problem)| FailedAttempt { event, uncertain: true, problem };
             *effect = Effect::RecordAttempts(std::mem::take(events).into_iter().map(again).collect());
         }
         match (self, effect) {
             (Self::ParkedForAnother, Effect::RecordParked(events)) => {
-                events.iter_mut().for_each(|(_, trouble)| trouble.reason = Reason::NoPublish);
+                events.iter_mut().for_each(|(_, problem)| problem.error_code = ErrorCode::NoPublish);
             }
             (Self::HandleTwice, Effect::Confirm { handles, .. }) => handles.extend(handles.first().cloned()),
             (Self::SuspectNotAlone, Effect::Publish { alone, .. }) => *alone = false,
@@ -348,7 +348,7 @@ impl Sabotage {
         let Effect::RecordParked(events) = effect else { return false };
         match self {
             Self::IsolatedNotParked => {
-                events.iter().any(|(_, trouble)| trouble.reason == Reason::PublishUnanswered)
+                events.iter().any(|(_, problem)| problem.error_code == ErrorCode::PublishUnanswered)
             }
             Self::UnboundNeverParks => unroutable,
             _ => false,
@@ -358,11 +358,11 @@ impl Sabotage {
     /// Whether the journal is told that an event is given up, and not that it was tried so many times.
     pub(crate) fn parks(self, failed: &FailedAttempt, attempts: u32) -> bool {
         match self {
-            Self::FiveNacksPark => attempts >= 5 && failed.trouble.words.contains("nacked"),
-            Self::FirstLossParks => failed.trouble.reason == Reason::PublishUnanswered,
-            Self::RefusedInHaste => failed.trouble.reason == Reason::PublishReturned,
+            Self::FiveNacksPark => attempts >= 5 && failed.problem.message.contains("nacked"),
+            Self::FirstLossParks => failed.problem.error_code == ErrorCode::PublishUnanswered,
+            Self::RefusedInHaste => failed.problem.error_code == ErrorCode::PublishReturned,
             Self::FirstRefusalParks => {
-                let words = &failed.trouble.words;
+                let words = &failed.problem.message;
                 words.contains("unroutable") || words.contains("refused by the broker")
             }
             _ => false,

@@ -10,8 +10,8 @@ use vodrelay::emulator::ledger::EventRecord;
 use vodrelay::emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
 use vodrelay::event::{Event, EventHandle, SubAppId};
 use vodrelay::identity::{EventId, Recorded};
-use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Trouble};
-use vodrelay::reason::Reason;
+use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Problem};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Core, Effect, Input, LetGo, Parcel, PullId};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
@@ -318,8 +318,8 @@ mod routing;
 
 use limit::Limiter;
 
-fn trouble(words: &str) -> Trouble {
-    Trouble::new(Reason::BrokerUnreachable, words)
+fn problem(words: &str) -> Problem {
+    Problem::new(ErrorCode::BrokerUnreachable, words)
 }
 
 /// Runs a plan to its end.
@@ -603,7 +603,7 @@ impl World {
             }
             Fault::JournalDown => {
                 self.relays[relay].journal_up = false;
-                self.give(relay, Input::Journal(JournalState::Down(trouble("full"))));
+                self.give(relay, Input::Journal(JournalState::Down(problem("full"))));
                 self.after(lasts, Happening::JournalUp { relay });
             }
             Fault::Suspend => {

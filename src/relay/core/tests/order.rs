@@ -15,7 +15,7 @@ fn what_an_outage_brought_back_goes_first_when_the_output_is_back() {
     let mut play = Play::new(settings());
     let ids = play.deliver(&["h1", "h2", "h3", "h4"]);
     assert_eq!(published(&mut play), ids);
-    play.give(Input::Output(OutputState::Down(trouble("gone"))));
+    play.give(Input::Output(OutputState::Down(problem("gone"))));
     // In any order: some never left, and of one nobody knows.
     for (event, outcome) in [
         (ids[3], PublishOutcome::Unsent),
@@ -32,7 +32,7 @@ fn what_an_outage_brought_back_goes_first_when_the_output_is_back() {
     play.pass(200);
     assert_eq!(published(&mut play), ids, "in their order");
     // A second time it may be one of them that takes the connection down: it waits, and the others do not.
-    play.give(Input::Output(OutputState::Down(trouble("gone"))));
+    play.give(Input::Output(OutputState::Down(problem("gone"))));
     play.give(Input::Published { event: ids[0], outcome: unknown(false) });
     play.give(Input::AttemptRecorded(vec![ids[0]]));
     for id in &ids[1..] {
@@ -48,7 +48,7 @@ fn what_an_outage_brought_back_goes_first_when_the_output_is_back() {
 #[test]
 fn nothing_overtakes_what_is_being_recorded_to_wait() {
     let mut play = Play::new(Settings { confirm_after: ConfirmAfter::Journal, ..settings() });
-    play.give(Input::Output(OutputState::Down(trouble("gone"))));
+    play.give(Input::Output(OutputState::Down(problem("gone"))));
     let waits = play.answer(&["h1"]);
     play.give(Input::Output(OutputState::Up));
     play.pass(10);

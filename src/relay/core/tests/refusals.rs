@@ -16,7 +16,7 @@ fn broker(play: &mut Play, says: impl Fn(EventId) -> PublishOutcome) -> Vec<Even
     answered
 }
 
-fn parked(play: &Play) -> Vec<(EventId, Trouble)> {
+fn parked(play: &Play) -> Vec<(EventId, Problem)> {
     let parked = play.asked.iter().filter_map(|effect| match effect {
         Effect::RecordParked(events) => Some(events.clone()),
         _ => None,
@@ -227,7 +227,7 @@ fn an_event_that_breaks_the_connection_goes_alone_and_is_parked_and_its_neighbou
         if breaks {
             losses += 1;
             alone += usize::from(batch.len() == 1);
-            let down = Trouble::new(crate::reason::Reason::BrokerUnreachable, "gone");
+            let down = Problem::new(crate::error_code::ErrorCode::BrokerUnreachable, "gone");
             play.give(Input::Output(OutputState::Down(down)));
         }
         for effect in batch {
@@ -247,7 +247,7 @@ fn an_event_that_breaks_the_connection_goes_alone_and_is_parked_and_its_neighbou
         }
     }
     let gone = parked(&play);
-    assert_eq!((gone[0].0, gone[0].1.reason), (culprit, crate::reason::Reason::PublishUnanswered));
+    assert_eq!((gone[0].0, gone[0].1.error_code), (culprit, crate::error_code::ErrorCode::PublishUnanswered));
     assert_eq!((acked.len(), alone), (7, 3), "{losses} losses");
     assert!(acked.iter().all(|(_, after)| *after < Duration::from_secs(10)), "{acked:?}");
 }

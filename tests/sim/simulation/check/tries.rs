@@ -3,7 +3,7 @@
 
 use vodrelay::identity::EventId;
 use vodrelay::outcome::PublishOutcome;
-use vodrelay::reason::Reason;
+use vodrelay::error_code::ErrorCode;
 
 use super::{Checker, Guarantee};
 use crate::simulation::plan::{Fault, Theme};
@@ -41,7 +41,7 @@ pub(super) struct Tries {
     /// How many acks there had been at the first of them.
     acks_before: u64,
     /// What the relay learnt last.
-    last: Option<Reason>,
+    last: Option<ErrorCode>,
     /// Whether a batch with it was refused, so that it goes in a batch of its own.
     suspect: bool,
     nacked_at: Option<u64>,
@@ -70,7 +70,7 @@ impl Tries {
 
     /// The relay looks at it; `acks` is how many it has learnt of.
     pub(super) fn learnt(&mut self, now: u64, outcome: &PublishOutcome, unroutable: bool, acks: u64) {
-        self.last = outcome.reason().or(self.last);
+        self.last = outcome.error_code().or(self.last);
         match outcome {
             PublishOutcome::Returned { .. } | PublishOutcome::ChannelError { .. } => {
                 let counts = !(unroutable && matches!(outcome, PublishOutcome::Returned { .. }));
@@ -131,7 +131,7 @@ impl Checker {
     }
 
     /// An event is given up, for this reason.
-    pub(super) fn given_up(&mut self, relay: usize, event: EventId, reason: Reason) {
+    pub(super) fn given_up(&mut self, relay: usize, event: EventId, reason: ErrorCode) {
         let attempts = self.plan.publish_attempts;
         let routing = &self.routings[relay];
         let (turned_at, acks) = (routing.turned_at(), routing.acks());
@@ -145,7 +145,7 @@ impl Checker {
             let what = format!("{one} is given up for {reason}, and met {last:?} last");
             self.violated(Guarantee::NothingLost, what);
         }
-        let what = if reason == Reason::PublishUnanswered {
+        let what = if reason == ErrorCode::PublishUnanswered {
             let isolated = losses >= LOSSES_TO_PARK && losses_alone >= LOSSES_ALONE_TO_PARK;
             let suspicious = breaks || self.plan.theme == Theme::Swarm;
             (!isolated || acks <= acks_before || !suspicious).then(|| {

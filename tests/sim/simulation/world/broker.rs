@@ -38,7 +38,7 @@ impl World {
         if self.sabotage == Some(Sabotage::AckedWhenSent) {
             self.give(relay, Input::Published { event, outcome: PublishOutcome::Acked });
         }
-        let lost = || PublishOutcome::Unknown { reason: "no answer".into(), suspect: false };
+        let lost = || PublishOutcome::Unknown { message: "no answer".into(), suspect: false };
         let returned = || PublishOutcome::Returned { code: 312, text: "NO_ROUTE".into() };
         let mut stores = None;
         let (outcome, takes) = if refused {
@@ -106,7 +106,7 @@ impl World {
                 return;
             }
             Some(Sabotage::WaitStopsGrowing) if outcome == PublishOutcome::Nacked => {
-                let failed = FailedAttempt { event, uncertain: true, trouble: trouble("nacked") };
+                let failed = FailedAttempt { event, uncertain: true, problem: problem("nacked") };
                 self.relays[relay].journal.attempts(&[failed]);
                 self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
                 return;
@@ -114,7 +114,7 @@ impl World {
             Some(Sabotage::RefusedInHaste) if matches!(outcome, PublishOutcome::Returned { .. }) => {
                 let tried = self.relays[relay].journal.row(event).map_or(0, |row| row.attempts);
                 if tried < self.plan.publish_attempts {
-                    let failed = FailedAttempt { event, uncertain: false, trouble: trouble("returned") };
+                    let failed = FailedAttempt { event, uncertain: false, problem: problem("returned") };
                     self.relays[relay].journal.attempts(&[failed]);
                     self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
                     return;
@@ -145,6 +145,6 @@ impl World {
             self.cancelled.insert(flight);
         }
         let reason: Arc<str> = "the channel was closed".into();
-        self.publish_back(relay, flight, PublishOutcome::Unknown { reason, suspect });
+        self.publish_back(relay, flight, PublishOutcome::Unknown { message: reason, suspect });
     }
 }

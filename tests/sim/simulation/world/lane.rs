@@ -105,7 +105,7 @@ impl World {
                 }) =>
             {
                 let ids: Vec<EventId> = failed.iter().map(|one| one.event).collect();
-                let all: Vec<_> = failed.into_iter().map(|one| (one.event, one.trouble)).collect();
+                let all: Vec<_> = failed.into_iter().map(|one| (one.event, one.problem)).collect();
                 journal.parked(&all);
                 self.checker.committed(relay, journal, Committed::Parked(&all));
                 Input::ParkRecorded(ids)

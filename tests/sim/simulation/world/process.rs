@@ -51,7 +51,7 @@ impl World {
             rests: routing::Rests::default(),
         });
         let journal_up = host.journal_up;
-        let state = if journal_up { JournalState::Up } else { JournalState::Down(trouble("full")) };
+        let state = if journal_up { JournalState::Up } else { JournalState::Down(problem("full")) };
         self.give(relay, Input::Journal(state));
         self.tell_output(relay);
     }
@@ -59,8 +59,8 @@ impl World {
     pub(super) fn tell_output(&mut self, relay: usize) {
         let host = &self.relays[relay];
         let state = match (host.linked, self.now < host.blocked_until) {
-            (false, _) => OutputState::Down(trouble("gone")),
-            (true, true) => OutputState::Blocked(trouble("alarm")),
+            (false, _) => OutputState::Down(problem("gone")),
+            (true, true) => OutputState::Blocked(problem("alarm")),
             (true, false) => OutputState::Up,
         };
         self.give(relay, Input::Output(state));

@@ -1,4 +1,4 @@
-//! The stable catalogue of what can be wrong: one code for each trouble, the same in the log, the metrics, the health page, the
+//! The stable catalogue of what can be wrong: one code for each problem, the same in the log, the metrics, the health page, the
 //! journal, `vodrelay check`, `vodrelay status` and `docs/runbook.md`.
 
 use std::fmt;
@@ -9,17 +9,17 @@ macro_rules! catalogue {
     ($($name:ident = $code:literal, $summary:literal;)*) => {
         /// What is wrong. A code is never given to another meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Reason {
+        pub enum ErrorCode {
             $(#[doc = concat!($code, ": ", $summary, ".")] $name,)*
         }
 
-        impl Reason {
-            /// Every reason, in the order of the codes.
+        impl ErrorCode {
+            /// Every error code, in the order of the codes.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The code: `VR-` and three digits. The first says where: 1 the setup, 2 the journal, 3 the cloud, 4 RabbitMQ, 5 the
             /// relay itself.
-            pub fn code(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code),* }
             }
 
@@ -78,15 +78,15 @@ catalogue! {
     LogDropped = "VR-512", "Lines of the log were dropped";
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
+        f.write_str(self.as_str())
     }
 }
 
-impl Serialize for Reason {
+impl Serialize for ErrorCode {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(self.code())
+        to.serialize_str(self.as_str())
     }
 }
 
@@ -96,13 +96,13 @@ mod tests {
 
     #[test]
     fn codes_ascend_and_are_well_formed() {
-        for pair in Reason::ALL.windows(2) {
-            assert!(pair[0].code() < pair[1].code(), "{pair:?}");
+        for pair in ErrorCode::ALL.windows(2) {
+            assert!(pair[0].as_str() < pair[1].as_str(), "{pair:?}");
         }
-        for reason in Reason::ALL {
-            let digits = reason.code().strip_prefix("VR-").unwrap();
-            assert!(digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()), "{reason}");
-            assert!(!reason.summary().ends_with('.'), "{reason}");
+        for code in ErrorCode::ALL {
+            let digits = code.as_str().strip_prefix("VR-").unwrap();
+            assert!(digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()), "{code}");
+            assert!(!code.summary().ends_with('.'), "{code}");
         }
     }
 }

@@ -10,16 +10,16 @@ use crate::clock::Moment;
 
 /// One loop's sign of life. Clones are the same one.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct Heartbeat {
     name: &'static str,
     /// Milliseconds of the boot clock, plus one; zero at rest.
-    beaten: Arc<AtomicU64>,
+    progressed: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// A loop that rests.
     pub fn new(name: &'static str) -> Self {
-        Self { name, beaten: Arc::default() }
+        Self { name, progressed: Arc::default() }
     }
 
     /// Which loop it is.
@@ -28,20 +28,20 @@ impl Pulse {
     }
 
     /// The loop is at work, and has just made a step.
-    pub fn beat(&self) {
-        self.beaten.store(Moment::now().0 + 1, Ordering::Relaxed);
+    pub fn progress(&self) {
+        self.progressed.store(Moment::now().0 + 1, Ordering::Relaxed);
     }
 
     /// The loop has nothing to do.
     pub fn rest(&self) {
-        self.beaten.store(0, Ordering::Relaxed);
+        self.progressed.store(0, Ordering::Relaxed);
     }
 
     /// For how many milliseconds a loop at work has made no step.
     pub fn silent_ms(&self, now: Moment) -> Option<u64> {
-        match self.beaten.load(Ordering::Relaxed) {
+        match self.progressed.load(Ordering::Relaxed) {
             0 => None,
-            beaten => Some((now.0 + 1).saturating_sub(beaten)),
+            progressed => Some((now.0 + 1).saturating_sub(progressed)),
         }
     }
 }
@@ -51,14 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_is_silent_since_its_last_beat_and_never_at_rest() {
-        let pulse = Pulse::new("loop");
-        assert_eq!(pulse.silent_ms(Moment(0)), None);
+    fn a_loop_is_silent_since_its_last_progress_and_never_at_rest() {
+        let heartbeat = Heartbeat::new("loop");
+        assert_eq!(heartbeat.silent_ms(Moment(0)), None);
         let before = Moment::now();
-        pulse.beat();
-        assert!(pulse.silent_ms(Moment(Moment::now().0 + 5_000)).unwrap() >= 5_000);
-        assert_eq!(pulse.silent_ms(before), Some(0));
-        pulse.rest();
-        assert_eq!(pulse.silent_ms(Moment::now()), None);
+        heartbeat.progress();
+        assert!(heartbeat.silent_ms(Moment(Moment::now().0 + 5_000)).unwrap() >= 5_000);
+        assert_eq!(heartbeat.silent_ms(before), Some(0));
+        heartbeat.rest();
+        assert_eq!(heartbeat.silent_ms(Moment::now()), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Each leg in trouble: readiness, metrics, log, `status` and the alert say the same, and say so again when it is over.
+//! Each stage in trouble: readiness, metrics, log, `status` and the alert say the same, and say so again when it is over.
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -25,13 +25,13 @@ struct Desk {
 impl Desk {
     async fn new(world: World, more: &[(&str, &str)]) -> Self {
         // An idle queue proves these two.
-        let desk = Self::with_legs(world, more, &["pull", "confirm"]).await;
-        desk.until("no leg fails", |page| page.ready).await;
+        let desk = Self::with_stage(world, more, &["pull", "confirm"]).await;
+        desk.until("no stage fails", |page| page.ready).await;
         desk
     }
 
-    /// With some legs proven.
-    async fn with_legs(mut world: World, more: &[(&str, &str)], proven: &[&str]) -> Self {
+    /// With some stages proven.
+    async fn with_stage(mut world: World, more: &[(&str, &str)], proven: &[&str]) -> Self {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         world.set("HEALTH__READY_LIMIT", "1s");
@@ -46,7 +46,7 @@ impl Desk {
         let base = format!("http://{}", line["address"].as_str().unwrap());
         let socket = world.folder().join("status.sock");
         let desk = Self { world, program, base, socket };
-        desk.until("the legs are proven", |page| page.is_proven(proven)).await;
+        desk.until("the stages are proven", |page| page.is_proven(proven)).await;
         desk
     }
 
@@ -79,46 +79,47 @@ impl Desk {
         }
     }
 
-    /// All windows show this leg with this reason.
-    async fn tells(&self, leg: &str, code: &str) {
-        let page =
-            self.until(&format!("{leg} has {code}"), |page| page.reason(leg) == Some(code.into())).await;
+    /// All windows show this stage with this reason.
+    async fn tells(&self, stage: &str, code: &str) {
+        let page = self
+            .until(&format!("{stage} has {code}"), |page| page.error_code(stage) == Some(code.into()))
+            .await;
         assert!(!page.ready);
-        let ready = format!("vodrelay_leg_state{{leg=\"{leg}\",state=\"not_ready\"}} 1");
-        let reason = format!("vodrelay_leg_reason{{leg=\"{leg}\",reason=\"{code}\"}} 1");
+        let ready = format!("vodrelay_stage_state{{stage=\"{stage}\",state=\"not_ready\"}} 1");
+        let reason = format!("vodrelay_stage_error_code{{stage=\"{stage}\",error_code=\"{code}\"}} 1");
         for sample in [&ready, &reason] {
             assert!(page.metrics.lines().any(|line| line == sample), "{sample}\n{}", page.metrics);
         }
-        self.program.logs("leg is not ready").await;
+        self.program.logs("stage is not ready").await;
         let told =
-            |line: &str| line.contains("leg is not ready") && line.contains(code) && line.contains(leg);
+            |line: &str| line.contains("stage is not ready") && line.contains(code) && line.contains(stage);
         assert!(self.program.log().lines().any(told), "{}", self.program.log());
         let document = vodrelay::ops::status::ask(&self.socket).await.unwrap().unwrap();
         let document: Value = serde_json::from_str(&document).unwrap();
-        let troubles = document["troubles"].as_array().unwrap();
-        assert!(troubles.iter().any(|told| told["code"] == code), "{document}");
+        let problems = document["problems"].as_array().unwrap();
+        assert!(problems.iter().any(|told| told["error_code"] == code), "{document}");
         // What the alert looks at is what it was written for.
         let alerts = include_str!("../../../docs/monitoring/alerts.yml");
-        let looked_at = "vodrelay_leg_state{state=\"not_ready\"}[5m]";
+        let looked_at = "vodrelay_stage_state{state=\"not_ready\"}[5m]";
         assert!(alerts.contains(looked_at), "the alert looks at another figure");
         let runbook = include_str!("../../../docs/runbook.md");
         assert!(runbook.contains(&format!("### {code} ")), "the runbook has no page for {code}");
     }
 
-    async fn recovers(&self, leg: &str) {
-        let page = self.until(&format!("{leg} recovers"), |page| page.ready).await;
-        let ready = format!("vodrelay_leg_state{{leg=\"{leg}\",state=\"not_ready\"}} 0");
+    async fn recovers(&self, stage: &str) {
+        let page = self.until(&format!("{stage} recovers"), |page| page.ready).await;
+        let ready = format!("vodrelay_stage_state{{stage=\"{stage}\",state=\"not_ready\"}} 0");
         assert!(page.metrics.lines().any(|line| line == ready), "{}", page.metrics);
-        let still = |line: &&str| line.starts_with("vodrelay_leg_reason") && line.ends_with(" 1");
+        let still = |line: &&str| line.starts_with("vodrelay_stage_error_code") && line.ends_with(" 1");
         assert_eq!(page.metrics.lines().find(still), None);
-        self.program.logs("leg is ready again").await;
+        self.program.logs("stage is ready again").await;
     }
 
     async fn ends(self) {
         let log = self.program.drained().await;
         assert!(!log.contains("panicked"), "{log}");
         let after = log.split("drain begins").nth(1).unwrap();
-        assert!(!after.contains("\"WARN\""), "an end that was asked for is no trouble: {after}");
+        assert!(!after.contains("\"WARN\""), "an end that was asked for is no problem: {after}");
         assert!(!self.socket.exists(), "nobody listens there any more");
     }
 }
@@ -130,9 +131,9 @@ struct Page {
 }
 
 impl Page {
-    fn is_proven(&self, legs: &[&str]) -> bool {
-        let all = self.readyz["legs"].as_array().unwrap();
-        legs.iter().all(|leg| all.iter().any(|one| one["leg"] == **leg && one["state"] == "ready"))
+    fn is_proven(&self, stages: &[&str]) -> bool {
+        let all = self.readyz["stages"].as_array().unwrap();
+        stages.iter().all(|stage| all.iter().any(|one| one["stage"] == **stage && one["state"] == "ready"))
     }
 
     fn counter(&self, sample: &str) -> u64 {
@@ -140,9 +141,9 @@ impl Page {
         self.metrics.lines().find_map(value).unwrap_or(0)
     }
 
-    fn reason(&self, leg: &str) -> Option<String> {
-        let leg = self.readyz["legs"].as_array()?.iter().find(|one| one["leg"] == leg)?;
-        leg["reason"].as_str().map(str::to_owned)
+    fn error_code(&self, stage: &str) -> Option<String> {
+        let stage = self.readyz["stages"].as_array()?.iter().find(|one| one["stage"] == stage)?;
+        stage["error_code"].as_str().map(str::to_owned)
     }
 }
 
@@ -237,7 +238,7 @@ async fn a_broker_that_nacks_everything_answers_and_ends_no_process() {
     // Nacks go on for longer than the limit, with waits between them that are longer than it.
     let nacked = |page: &Page| page.counter("vodrelay_published_total{outcome=\"nacked\"}") >= 30;
     let page = desk.until("many tries are nacked", nacked).await;
-    assert_eq!(page.reason("publish").as_deref(), Some("VR-405"));
+    assert_eq!(page.error_code("publish").as_deref(), Some("VR-405"));
     assert!(!desk.program.log().contains("VR-501"), "{}", desk.program.log());
     desk.program.drained().await;
 }
@@ -263,12 +264,12 @@ async fn a_key_that_may_not_confirm_is_told_of_while_the_queue_is_idle() {
     let world = World::new(&shared().await.url(), &[0]).await;
     let code = "UnauthorizedOperation".to_owned();
     world.emulator.faults().add(Fault::always(FaultKind::Error { code }).on(Action::ConfirmEvents));
-    let desk = Desk::with_legs(world, &[("HEALTH__EXIT_AFTER", "1s")], &["pull"]).await;
-    desk.until("confirm is not ready", |page| page.reason("confirm").as_deref() == Some("VR-306")).await;
+    let desk = Desk::with_stage(world, &[("HEALTH__EXIT_AFTER", "1s")], &["pull"]).await;
+    desk.until("confirm is not ready", |page| page.error_code("confirm").as_deref() == Some("VR-306")).await;
     desk.program.logs("calls fail, and are tried again").await;
     let log = desk.program.log();
     assert!(log.contains("vod:ConfirmEvents") && log.contains("VR-306"), "{log}");
-    assert!(!log.contains("every leg has proven itself"), "{log}");
+    assert!(!log.contains("every stage has proven itself"), "{log}");
     // The first event whose confirm is accepted proves more than the question would.
     desk.world.emulator.faults().clear();
     put_events(&desk.world, 0..1);
@@ -298,7 +299,7 @@ async fn the_pages_change_nothing_and_metrics_are_those_of_the_list() {
         .collect();
     watching.kill().unwrap();
     watching.wait().unwrap();
-    assert!(told.iter().all(|document| document["legs"].as_array().unwrap().len() == 4), "{told:?}");
+    assert!(told.iter().all(|document| document["stages"].as_array().unwrap().len() == 4), "{told:?}");
     let counted = |page: &Page| page.metrics.contains("vodrelay_confirmed_total{outcome=\"confirmed\"} ");
     let page = desk.until("the confirms are counted", counted).await;
     for (path, status) in [("/livez", 200), ("/", 404), ("/events", 404)] {
@@ -353,7 +354,7 @@ async fn a_planted_secret_is_nowhere_in_what_the_process_shows() {
     world.set("LOG__LEVEL", "trace,lapin=trace,amq_protocol=trace,amq_protocol_types=trace,amq_protocol_tcp=trace,async_rs=trace,tcp_stream=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,mio=trace,tokio_cron_scheduler=trace");
     let desk = Desk::new(world, &[]).await;
     desk.program.logs("the dead man's switch cannot be called").await;
-    // Work, and trouble of each kind that has words of others in it.
+    // Work, and problem of each kind that has words of others in it.
     put_events(&desk.world, 0..20);
     desk.world.until_confirmed().await;
     desk.world.emulator.set_credentials(Vec::new());

@@ -1,11 +1,11 @@
-//! The four legs of an event's way: pulling, journalling, publishing, confirming; and how each of them stands.
+//! The four stages of an event's way: pulling, journalling, publishing, confirming; and how each of them stands.
 
 use crate::clock::Moment;
-use crate::outcome::Trouble;
+use crate::outcome::Problem;
 
-/// How one leg stands.
+/// How one stage stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leg {
+pub struct StageStatus {
     /// When it did its work last.
     pub last_success: Option<Moment>,
     /// Since when work waits for it that has not moved. `None` when nothing waits.
@@ -14,10 +14,10 @@ pub struct Leg {
     /// not: a new start would only begin the tries anew.
     pub unanswered_since: Option<Moment>,
     /// What keeps failing there, and since when.
-    pub trouble: Option<(Trouble, Moment)>,
+    pub problem: Option<(Problem, Moment)>,
 }
 
-impl Leg {
+impl StageStatus {
     /// It has just done its work.
     pub fn succeeded(&mut self, now: Moment) {
         self.last_success = Some(now);
@@ -45,17 +45,17 @@ impl Leg {
     }
 }
 
-/// The legs of an event's way.
+/// The stages of an event's way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Legs {
+pub struct Stages {
     /// `PullEvents`.
-    pub pull: Leg,
+    pub pull: StageStatus,
     /// Commits.
-    pub journal: Leg,
+    pub journal: StageStatus,
     /// Publishes.
-    pub publish: Leg,
+    pub publish: StageStatus,
     /// `ConfirmEvents`.
-    pub confirm: Leg,
+    pub confirm: StageStatus,
 }
 
 #[cfg(test)]
@@ -64,28 +64,28 @@ mod tests {
 
     #[test]
     fn work_waits_since_the_last_that_was_done() {
-        let mut leg = Leg::default();
-        leg.waits(Moment(10), true);
-        leg.waits(Moment(20), true);
-        assert_eq!(leg.waiting_since, Some(Moment(10)));
-        leg.succeeded(Moment(30));
-        assert_eq!((leg.waiting_since, leg.last_success), (Some(Moment(30)), Some(Moment(30))));
-        leg.waits(Moment(40), false);
-        leg.succeeded(Moment(50));
-        assert_eq!(leg.waiting_since, None);
+        let mut stage = StageStatus::default();
+        stage.waits(Moment(10), true);
+        stage.waits(Moment(20), true);
+        assert_eq!(stage.waiting_since, Some(Moment(10)));
+        stage.succeeded(Moment(30));
+        assert_eq!((stage.waiting_since, stage.last_success), (Some(Moment(30)), Some(Moment(30))));
+        stage.waits(Moment(40), false);
+        stage.succeeded(Moment(50));
+        assert_eq!(stage.waiting_since, None);
     }
 
     #[test]
     fn any_answer_ends_the_wait_for_one() {
-        let mut leg = Leg::default();
-        leg.answered(Moment(5));
-        assert_eq!(leg.unanswered_since, None, "nothing was asked");
-        leg.asks(Moment(10), true);
-        leg.asks(Moment(20), true);
-        assert_eq!(leg.unanswered_since, Some(Moment(10)));
-        leg.answered(Moment(30));
-        assert_eq!(leg.unanswered_since, Some(Moment(30)));
-        leg.asks(Moment(40), false);
-        assert_eq!(leg.unanswered_since, None);
+        let mut stage = StageStatus::default();
+        stage.answered(Moment(5));
+        assert_eq!(stage.unanswered_since, None, "nothing was asked");
+        stage.asks(Moment(10), true);
+        stage.asks(Moment(20), true);
+        assert_eq!(stage.unanswered_since, Some(Moment(10)));
+        stage.answered(Moment(30));
+        assert_eq!(stage.unanswered_since, Some(Moment(30)));
+        stage.asks(Moment(40), false);
+        assert_eq!(stage.unanswered_since, None);
     }
 }
