@@ -12,8 +12,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{Event, EventHandle, Fingerprint, LatestTime, SubAppId};
-use vodrelay::journal::{Answer, Journal, Options, Writer};
+use vodrelay::journal::{Journal, Options, Writer};
 use vodrelay::lease::Window;
+use vodrelay::write::{PullId, Pulled};
+
+use asks::Asks as _;
+
+#[path = "../tests/support/asks.rs"]
+mod asks;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -88,7 +94,7 @@ fn main() -> Result<(), Failure> {
 /// Makes the rows that are missing. Returns how many there are.
 fn fill(runtime: &tokio::runtime::Runtime, path: &Path, arguments: &Arguments) -> Result<u64, Failure> {
     let (journal, writer) = Journal::open(&Options { path: path.to_owned() })?;
-    let present = runtime.block_on(journal.summary())?.confirmed;
+    let present = runtime.block_on(journal.summary(None))?.confirmed;
     let missing = arguments.prefilled.saturating_sub(present);
     if missing > 0 {
         let size = arguments.prefilled_body_bytes;
@@ -124,7 +130,7 @@ async fn life(
                 let events = per_answer.min(usize::try_from(left).unwrap_or(per_answer));
                 let recorded = journal.record(answer(events, &body)).await?;
                 let now = WallTime::now();
-                journal.published(recorded.iter().map(|r| (r.event, now)).collect()).await?;
+                journal.published(recorded.iter().map(|r| r.event).collect(), now).await?;
                 journal.confirmed(recorded.iter().map(|r| r.delivery).collect(), WallTime::now()).await?;
             }
             Ok::<_, vodrelay::journal::Closed>(())
@@ -136,16 +142,16 @@ async fn life(
     Ok(())
 }
 
-fn answer(events: usize, body: &Bytes) -> Answer {
+fn answer(events: usize, body: &Bytes) -> Pulled {
     let now = Moment::now();
     let lease = WINDOW.lease(now);
-    Answer {
+    Pulled {
+        pull: PullId(1),
         sub_app: APP,
         request_id: format!("{:032x}", fastrand::u128(..)).into(),
         lease,
         received_at: now,
         pulled_at: WallTime::now(),
-        lease_until: WallTime::now() + WINDOW.length.saturating_sub(WINDOW.margin),
         events: (0..events).map(|_| event(body)).collect(),
         publish_now: true,
     }

@@ -38,8 +38,6 @@ pub struct Recorded {
     pub redelivered: bool,
     /// How far the event had got when the delivery was recorded.
     pub progress: Progress,
-    /// How many publishes of it may have left the relay, this answer's included.
-    pub attempts: u32,
 }
 
 /// What the journal knows of one earlier delivery of an occurrence.

@@ -6,6 +6,7 @@
 //! - [`clock`] and [`lease`]: the moments that decide, and the arithmetic of the 30-second window.
 //! - [`identity`]: what makes two deliveries the same event.
 //! - [`outcome`]: how an attempt to publish or to call can end.
+//! - [`outgoing`]: an event as it is published. [`mod@write`]: what the journal can be asked, and what it answers.
 //! - [`routing_key`]: how an event's routing key is made.
 //! - [`times`]: how long things take. [`stages`]: how each stage of the way stands. [`heartbeat`]: signs of life of the loops.
 //! - [`error_code`]: the stable names of what can be wrong.
@@ -47,6 +48,7 @@ pub mod journal;
 pub mod lease;
 pub mod ops;
 pub mod outcome;
+pub mod outgoing;
 pub mod output;
 pub mod relay;
 pub mod routing_key;
@@ -55,3 +57,4 @@ pub mod serve;
 pub mod stages;
 pub mod times;
 pub mod vod;
+pub mod write;

@@ -18,7 +18,7 @@ use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
 use crate::heartbeat::Heartbeat;
 use crate::journal::query::Reader;
-use crate::journal::{self, Closed, Journal, Summary};
+use crate::journal::{self, Closed, Journal};
 use crate::lease::Window;
 use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::outcome::{JournalState, OutputState, Problem};
@@ -27,6 +27,7 @@ use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
 use crate::times::{Quantiles, Times};
 use crate::vod;
+use crate::write::{Summary, Write, Written};
 pub use reload::{Reload, warn_of};
 
 /// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
@@ -338,8 +339,11 @@ impl Running {
 async fn settle_unpolled(journal: &Journal, polled: &Arc<[SubAppId]>) -> Result<(), Closed> {
     let now = WallTime::now();
     loop {
-        let settled =
-            journal.settle_unpolled(Arc::clone(polled), now - CLOUD_KEEPS, now, SETTLED_AT_ONCE).await?;
+        let (polled, limit) = (Arc::clone(polled), SETTLED_AT_ONCE);
+        let settle = Write::SettleUnpolled { polled, received_before: now - CLOUD_KEEPS, limit };
+        let Written::Settled(settled) = journal.ask(settle).await? else {
+            unreachable!("what is settled is answered by its count")
+        };
         if settled > 0 {
             info!(
                 events = settled,
@@ -370,7 +374,7 @@ async fn look_at_figures(
             let Ok(()) = settle_unpolled(&journal, &polled).await else { return };
             settle_from = Moment::now() + SETTLE_PERIOD;
         }
-        let Ok(summary) = journal.summary_of(polled).await else { return };
+        let Ok(summary) = journal.summary(Some(polled)).await else { return };
         let bytes = journal.bytes();
         found.send_replace(Some(Figures { summary, bytes, received_before_today }));
         tokio::time::sleep(FIGURES_PERIOD).await;

@@ -1,6 +1,6 @@
 //! `events release`: parked events wait to be published again.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::events::EventsError;
@@ -9,6 +9,7 @@ use crate::app::AppError;
 use crate::identity::EventId;
 use crate::journal::query::{Filter, Reader, State};
 use crate::journal::{Journal, Options};
+use crate::write::{Write, Written};
 
 /// Parked events that are read together.
 const PAGE: u32 = 200;
@@ -37,8 +38,9 @@ pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
         let ids = if args.all { parked(path)? } else { args.ids.clone() };
         let mut released = Vec::new();
         for id in ids {
-            let done = journal.release(EventId(id)).await;
-            released.push((id, done.map_err(|error| Failure::new(Exit::Failure, error))?));
+            let done = journal.ask(Write::Release(EventId(id))).await;
+            let done = done.map_err(|error| Failure::new(Exit::Failure, error))?;
+            released.push((id, done == Written::Released(true)));
         }
         Ok::<_, Failure>(released)
     });

@@ -35,7 +35,7 @@ impl Document<'_> {
     }
 
     fn stages(&self) -> Vec<String> {
-        let mut lines = vec![row(["LEG", "STATE", "CODE", "LAST", "SINCE"])];
+        let mut lines = vec![row(["STAGE", "STATE", "CODE", "LAST", "SINCE"])];
         for stage in self.list("/stages") {
             let state = match stage["state"].as_str() {
                 Some("ready") => "ready",
@@ -264,7 +264,7 @@ mod tests {
         });
         let text = for_people(&document, USUAL);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "LEG      STATE       CODE           LAST  SINCE");
+        assert_eq!(lines[0], "STAGE    STATE       CODE           LAST  SINCE");
         assert_eq!(lines[1], "publish  NOT READY   VR-401      3 s ago  t");
         assert_eq!(lines[2], "         no \\u{1b}[2J");
         for line in [

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Closed;
 use super::damage;
-use super::request::Queued;
+use super::queue::Queued;
 use super::schema::{self, Found};
 
 /// Why a copy failed.
@@ -44,7 +44,7 @@ pub struct Step {
 /// A copy that is being made. When it is dropped before its end, the writer lets go of the file.
 #[derive(Debug)]
 pub struct Copying {
-    requests: mpsc::Sender<Queued>,
+    requests: mpsc::UnboundedSender<Queued>,
     /// While this lives, the copy is wanted.
     wanted: Arc<()>,
 }
@@ -78,7 +78,10 @@ pub(super) struct More {
 }
 
 impl Copying {
-    pub(super) async fn begin(requests: mpsc::Sender<Queued>, to: PathBuf) -> Result<Self, CopyError> {
+    pub(super) async fn begin(
+        requests: mpsc::UnboundedSender<Queued>,
+        to: PathBuf,
+    ) -> Result<Self, CopyError> {
         let wanted = Arc::new(());
         let (reply, answer) = oneshot::channel();
         let begin = Begin { to, wanted: Arc::downgrade(&wanted), reply };
@@ -106,7 +109,7 @@ impl Copying {
         command: Command,
         answer: oneshot::Receiver<Result<Step, rusqlite::Error>>,
     ) -> Result<Step, CopyError> {
-        self.requests.send(Queued::Copy(command)).await.map_err(|_| Closed)?;
+        self.requests.send(Queued::Copy(command)).map_err(|_| Closed)?;
         match answer.await {
             Ok(step) => step.map_err(CopyError::Failed),
             Err(_) if self.requests.is_closed() => Err(Closed.into()),
@@ -118,7 +121,7 @@ impl Copying {
 impl Drop for Copying {
     fn drop(&mut self) {
         // A queue that is full has work for a writer that will notice by itself.
-        let _ = self.requests.try_send(Queued::Copy(Command::End));
+        let _ = self.requests.send(Queued::Copy(Command::End));
     }
 }
 

@@ -6,9 +6,8 @@
 //! - `schema`: tables, views for people, migrations.
 //! - `disk`: what is wrong with the disk when SQLite or the system fails.
 //! - `reading`: opens the journal for reading, also where nothing can be written.
-//! - `store`: the SQL of each request.
-//! - `request` and `writer`: one thread owns the connection; many requests, one commit, and only then the replies.
-//! - [`Together`]: several requests that share a commit for certain.
+//! - `store`, `record` and `progress`: the SQL of each write; `execute` chooses it.
+//! - `queue` and `writer`: one thread owns the connection; many writes, one commit, and only then the answers.
 //! - `copy`: a copy of the file, made while the writer is at work.
 //! - [`query`]: read-only access for the commands that show the journal.
 //! - [`probe`]: a look at the path, the lock and the disk that leaves nothing behind.
@@ -16,19 +15,19 @@
 mod copy;
 mod damage;
 mod disk;
+mod execute;
 mod files;
 mod origin;
 mod place;
 pub mod probe;
 mod progress;
 pub mod query;
+mod queue;
 mod reading;
 mod record;
-mod request;
 mod schema;
 mod store;
 mod tally;
-mod together;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -40,21 +39,17 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::{Moment, WallTime, boot_id};
 use crate::descriptors;
 use crate::error_code::ErrorCode;
-use crate::event::{Event, SubAppId};
+use crate::event::SubAppId;
 use crate::heartbeat::Heartbeat;
-use crate::identity::{DeliveryId, EventId, Recorded};
-use crate::lease::Lease;
 use crate::outcome::JournalState;
 use crate::times::Times;
+use crate::write::{Summary, Write, Written};
 pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
 use disk::Fault;
-use request::{Request, Slot};
-pub use together::Together;
-use together::Way;
+use files::Lock;
+use queue::{Asked, Queued};
+use store::Store;
 pub use writer::{WriteError, Writer};
-
-/// Requests that wait for the writer; more than that, and callers wait before they are queued.
-const QUEUED_REQUESTS: usize = 512;
 
 /// Where the journal is.
 #[derive(Clone, Debug)]
@@ -201,105 +196,13 @@ impl OpenError {
 #[error("the journal's writer has ended")]
 pub struct Closed;
 
-/// What one pull brought.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The sub-application that was asked.
-    pub sub_app: SubAppId,
-    /// The cloud's id of the answer.
-    pub request_id: Arc<str>,
-    /// The lease of every handle in it.
-    pub lease: Lease,
-    /// When the answer arrived.
-    pub received_at: Moment,
-    /// When the answer arrived, for people and headers.
-    pub pulled_at: WallTime,
-    /// The lease's cutoff on the wall clock, for people, and for a relay after a reboot.
-    pub lease_until: WallTime,
-    /// The events, in the answer's order.
-    pub events: Vec<Arc<Event>>,
-    /// Whether new events are published right after the commit: that first attempt is counted in the same commit.
-    pub publish_now: bool,
-}
-
-/// One more publish of an event is about to be tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The event.
-    pub event: EventId,
-    /// Whether an earlier publish may have reached the broker although no ack came.
-    pub uncertain: bool,
-    /// How the earlier publish ended.
-    pub reason: Arc<str>,
-}
-
-/// How a handle ended when it was not confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandleOutcome {
-    /// The cloud rejected the confirm.
-    Refused,
-    /// The confirm was sent and its answer lost.
-    Lost,
-}
-
-/// An event that is handed out again to be published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loaded {
-    /// The event.
-    pub event: EventId,
-    /// The how-manieth event of its fingerprint, from 1.
-    pub occurrence: u32,
-    /// How many publishes of it may have left the relay, the one that it is handed out for included.
-    pub attempts: u32,
-    /// Whether the cloud handed it over more than once.
-    pub redelivered: bool,
-    /// When its newest delivery arrived.
-    pub pulled_at: WallTime,
-    /// The cloud's id of the answer that brought its newest delivery.
-    pub request_id: Arc<str>,
-    /// The event as its first delivery brought it, with the handle of its newest one.
-    pub content: Event,
-    /// Whether the cloud has forgotten it already.
-    pub confirmed: bool,
-}
-
-/// The journal in figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Events that wait for their ack.
-    pub received: u64,
-    /// Events that the broker has and the cloud still holds.
-    pub published: u64,
-    /// Events that are done.
-    pub confirmed: u64,
-    /// Events that wait for an operator.
-    pub parked: u64,
-    /// Events of any state that the cloud still holds, as far as the journal knows.
-    pub unconfirmed: u64,
-    /// When the oldest of those arrived.
-    pub oldest_unconfirmed: Option<WallTime>,
-    /// When the oldest event arrived that waits for its ack.
-    pub oldest_unpublished: Option<WallTime>,
-    /// Events that are not done and came with a copy: what became of them after it was made is not known.
-    pub in_doubt: u64,
-}
-
-/// What one step of giving free pages back did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vacuumed {
-    /// Pages that went back to the file system.
-    pub given_back: u64,
-    /// Pages that are still free.
-    pub left: u64,
-}
-
 /// The way to the writer; clones share it.
 ///
-/// Every method returns after the commit. A call that is dropped while it waits may still be committed. While the journal
-/// is down, calls wait.
+/// The queue to the writer has no bound of its own: the core bounds what the relay asks for, and everybody else waits for an answer
+/// before the next question.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    way: Way,
+    queue: mpsc::UnboundedSender<Queued>,
     path: Arc<Path>,
     state: watch::Receiver<JournalState>,
     times: Arc<Times>,
@@ -325,13 +228,17 @@ impl Journal {
     /// See [`Self::open`].
     pub fn open_in(options: &Options, boot: &Boot) -> Result<(Self, Writer), OpenError> {
         let (lock, path) = files::prepare(&options.path)?;
-        let store = store::Store::open(&path, boot)?;
-        let (requests, queue) = mpsc::channel(QUEUED_REQUESTS);
+        let store = Store::open(&path, boot)?;
+        Self::start(store, lock, path)
+    }
+
+    fn start(store: Store, lock: Lock, path: PathBuf) -> Result<(Self, Writer), OpenError> {
+        let (queue, queued) = mpsc::unbounded_channel();
         let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
         let heartbeat = Heartbeat::new("journal");
         let (writer, state) =
-            Writer::start(store, lock, path.clone(), queue, times.clone(), heartbeat.clone())?;
-        Ok((Self { way: Way::Writer(requests), path: path.into(), state, times, heartbeat }, writer))
+            Writer::start(store, lock, path.clone(), queued, times.clone(), heartbeat.clone())?;
+        Ok((Self { queue, path: path.into(), state, times, heartbeat }, writer))
     }
 
     /// Whether the last commit succeeded.
@@ -368,115 +275,52 @@ impl Journal {
         self.times.quantiles().count
     }
 
-    /// Judges and records the events of one answer; one result per event, in the same order.
+    /// Asks for these writes, in their order, in one transaction. Each comes with the time of what it records. The answers go to
+    /// `written`, in the same order and after the commit. While the journal is down, they wait; a writer that has ended gives none.
     ///
     /// # Errors
     ///
     /// [`Closed`].
-    pub async fn record(&self, answer: Answer) -> Result<Vec<Recorded>, Closed> {
-        self.ask(|slot| Request::Record(answer, slot)).await
-    }
-
-    /// Counts further attempts to publish; to be awaited before they leave the process.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn attempts(&self, attempts: Vec<Attempt>) -> Result<(), Closed> {
-        self.ask(|slot| Request::Attempts(attempts, slot)).await
-    }
-
-    /// The broker acked these events, at these times.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn published(&self, events: Vec<(EventId, WallTime)>) -> Result<(), Closed> {
-        self.ask(|slot| Request::Published(events, slot)).await
-    }
-
-    /// The relay gives these events up, for these reasons.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn parked(&self, events: Vec<(EventId, String)>) -> Result<(), Closed> {
-        self.ask(|slot| Request::Parked(events, slot)).await
-    }
-
-    /// The cloud confirmed these deliveries; their events count as confirmed from the first time on.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn confirmed(&self, deliveries: Vec<DeliveryId>, at: WallTime) -> Result<(), Closed> {
-        self.ask(|slot| Request::Confirmed(deliveries, at, slot)).await
-    }
-
-    /// These deliveries ended without a confirm.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn handle_outcome(
+    pub fn write(
         &self,
-        deliveries: Vec<DeliveryId>,
-        outcome: HandleOutcome,
+        writes: impl IntoIterator<Item = (Write, WallTime)>,
+        written: &mpsc::UnboundedSender<Written>,
     ) -> Result<(), Closed> {
-        self.ask(|slot| Request::HandleOutcome(deliveries, outcome, slot)).await
+        let asked = writes.into_iter().map(|(write, at)| Asked { write, at, reply: written.clone() });
+        self.queue.send(Queued::Writes(asked.collect())).map_err(|_| Closed)
     }
 
-    /// The cloud proved that it holds nothing of `sub_app` that was delivered before `received_before`: what is published
-    /// or parked and was not handed over since counts as confirmed. Returns how many events that settled.
+    /// Asks for one write, and waits for its answer. A call that is dropped while it waits may still be committed.
     ///
     /// # Errors
     ///
     /// [`Closed`].
-    pub async fn settle(
-        &self,
-        sub_app: SubAppId,
-        received_before: Moment,
-        at: WallTime,
-    ) -> Result<u64, Closed> {
-        self.ask(|slot| Request::Settle { sub_app, received_before, at, slot }).await
+    pub async fn ask(&self, write: Write) -> Result<Written, Closed> {
+        self.ask_at(write, WallTime::now()).await
     }
 
-    /// Hands out up to `limit` received events with ids above `after`, ascending, to be published. The attempt is counted
-    /// in the same commit.
+    /// The same for something that happened at this time.
     ///
     /// # Errors
     ///
     /// [`Closed`].
-    pub async fn load(&self, after: EventId, limit: u32) -> Result<Vec<Loaded>, Closed> {
-        self.ask(|slot| Request::Load { after, limit, slot }).await
+    pub async fn ask_at(&self, write: Write, at: WallTime) -> Result<Written, Closed> {
+        let (reply, mut written) = mpsc::unbounded_channel();
+        self.write([(write, at)], &reply)?;
+        drop(reply);
+        written.recv().await.ok_or(Closed)
     }
 
-    /// Makes a parked event a received one, with all its attempts before it. False when it is not parked.
+    /// The journal in figures, see [`Write::Summarise`]; reads counters, not events.
     ///
     /// # Errors
     ///
     /// [`Closed`].
-    pub async fn release(&self, event: EventId) -> Result<bool, Closed> {
-        self.ask(|slot| Request::Release(event, slot)).await
-    }
-
-    /// Forgets up to `limit` confirmed events that were received and confirmed before `before`, the oldest first, with their
-    /// deliveries. Returns how many it forgot. An event that was pruned is a new one when the cloud hands it over again.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn prune(&self, before: WallTime, limit: u32) -> Result<u64, Closed> {
-        self.ask(|slot| Request::Prune { before, limit, slot }).await
-    }
-
-    /// Gives up to `pages` free pages of the file, but one at least, back to the file system.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn vacuum(&self, pages: u32) -> Result<Vacuumed, Closed> {
-        self.ask(|slot| Request::Vacuum { pages, slot }).await
+    pub async fn summary(&self, polled: Option<Arc<[SubAppId]>>) -> Result<Summary, Closed> {
+        match self.ask(Write::Summarise(polled)).await? {
+            Written::Summary(summary) => Ok(summary),
+            other => unreachable!("a summary is answered by {other:?}"),
+        }
     }
 
     /// Begins a copy of the journal in the file `to`, which must be there and empty. One copy can be made at a time: another
@@ -486,47 +330,6 @@ impl Journal {
     ///
     /// [`CopyError`].
     pub async fn copy(&self, to: PathBuf) -> Result<Copying, CopyError> {
-        Copying::begin(self.way.writer().clone(), to).await
-    }
-
-    /// The same as [`Self::settle`] by the calendar, for sub-applications that nobody polls, so that no idle answer comes: what
-    /// was handed over last before `received_before` counts as confirmed, because the cloud deletes an event after four
-    /// days. Settles up to `limit` events, and returns how many.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn settle_unpolled(
-        &self,
-        polled: Arc<[SubAppId]>,
-        received_before: WallTime,
-        at: WallTime,
-        limit: u32,
-    ) -> Result<u64, Closed> {
-        self.ask(|slot| Request::SettleUnpolled { polled, received_before, at, limit, slot }).await
-    }
-
-    /// The journal in figures; reads counters, not events.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn summary(&self) -> Result<Summary, Closed> {
-        self.ask(|slot| Request::Summary(None, slot)).await
-    }
-
-    /// The same; what is unconfirmed is told of these sub-applications. Nothing can confirm the other ones.
-    ///
-    /// # Errors
-    ///
-    /// [`Closed`].
-    pub async fn summary_of(&self, polled: Arc<[SubAppId]>) -> Result<Summary, Closed> {
-        self.ask(|slot| Request::Summary(Some(polled), slot)).await
-    }
-
-    async fn ask<T>(&self, request: impl FnOnce(Slot<T>) -> Request) -> Result<T, Closed> {
-        let (slot, answer) = Slot::new();
-        self.way.take(request(slot)).await?;
-        answer.await.map_err(|_| Closed)
+        Copying::begin(self.queue.clone(), to).await
     }
 }

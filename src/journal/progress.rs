@@ -4,16 +4,20 @@
 //! statement for several rows that could fail half-way would keep a copy of each page. A time takes its bytes from the room
 //! that the row has for it, so that the row stays where it is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::query::State;
 use super::record::latest_time;
 use super::store::Store;
-use super::{Attempt, HandleOutcome, Loaded};
 use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
 use crate::identity::{DeliveryId, EventId};
+use crate::outcome::Problem;
+use crate::outgoing::Outgoing;
+use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, Loaded};
 
 /// Sub-applications as a statement takes them.
 pub(super) fn list(sub_apps: &[SubAppId]) -> String {
@@ -26,21 +30,21 @@ const IN_A_COPY: &str =
     "the journal is a copy, and the event may have been published after the copy was made";
 
 impl Store {
-    pub(super) fn attempts(&self, attempts: &[Attempt]) -> rusqlite::Result<()> {
+    pub(super) fn failed(&self, attempts: &[FailedAttempt]) -> rusqlite::Result<()> {
         let mut statement = self.conn.prepare_cached(
             "UPDATE event SET attempts = attempts + 1, uncertain = max(uncertain, ?2), reason = ?3 WHERE id = ?1",
         )?;
         for attempt in attempts {
-            statement.execute(params![attempt.event.0, attempt.uncertain, attempt.reason])?;
+            statement.execute(params![attempt.event.0, attempt.uncertain, attempt.problem.to_string()])?;
         }
         Ok(())
     }
 
-    pub(super) fn published(&self, events: &[(EventId, WallTime)]) -> rusqlite::Result<()> {
+    pub(super) fn published(&self, events: &[EventId], at: WallTime) -> rusqlite::Result<()> {
         let mut sorted = events.to_vec();
         sorted.sort_unstable();
-        for neighbours in sorted.chunk_by(|(a, at), (b, then)| a.0 + 1 == b.0 && at == then) {
-            let (first, last, at) = (neighbours[0].0, neighbours[neighbours.len() - 1].0, neighbours[0].1);
+        for neighbours in sorted.chunk_by(|a, b| a.0 + 1 == b.0) {
+            let (first, last) = (neighbours[0], neighbours[neighbours.len() - 1]);
             let published = self
                 .conn
                 .prepare_cached(
@@ -76,7 +80,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn parked(&self, events: &[(EventId, String)]) -> rusqlite::Result<()> {
+    pub(super) fn parked(&self, events: &[(EventId, Problem)]) -> rusqlite::Result<()> {
         // An ack that was committed wins: what the broker has is not given up.
         let mut park = self.conn.prepare_cached(
             "UPDATE event SET parked = 1, reason = ?2, parked_reason = ?2 WHERE id = ?1 AND published_at IS NULL AND NOT parked",
@@ -84,18 +88,19 @@ impl Store {
         let mut again = self.conn.prepare_cached(
             "UPDATE event SET reason = ?2, parked_reason = ?2 WHERE id = ?1 AND published_at IS NULL AND parked",
         )?;
-        for (event, reason) in events {
-            if park.execute(params![event.0, reason])? > 0 {
+        for (event, problem) in events {
+            let problem = problem.to_string();
+            if park.execute(params![event.0, problem])? > 0 {
                 self.tally.moved(1, State::Received, State::Parked);
             } else {
-                again.execute(params![event.0, reason])?;
+                again.execute(params![event.0, problem])?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn confirmed(&self, deliveries: &[DeliveryId], at: WallTime) -> rusqlite::Result<()> {
-        let mut sorted = deliveries.to_vec();
+    pub(super) fn confirmed(&self, deliveries: &[ConfirmedDelivery], at: WallTime) -> rusqlite::Result<()> {
+        let mut sorted: Vec<DeliveryId> = deliveries.iter().map(|confirmed| confirmed.delivery).collect();
         sorted.sort_unstable();
         for neighbours in sorted.chunk_by(|a, b| a.0 + 1 == b.0) {
             let (first, last) = (neighbours[0], neighbours[neighbours.len() - 1]);
@@ -181,14 +186,10 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn handle_outcome(
-        &self,
-        deliveries: &[DeliveryId],
-        outcome: HandleOutcome,
-    ) -> rusqlite::Result<()> {
-        let (code, name) = match outcome {
-            HandleOutcome::Refused => (2, "refused"),
-            HandleOutcome::Lost => (3, "lost"),
+    pub(super) fn let_go(&self, deliveries: &[DeliveryId], why: LetGo) -> rusqlite::Result<()> {
+        let (code, name) = match why {
+            LetGo::Refused => (2, "refused"),
+            LetGo::Lost => (3, "lost"),
         };
         // A lost answer can be followed by a clear one; what is known for certain stays.
         let mut first = self.conn.prepare_cached(
@@ -280,7 +281,7 @@ impl Store {
                          WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)
                            AND parked = 0 AND published_at IS NULL AND id > ?1
                          ORDER BY id LIMIT ?2))
-                 SELECT e.id AS event, e.occurrence, e.attempts + 1 AS attempts, e.redeliveries > 0 AS redelivered,
+                 SELECT e.id AS event, e.occurrence, e.redeliveries > 0 AS redelivered,
                         e.confirmed_at IS NOT NULL AS confirmed, e.sub_app_id, e.event_type, e.file_id, e.task_id,
                         e.fingerprint, e.search_key, c.body,
                         iif(d.id IS NULL, e.handle, d.handle) AS handle,
@@ -329,23 +330,18 @@ impl Store {
 }
 
 fn loaded(row: &Row<'_>) -> rusqlite::Result<Loaded> {
-    Ok(Loaded {
-        event: EventId(row.get("event")?),
-        occurrence: row.get("occurrence")?,
-        attempts: row.get("attempts")?,
-        redelivered: row.get("redelivered")?,
-        pulled_at: WallTime(row.get("pulled_at")?),
-        request_id: row.get("request_id")?,
-        confirmed: row.get("confirmed")?,
-        content: Event {
-            sub_app: SubAppId(row.get::<_, i64>("sub_app_id")?.cast_unsigned()),
-            body: Bytes::copy_from_slice(row.get_ref("body")?.as_bytes()?),
-            handle: row.get::<_, Option<_>>("handle")?.map(EventHandle),
-            event_type: row.get("event_type")?,
-            file_id: row.get("file_id")?,
-            task_id: row.get("task_id")?,
-            fingerprint: Fingerprint(row.get("fingerprint")?),
-            latest_time: latest_time(row.get("search_key")?),
-        },
-    })
+    let event = Event {
+        sub_app: SubAppId(row.get::<_, i64>("sub_app_id")?.cast_unsigned()),
+        body: Bytes::copy_from_slice(row.get_ref("body")?.as_bytes()?),
+        handle: row.get::<_, Option<_>>("handle")?.map(EventHandle),
+        event_type: row.get("event_type")?,
+        file_id: row.get("file_id")?,
+        task_id: row.get("task_id")?,
+        fingerprint: Fingerprint(row.get("fingerprint")?),
+        latest_time: latest_time(row.get("search_key")?),
+    };
+    let (redelivered, pulled_at) = (row.get("redelivered")?, WallTime(row.get("pulled_at")?));
+    let occurrence = row.get("occurrence")?;
+    let outgoing = Outgoing::new(Arc::new(event), occurrence, redelivered, pulled_at, row.get("request_id")?);
+    Ok(Loaded { event: EventId(row.get("event")?), outgoing, confirmed: row.get("confirmed")? })
 }

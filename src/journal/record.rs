@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Row, Statement, params};
 
-use super::Answer;
 use super::query::State;
 use super::store::Store;
 use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, Fingerprint, LatestTime};
 use crate::identity::{DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
 use crate::lease::{Clocks, KeptLease, Lease};
+use crate::write::Pulled;
 
 /// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
 const NEWEST_OCCURRENCES: u32 = 16;
@@ -42,30 +42,29 @@ struct Occurrence {
     event: EventId,
     occurrence: u32,
     progress: Progress,
-    attempts: u32,
 }
 
 impl Store {
-    pub(super) fn record(&self, answer: &Answer) -> rusqlite::Result<Vec<Recorded>> {
-        let mut scribe = Scribe { store: self, answer, new: Vec::new() };
-        let mut recorded = Vec::with_capacity(answer.events.len());
-        for event in &answer.events {
+    pub(super) fn record(&self, pulled: &Pulled) -> rusqlite::Result<Vec<Recorded>> {
+        let mut recorder = Recorder { store: self, pulled, new: Vec::new() };
+        let mut recorded = Vec::with_capacity(pulled.events.len());
+        for event in &pulled.events {
             // It may be compared with one that came in the same answer.
-            if scribe.new.iter().any(|(_, new)| new.event.fingerprint == event.fingerprint) {
-                scribe.insert(&mut recorded)?;
+            if recorder.new.iter().any(|(_, new)| new.event.fingerprint == event.fingerprint) {
+                recorder.insert(&mut recorded)?;
             }
-            let one = scribe.judge(event, &recorded)?;
+            let one = recorder.judge(event, &recorded)?;
             recorded.push(one);
         }
-        scribe.insert(&mut recorded)?;
+        recorder.insert(&mut recorded)?;
         Ok(recorded)
     }
 }
 
 /// Records the events of one answer.
-struct Scribe<'a> {
+struct Recorder<'a> {
     store: &'a Store,
-    answer: &'a Answer,
+    pulled: &'a Pulled,
     /// New events that have no row and no number yet, and which of the answer's results are theirs.
     new: Vec<(usize, New<'a>)>,
 }
@@ -77,7 +76,7 @@ struct New<'a> {
     doubt: Option<Doubt>,
 }
 
-impl<'a> Scribe<'a> {
+impl<'a> Recorder<'a> {
     /// Judges one event. A new one gets its number by [`Self::insert`].
     fn judge(&mut self, event: &'a Event, recorded: &[Recorded]) -> rusqlite::Result<Recorded> {
         let occurrences = self.occurrences(event)?;
@@ -96,7 +95,7 @@ impl<'a> Scribe<'a> {
                 })
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        let late = self.answer.lease.lapsed(self.answer.received_at);
+        let late = self.pulled.lease.lapsed(self.pulled.received_at);
         match classify(&known, event.handle.as_ref(), late) {
             Verdict::New { occurrence, doubt } => {
                 self.new.push((recorded.len(), New { event, occurrence, doubt }));
@@ -106,7 +105,6 @@ impl<'a> Scribe<'a> {
                     occurrence,
                     redelivered: false,
                     progress: Progress::default(),
-                    attempts: u32::from(self.answer.publish_now),
                 })
             }
             Verdict::Redelivery { occurrence } => {
@@ -124,7 +122,6 @@ impl<'a> Scribe<'a> {
                     occurrence,
                     redelivered: true,
                     progress: again.progress,
-                    attempts: again.attempts,
                 })
             }
         }
@@ -155,11 +152,10 @@ impl<'a> Scribe<'a> {
                 event: EventId(row.get(0)?),
                 occurrence: row.get(1)?,
                 progress: Progress { published: row.get(2)?, parked: row.get(3)?, confirmed: row.get(4)? },
-                attempts: row.get(5)?,
             })
         };
         let mut newest = self.store.conn.prepare_cached(
-            "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+            "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL
              FROM event INDEXED BY event_by_fingerprint
              WHERE search_key = ?1 AND fingerprint = ?2 ORDER BY occurrence DESC LIMIT ?3",
         )?;
@@ -174,11 +170,11 @@ impl<'a> Scribe<'a> {
             && newest.len() >= NEWEST_OCCURRENCES as usize
         {
             let mut older = self.store.conn.prepare_cached(
-                "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+                "SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL
                  FROM event INDEXED BY event_open_again
                  WHERE search_key = ?1 AND fingerprint = ?2 AND confirmed_at IS NULL AND occurrence > 1 AND occurrence < ?3
                  UNION ALL
-                 SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL, attempts
+                 SELECT id, occurrence, published_at IS NOT NULL, parked, confirmed_at IS NOT NULL
                  FROM event INDEXED BY event_by_fingerprint
                  WHERE search_key = ?1 AND fingerprint = ?2 AND occurrence = 1 AND confirmed_at IS NULL AND 1 < ?3",
             )?;
@@ -196,7 +192,7 @@ impl<'a> Scribe<'a> {
              SELECT id, handle, boot, sent_at, cutoff, lease_until, outcome IS 1 FROM event WHERE id = ?1 AND request_id IS NOT NULL
              ORDER BY 1 DESC LIMIT ?2",
         )?;
-        let Answer { received_at: now, pulled_at: wall, .. } = *self.answer;
+        let Pulled { received_at: now, pulled_at: wall, .. } = *self.pulled;
         let clocks = Clocks { opened: self.store.opened, now, wall };
         let rows = statement.query_map(params![event.0, NEWEST_DELIVERIES], |row| {
             let kept = KeptLease {
@@ -238,15 +234,15 @@ impl<'a> Scribe<'a> {
         let [one, many] = &*INSERT_EVENTS;
         let mut statement = self.store.conn.prepare_cached(if new.len() == 1 { one } else { many })?;
         let mut values = Values { statement: &mut statement, bound: 0 };
-        let answer = self.answer;
-        values.add(answer.pulled_at.0)?;
-        values.add(answer.publish_now)?;
-        values.add(&answer.request_id)?;
+        let pulled = self.pulled;
+        values.add(pulled.pulled_at.0)?;
+        values.add(pulled.publish_now)?;
+        values.add(&pulled.request_id)?;
         values.add(self.store.boot)?;
-        values.add(answer.lease.sent_at.0.cast_signed())?;
-        values.add(answer.lease.cutoff.0.cast_signed())?;
-        values.add(answer.received_at.0.cast_signed())?;
-        values.add(answer.lease_until.0)?;
+        values.add(pulled.lease.sent_at.0.cast_signed())?;
+        values.add(pulled.lease.cutoff.0.cast_signed())?;
+        values.add(pulled.received_at.0.cast_signed())?;
+        values.add(pulled.lease_until().0)?;
         for (_, New { event, occurrence, doubt }) in new {
             values.add(event.sub_app.0.cast_signed())?;
             values.add(search_key(event))?;
@@ -281,13 +277,13 @@ impl<'a> Scribe<'a> {
                 number,
                 id.0,
                 event.handle.as_ref().map(|h| &h.0),
-                self.answer.request_id,
+                self.pulled.request_id,
                 self.store.boot,
-                self.answer.lease.sent_at.0.cast_signed(),
-                self.answer.lease.cutoff.0.cast_signed(),
-                self.answer.received_at.0.cast_signed(),
-                self.answer.pulled_at.0,
-                self.answer.lease_until.0,
+                self.pulled.lease.sent_at.0.cast_signed(),
+                self.pulled.lease.cutoff.0.cast_signed(),
+                self.pulled.received_at.0.cast_signed(),
+                self.pulled.pulled_at.0,
+                self.pulled.lease_until().0,
             ])?;
         Ok(DeliveryId(number))
     }

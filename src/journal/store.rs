@@ -13,12 +13,13 @@ use super::origin::{self, Origin};
 use super::progress::list;
 use super::schema::{self, Found};
 use super::tally::Tally;
-use super::{Boot, OpenError, Summary, Vacuumed};
+use super::{Boot, OpenError};
 use crate::clock::{Moment, WallTime};
 use crate::crash;
 use crate::descriptors;
 use crate::error_code::ErrorCode;
 use crate::event::SubAppId;
+use crate::write::{Summary, Vacuumed};
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -206,11 +207,6 @@ impl Store {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?;
         Ok(!busy && pages == copied)
-    }
-
-    #[cfg(test)]
-    pub(super) fn sql(&self, sql: &str) -> rusqlite::Result<()> {
-        self.conn.execute_batch(sql)
     }
 }
 

@@ -13,13 +13,14 @@ use super::OpenError;
 use super::copy::{self, Copy};
 use super::files::Lock;
 use super::place::{Misplaced, Place};
-use super::request::{Queued, Request};
+use super::queue::{Asked, Queued};
 use super::store::{Store, diagnosis, error_code, next_step};
 use crate::crash;
 use crate::error_code::ErrorCode;
 use crate::heartbeat::Heartbeat;
 use crate::outcome::{JournalState, Problem};
 use crate::times::Times;
+use crate::write::Written;
 
 /// No more is taken into a commit that has so many requests.
 const BATCH: usize = 256;
@@ -90,7 +91,7 @@ impl Writer {
         store: Store,
         lock: Lock,
         path: PathBuf,
-        requests: mpsc::Receiver<Queued>,
+        requests: mpsc::UnboundedReceiver<Queued>,
         times: Arc<Times>,
         heartbeat: Heartbeat,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
@@ -163,7 +164,7 @@ enum Next {
 }
 
 impl Work {
-    fn run(&self, mut requests: mpsc::Receiver<Queued>) -> Result<(), WriteError> {
+    fn run(&self, mut requests: mpsc::UnboundedReceiver<Queued>) -> Result<(), WriteError> {
         let mut next = Next::Work;
         loop {
             next = match next {
@@ -179,10 +180,10 @@ impl Work {
     /// Works off what is asked, until it has to be gone about in another way.
     fn serve(
         &self,
-        requests: &mut mpsc::Receiver<Queued>,
+        requests: &mut mpsc::UnboundedReceiver<Queued>,
         mut copy: Option<&mut Copy<'_>>,
     ) -> Result<Next, WriteError> {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch: Vec<Asked> = Vec::with_capacity(BATCH);
         // The order is the promise: take what is queued, run all of it in one transaction, commit with fsync, and only
         // then reply. A caller that has its reply can let the consequence leave the process.
         while let Some(first) = requests.blocking_recv() {
@@ -190,7 +191,7 @@ impl Work {
             let mut queued = Some(first);
             while let Some(next) = queued {
                 queued = match next {
-                    Queued::Requests(more) => {
+                    Queued::Writes(more) => {
                         batch.extend(more);
                         if batch.len() < BATCH { requests.try_recv().ok() } else { None }
                     }
@@ -202,11 +203,12 @@ impl Work {
             }
             self.heartbeat.progress();
             if !batch.is_empty() {
-                self.commit_at_last(&mut batch, requests)?;
-            }
-            for request in batch.drain(..) {
-                crash::point("committed", request.name());
-                request.reply();
+                let written = self.commit_at_last(&batch, requests)?;
+                for (asked, written) in batch.drain(..).zip(written) {
+                    crash::point("committed", asked.write.name());
+                    // Whoever has gone away needs no answer.
+                    let _ = asked.reply.send(written);
+                }
             }
             let goes_on = match (command, &mut copy) {
                 (Some(copy::Command::Begin(begin)), _) => {
@@ -229,16 +231,16 @@ impl Work {
     /// Commits the batch, however long the problem lasts.
     fn commit_at_last(
         &self,
-        batch: &mut [Request],
-        requests: &mpsc::Receiver<Queued>,
-    ) -> Result<(), WriteError> {
+        batch: &[Asked],
+        requests: &mpsc::UnboundedReceiver<Queued>,
+    ) -> Result<Vec<Written>, WriteError> {
         let mut pause = RETRY_MIN;
         let mut alone_since = None;
         loop {
             let cause = match self.commit(batch) {
-                Ok(()) => {
+                Ok(written) => {
                     self.up();
-                    return Ok(());
+                    return Ok(written);
                 }
                 Err(cause) => cause,
             };
@@ -253,21 +255,22 @@ impl Work {
     }
 
     /// One try. Dropping the transaction on the way out rolls it back.
-    fn commit(&self, batch: &mut [Request]) -> Result<(), CommitError> {
+    fn commit(&self, batch: &[Asked]) -> Result<Vec<Written>, CommitError> {
         // Nothing is written where the next process would not find it.
         self.place.look()?;
         let began = Instant::now();
         let transaction = self.store.begin()?;
-        for request in batch {
-            request.run(&self.store)?;
-            crash::point("committing", request.name());
+        let mut written = Vec::with_capacity(batch.len());
+        for Asked { write, at, .. } in batch {
+            written.push(self.store.execute(write, *at)?);
+            crash::point("committing", write.name());
         }
         self.store.finish()?;
         transaction.commit()?;
         // And nothing counts as committed that went where it would not be found.
         self.place.look()?;
         self.times.record(&[began.elapsed()]);
-        Ok(())
+        Ok(written)
     }
 
     /// What is told while a failure lasts, and how it ends when nobody waits any more; or the end at once, where waiting cannot
@@ -348,7 +351,7 @@ impl Work {
     fn wait(
         &self,
         pause: Duration,
-        requests: &mpsc::Receiver<Queued>,
+        requests: &mpsc::UnboundedReceiver<Queued>,
         alone_since: &mut Option<Instant>,
     ) -> bool {
         let until = Instant::now() + pause;
@@ -415,33 +418,25 @@ mod tests {
     use super::*;
     use crate::clock::{Moment, WallTime};
     use crate::event::{Event, SubAppId};
-    use crate::journal::request::Slot;
-    use crate::journal::{Answer, Closed, Journal, Options};
+    use crate::journal::{Boot, Journal, Options, files};
     use crate::lease::Window;
+    use crate::write::{PullId, Pulled, Write};
 
     const BOUND: Duration = Duration::from_secs(30);
 
-    impl Journal {
-        async fn sql(&self, sql: &'static str) -> Result<(), Closed> {
-            let (slot, answer) = Slot::new();
-            self.way.take(Request::Sql(sql, slot)).await?;
-            answer.await.map_err(|_| Closed)
-        }
-    }
-
-    fn answer(n: usize) -> Answer {
+    fn record(n: usize) -> Write {
         let body = format!(r#"{{"EventHandle":"h{n}","n":{n},"x":"{}"}}"#, "x".repeat(10_000));
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        Answer {
+        Write::Record(Arc::new(Pulled {
+            pull: PullId(1),
             sub_app: SubAppId(0),
             request_id: "r".into(),
+            events: vec![Arc::new(Event::parse(SubAppId(0), body.into()).unwrap())],
             lease: window.lease(Moment(0)),
             received_at: Moment(1),
             pulled_at: WallTime(0),
-            lease_until: WallTime(27_000),
-            events: vec![Arc::new(Event::parse(SubAppId(0), body.into()).unwrap())],
             publish_now: true,
-        }
+        }))
     }
 
     /// SQLite's own limit on the size of the file gives the very error of a full disk, without a disk to fill.
@@ -450,17 +445,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.db");
         let (journal, writer) = Journal::open(&Options { path: path.clone() }).unwrap();
-        let mut state = journal.state();
+        drop(journal);
+        writer.join().unwrap();
         let operator = rusqlite::Connection::open(&path).unwrap();
         operator
             .execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob(1000000))")
             .unwrap();
+        let (lock, path) = files::prepare(&path).unwrap();
+        let store = Store::open(&path, &Boot::this()).unwrap();
         // No limit is below what the file has already.
-        journal.sql("PRAGMA max_page_count = 1").await.unwrap();
+        store.conn.execute_batch("PRAGMA max_page_count = 1").unwrap();
+        let (journal, writer) = Journal::start(store, lock, path).unwrap();
+        let mut state = journal.state();
         let calls: Vec<_> = (0..10)
             .map(|n| {
                 let journal = journal.clone();
-                tokio::spawn(async move { journal.record(answer(n)).await })
+                tokio::spawn(async move { journal.ask(record(n)).await })
             })
             .collect();
         let is_down = |s: &JournalState| matches!(s, JournalState::Down(_));
@@ -470,7 +470,8 @@ mod tests {
         assert!(problem.message.contains("full") && problem.message.contains("free space"), "{problem}");
         operator.execute_batch("DROP TABLE ballast").unwrap();
         for call in calls {
-            let recorded = tokio::time::timeout(BOUND, call).await.unwrap().unwrap().unwrap();
+            let written = tokio::time::timeout(BOUND, call).await.unwrap().unwrap().unwrap();
+            let Written::Recorded(_, recorded) = written else { unreachable!() };
             assert!(!recorded[0].redelivered, "no try before counts");
         }
         assert_eq!(*state.borrow(), JournalState::Up);

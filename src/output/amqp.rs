@@ -264,7 +264,6 @@ impl Owner {
             options: self.options.clone(),
             connection: link.connection.clone(),
             broker: link.address.to_string().into(),
-            gate: link.gate.clone(),
             times: Arc::clone(&self.times),
             blocked,
             dead: dead.clone(),

@@ -16,13 +16,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::amqp::Options;
-use super::gate::Gate;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
-use super::{Job, Message, answer_all, link, topology, unknown};
+use super::{Job, answer_all, link, topology, unknown};
 use crate::crash;
 use crate::error_code::ErrorCode;
 use crate::outcome::{Problem, PublishOutcome};
+use crate::outgoing::Outgoing;
 use crate::times::Times;
 
 /// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
@@ -41,7 +41,6 @@ pub(super) struct Epoch {
     pub(super) connection: Arc<Connection>,
     /// Where that leads to, for people.
     pub(super) broker: Arc<str>,
-    pub(super) gate: Gate,
     pub(super) times: Arc<Times>,
     /// Whether the broker reports `connection.blocked`.
     pub(super) blocked: watch::Receiver<bool>,
@@ -199,8 +198,6 @@ impl Lane {
         let mut took = Vec::with_capacity(batch.len());
         let mut errors = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
-        // One message alone has nothing to leave together with.
-        let put = (batch.len() > 1).then(|| self.epoch.gate.shut());
         for (index, job) in batch.iter().enumerate() {
             // What it makes of the message is made inside: it would be moved with the future, a kilobyte at a time.
             let mut publish = Box::pin(self.publish_one(&job.message, longest_header));
@@ -211,7 +208,6 @@ impl Lane {
                 Some(Err(error)) => errors.push(error),
             }
         }
-        drop(put);
         let ending = {
             let resolved = async {
                 // From the last one on: RabbitMQ answers in order, most often, so that this lane is woken once and not
@@ -250,7 +246,7 @@ impl Lane {
         Replies { answers, errors, ending }
     }
 
-    async fn publish_one(&self, message: &Message, longest_header: usize) -> lapin::Result<Option<Answer>> {
+    async fn publish_one(&self, message: &Outgoing, longest_header: usize) -> lapin::Result<Option<Answer>> {
         let options = &self.epoch.options;
         let exchange = short(&options.exchange);
         let key = short(&options.routing_key.key(&message.event));
@@ -359,7 +355,7 @@ impl Lane {
     }
 
     /// Where a message was to go, for whoever looks for what is in the way.
-    fn way_of(&self, message: &Message) -> String {
+    fn way_of(&self, message: &Outgoing) -> String {
         let Epoch { options, broker, .. } = &self.epoch;
         way(&options.routing_key.key(&message.event), &options.exchange, broker)
     }

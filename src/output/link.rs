@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::amqp::{Address, Options};
 use super::dial::{self, Unreachable};
-use super::gate::{self, Gate, GatedStream};
 use super::heard::Heard;
 use super::refusal::{LinkError, broken_tls, lost};
+use super::stream::{self, BrokerStream};
 use super::tls::{self, Socket};
 use super::topology;
 use crate::descriptors;
@@ -48,7 +48,6 @@ pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     pub(super) events: Pin<Box<dyn Stream<Item = lapin::Event> + Send>>,
     /// Holds back what lapin would write.
-    pub(super) gate: Gate,
     _cut: Cut,
 }
 
@@ -168,8 +167,7 @@ async fn log_in_at(
 
 /// TLS, where it is wanted, and the login, over a connection that is there.
 async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Result<Link, LinkError> {
-    let gate = Gate::default();
-    let runtime = gate::runtime(&gate);
+    let runtime = stream::runtime();
     let heard = Heard::default();
     let unreachable = |error: io::Error| {
         LinkError::out_of_files(address, &error)
@@ -190,7 +188,7 @@ async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Resu
     } else {
         Box::new(tcp)
     };
-    let stream = AsyncTcpStream::Plain(GatedStream::new(socket, gate.clone(), heard.clone()));
+    let stream = AsyncTcpStream::Plain(BrokerStream::new(socket, heard.clone()));
 
     // lapin asks for its stream from a thread of its own; it gets the one that is connected already, once.
     let ready = Mutex::new(Some(stream));
@@ -203,7 +201,7 @@ async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Resu
         .await
         .map_err(|error| lost(address, options, &error, Some(&heard)))?;
     let events = Box::pin(connection.events_listener());
-    Ok(Link { address: address.clone(), connection: Arc::new(connection), events, gate, _cut: cut })
+    Ok(Link { address: address.clone(), connection: Arc::new(connection), events, _cut: cut })
 }
 
 fn uri(address: &Address, options: &Options) -> AMQPUri {

@@ -7,7 +7,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Serialize;
 
-use super::Message;
+use crate::outgoing::Outgoing;
 use crate::routing_key::SHORT_STRING_MAX_BYTES;
 
 /// Longer header values are left out: a property frame cannot be split, and a cut id would be a wrong id.
@@ -33,7 +33,7 @@ impl Format {
     }
 
     /// The body of `message`.
-    pub fn body(self, message: &Message) -> Bytes {
+    pub fn body(self, message: &Outgoing) -> Bytes {
         match self {
             Self::Event => message.event.body.clone(),
             Self::CloudEvents => cloud_event(message),
@@ -51,7 +51,7 @@ pub(super) enum Header {
 }
 
 /// The headers of `message`, in the order in which people read them. Values longer than `longest` bytes are left out.
-pub(super) fn headers(message: &Message, longest: usize) -> impl Iterator<Item = (&'static str, Header)> {
+pub(super) fn headers(message: &Outgoing, longest: usize) -> impl Iterator<Item = (&'static str, Header)> {
     let event = &message.event;
     let text =
         move |text: &str| (!text.is_empty() && text.len() <= longest).then(|| Header::Text(text.to_owned()));
@@ -75,7 +75,7 @@ pub(super) fn headers(message: &Message, longest: usize) -> impl Iterator<Item =
 }
 
 /// The AMQP properties of `message`: persistent, and the same for every publish of it but for the delivery's own headers.
-pub(super) fn properties(message: &Message, format: Format, longest_header: usize) -> BasicProperties {
+pub(super) fn properties(message: &Outgoing, format: Format, longest_header: usize) -> BasicProperties {
     let value = |header| match header {
         Header::Text(text) => AMQPValue::LongString(text.into()),
         Header::Number(number) => AMQPValue::LongLongInt(number),
@@ -117,7 +117,7 @@ struct Attributes<'a> {
 
 /// Structured mode of CloudEvents 1.0 ("JSON Event Format for CloudEvents", version 1.0.2). The specification asks for a
 /// type that begins with a reversed domain name. The event's bytes are put in as they are, never read and written again.
-fn cloud_event(message: &Message) -> Bytes {
+fn cloud_event(message: &Outgoing) -> Bytes {
     let event = &message.event;
     let attributes = Attributes {
         specversion: "1.0",
@@ -147,8 +147,8 @@ mod tests {
         Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap()
     }
 
-    fn message(event: Event) -> Message {
-        Message {
+    fn message(event: Event) -> Outgoing {
+        Outgoing {
             message_id: MessageId::new(&event.fingerprint, 1),
             event: event.into(),
             occurrence: 1,

@@ -11,7 +11,6 @@
 pub mod amqp;
 mod backoff;
 mod dial;
-mod gate;
 mod heard;
 mod lanes;
 mod link;
@@ -20,6 +19,7 @@ mod probe;
 mod refusal;
 mod returns;
 pub mod stdout;
+mod stream;
 mod tls;
 mod topology;
 
@@ -27,29 +27,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::clock::WallTime;
-use crate::event::{Event, MessageId};
 use crate::heartbeat::Heartbeat;
 use crate::identity::EventId;
 use crate::outcome::{OutputState, PublishOutcome};
+use crate::outgoing::Outgoing;
 use crate::times::Times;
-
-/// One event on its way out.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// What consumers drop repeats by; the same for every publish of one occurrence.
-    pub message_id: MessageId,
-    /// The event.
-    pub event: Arc<Event>,
-    /// Which occurrence of its fingerprint, from 1.
-    pub occurrence: u32,
-    /// Whether the cloud had handed it over before.
-    pub redelivered: bool,
-    /// When the delivery was pulled.
-    pub pulled_at: WallTime,
-    /// The `RequestId` of the answer that brought the delivery.
-    pub request_id: Arc<str>,
-}
 
 /// Why an output ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +61,7 @@ impl Output {
     ///
     /// `alone` asks for a batch of its own: a suspect is told apart from its siblings that way. The outcome comes within the
     /// output's own time limits, unless [`Output::state`] is [`OutputState::Blocked`]: then it waits as long as that lasts.
-    pub fn publish(&self, event: EventId, message: Message, alone: bool, outcomes: &Outcomes) {
+    pub fn publish(&self, event: EventId, message: Arc<Outgoing>, alone: bool, outcomes: &Outcomes) {
         let lanes = self.queues.len() as u64;
         let lane = usize::try_from(message.event.sub_app.0 % lanes).unwrap_or_default();
         let receipt = Receipt { event, outcomes: Some(outcomes.clone()) };
@@ -112,7 +94,7 @@ impl Output {
 /// A message that waits to be published, and whom to tell.
 #[derive(Debug)]
 struct Job {
-    message: Message,
+    message: Arc<Outgoing>,
     alone: bool,
     receipt: Receipt,
 }

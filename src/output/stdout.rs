@@ -13,9 +13,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, headers};
-use super::{Ends, Error, Job, Message, Output, answer_all, channel, refuse_the_rest, unknown};
+use super::{Ends, Error, Job, Output, answer_all, channel, refuse_the_rest, unknown};
 use crate::error_code::ErrorCode;
 use crate::outcome::{OutputState, Problem, PublishOutcome};
+use crate::outgoing::Outgoing;
 use crate::routing_key::RoutingKeyTemplate;
 
 /// What the output needs to know.
@@ -163,7 +164,7 @@ struct Envelope<'a> {
     headers: Headers,
 }
 
-fn write_line(line: &mut Vec<u8>, options: &Options, message: &Message) {
+fn write_line(line: &mut Vec<u8>, options: &Options, message: &Outgoing) {
     let envelope = Envelope {
         message_id: message.message_id.as_str(),
         routing_key: options.routing_key.key(&message.event),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
 
-use super::core::LetGo;
 use crate::error_code::ErrorCode;
+use crate::write::LetGo;
 
 /// What is looked up once: a lookup for each event would cost more than the count. What is rare is looked up below.
 pub(super) struct Meters {

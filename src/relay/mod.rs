@@ -1,14 +1,15 @@
 //! The relay: a core that decides, and this shell around it that acts.
 //!
 //! One task owns the core. It turns everything that can happen into an [`Input`], and carries the core's [`Effect`]s out:
-//! calls to the cloud and publishes as tasks of their own, commits through one lane that keeps their order.
+//! requests to the cloud as tasks of their own, publishes and commits through queues that keep their order.
 //!
 //! The queues between these tasks have no bound of their own: every element is an effect or the answer to one, and the core
 //! bounds those (`max_in_flight`).
 
 pub mod backoff;
+mod commit_delay;
+mod commits;
 pub mod core;
-mod journaling;
 mod meters;
 pub mod pacing;
 mod report;
@@ -23,14 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::core::{Answer, Core, Effect, Input, Settings};
 use crate::clock::{Moment, WallTime};
-use crate::event::MessageId;
 use crate::heartbeat::Heartbeat;
 use crate::identity::EventId;
 use crate::journal::Journal;
 use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
-use crate::output::{Message, Outcomes, Output};
+use crate::output::{Outcomes, Output};
 use crate::vod::{self, Action};
-use journaling::{Told, Work};
+use crate::write::Written;
+use commits::Commits;
 use report::{CallEnded, Report};
 pub use stats::{Snapshot, Stats};
 
@@ -80,18 +81,24 @@ pub enum RelayError {
 /// [`RelayError`] when a part that it cannot do without is gone.
 pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayError> {
     let Parts { settings, client, journal, output, stats, changes, heartbeat } = parts;
-    let (window, patience) = (settings.window, journaling::patience(settings.max_in_flight));
+    let (window, max_in_flight) = (settings.window, settings.max_in_flight);
     let core = Core::new(settings, Moment::now());
     let (inputs, arrived) = mpsc::unbounded_channel();
-    let mut tasks = JoinSet::new();
-    let (commits, work) = mpsc::unbounded_channel();
-    tasks.spawn(journaling::lane(journal.clone(), window, patience, work, inputs.clone()));
     let (journal_state, output_state) = (journal.state(), output.state());
     let (outcomes, published) = mpsc::unbounded_channel();
     let report = Report::new(stats, window);
-    let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks, report };
-    let arrivals =
-        Arrivals { inputs: arrived, published, journal_state, output_state, settings: changes, heartbeat };
+    let (answers, written) = mpsc::unbounded_channel();
+    let commits = Commits::new(journal, answers, max_in_flight);
+    let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks: JoinSet::new(), report };
+    let arrivals = Arrivals {
+        inputs: arrived,
+        written,
+        published,
+        journal_state,
+        output_state,
+        settings: changes,
+        heartbeat,
+    };
     shell.run(arrivals, drain).await
 }
 
@@ -110,6 +117,7 @@ impl From<Input> for Arrived {
 /// Everything that wakes the relay.
 struct Arrivals {
     inputs: mpsc::UnboundedReceiver<Arrived>,
+    written: mpsc::UnboundedReceiver<Written>,
     published: mpsc::UnboundedReceiver<Vec<(EventId, PublishOutcome)>>,
     journal_state: watch::Receiver<JournalState>,
     output_state: watch::Receiver<OutputState>,
@@ -123,7 +131,7 @@ struct Shell {
     output: Output,
     outcomes: Outcomes,
     inputs: mpsc::UnboundedSender<Arrived>,
-    commits: mpsc::UnboundedSender<Told>,
+    commits: Commits,
     tasks: JoinSet<Result<(), RelayError>>,
     report: Report,
 }
@@ -132,6 +140,7 @@ impl Shell {
     async fn run(&mut self, arrivals: Arrivals, drain: CancellationToken) -> Result<(), RelayError> {
         let Arrivals {
             inputs: mut arrived,
+            mut written,
             mut published,
             mut journal_state,
             mut output_state,
@@ -142,7 +151,7 @@ impl Shell {
             Input::Journal(journal_state.borrow_and_update().clone()).into(),
             Input::Output(output_state.borrow_and_update().clone()).into(),
         ];
-        let mut batches = Vec::new();
+        let (mut batches, mut answers, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let mut draining = false;
         loop {
             let now = Moment::now();
@@ -153,17 +162,22 @@ impl Shell {
                 }
                 self.report.input(now, input);
             }
-            for effect in self.core.step(now, inputs.drain(..).map(|arrived| arrived.input)) {
-                self.report.effect(now, &effect);
+            let step = self.core.step(now, inputs.drain(..).map(|arrived| arrived.input));
+            // The writes first: the journal's thread begins with them while this one does the rest. What follows from a write
+            // comes in a later step.
+            for effect in step {
+                match effect {
+                    Effect::Write(write) => self.commits.add(write),
+                    other => others.push(other),
+                }
+            }
+            self.commits.send_due(self.core.only_commits_pending())?;
+            for effect in others.drain(..) {
                 if matches!(effect, Effect::Finished) {
                     self.report.progress();
                     return Ok(());
                 }
                 self.carry_out(effect);
-            }
-            if self.core.waits_for_commits_alone() {
-                // As below: if the lane has ended, the loop meets its error.
-                let _ = self.commits.send(Told::NoMoreComes);
             }
             self.report.load(now, self.core.load());
 
@@ -171,7 +185,8 @@ impl Shell {
             while inputs.is_empty() {
                 let asleep = async {
                     let wake = self.core.next_wake().map(|at| at.since(Moment::now()));
-                    tokio::time::sleep(wake.map_or(ROUND_MAX, |wake| wake.min(ROUND_MAX))).await;
+                    let wakes = [wake, self.commits.due_in()].into_iter().flatten();
+                    tokio::time::sleep(wakes.fold(ROUND_MAX, Duration::min)).await;
                 };
                 tokio::select! {
                     // States first: what came back from an output that is gone is judged as such.
@@ -188,11 +203,18 @@ impl Shell {
                         inputs.push(Input::Drain.into());
                     }
                     Some(changed) = settings.recv() => {
-                        // If the lane has ended, the loop meets its error.
-                        let _ = self.commits.send(Told::Patience(journaling::patience(changed.max_in_flight)));
+                        self.commits.configure(changed.max_in_flight);
                         inputs.push(Input::Reconfigure(Box::new(changed)).into());
                     }
                     Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,
+                    count = written.recv_many(&mut answers, INPUTS_PER_STEP) => {
+                        self.commits.answered(count);
+                        inputs.extend(answers.drain(..).map(|written| Input::Written(written).into()));
+                        // What else is there belongs to the same step.
+                        while inputs.len() < INPUTS_PER_STEP && let Ok(more) = arrived.try_recv() {
+                            inputs.push(more);
+                        }
+                    }
                     count = published.recv_many(&mut batches, BATCHES_PER_STEP) => {
                         debug_assert!(count > 0);
                         let outcomes = batches.drain(..).flatten();
@@ -217,7 +239,6 @@ impl Shell {
                 let client = self.client.clone();
                 // A task of its own, never dropped: an answer that nobody receives hides its events for the whole window.
                 self.tasks.spawn(async move {
-                    after_events().await;
                     // The lease starts before the request leaves, and so before the cloud's own window.
                     let sent_at = Moment::now();
                     let answered = client.pull_events(sub_app).await;
@@ -235,22 +256,13 @@ impl Shell {
                     Ok(())
                 });
             }
-            Effect::Publish { event, parcel, alone } => {
-                // Queued here and now, so that events leave in the core's order.
-                let message = Message {
-                    message_id: MessageId::new(&parcel.event.fingerprint, parcel.occurrence),
-                    event: Arc::clone(&parcel.event),
-                    occurrence: parcel.occurrence,
-                    redelivered: parcel.redelivered,
-                    pulled_at: parcel.pulled_at,
-                    request_id: Arc::clone(&parcel.request_id),
-                };
-                self.output.publish(event, message, alone, &self.outcomes);
+            // Queued here and now, so that events leave in the core's order.
+            Effect::Publish { event, outgoing, alone } => {
+                self.output.publish(event, outgoing, alone, &self.outcomes);
             }
             Effect::Confirm { call, sub_app, handles, cutoff } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
-                    after_events().await;
                     let error = client.confirm_events(sub_app, &handles, cutoff).await.err();
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
                     let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
@@ -261,7 +273,6 @@ impl Shell {
             Effect::ProveConfirm { call, sub_app } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
-                    after_events().await;
                     let error = client.prove_confirm(sub_app).await.err();
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
                     // What the cloud says of the made-up handle is the proof, and no failure.
@@ -271,41 +282,13 @@ impl Shell {
                     Ok(())
                 });
             }
-            Effect::Finished => {}
-            effect => {
-                if let Some(work) = Work::of(effect) {
-                    // The lane only ends with an error of its own, which the loop then meets.
-                    let _ = self.commits.send(Told::Work(work));
-                }
-            }
+            // Taken before.
+            Effect::Write(_) | Effect::Finished => {}
         }
     }
-}
-
-/// Lets what else can go on go first. A step's commits and publishes are on an event's way to those who wait for it; its calls to
-/// the cloud are not, and making one takes the worker longer than an event does.
-async fn after_events() {
-    tokio::task::yield_now().await;
 }
 
 /// Hands an input to the relay's loop. After the loop has ended, nobody needs it.
 fn send(inputs: &mpsc::UnboundedSender<Arrived>, arrived: Arrived) {
     let _ = inputs.send(arrived);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_call_lets_what_else_can_go_on_go_first() {
-        let (say, mut said) = mpsc::unbounded_channel();
-        let (call, event) = (say.clone(), say);
-        tokio::spawn(async move {
-            after_events().await;
-            call.send("call").unwrap();
-        });
-        tokio::spawn(async move { event.send("event").unwrap() });
-        assert_eq!([said.recv().await, said.recv().await], [Some("event"), Some("call")]);
-    }
 }

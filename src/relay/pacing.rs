@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use crate::clock::Moment;
 use crate::outcome::CallFailure;
-
-/// What one `PullEvents` can hand out at most (document 266/33433).
-pub const EVENTS_PER_PULL: usize = 16;
+use crate::write::EVENTS_PER_PULL;
 
 /// How many polls of one sub-application are in flight at the most.
 const POLLS_MAX: usize = 32;

@@ -1,13 +1,13 @@
 //! What the relay says of its work: a line of progress now and then at info, one a batch and one an event at debug, and
 //! failing calls and publishes when they begin to fail, change their reason, and work again. Never a body, never a secret.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::core::{Effect, Input, LetGo, Load, PullId};
+use super::core::{Input, Load};
 use super::meters::{self, Meters};
 use super::stats::Stats;
 use crate::clock::Moment;
@@ -18,6 +18,7 @@ use crate::lease::Window;
 use crate::outcome::{CallFailure, Problem, PublishOutcome};
 use crate::stages::Stages;
 use crate::vod::{Action, CallError};
+use crate::write::{ConfirmedDelivery, LetGo, Pulled, Written};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
 #[derive(Debug)]
@@ -32,11 +33,6 @@ pub(super) struct Report {
     stats: Arc<Stats>,
     meters: Meters,
     window: Window,
-    answers: HashMap<PullId, (SubAppId, Arc<str>)>,
-    /// The outcomes of handles that the journal is asked to commit, in the order of its answers.
-    outcomes: VecDeque<Outcome>,
-    /// The same for parked events.
-    parking: VecDeque<Vec<(EventId, Problem)>>,
     /// Why calls fail now, by whose and which they are.
     failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
@@ -46,14 +42,6 @@ pub(super) struct Report {
     /// When progress was told last.
     told_at: Option<Moment>,
     parked: Parked,
-}
-
-/// What one commit says of handles. It is counted after the commit, so that no figure is ahead of the journal.
-#[derive(Debug)]
-enum Outcome {
-    /// For each handle: from the pull's answer to the confirm's, and what was left of the window then.
-    Confirmed(Vec<(Duration, Duration)>),
-    LetGo(usize, LetGo),
 }
 
 /// Calls that fail without one in between that succeeds.
@@ -128,9 +116,6 @@ impl Report {
             stats,
             meters: Meters::new(),
             window,
-            answers: HashMap::new(),
-            outcomes: VecDeque::new(),
-            parking: VecDeque::new(),
             failing: BTreeMap::new(),
             refused: Refused::default(),
             told_unroutable: false,
@@ -171,22 +156,10 @@ impl Report {
                 self.stats.update(|s| s.stages.confirm.succeeded(now));
             }
             Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.stages.pull.succeeded(now)),
-            Input::Recorded { pull, recorded } => self.recorded(now, *pull, recorded),
-            Input::PublishRecorded(events) => {
-                self.stats.published(now, events.len());
-                self.meters.published(PublishOutcome::Acked.name(), events.len());
+            Input::Confirmed { result: Ok(()), .. } => {
+                self.stats.update(|s| s.stages.confirm.succeeded(now));
             }
-            Input::ParkRecorded(_) => {
-                self.stats.update(|s| s.stages.journal.succeeded(now));
-                self.park_committed(now);
-            }
-            Input::OutcomeRecorded => {
-                self.stats.update(|s| s.stages.journal.succeeded(now));
-                self.outcome_committed(now);
-            }
-            Input::AttemptRecorded(_) | Input::SettleRecorded | Input::Loaded(_) => {
-                self.stats.update(|s| s.stages.journal.succeeded(now));
-            }
+            Input::Written(written) => self.written(now, written),
             Input::Published { event, outcome } => {
                 if outcome.is_answer() {
                     self.stats.update(|s| s.stages.publish.answered(now));
@@ -205,14 +178,37 @@ impl Report {
         }
     }
 
-    fn recorded(&mut self, now: Moment, pull: PullId, recorded: &[Recorded]) {
-        let Some((sub_app, request_id)) = self.answers.remove(&pull) else { return };
+    /// The journal has committed a write. Nothing is counted before.
+    fn written(&mut self, now: Moment, written: &Written) {
+        self.stats.update(|s| s.stages.journal.succeeded(now));
+        match written {
+            Written::Recorded(pulled, recorded) => self.recorded(now, pulled, recorded),
+            Written::Published(events) => {
+                self.stats.published(now, events.len());
+                self.meters.published(PublishOutcome::Acked.name(), events.len());
+            }
+            Written::Parked(events) => self.parked(now, events),
+            Written::Confirmed(deliveries) => self.confirmed(now, deliveries),
+            Written::LetGo(deliveries, why) => {
+                self.since.let_go += deliveries.len();
+                self.stats.update(|s| s.let_go += deliveries.len() as u64);
+                meters::let_go(deliveries.len() as u64, *why);
+                let why = match why {
+                    LetGo::Refused => "the cloud rejects the handle",
+                    LetGo::Lost => "no answer before the lease lapsed",
+                };
+                debug!(handles = deliveries.len(), why, "handles let go; their events come again");
+            }
+            _ => {}
+        }
+    }
+
+    fn recorded(&mut self, now: Moment, pulled: &Pulled, recorded: &[Recorded]) {
         let redelivered = recorded.iter().filter(|r| r.redelivered).count();
         let new = recorded.len() - redelivered;
         self.stats.update(|s| {
             s.deliveries += recorded.len() as u64;
             s.redelivered += redelivered as u64;
-            s.stages.journal.succeeded(now);
             if new > 0 {
                 s.moved_at = Some(now);
             }
@@ -220,6 +216,7 @@ impl Report {
         self.meters.recorded(new as u64, redelivered as u64);
         self.since.pulled += recorded.len();
         self.since.redelivered += redelivered;
+        let Pulled { sub_app, request_id, .. } = pulled;
         debug!(%sub_app, events = recorded.len(), redelivered, %request_id, "pulled and journalled");
         for record in recorded {
             debug!(
@@ -231,65 +228,28 @@ impl Report {
         }
     }
 
-    pub(super) fn effect(&mut self, now: Moment, effect: &Effect) {
-        match effect {
-            Effect::Record { pull, sub_app, answer, .. } => {
-                self.answers.insert(*pull, (*sub_app, Arc::clone(&answer.request_id)));
-            }
-            Effect::RecordParked(events) => self.parking.push_back(events.clone()),
-            Effect::RecordConfirmed(confirmed) => {
-                self.stats.update(|s| s.stages.confirm.succeeded(now));
-                let times = confirmed.iter().map(|delivery| {
-                    debug!(event = delivery.event.0, "event confirmed");
-                    let lease_left = (delivery.lease.sent_at + self.window.length).since(now);
-                    (now.since(delivery.received_at), lease_left)
-                });
-                let times = times.collect();
-                self.outcomes.push_back(Outcome::Confirmed(times));
-                debug!(events = confirmed.len(), "confirmed");
-            }
-            Effect::RecordLetGo(deliveries, why) => {
-                self.outcomes.push_back(Outcome::LetGo(deliveries.len(), *why));
-                let why = match why {
-                    LetGo::Refused => "the cloud rejects the handle",
-                    LetGo::Lost => "no answer before the lease lapsed",
-                };
-                debug!(handles = deliveries.len(), why, "handles let go; their events come again");
-            }
-            _ => {}
+    fn confirmed(&mut self, now: Moment, deliveries: &[ConfirmedDelivery]) {
+        for delivery in deliveries {
+            let ConfirmedDelivery { lease, received_at, confirmed_at, .. } = delivery;
+            let took = confirmed_at.since(*received_at);
+            let lease_left = (lease.sent_at + self.window.length).since(*confirmed_at);
+            self.stats.confirmed(took, lease_left);
+            self.meters.confirmed(took, lease_left);
+            debug!(event = delivery.event.0, "event confirmed");
         }
+        self.stats.update(|s| s.moved_at = Some(now));
+        self.since.confirmed += deliveries.len();
+        debug!(events = deliveries.len(), "confirmed");
     }
 
-    /// The journal has committed the next of the outcomes that it was asked to.
-    fn outcome_committed(&mut self, now: Moment) {
-        match self.outcomes.pop_front() {
-            Some(Outcome::Confirmed(times)) => {
-                for (took, lease_left) in &times {
-                    self.stats.confirmed(*took, *lease_left);
-                    self.meters.confirmed(*took, *lease_left);
-                }
-                self.stats.update(|s| s.moved_at = Some(now));
-                self.since.confirmed += times.len();
-            }
-            Some(Outcome::LetGo(handles, why)) => {
-                self.since.let_go += handles;
-                self.stats.update(|s| s.let_go += handles as u64);
-                meters::let_go(handles as u64, why);
-            }
-            None => debug_assert!(false, "an answer without a question"),
-        }
-    }
-
-    /// The journal has committed the next of the parked events that it was asked to.
-    fn park_committed(&mut self, now: Moment) {
-        let Some(events) = self.parking.pop_front() else { return };
+    fn parked(&mut self, now: Moment, events: &[(EventId, Problem)]) {
         self.stats.update(|s| s.parked += events.len() as u64);
         self.parked.events += events.len();
         for (event, problem) in events {
-            self.given_up(event);
+            self.given_up(*event);
             meters::parked(problem.error_code);
             debug!(event = event.0, error = %problem, "event parked");
-            self.parked.newest = Some((event, problem));
+            self.parked.newest = Some((*event, problem.clone()));
         }
         self.parked.tell(now);
     }
@@ -427,7 +387,6 @@ fn is_denial(reason: ErrorCode) -> bool {
 mod tests {
     use super::*;
     use crate::identity::DeliveryId;
-    use crate::relay::core::ConfirmedDelivery;
 
     fn call(failure: Option<(CallFailure, &str)>) -> CallEnded {
         let action = Action::PullEvents;
@@ -454,31 +413,27 @@ mod tests {
         let problem = Problem::new(ErrorCode::PublishReturned, "words");
         let (now, later) = (Moment(1_000), Moment(2_000));
         report.input(now, &Input::Published { event: EventId(1), outcome: PublishOutcome::Acked });
-        report.effect(now, &Effect::RecordPublished(vec![EventId(1)]));
+        assert_eq!((counts(), stats.snapshot().moved_at), ((0, 0, 0, 0), None));
+        assert!(stats.snapshot().stages.publish.last_success.is_some(), "the broker is heard of at once");
         let delivery = ConfirmedDelivery {
             delivery: DeliveryId(1),
             event: EventId(1),
             lease: window.lease(Moment(0)),
             received_at: Moment(100),
+            confirmed_at: now,
         };
-        report.effect(now, &Effect::RecordConfirmed(vec![delivery]));
-        report.effect(now, &Effect::RecordLetGo(vec![DeliveryId(2), DeliveryId(3)], LetGo::Lost));
-        report.effect(now, &Effect::RecordParked(vec![(EventId(4), problem)]));
-        assert_eq!((counts(), stats.snapshot().moved_at), ((0, 0, 0, 0), None));
-        assert!(stats.snapshot().stages.publish.last_success.is_some(), "the broker is heard of at once");
-        report.input(later, &Input::PublishRecorded(vec![EventId(1)]));
-        assert_eq!(counts(), (1, 0, 0, 0));
-        report.input(later, &Input::OutcomeRecorded);
-        assert_eq!(counts(), (1, 1, 0, 0));
-        assert_eq!(
-            stats.snapshot().pull_to_confirm_p50,
-            Some(Duration::from_millis(900)),
-            "not to the commit"
-        );
-        report.input(later, &Input::OutcomeRecorded);
-        assert_eq!(counts(), (1, 1, 2, 0));
-        report.input(later, &Input::ParkRecorded(vec![EventId(4)]));
-        assert_eq!((counts(), stats.snapshot().moved_at), ((1, 1, 2, 1), Some(later)));
+        for (written, counted) in [
+            (Written::Published([EventId(1)].into()), (1, 0, 0, 0)),
+            (Written::Confirmed([delivery].into()), (1, 1, 0, 0)),
+            (Written::LetGo([DeliveryId(2), DeliveryId(3)].into(), LetGo::Lost), (1, 1, 2, 0)),
+            (Written::Parked([(EventId(4), problem)].into()), (1, 1, 2, 1)),
+        ] {
+            report.input(later, &Input::Written(written));
+            assert_eq!(counts(), counted);
+        }
+        let confirmed_in = stats.snapshot().pull_to_confirm_p50;
+        assert_eq!(confirmed_in, Some(Duration::from_millis(900)), "not to the commit");
+        assert_eq!(stats.snapshot().moved_at, Some(later));
     }
 
     #[test]
@@ -546,8 +501,8 @@ mod tests {
         let text = logged(|| {
             for n in 1..=1_000 {
                 let problem = Problem::new(ErrorCode::PublishReturned, "unroutable: routing key k");
-                report.effect(Moment(n as u64), &Effect::RecordParked(vec![(EventId(n), problem)]));
-                report.input(Moment(n as u64), &Input::ParkRecorded(vec![EventId(n)]));
+                let parked = Written::Parked([(EventId(n), problem)].into());
+                report.input(Moment(n as u64), &Input::Written(parked));
             }
             report.load(Moment(5_000), Load::default());
             report.load(Moment(11_000), Load::default());

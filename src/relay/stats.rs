@@ -106,7 +106,6 @@ impl Stats {
     pub(super) fn published(&self, now: Moment, events: usize) {
         let snapshot = &mut self.lock().snapshot;
         *snapshot.publishes.entry(PublishOutcome::Acked.name()).or_default() += events as u64;
-        snapshot.stages.journal.succeeded(now);
         snapshot.moved_at = Some(now);
     }
 

@@ -10,22 +10,24 @@ use vodrelay::cli::events::{self, ShowArgs};
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::event::{Event, SubAppId};
 use vodrelay::identity::EventId;
-use vodrelay::journal::{Answer, Journal, Options};
+use vodrelay::journal::{Journal, Options};
 use vodrelay::lease::Window;
+use vodrelay::write::{PullId, Pulled};
 
+use crate::asks::Asks as _;
 use crate::harness::fuzz;
 
 const WINDOW: Window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
 
-fn answer(events: Vec<Arc<Event>>) -> Answer {
+fn answer(events: Vec<Arc<Event>>) -> Pulled {
     let (now, wall) = (Moment::now(), WallTime::now());
-    Answer {
+    Pulled {
+        pull: PullId(1),
         sub_app: SubAppId(7),
         request_id: "r".into(),
         lease: WINDOW.lease(now),
         received_at: now,
         pulled_at: wall,
-        lease_until: wall + WINDOW.length,
         events,
         publish_now: false,
     }
@@ -65,9 +67,9 @@ fn mutated_events_are_kept_byte_for_byte_and_can_be_shown() {
     assert_eq!(loaded.len(), kept.len());
     for loaded in &loaded {
         let event = &kept[&loaded.event];
-        assert_eq!(loaded.content.body, event.body);
-        assert_eq!(loaded.content.fingerprint, event.fingerprint);
-        assert_eq!(loaded.content.event_type, event.event_type);
+        assert_eq!(loaded.outgoing.event.body, event.body);
+        assert_eq!(loaded.outgoing.event.fingerprint, event.fingerprint);
+        assert_eq!(loaded.outgoing.event.event_type, event.event_type);
     }
     for event in loaded.iter().take(100) {
         for json in [false, true] {

@@ -15,8 +15,9 @@ use vodrelay::config::Config;
 use vodrelay::event::{Event, MessageId, SubAppId};
 use vodrelay::identity::EventId;
 use vodrelay::outcome::PublishOutcome;
+use vodrelay::outgoing::Outgoing;
 use vodrelay::output::message::Format;
-use vodrelay::output::{Message, stdout};
+use vodrelay::output::stdout;
 use vodrelay::routing_key::RoutingKeyTemplate;
 
 use crate::harness::{cases, fuzz, rng};
@@ -159,10 +160,10 @@ impl Write for Written {
     }
 }
 
-fn message(event: Event, seed: u64) -> Message {
+fn message(event: Event, seed: u64) -> Outgoing {
     let mut rng = rng(seed);
     let id = MessageId::new(&event.fingerprint, rng.u32(..));
-    Message {
+    Outgoing {
         message_id: id,
         event: event.into(),
         occurrence: rng.u32(..),
@@ -173,7 +174,7 @@ fn message(event: Event, seed: u64) -> Message {
 }
 
 /// What standard output gets for these messages.
-fn lines(messages: &[Message], format: Format) -> Vec<u8> {
+fn lines(messages: &[Outgoing], format: Format) -> Vec<u8> {
     let written = Written::default();
     let writer = written.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -183,7 +184,7 @@ fn lines(messages: &[Message], format: Format) -> Vec<u8> {
         let (output, task) = stdout::spawn_to(options, writer, shutdown.clone());
         let (outcomes, mut told) = mpsc::unbounded_channel();
         for (number, message) in (1..).zip(messages) {
-            output.publish(EventId(number), message.clone(), false, &outcomes);
+            output.publish(EventId(number), message.clone().into(), false, &outcomes);
         }
         let mut acked = Vec::new();
         while acked.len() < messages.len() {
@@ -221,7 +222,7 @@ struct CloudEvent<'a> {
     data: &'a RawValue,
 }
 
-fn check_message(message: &Message, line: &[u8]) {
+fn check_message(message: &Outgoing, line: &[u8]) {
     // Only bytes that the cloud sent can be no text; what is around them is.
     let text = String::from_utf8_lossy(line);
     let body = String::from_utf8_lossy(&message.event.body);
@@ -247,7 +248,7 @@ fn check_message(message: &Message, line: &[u8]) {
 }
 
 /// One line for each message, and what it must say.
-fn check_messages(messages: &[Message]) {
+fn check_messages(messages: &[Outgoing]) {
     for format in [Format::Event, Format::CloudEvents] {
         let written = lines(messages, format);
         assert_eq!(written.last(), Some(&b'\n'));
@@ -276,7 +277,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut rng = rng(seed);
-        let messages: Vec<Message> = events
+        let messages: Vec<Outgoing> = events
             .iter()
             .map(|event| message(parse(rng.u64(..), event.spelled(&mut rng)), rng.u64(..)))
             .collect();

@@ -163,7 +163,7 @@ impl Told {
 
     #[track_caller]
     fn failed(&self, exit: i32, complaint: &str) {
-        let (words, code) = self.complained.rsplit_once("  code: ").unwrap_or((&self.complained, ""));
+        let (words, code) = self.complained.rsplit_once("  error code: ").unwrap_or((&self.complained, ""));
         assert_eq!(words, format!("{complaint}\n"), "{self:#?}");
         assert!(code.starts_with("VR-"), "{self:#?}");
         assert_eq!((self.exit, self.said.len()), (Some(exit), 0), "{self:#?}");

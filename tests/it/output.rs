@@ -22,8 +22,9 @@ use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{Event, MessageId, SubAppId};
 use vodrelay::identity::EventId;
 use vodrelay::outcome::{OutputState, PublishOutcome};
+use vodrelay::outgoing::Outgoing;
 use vodrelay::output::amqp::{self, Address, Format, TlsFiles, Topology};
-use vodrelay::output::{Error, Message, Output, stdout};
+use vodrelay::output::{Error, Output, stdout};
 use vodrelay::secret::Secret;
 
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
@@ -32,8 +33,8 @@ fn event(json: &str) -> Arc<Event> {
     Arc::new(Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap())
 }
 
-fn message_of(event: Arc<Event>) -> Message {
-    Message {
+fn message_of(event: Arc<Event>) -> Outgoing {
+    Outgoing {
         message_id: MessageId::new(&event.fingerprint, 1),
         event,
         occurrence: 1,
@@ -44,7 +45,7 @@ fn message_of(event: Arc<Event>) -> Message {
 }
 
 /// A message that no other is equal to.
-fn message(event_type: &str) -> Message {
+fn message(event_type: &str) -> Outgoing {
     message_of(event(&format!(
         r#"{{"EventHandle":"h","EventType":"{event_type}","Note":"{}"}}"#,
         unique("n")
@@ -113,15 +114,15 @@ impl Running {
         self.becomes(&format!("down with {part:?}"), fits).await
     }
 
-    async fn publish(&self, message: &Message) -> PublishOutcome {
+    async fn publish(&self, message: &Outgoing) -> PublishOutcome {
         publish(&self.output, message, false).await
     }
 
-    async fn publish_alone(&self, message: &Message) -> PublishOutcome {
+    async fn publish_alone(&self, message: &Outgoing) -> PublishOutcome {
         publish(&self.output, message, true).await
     }
 
-    async fn publish_all(&self, messages: &[Message]) -> Vec<PublishOutcome> {
+    async fn publish_all(&self, messages: &[Outgoing]) -> Vec<PublishOutcome> {
         join_all(messages.iter().map(|message| self.publish(message))).await
     }
 
@@ -131,9 +132,9 @@ impl Running {
     }
 }
 
-async fn publish(output: &Output, message: &Message, alone: bool) -> PublishOutcome {
+async fn publish(output: &Output, message: &Outgoing, alone: bool) -> PublishOutcome {
     let (outcomes, mut told) = mpsc::unbounded_channel();
-    output.publish(EventId(1), message.clone(), alone, &outcomes);
+    output.publish(EventId(1), message.clone().into(), alone, &outcomes);
     let batch = timeout(LIMIT, told.recv()).await.expect("a publish had no outcome").unwrap();
     drop(outcomes);
     assert!(told.recv().await.is_none(), "a publish had two outcomes");
@@ -180,7 +181,7 @@ async fn in_order_the_messages_of_a_sub_application_stay_in_their_order() {
         let json = format!(r#"{{"EventType":"T","Number":{number}}}"#);
         let event = Event::parse(SubAppId(1_500_000_000 + number % 5), Bytes::from(json)).unwrap();
         let id = EventId(i64::try_from(number).unwrap());
-        running.output.publish(id, message_of(event.into()), false, &outcomes);
+        running.output.publish(id, message_of(event.into()).into(), false, &outcomes);
     }
     let mut acked = 0;
     while acked < MESSAGES {
@@ -287,7 +288,7 @@ async fn an_unroutable_message_is_told_apart_from_its_siblings() {
     let mut unroutable = 0;
     for round in 0..40 {
         let kind = |n: usize| if (n * 7 + round * 3).is_multiple_of(5) { "Bad" } else { "Good" };
-        let messages: Vec<Message> = (0..64).map(|n| message(kind(n))).collect();
+        let messages: Vec<Outgoing> = (0..64).map(|n| message(kind(n))).collect();
         let outcomes = running.publish_all(&messages).await;
         for (message, outcome) in messages.iter().zip(outcomes) {
             if message.event.event_type.as_deref() == Some("Good") {
@@ -323,7 +324,7 @@ async fn a_full_queue_that_rejects_is_a_nack() {
         .await;
     bind(&channel, &queue, &options.exchange, "#").await;
     assert_eq!(running.publish(&message("T")).await, PublishOutcome::Acked);
-    let messages: Vec<Message> = (0..20).map(|_| message("T")).collect();
+    let messages: Vec<Outgoing> = (0..20).map(|_| message("T")).collect();
     for outcome in running.publish_all(&messages).await {
         assert_eq!(outcome, PublishOutcome::Nacked);
     }
@@ -402,7 +403,7 @@ async fn an_exchange_deleted_in_flight_makes_suspects_and_one_alone_is_refused()
             .await
             .unwrap();
     };
-    let messages: Vec<Message> = (0..8).map(|_| message("T")).collect();
+    let messages: Vec<Outgoing> = (0..8).map(|_| message("T")).collect();
 
     delete().await;
     for outcome in verifying.publish_all(&messages).await {
@@ -431,11 +432,11 @@ async fn a_broker_that_is_killed_and_comes_back_has_everything_that_was_acked() 
     let running = Running::up(&options).await;
     broker.settle().await;
 
-    let mut left: Vec<Message> = (0..3_000).map(|_| message("T")).collect();
+    let mut left: Vec<Outgoing> = (0..3_000).map(|_| message("T")).collect();
     let total = left.len();
     let mut acked = HashSet::new();
     let mut doubtful = HashSet::new();
-    let mut note = |messages: Vec<Message>, outcomes: Vec<PublishOutcome>| -> Vec<Message> {
+    let mut note = |messages: Vec<Outgoing>, outcomes: Vec<PublishOutcome>| -> Vec<Outgoing> {
         let mut again = Vec::new();
         for (message, outcome) in messages.into_iter().zip(outcomes) {
             match outcome {
@@ -525,7 +526,7 @@ async fn a_memory_alarm_blocks_and_nothing_is_lost_or_published_twice() {
     assert_eq!(running.publish(&message("T")).await, PublishOutcome::Acked);
 
     broker.raise_memory_alarm().await;
-    let messages: Vec<Message> = (0..100).map(|_| message("T")).collect();
+    let messages: Vec<Outgoing> = (0..100).map(|_| message("T")).collect();
     let publishing = running.publish_all(&messages);
     let alarm = async {
         let text = running.becomes("blocked", |state| matches!(state, OutputState::Blocked(_))).await;
@@ -646,7 +647,7 @@ async fn stopping_ends_the_task_and_leaves_nobody_waiting() {
     let broker = broker::shared().await;
     let options = options(broker);
     let running = Running::up(&options).await;
-    let messages: Vec<Message> = (0..500).map(|_| message("T")).collect();
+    let messages: Vec<Outgoing> = (0..500).map(|_| message("T")).collect();
     let stopping = async { running.shutdown.cancel() };
     let (outcomes, ()) = tokio::join!(running.publish_all(&messages), stopping);
     let acked = outcomes.iter().filter(|outcome| **outcome == PublishOutcome::Acked).count();
@@ -749,7 +750,7 @@ async fn a_message_that_the_broker_refuses_is_found_by_publishing_alone() {
     let mut options = options(broker);
     options.lanes = 1;
     let running = Running::up(&options).await;
-    let mut messages: Vec<Message> = (0..8).map(|_| message("T")).collect();
+    let mut messages: Vec<Outgoing> = (0..8).map(|_| message("T")).collect();
     messages[3] = message_of(event(&format!(r#"{{"EventType":"Big","Fill":"{}"}}"#, "x".repeat(70_000))));
     let outcomes = running.publish_all(&messages).await;
     assert!(is_unknown(&outcomes[3], true), "{:?}", outcomes[3]);
@@ -886,7 +887,7 @@ async fn a_reader_that_pauses_blocks_the_output_and_loses_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     let (output, task, shutdown) = start_stdout(writer);
     // More than any pipe holds.
-    let messages: Vec<Message> = (0..5_000).map(|_| message("T")).collect();
+    let messages: Vec<Outgoing> = (0..5_000).map(|_| message("T")).collect();
     let publishing = join_all(messages.iter().map(|message| publish(&output, message, false)));
     let reading = async {
         let mut state = output.state();

@@ -10,8 +10,9 @@ use vodrelay::config::{ConfirmAfter, Topology};
 use vodrelay::emulator::events::{EVENT_TYPES, sample};
 use vodrelay::emulator::{Action, Fault, FaultKind, IdleShape, Redelivery, Verdict};
 use vodrelay::event::{Event, SubAppId};
-use vodrelay::journal::{Answer, Journal};
+use vodrelay::journal::Journal;
 use vodrelay::outcome::OutputState;
+use vodrelay::write::{PullId, Pulled, Write, Written};
 
 use crate::broker::{Broker, LIMIT, Received, shared};
 use crate::world::{WINDOW, World, carried, drained, put, settled};
@@ -214,7 +215,7 @@ async fn unroutable_events_are_parked_among_routable_ones_that_go_through() {
     );
     assert_eq!(
         world.figure(
-            "SELECT count(*) FROM event_log WHERE state = 'parked' AND reason LIKE 'unroutable: % [VR-406]'"
+            "SELECT count(*) FROM event_log WHERE state = 'parked' AND message LIKE 'unroutable: %' AND error_code = 'VR-406'"
         ),
         10
     );
@@ -525,18 +526,19 @@ async fn what_waits_in_the_journal_is_published_whatever_is_configured_now() {
         let lease = world_window().lease(sent_at);
         let five_days_ago = WallTime::now() - Duration::from_secs(5 * 86_400);
         let events = (0..2).map(|n| Arc::new(Event::parse(SubAppId(7), event(n).into()).unwrap()));
-        let answer = Answer {
+        let pulled = Pulled {
+            pull: PullId(1),
             sub_app: SubAppId(7),
             request_id: "r-1".into(),
             lease,
             received_at: sent_at,
             pulled_at: five_days_ago,
-            lease_until: five_days_ago,
             events: events.collect(),
             publish_now: false,
         };
-        let recorded = journal.record(answer).await.unwrap();
-        journal.published(vec![(recorded[0].event, five_days_ago)]).await.unwrap();
+        let written = journal.ask(Write::Record(Arc::new(pulled))).await.unwrap();
+        let Written::Recorded(_, recorded) = written else { unreachable!() };
+        journal.ask_at(Write::Published([recorded[0].event].into()), five_days_ago).await.unwrap();
         drop(journal);
         writer.join().unwrap();
     }

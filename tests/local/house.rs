@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The words that all rooms share.
-const WORDS: [&str; 13] = [
+const WORDS: [&str; 14] = [
     "event",
     "clock",
     "descriptors",
@@ -12,13 +12,14 @@ const WORDS: [&str; 13] = [
     "outcome",
     "heartbeat",
     "error_code",
+    "outgoing",
     "routing_key",
     "secret",
     "times",
     "crash",
     "cron",
 ];
-const IDENTITY: [&str; 1] = ["identity"];
+const IDENTITY: [&str; 2] = ["identity", "write"];
 /// What those that answer requests share.
 const SERVER: [&str; 1] = ["serve"];
 const ADAPTERS: [&str; 3] = ["vod", "journal", "output"];
@@ -49,10 +50,9 @@ fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
         "event" | "clock" | "descriptors" | "lease" | "stages" | "outcome" | "heartbeat" | "error_code"
-        | "routing_key" | "secret" | "times" | "crash" | "cron" | "identity" | "serve" | "config" => {
-            &[&WORDS]
-        }
-        "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
+        | "outgoing" | "routing_key" | "secret" | "times" | "crash" | "cron" | "identity" | "serve"
+        | "config" => &[&WORDS],
+        "write" | "vod" | "journal" | "output" => &[&WORDS, &IDENTITY],
         "relay" if is_pure(path) => &[&WORDS, &IDENTITY],
         "relay" => &[&WORDS, &IDENTITY, &ADAPTERS],
         "ops" => &[&WORDS, &IDENTITY, &ADAPTERS, &SERVER],

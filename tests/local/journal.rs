@@ -17,19 +17,25 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use vodrelay::cli::events::{self, ListArgs, ShowArgs};
 use vodrelay::clock::{Moment, WallTime, boot_id};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, EventId, Progress, Recorded};
 use vodrelay::journal::query::{Filter, QueryError, Reader, State};
-use vodrelay::journal::{
-    Answer, Attempt, HandleOutcome, Journal, OpenError, Options, Summary, WriteError, Writer,
-};
+use vodrelay::journal::{Journal, OpenError, Options, WriteError, Writer};
 use vodrelay::lease::Window;
-use vodrelay::outcome::JournalState;
+use vodrelay::outcome::{JournalState, Problem};
+use vodrelay::outgoing::Outgoing;
+use vodrelay::write::{FailedAttempt, LetGo, Loaded, PullId, Pulled, Summary};
+
+#[path = "../support/asks.rs"]
+mod asks;
 
 mod apart;
 mod origins;
 mod shown;
 mod versions;
+
+use asks::Asks as _;
 
 /// Nothing here takes this long unless it hangs.
 const BOUND: Duration = Duration::from_secs(30);
@@ -81,7 +87,7 @@ impl Desk {
         Connection::open(self.path()).unwrap()
     }
 
-    async fn record(&self, answer: Answer) -> Vec<Recorded> {
+    async fn record(&self, answer: Pulled) -> Vec<Recorded> {
         self.journal().record(answer).await.unwrap()
     }
 
@@ -92,7 +98,7 @@ impl Desk {
     }
 
     async fn publish(&self, event: EventId) {
-        self.journal().published(vec![(event, WallTime(EPOCH + 500))]).await.unwrap();
+        self.journal().published(vec![event], WallTime(EPOCH + 500)).await.unwrap();
     }
 
     async fn confirm(&self, delivery: DeliveryId) {
@@ -122,18 +128,22 @@ fn event(handle: &str, says: &str) -> Arc<Event> {
 }
 
 /// An answer whose pull was sent at `at` on the boot clock, and arrived 100 ms later.
-fn answer(at: u64, events: &[(&str, &str)]) -> Answer {
+fn answer(at: u64, events: &[(&str, &str)]) -> Pulled {
     let lease = WINDOW.lease(Moment(at));
-    Answer {
+    Pulled {
+        pull: PullId(1),
         sub_app: APP,
         request_id: "r-1".into(),
         lease,
         received_at: Moment(at + 100),
         pulled_at: wall(at + 100),
-        lease_until: wall(lease.cutoff.0),
         events: events.iter().map(|(handle, says)| event(handle, says)).collect(),
         publish_now: true,
     }
+}
+
+fn problem(message: &str) -> Problem {
+    Problem::new(ErrorCode::PublishReturned, message)
 }
 
 fn wall(moment: u64) -> WallTime {
@@ -172,7 +182,6 @@ async fn row_1_an_event_that_is_not_known_is_new() {
         occurrence: 1,
         redelivered: false,
         progress: Progress::default(),
-        attempts: 1,
     };
     assert_eq!(recorded, [new(1, 1), new(2, 2)]);
 }
@@ -239,7 +248,7 @@ async fn row_7_a_lost_confirm_is_a_redelivery_until_it_is_settled() {
     for (says, settled, expected) in [("a", false, AGAIN_1), ("b", true, NEW_2)] {
         let first = desk.record(answer(0, &[("h1", says)])).await[0];
         desk.publish(first.event).await;
-        desk.journal().handle_outcome(vec![first.delivery], HandleOutcome::Lost).await.unwrap();
+        desk.journal().let_go(vec![first.delivery], LetGo::Lost).await.unwrap();
         if settled {
             assert_eq!(desk.journal().settle(APP, Moment(60_000), wall(65_000)).await, Ok(1));
         }
@@ -324,9 +333,9 @@ async fn the_views_have_exactly_these_columns_and_values() {
     desk.publish(one[0].event).await;
     desk.confirm(one[0].delivery).await;
     desk.publish(one[1].event).await;
-    desk.journal().handle_outcome(vec![one[1].delivery], HandleOutcome::Lost).await.unwrap();
-    desk.journal().parked(vec![(one[3].event, "312 NO_ROUTE".into())]).await.unwrap();
-    desk.journal().handle_outcome(vec![one[3].delivery], HandleOutcome::Refused).await.unwrap();
+    desk.journal().let_go(vec![one[1].delivery], LetGo::Lost).await.unwrap();
+    desk.journal().parked(vec![(one[3].event, problem("312 NO_ROUTE"))]).await.unwrap();
+    desk.journal().let_go(vec![one[3].delivery], LetGo::Refused).await.unwrap();
     let sql = desk.sql();
     sql.execute("UPDATE event SET lease_until = ?1 WHERE id = 6", [WallTime::now().0 + 60_000]).unwrap();
 
@@ -350,7 +359,7 @@ async fn the_views_have_exactly_these_columns_and_values() {
             "1 7 PullComplete f-a t-a confirmed 1 1 1 - 2023-11-14T22:13:20.107Z 2023-11-14T22:13:20.500Z 2023-11-14T22:13:21.007Z",
             "2 7 PullComplete f-b t-b published 1 0 1 - 2023-11-14T22:13:20.107Z 2023-11-14T22:13:20.500Z -",
             "3 7 PullComplete f-c t-c received 1 0 1 - 2023-11-14T22:13:20.107Z - -",
-            "4 7 PullComplete f-d t-d parked 1 0 1 312 NO_ROUTE 2023-11-14T22:13:20.107Z - -",
+            "4 7 PullComplete f-d t-d parked 1 0 1 312 NO_ROUTE [VR-406] 2023-11-14T22:13:20.107Z - -",
             "6 7 PullComplete f-b t-b received 2 0 1 - 2023-11-14T22:13:20.157Z - -",
         ]
     );
@@ -413,20 +422,20 @@ async fn the_body_is_kept_byte_for_byte() {
     desk.record(answer).await;
     assert_eq!(texts(&desk.sql(), "SELECT body FROM event_log ORDER BY id"), bodies);
     let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
-    let contents: Vec<_> = loaded.into_iter().map(|l| l.content).collect();
-    assert_eq!(contents, events.iter().map(|e| (**e).clone()).collect::<Vec<_>>());
+    let contents: Vec<_> = loaded.into_iter().map(|l| l.outgoing.event).collect();
+    assert_eq!(contents, events);
 }
 
 #[tokio::test]
 async fn attempts_are_counted_before_they_leave_and_doubt_stays() {
     let desk = Desk::new();
     let one = desk.record(answer(0, &[("h", "a")])).await[0];
-    let attempt = |uncertain, reason: &str| Attempt { event: one.event, uncertain, reason: reason.into() };
-    desk.journal().attempts(vec![attempt(true, "no answer")]).await.unwrap();
-    desk.journal().attempts(vec![attempt(false, "nacked")]).await.unwrap();
+    let attempt =
+        |uncertain, reason: &str| FailedAttempt { event: one.event, uncertain, problem: problem(reason) };
+    desk.journal().failed(vec![attempt(true, "no answer")]).await.unwrap();
+    desk.journal().failed(vec![attempt(false, "nacked")]).await.unwrap();
     let row = "SELECT attempts || ' ' || uncertain || ' ' || reason FROM event";
-    assert_eq!(texts(&desk.sql(), row), ["3 1 nacked"]);
-    assert_eq!(desk.record(answer(50, &[("h", "a")])).await[0].attempts, 3);
+    assert_eq!(texts(&desk.sql(), row), ["3 1 nacked [VR-406]"]);
 }
 
 #[tokio::test]
@@ -437,7 +446,7 @@ async fn what_a_process_left_unacked_is_in_doubt_for_the_next_one() {
     kept.publish_now = false;
     desk.record(kept).await;
     desk.publish(sent[0].event).await;
-    desk.journal().parked(vec![(sent[2].event, "unroutable".into())]).await.unwrap();
+    desk.journal().parked(vec![(sent[2].event, problem("unroutable"))]).await.unwrap();
     desk.restart();
     assert_eq!(texts(&desk.sql(), "SELECT task_id FROM event WHERE uncertain"), ["t-unacked"]);
 }
@@ -449,7 +458,7 @@ async fn a_time_of_confirm_or_ack_is_that_of_the_first() {
     let second = desk.record(answer(90_000, &[("h1", "a")])).await[0];
     for (delivery, at) in [(first.delivery, 1), (second.delivery, 2), (first.delivery, 3)] {
         desk.journal().confirmed(vec![delivery], wall(at)).await.unwrap();
-        desk.journal().published(vec![(first.event, wall(at))]).await.unwrap();
+        desk.journal().published(vec![first.event], wall(at)).await.unwrap();
     }
     let sql = desk.sql();
     let since = |column: &str, table: &str| {
@@ -476,12 +485,12 @@ async fn confirmed_before_it_is_published_is_still_received() {
 async fn what_is_known_for_certain_of_a_handle_stays() {
     let desk = Desk::new();
     let one = desk.record(answer(0, &[("h1", "a")])).await[0];
-    let say = |outcome| desk.journal().handle_outcome(vec![one.delivery], outcome);
-    say(HandleOutcome::Lost).await.unwrap();
-    say(HandleOutcome::Refused).await.unwrap();
+    let say = |outcome| desk.journal().let_go(vec![one.delivery], outcome);
+    say(LetGo::Lost).await.unwrap();
+    say(LetGo::Refused).await.unwrap();
     assert_eq!(desk.outcomes(), ["refused"]);
     desk.confirm(one.delivery).await;
-    say(HandleOutcome::Lost).await.unwrap();
+    say(LetGo::Lost).await.unwrap();
     assert_eq!(desk.outcomes(), ["confirmed"]);
 }
 
@@ -490,7 +499,7 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
     let desk = Desk::new();
     let both = desk.record(answer(0, &[("h1", "a"), ("h2", "b")])).await;
     desk.publish(both[1].event).await;
-    let why = |r: &Recorded| (r.event, "unroutable".to_owned());
+    let why = |r: &Recorded| (r.event, problem("unroutable"));
     desk.journal().parked(both.iter().map(why).collect()).await.unwrap();
     assert_eq!(desk.event_states(), ["parked", "published"]);
     assert_eq!(desk.journal().release(both[0].event).await, Ok(true));
@@ -501,15 +510,15 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
         let sql = "SELECT concat_ws(' ', state, attempts, ifnull(message, '-'), parked_message) FROM event_log WHERE id = 1";
         texts(&desk.sql(), sql)
     };
-    assert_eq!(told(), ["received 0 - unroutable"]);
+    assert_eq!(told(), ["received 0 - unroutable [VR-406]"]);
     // What it was parked for is known after a later attempt has failed, and after it was published.
-    let attempt = Attempt { event: both[0].event, uncertain: false, reason: "nacked".into() };
-    desk.journal().attempts(vec![attempt]).await.unwrap();
-    assert_eq!(told(), ["received 1 nacked unroutable"]);
+    let attempt = FailedAttempt { event: both[0].event, uncertain: false, problem: problem("nacked") };
+    desk.journal().failed(vec![attempt]).await.unwrap();
+    assert_eq!(told(), ["received 1 nacked unroutable [VR-406]"]);
     desk.publish(both[0].event).await;
-    assert_eq!(told(), ["published 1 nacked unroutable"]);
+    assert_eq!(told(), ["published 1 nacked unroutable [VR-406]"]);
     let shown = Reader::open(&desk.path()).unwrap().show("1").unwrap();
-    assert_eq!(shown.event.parked_message.as_deref(), Some("unroutable"));
+    assert_eq!(shown.event.parked_message.as_deref(), Some("unroutable [VR-406]"));
 }
 
 #[tokio::test]
@@ -522,7 +531,7 @@ async fn settling_takes_what_is_safe_here_and_was_not_handed_over_since() {
     for one in [old[0], old[3]] {
         desk.publish(one.event).await;
     }
-    desk.journal().parked(vec![(old[1].event, "unroutable".into())]).await.unwrap();
+    desk.journal().parked(vec![(old[1].event, problem("unroutable"))]).await.unwrap();
     let elsewhere = SubAppId(8);
     assert_eq!(desk.journal().settle(elsewhere, Moment(50_000), wall(60_000)).await, Ok(0));
     assert_eq!(
@@ -552,17 +561,15 @@ async fn loading_pages_through_what_is_received_and_counts_the_attempt() {
     let mut kept = answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d"), ("h5", "e")]);
     kept.publish_now = false;
     let all = desk.record(kept).await;
-    assert!(all.iter().all(|r| r.attempts == 0));
+    assert_eq!(number(&desk.sql(), "SELECT sum(attempts) FROM event"), 0);
     desk.publish(all[1].event).await;
-    desk.journal().parked(vec![(all[3].event, "unroutable".into())]).await.unwrap();
+    desk.journal().parked(vec![(all[3].event, problem("unroutable"))]).await.unwrap();
     let page = |after: i64| desk.journal().load(EventId(after), 2);
-    let ids = |loaded: &[vodrelay::journal::Loaded]| {
-        loaded.iter().map(|l| (l.event.0, l.attempts)).collect::<Vec<_>>()
-    };
-    assert_eq!(ids(&page(0).await.unwrap()), [(1, 1), (3, 1)]);
-    assert_eq!(ids(&page(3).await.unwrap()), [(5, 1)]);
-    assert_eq!(ids(&page(5).await.unwrap()), []);
-    assert_eq!(ids(&page(0).await.unwrap()), [(1, 2), (3, 2)]);
+    let ids = |loaded: &[Loaded]| loaded.iter().map(|l| l.event.0).collect::<Vec<_>>();
+    assert_eq!(ids(&page(0).await.unwrap()), [1, 3]);
+    assert_eq!(ids(&page(3).await.unwrap()), [5]);
+    assert!(page(5).await.unwrap().is_empty());
+    assert_eq!(ids(&page(0).await.unwrap()), [1, 3]);
     assert_eq!(number(&desk.sql(), "SELECT sum(attempts) FROM event"), 5);
 }
 
@@ -574,22 +581,23 @@ async fn a_loaded_event_carries_its_first_body_and_its_newest_delivery() {
     again.request_id = "r-2".into();
     desk.record(again).await;
     let loaded = desk.journal().load(EventId(0), 10).await.unwrap();
-    assert_eq!(loaded[0].content.handle, Some(EventHandle("h1".into())));
-    assert_eq!(loaded[0].content.body, event("h0", "a").body, "as it came first");
-    assert_eq!((loaded[0].redelivered, &*loaded[0].request_id, loaded[0].occurrence), (true, "r-2", 1));
+    assert_eq!(loaded[0].outgoing.event.handle, Some(EventHandle("h1".into())));
+    assert_eq!(loaded[0].outgoing.event.body, event("h0", "a").body, "as it came first");
+    let Outgoing { redelivered, request_id, occurrence, .. } = &loaded[0].outgoing;
+    assert_eq!((*redelivered, &**request_id, *occurrence), (true, "r-2", 1));
 }
 
 #[tokio::test]
 async fn the_summary_agrees_with_the_rows() {
     let desk = Desk::new();
-    assert_eq!(desk.journal().summary().await, Ok(Summary::default()));
+    assert_eq!(desk.journal().summary(None).await, Ok(Summary::default()));
     let all = desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d")])).await;
     desk.record(answer(5_000, &[("h5", "e")])).await;
     for one in &all[..2] {
         desk.publish(one.event).await;
     }
     desk.confirm(all[0].delivery).await;
-    desk.journal().parked(vec![(all[2].event, "unroutable".into())]).await.unwrap();
+    desk.journal().parked(vec![(all[2].event, problem("unroutable"))]).await.unwrap();
     let summary = Summary {
         received: 2,
         published: 1,
@@ -600,10 +608,10 @@ async fn the_summary_agrees_with_the_rows() {
         oldest_unpublished: Some(wall(100)),
         in_doubt: 0,
     };
-    assert_eq!(desk.journal().summary().await, Ok(summary));
+    assert_eq!(desk.journal().summary(None).await, Ok(summary));
     // Whether or not the cloud still holds it.
     desk.confirm(all[3].delivery).await;
-    assert_eq!(desk.journal().summary().await, Ok(Summary { unconfirmed: 3, ..summary }));
+    assert_eq!(desk.journal().summary(None).await, Ok(Summary { unconfirmed: 3, ..summary }));
     desk.publish(all[3].event).await;
     let summary = Summary {
         received: 1,
@@ -612,10 +620,10 @@ async fn the_summary_agrees_with_the_rows() {
         oldest_unpublished: Some(wall(5_100)),
         ..summary
     };
-    assert_eq!(desk.journal().summary().await, Ok(summary));
+    assert_eq!(desk.journal().summary(None).await, Ok(summary));
     let sql = desk.sql();
     sql.execute("DELETE FROM event WHERE id = 1", []).unwrap();
-    assert_eq!(desk.journal().summary().await, Ok(Summary { confirmed: 1, ..summary }));
+    assert_eq!(desk.journal().summary(None).await, Ok(Summary { confirmed: 1, ..summary }));
     let differs = "SELECT count(*) FROM tally WHERE events <> (SELECT count(*) FROM event_log WHERE event_log.state = tally.state)";
     assert_eq!(number(&sql, differs), 0);
 }
@@ -753,7 +761,7 @@ async fn what_waiting_cannot_mend_ends_the_writer() {
     assert!(is_down(&journal.state().borrow()));
     let ended = writer.join();
     assert!(matches!(ended, Err(WriteError::Fatal { .. })), "{ended:?}");
-    assert!(journal.summary().await.is_err(), "and later calls do not hang");
+    assert!(journal.summary(None).await.is_err(), "and later calls do not hang");
 }
 
 #[test]

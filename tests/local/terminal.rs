@@ -213,8 +213,8 @@ async fn every_command_keeps_to_the_terminal_whatever_the_cloud_has_sent() {
         vec!["events", "list", "--wide"],
         vec!["events", "list", "--json"],
         vec!["events", "list", "--state", "parked"],
-        vec!["events", "list", "--columns", "number,type,file,task,reason"],
-        vec!["events", "list", "--columns", "reason"],
+        vec!["events", "list", "--columns", "number,type,file,task,error-code,message"],
+        vec!["events", "list", "--columns", "message"],
         vec!["events", "list", "--type", &nothing],
     ];
     for arguments in &whole {

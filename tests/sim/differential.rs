@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use vodrelay::clock::{Moment, WallTime};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{Event, SubAppId};
 use vodrelay::identity::{DeliveryId, EventId, Recorded};
-use vodrelay::journal::{self as real, Attempt, HandleOutcome, Options, Writer};
+use vodrelay::journal::{self as real, Options, Writer};
 use vodrelay::lease::Window;
 use vodrelay::outcome::Problem;
-use vodrelay::error_code::ErrorCode;
-use vodrelay::relay::core::{Answer, FailedAttempt};
+use vodrelay::write::{FailedAttempt, LetGo, PullId, Pulled};
 
-use crate::simulation::journal::{Arrival, Boot, Journal};
+use crate::asks::Asks as _;
+use crate::simulation::journal::{Boot, Journal};
 use crate::simulation::sabotage::Sabotage;
 
 const HISTORIES: u64 = 120;
@@ -151,26 +152,20 @@ impl Pair {
         self.answers += 1;
         let request_id: Arc<str> = format!("r{}", self.answers).into();
         self.log.push(format!("pull at {sent_at} {}", events.len()));
-        let arrival = Arrival {
-            answer: Answer { request_id: request_id.clone(), events: events.clone() },
+        let pulled = Pulled {
+            pull: PullId(1),
+            sub_app,
+            request_id,
+            events,
             lease: WINDOW.lease(Moment(sent_at)),
             received_at: Moment(received_at),
             pulled_at,
             publish_now,
         };
-        let expected = self.now.model.record(&arrival);
+        let expected = self.now.model.record(&pulled);
         let lease = WINDOW.lease(self.clock(sent_at));
-        let answer = real::Answer {
-            sub_app,
-            request_id,
-            lease,
-            received_at: self.clock(received_at),
-            pulled_at,
-            lease_until: pulled_at + lease.cutoff.since(lease.sent_at) - Duration::from_millis(took),
-            events,
-            publish_now,
-        };
-        let found = self.runtime.block_on(self.real().record(answer)).expect("recorded");
+        let pulled = Pulled { lease, received_at: self.clock(received_at), ..pulled };
+        let found = self.runtime.block_on(self.real().record(pulled)).expect("recorded");
         for (one, real) in expected.iter().zip(&found) {
             // A new number is told by the real journal; one that is known must be the same.
             let event = usize::try_from(one.event.0 - 1).expect("from 1");
@@ -197,7 +192,7 @@ impl Pair {
         if !self.now.model.rows[event].pruned {
             self.now.model.published(&[model_event(event)]);
         }
-        self.runtime.block_on(self.real().published(vec![(id, at)])).expect("published");
+        self.runtime.block_on(self.real().published(vec![id], at)).expect("published");
     }
 
     fn some_deliveries(&mut self) -> Vec<usize> {
@@ -223,17 +218,18 @@ impl Pair {
         let (some, lost) = (self.some_deliveries(), self.rng.bool());
         self.now.model.let_go(&model_deliveries(&some), lost);
         let real = some.iter().map(|at| self.now.deliveries[*at]).collect();
-        let outcome = if lost { HandleOutcome::Lost } else { HandleOutcome::Refused };
-        self.runtime.block_on(self.real().handle_outcome(real, outcome)).expect("let go");
+        let why = if lost { LetGo::Lost } else { LetGo::Refused };
+        self.runtime.block_on(self.real().let_go(real, why)).expect("let go");
     }
 
     fn attempt(&mut self) {
         let Some(event) = self.some_event().filter(|at| !self.now.model.rows[*at].pruned) else { return };
         let uncertain = self.rng.bool();
         let problem = Problem::new(ErrorCode::PublishNacked, "no");
-        self.now.model.attempts(&[FailedAttempt { event: model_event(event), uncertain, problem }]);
-        let attempt = Attempt { event: self.now.events[event], uncertain, reason: "no".into() };
-        self.runtime.block_on(self.real().attempts(vec![attempt])).expect("counted");
+        let failed = |event| FailedAttempt { event, uncertain, problem: problem.clone() };
+        self.now.model.attempts(&[failed(model_event(event))]);
+        let real = failed(self.now.events[event]);
+        self.runtime.block_on(self.real().failed(vec![real])).expect("counted");
     }
 
     fn park_or_release(&mut self) -> Result<(), String> {
@@ -247,8 +243,8 @@ impl Pair {
             return if released { Ok(()) } else { Err("it is parked and was not released".to_owned()) };
         }
         let problem = Problem::new(ErrorCode::PublishReturned, "no");
-        self.now.model.parked(&[(model_event(event), problem)]);
-        self.runtime.block_on(self.real().parked(vec![(id, "no".to_owned())])).expect("parked");
+        self.now.model.parked(&[(model_event(event), problem.clone())]);
+        self.runtime.block_on(self.real().parked(vec![(id, problem)])).expect("parked");
         Ok(())
     }
 
@@ -285,19 +281,22 @@ impl Pair {
             .iter()
             .map(|one| {
                 let at = usize::try_from(one.event.0 - 1).expect("from 1");
-                let parcel = &one.parcel;
+                let outgoing = &one.outgoing;
                 (
                     self.now.events[at],
-                    parcel.occurrence,
-                    parcel.redelivered,
+                    outgoing.occurrence,
+                    outgoing.redelivered,
                     one.confirmed,
-                    parcel.request_id.clone(),
+                    outgoing.request_id.clone(),
                 )
             })
             .collect();
         let found: Vec<_> = found
             .into_iter()
-            .map(|one| (one.event, one.occurrence, one.redelivered, one.confirmed, one.request_id))
+            .map(|one| {
+                let outgoing = one.outgoing;
+                (one.event, outgoing.occurrence, outgoing.redelivered, one.confirmed, outgoing.request_id)
+            })
             .collect();
         if expected == found { Ok(()) } else { Err(format!("loaded {found:?}, expected {expected:?}")) }
     }

@@ -1,5 +1,7 @@
 //! Nothing lost, nothing late, nothing merged: the core under simulation, by the ten thousand seeds.
 
+#[path = "../support/asks.rs"]
+mod asks;
 mod differential;
 mod simulation;
 

@@ -7,6 +7,7 @@ use tracing::info;
 
 use crate::clock::WallTime;
 use crate::journal::{Closed, Journal};
+use crate::write::{Write, Written};
 
 /// Events that one commit forgets, and the pause before the next.
 const EVENTS_PER_STEP: u32 = 250;
@@ -17,7 +18,8 @@ pub(super) async fn run(journal: &Journal, retention: Duration) -> Result<u64, C
     let before = WallTime::now() - retention;
     let mut pruned = 0;
     loop {
-        let step = journal.prune(before, EVENTS_PER_STEP).await?;
+        let step = journal.ask(Write::Prune { before, limit: EVENTS_PER_STEP }).await?;
+        let Written::Pruned(step) = step else { unreachable!("a prune is answered by its count") };
         pruned += step;
         if step < u64::from(EVENTS_PER_STEP) {
             break;

@@ -54,7 +54,7 @@ impl Summary {
         polled: Arc<[SubAppId]>,
         figures: Figures,
     ) -> Result<Figures, Closed> {
-        let state = journal.summary_of(polled).await?;
+        let state = journal.summary(Some(polled)).await?;
         let (done, now) = (figures.since(self.told), WallTime::now());
         let oldest_s =
             state.oldest_unconfirmed.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0) / 1_000);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::journal::{Closed, Journal};
+use crate::write::{Write, Written};
 
 /// Pages that one commit gives back, and the pause before the next.
 const PAGES_PER_STEP: u32 = 50;
@@ -17,7 +18,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) async fn run(journal: &Journal) -> Result<u64, Closed> {
     let mut given_back = 0;
     loop {
-        let step = journal.vacuum(PAGES_PER_STEP).await?;
+        let step = journal.ask(Write::Vacuum { pages: PAGES_PER_STEP }).await?;
+        let Written::Vacuumed(step) = step else { unreachable!("a vacuum is answered by its pages") };
         given_back += step.given_back;
         // A file that was not made for it gives nothing back, however much is free.
         if step.left == 0 || step.given_back == 0 {

@@ -5,13 +5,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{
-    CallId, Carried, ConfirmedDelivery, Core, Effect, EventId, HeldId, HeldStage, InFlightState, Ticket,
-    Timer,
-};
+use super::{CallId, Carried, Core, Effect, EventId, HeldId, HeldStage, InFlightState, Ticket, Timer};
 use crate::clock::Moment;
 use crate::outcome::CallFailure;
 use crate::relay::backoff::Backoff;
+use crate::write::ConfirmedDelivery;
 
 /// What one `ConfirmEvents` takes at most (document 266/33434).
 const HANDLES_PER_CALL: usize = 16;
@@ -172,7 +170,7 @@ impl Core {
                 lane.backoff.reset();
                 lane.failures_in_a_row = 0;
                 for id in group {
-                    self.forgotten_by_the_cloud(id);
+                    self.forgotten_by_the_cloud(now, id);
                 }
             }
             // The cloud answered, so that there is no reason to wait.
@@ -293,13 +291,19 @@ impl Core {
         self.queue_changed(index);
     }
 
-    fn forgotten_by_the_cloud(&mut self, id: HeldId) {
+    fn forgotten_by_the_cloud(&mut self, now: Moment, id: HeldId) {
         let Some(held) = self.held.remove(&id) else { return };
         self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
         for (delivery, event) in held.deliveries {
             let lease = held.lease;
             let received_at = held.received_at;
-            self.out.confirmed.push(ConfirmedDelivery { delivery, event, lease, received_at });
+            self.out.confirmed.push(ConfirmedDelivery {
+                delivery,
+                event,
+                lease,
+                received_at,
+                confirmed_at: now,
+            });
             if let Some(carried) = self.events.get_mut(&event) {
                 carried.confirmed = true;
                 carried.holds.retain(|held| *held != id);

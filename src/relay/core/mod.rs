@@ -7,11 +7,11 @@
 //! An event's way through here:
 //!
 //! ```text
-//! Pulled -> Effect::Record -> Recorded -> Effect::Publish -> Published(Acked) -> Effect::RecordPublished
-//!        -> PublishRecorded -> Effect::Confirm -> Confirmed(Ok) -> Effect::RecordConfirmed
+//! Pulled -> Write(Record) -> Written(Recorded) -> Publish -> Published(Acked) -> Write(Published)
+//!        -> Written(Published) -> Confirm -> Confirmed(Ok) -> Write(Confirmed)
 //! ```
 //!
-//! Every arrow to the right of a `Record...` effect waits for its commit: a state is durable before its consequence leaves.
+//! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence leaves.
 
 mod confirms;
 mod proofs;
@@ -35,9 +35,11 @@ use smallvec::SmallVec;
 use super::pacing::Polls;
 use crate::clock::{Moment, WallTime};
 use crate::event::{Event, EventHandle, SubAppId};
-use crate::identity::{DeliveryId, EventId, Recorded};
+use crate::identity::{DeliveryId, EventId};
 use crate::lease::{Lease, Window};
 use crate::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
+use crate::outgoing::Outgoing;
+use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, PullId, Write, Written};
 use quota::{Quota, Ticket};
 use refusals::{Breaker, Suspects, Tries};
 use room::Room;
@@ -75,10 +77,6 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// A pull request, from its sending to its record in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PullId(pub u64);
-
 /// A confirm request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
@@ -90,32 +88,6 @@ pub struct Answer {
     pub request_id: Arc<str>,
     /// The events, in the answer's order; none when the queue is idle.
     pub events: Vec<Arc<Event>>,
-}
-
-/// An event as it is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parcel {
-    /// The event of the delivery that is published.
-    pub event: Arc<Event>,
-    /// Which occurrence of its fingerprint.
-    pub occurrence: u32,
-    /// Whether the cloud had handed it over before.
-    pub redelivered: bool,
-    /// When the answer with this delivery arrived.
-    pub pulled_at: WallTime,
-    /// The cloud's id of the request that brought it.
-    pub request_id: Arc<str>,
-}
-
-/// An unpublished event that the journal hands back.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// Its number.
-    pub event: EventId,
-    /// What is to be published.
-    pub parcel: Parcel,
-    /// Whether the cloud has forgotten it already.
-    pub confirmed: bool,
 }
 
 /// Everything that can happen.
@@ -138,13 +110,8 @@ pub enum Input {
         /// What came of it.
         result: Result<Answer, CallFailure>,
     },
-    /// The journal committed the deliveries of a pull, in the answer's order.
-    Recorded {
-        /// Which pull.
-        pull: PullId,
-        /// What each of its deliveries is.
-        recorded: Vec<Recorded>,
-    },
+    /// The journal committed a write of the core.
+    Written(Written),
     /// A publish ended.
     Published {
         /// Which event.
@@ -152,12 +119,6 @@ pub enum Input {
         /// What the broker said.
         outcome: PublishOutcome,
     },
-    /// The journal committed that these events are published.
-    PublishRecorded(Vec<EventId>),
-    /// The journal committed that another publish of these events may leave.
-    AttemptRecorded(Vec<EventId>),
-    /// The journal committed that these events are parked.
-    ParkRecorded(Vec<EventId>),
     /// A confirm call ended.
     Confirmed {
         /// Which call.
@@ -172,40 +133,12 @@ pub enum Input {
         /// What the cloud said.
         result: Result<(), CallFailure>,
     },
-    /// The journal committed outcomes of handles; nothing waits for them but the drain.
-    OutcomeRecorded,
-    /// The journal handed back unpublished events, in the order of their numbers.
-    Loaded(Vec<Loaded>),
-    /// The journal settled what an idle answer proved.
-    SettleRecorded,
     /// Time has passed.
     Tick,
     /// The configuration changed; see [`Settings`].
     Reconfigure(Box<Settings>),
     /// Stop pulling, finish what is in flight.
     Drain,
-}
-
-/// A delivery whose handle the cloud accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfirmedDelivery {
-    /// The delivery.
-    pub delivery: DeliveryId,
-    /// The event that it brought.
-    pub event: EventId,
-    /// Its lease.
-    pub lease: Lease,
-    /// When its answer had arrived.
-    pub received_at: Moment,
-}
-
-/// Why the relay let a handle go without a yes from the cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetGo {
-    /// The cloud rejects this very handle.
-    Refused,
-    /// Confirms were sent, and no answer came before the lease lapsed.
-    Lost,
 }
 
 /// Everything that shall be done. Effects of one step are carried out in their order.
@@ -218,38 +151,17 @@ pub enum Effect {
         /// Whose queue.
         sub_app: SubAppId,
     },
-    /// Commit the deliveries of a pull.
-    Record {
-        /// Which pull.
-        pull: PullId,
-        /// Whose queue.
-        sub_app: SubAppId,
-        /// The answer.
-        answer: Answer,
-        /// The lease of its handles.
-        lease: Lease,
-        /// When the answer had arrived.
-        received_at: Moment,
-        /// The same, for people.
-        pulled_at: WallTime,
-        /// Whether new events of it are published as soon as they are recorded.
-        publish_now: bool,
-    },
+    /// Ask the journal. What follows from it waits for its [`Input::Written`].
+    Write(Write),
     /// Publish an event.
     Publish {
         /// Which event.
         event: EventId,
         /// What to publish.
-        parcel: Arc<Parcel>,
+        outgoing: Arc<Outgoing>,
         /// In a batch of its own: a batch with it was refused, and the culprit is being looked for.
         alone: bool,
     },
-    /// Commit that these events are published.
-    RecordPublished(Vec<EventId>),
-    /// Commit that a publish failed and another may follow.
-    RecordAttempts(Vec<FailedAttempt>),
-    /// Commit that these events are given up, with the reason.
-    RecordParked(Vec<(EventId, Problem)>),
     /// Call `ConfirmEvents`.
     Confirm {
         /// Which call.
@@ -268,37 +180,8 @@ pub enum Effect {
         /// Whose queue.
         sub_app: SubAppId,
     },
-    /// Commit that the cloud accepted these handles.
-    RecordConfirmed(Vec<ConfirmedDelivery>),
-    /// Commit how these handles ended otherwise.
-    RecordLetGo(Vec<DeliveryId>, LetGo),
-    /// Commit that the cloud no longer holds what was handed over before that moment.
-    Settle {
-        /// Whose queue.
-        sub_app: SubAppId,
-        /// Deliveries received before this moment.
-        received_before: Moment,
-    },
-    /// Read unpublished events with higher numbers than `after`.
-    Load {
-        /// The highest number seen.
-        after: EventId,
-        /// At most so many.
-        limit: u32,
-    },
     /// The drain is over: nothing is in flight.
     Finished,
-}
-
-/// A publish that failed, and may be tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedAttempt {
-    /// Which event.
-    pub event: EventId,
-    /// Whether the broker may have it all the same.
-    pub uncertain: bool,
-    /// What happened.
-    pub problem: Problem,
 }
 
 /// A handle under a lease. Keyed by a number, because a handle is no identity.
@@ -330,7 +213,7 @@ enum InFlightState {
 #[derive(Debug)]
 struct Carried {
     sub_app: usize,
-    parcel: Option<Arc<Parcel>>,
+    outgoing: Option<Arc<Outgoing>>,
     state: InFlightState,
     /// Its handles that can still be confirmed.
     holds: SmallVec<[HeldId; 1]>,
@@ -382,17 +265,6 @@ enum Timer {
     Retry(EventId),
 }
 
-/// A pull between its answer and its record.
-#[derive(Debug)]
-struct Recording {
-    sub_app: usize,
-    answer: Answer,
-    lease: Lease,
-    received_at: Moment,
-    pulled_at: WallTime,
-    publish_now: bool,
-}
-
 /// What the core keeps for one sub-application.
 #[derive(Debug)]
 struct Queue {
@@ -405,6 +277,16 @@ struct Queue {
     unsettled: Option<(Moment, Moment)>,
     /// Until then an idle answer proves nothing: a pull whose answer was lost may have hidden events that long.
     veiled_until: Moment,
+}
+
+/// Pulls between their answer and their record.
+#[derive(Debug, Default)]
+struct Recordings {
+    pulls: usize,
+    /// Those whose new events are not published at once.
+    waiting: usize,
+    /// The events of all of them.
+    events: usize,
 }
 
 /// The state machine.
@@ -430,9 +312,7 @@ pub struct Core {
     polled: usize,
     /// Whether nothing is to be pulled now.
     paused: bool,
-    recordings: FxHashMap<PullId, Recording>,
-    /// Events in these.
-    recording: usize,
+    recordings: Recordings,
     events: FxHashMap<EventId, Carried>,
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
@@ -518,8 +398,7 @@ impl Core {
             pulls: FxHashMap::default(),
             polled: 0,
             paused: false,
-            recordings: FxHashMap::default(),
-            recording: 0,
+            recordings: Recordings::default(),
             events: FxHashMap::default(),
             ready: BTreeSet::new(),
             suspects: Suspects::default(),
@@ -587,8 +466,8 @@ impl Core {
     }
 
     /// Whether the next thing to happen is a commit: others are neither under way nor waiting for the quota.
-    pub fn waits_for_commits_alone(&self) -> bool {
-        let commits = self.commits > 0 || !self.recordings.is_empty();
+    pub fn only_commits_pending(&self) -> bool {
+        let commits = self.commits > 0 || self.recordings.pulls > 0;
         let pulls = !self.paused || !self.pulls.is_empty();
         let confirms = !self.calls.is_empty() || self.confirm_turns.iter().next().is_some();
         commits && !pulls && !confirms && self.publishing == 0
@@ -601,28 +480,31 @@ impl Core {
             Input::Pulled { pull, sent_at, received_at, pulled_at, result } => {
                 self.pulled(now, pull, sent_at, received_at, pulled_at, result);
             }
-            Input::Recorded { pull, recorded } => self.recorded(now, pull, recorded),
+            Input::Written(written) => self.written(now, written),
             Input::Published { event, outcome } => self.published(now, event, outcome),
-            Input::PublishRecorded(events) | Input::ParkRecorded(events) => {
-                self.commits -= 1;
-                for event in events {
-                    self.safe(now, event);
-                }
-            }
-            Input::AttemptRecorded(events) => {
-                self.commits -= 1;
-                for event in events {
-                    self.back_off(now, event);
-                }
-            }
             Input::Confirmed { call, result } => self.confirmed(now, call, result),
             Input::ConfirmProof { call, result } => self.confirm_proof(now, call, result),
-            Input::OutcomeRecorded | Input::SettleRecorded => self.commits -= 1,
-            Input::Loaded(loaded) => self.loaded(now, loaded),
             Input::Tick => {}
             Input::Reconfigure(settings) => self.reconfigure(now, *settings),
             Input::Drain => self.draining = true,
         }
+    }
+
+    fn written(&mut self, now: Moment, written: Written) {
+        match written {
+            Written::Recorded(pulled, recorded) => return self.recorded(now, &pulled, recorded),
+            Written::Loaded(loaded) => return self.loaded(now, loaded),
+            Written::Published(events) => events.iter().for_each(|event| self.safe(now, *event)),
+            Written::Parked(events) => events.iter().for_each(|(event, _)| self.safe(now, *event)),
+            Written::Failed(attempts) => {
+                attempts.iter().for_each(|attempt| self.back_off(now, attempt.event))
+            }
+            // Nothing waits for these but the drain.
+            Written::Confirmed(_) | Written::LetGo(..) | Written::Settled(_) => {}
+            // The core asks for none of these.
+            Written::Released(_) | Written::Pruned(_) | Written::Vacuumed(_) | Written::Summary(_) => return,
+        }
+        self.commits -= 1;
     }
 
     fn run_timers(&mut self, now: Moment) {
@@ -650,25 +532,23 @@ impl Core {
     /// Turns what the step gathered into effects. Commits come first: what follows from them waits for their answer, and
     /// what does not depend on them loses nothing by coming after.
     fn flush(&mut self) {
-        let mut commits = Vec::new();
-        let out = &mut self.out;
+        let (out, mut commits) = (&mut self.out, Vec::new());
         if !out.published.is_empty() {
-            commits.push(Effect::RecordPublished(std::mem::take(&mut out.published)));
+            commits.push(Effect::Write(Write::Published(std::mem::take(&mut out.published).into())));
         }
         if !out.parked.is_empty() {
-            commits.push(Effect::RecordParked(std::mem::take(&mut out.parked)));
+            commits.push(Effect::Write(Write::Parked(std::mem::take(&mut out.parked).into())));
         }
         if !out.attempts.is_empty() {
-            commits.push(Effect::RecordAttempts(std::mem::take(&mut out.attempts)));
+            commits.push(Effect::Write(Write::Failed(std::mem::take(&mut out.attempts).into())));
         }
         if !out.confirmed.is_empty() {
-            commits.push(Effect::RecordConfirmed(std::mem::take(&mut out.confirmed)));
+            commits.push(Effect::Write(Write::Confirmed(std::mem::take(&mut out.confirmed).into())));
         }
-        if !out.refused.is_empty() {
-            commits.push(Effect::RecordLetGo(std::mem::take(&mut out.refused), LetGo::Refused));
-        }
-        if !out.lost.is_empty() {
-            commits.push(Effect::RecordLetGo(std::mem::take(&mut out.lost), LetGo::Lost));
+        for (deliveries, why) in [(&mut out.refused, LetGo::Refused), (&mut out.lost, LetGo::Lost)] {
+            if !deliveries.is_empty() {
+                commits.push(Effect::Write(Write::LetGo(std::mem::take(deliveries).into(), why)));
+            }
         }
         self.commits += commits.len();
         self.out.effects.splice(0..0, commits);
@@ -682,7 +562,7 @@ impl Core {
         let publishable = self.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
         let confirmable = self.held.values().any(|held| held.state != HeldStage::Waiting);
         let busy = !self.pulls.is_empty()
-            || !self.recordings.is_empty()
+            || self.recordings.pulls > 0
             || self.publishing > 0
             || self.commits > 0
             || !self.calls.is_empty()

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::refusals::{RETRY_WAITS, Tries};
-use super::{Carried, ConfirmAfter, Core, Effect, EventId, FailedAttempt, InFlightState, Loaded};
+use super::{Carried, ConfirmAfter, Core, Effect, EventId, InFlightState};
 use crate::clock::Moment;
 use crate::error_code::ErrorCode;
 use crate::outcome::{Problem, PublishOutcome};
-use crate::relay::pacing::EVENTS_PER_PULL;
+use crate::outgoing::Outgoing;
+use crate::write::{EVENTS_PER_PULL, FailedAttempt, Loaded, Write};
 
 /// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with full batches.
 const PUBLISHING_MAX: usize = 256;
@@ -43,7 +44,7 @@ impl Backlog {
     }
 
     /// An event is unpublished, and not in the relay's hands.
-    pub(super) fn contains(&mut self, event: EventId) {
+    pub(super) fn add(&mut self, event: EventId) {
         if self.loading.is_some() {
             self.joined = Some(self.joined.map_or(event, |earlier| earlier.min(event)));
         } else if !self.open || event <= self.cursor {
@@ -65,7 +66,7 @@ impl Backlog {
         self.open = count >= limit as usize;
         if let Some(event) = self.joined.take() {
             // It may have come too late for the read that just ended.
-            self.contains(event);
+            self.add(event);
         }
     }
 }
@@ -78,7 +79,7 @@ impl Core {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
                 // What is being recorded to wait must not be overtaken.
-                let overtakes = self.recordings.values().any(|recording| !recording.publish_now);
+                let overtakes = self.recordings.waiting > 0;
                 let waits = self.backlog.is_open() || overtakes;
                 self.output_up && !waits && self.in_hand() < self.room_for_publishing()
             }
@@ -120,18 +121,18 @@ impl Core {
         }
         let limit = u32::try_from(room).unwrap_or(u32::MAX);
         self.backlog.loading = Some(limit);
-        self.out.effects.push(Effect::Load { after: self.backlog.cursor, limit });
+        self.out.effects.push(Effect::Write(Write::Load { after: self.backlog.cursor, limit }));
     }
 
     pub(super) fn loaded(&mut self, now: Moment, loaded: Vec<Loaded>) {
         self.backlog.read(loaded.last().map(|l| l.event), loaded.len());
-        for Loaded { event, parcel, confirmed } in loaded {
-            let sub_app = parcel.event.sub_app;
+        for Loaded { event, outgoing, confirmed } in loaded {
+            let sub_app = outgoing.event.sub_app;
             let known = self.queues.iter().position(|queue| queue.id == sub_app);
             // Its sub-application may have left the configuration: it is published all the same. A reload can bring the
             // sub-application back, and then an idle answer settles the event.
             let index = known.unwrap_or_else(|| self.add_unpolled(now, sub_app));
-            self.carry_loaded(now, index, event, parcel, confirmed);
+            self.carry_loaded(now, index, event, outgoing, confirmed);
         }
     }
 
@@ -142,13 +143,13 @@ impl Core {
         now: Moment,
         sub_app: usize,
         event: EventId,
-        parcel: super::Parcel,
+        outgoing: Outgoing,
         confirmed: bool,
     ) {
-        let parcel = Some(Arc::new(parcel));
+        let outgoing = Some(Arc::new(outgoing));
         if let Some(carried) = self.events.get_mut(&event) {
             if carried.state == InFlightState::Stored {
-                carried.parcel = parcel;
+                carried.outgoing = outgoing;
                 carried.state = InFlightState::Ready;
                 self.ready.insert(event);
             }
@@ -156,7 +157,7 @@ impl Core {
         }
         let carried = Carried {
             sub_app,
-            parcel,
+            outgoing,
             state: InFlightState::Ready,
             holds: SmallVec::new(),
             tries: Tries::default(),
@@ -184,7 +185,8 @@ impl Core {
             };
             let Some(event) = event else { break };
             let carried = self.events.get_mut(&event).filter(|carried| carried.state == InFlightState::Ready);
-            let Some((carried, parcel)) = carried.and_then(|c| c.parcel.clone().map(|parcel| (c, parcel)))
+            let Some((carried, outgoing)) =
+                carried.and_then(|c| c.outgoing.clone().map(|outgoing| (c, outgoing)))
             else {
                 self.suspects.ended(event);
                 continue;
@@ -192,7 +194,7 @@ impl Core {
             carried.state = InFlightState::Publishing;
             self.publishing += 1;
             let alone = carried.alone || self.suspects.occupies();
-            self.out.effects.push(Effect::Publish { event, parcel, alone });
+            self.out.effects.push(Effect::Publish { event, outgoing, alone });
         }
         if !self.suspects.occupies() {
             self.suspects.others_went();
@@ -307,7 +309,7 @@ impl Core {
     pub(super) fn safe(&mut self, now: Moment, event: EventId) {
         let Some(carried) = self.events.get_mut(&event) else { return };
         carried.state = InFlightState::Safe;
-        carried.parcel = None;
+        carried.outgoing = None;
         for held in carried.holds.clone() {
             self.queue_if_safe(now, held);
         }
@@ -345,7 +347,7 @@ mod tests {
         backlog.loading = Some(2);
         backlog.read(Some(EventId(9)), 1);
         assert!(!backlog.is_open());
-        backlog.contains(EventId(20));
+        backlog.add(EventId(20));
         assert!(backlog.is_open() && backlog.cursor == EventId(19));
     }
 
@@ -353,8 +355,8 @@ mod tests {
     fn what_joins_during_a_read_is_read_again() {
         let mut backlog = Backlog::after_start();
         backlog.loading = Some(10);
-        backlog.contains(EventId(5));
-        backlog.contains(EventId(7));
+        backlog.add(EventId(5));
+        backlog.add(EventId(7));
         backlog.read(Some(EventId(6)), 3);
         assert!(backlog.is_open() && backlog.cursor == EventId(4));
     }

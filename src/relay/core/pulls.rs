@@ -7,16 +7,14 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::refusals::Tries;
-use super::{
-    Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, InFlightState, Parcel, PullId,
-    Recording, Timer,
-};
+use super::{Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, InFlightState, Timer};
 use crate::clock::{Moment, WallTime};
-use crate::event::EventHandle;
+use crate::event::{Event, EventHandle};
 use crate::identity::Recorded;
 use crate::lease::Lease;
 use crate::outcome::CallFailure;
-use crate::relay::pacing::EVENTS_PER_PULL;
+use crate::outgoing::Outgoing;
+use crate::write::{EVENTS_PER_PULL, PullId, Pulled, Write};
 
 /// How long after a lease's end in the cloud an event must have become visible again, whatever the cloud's timers do.
 pub(super) const SETTLE_SLACK: Duration = Duration::from_secs(5);
@@ -84,7 +82,7 @@ impl Core {
 
     /// Events in the relay's hands, or on their way there through the journal.
     pub(super) fn in_hand(&self) -> usize {
-        self.events.len() + self.recording
+        self.events.len() + self.recordings.events
     }
 
     pub(super) fn pulled(
@@ -121,19 +119,13 @@ impl Core {
                 let publish_now = self.publishes_at_once();
                 let sub_app = self.queues[index].id;
                 // The journal before anything else: whatever happens next, the event and its handle are known.
-                self.out.effects.push(Effect::Record {
-                    pull,
-                    sub_app,
-                    answer: answer.clone(),
-                    lease,
-                    received_at,
-                    pulled_at,
-                    publish_now,
-                });
-                self.recording += answer.events.len();
-                let recording =
-                    Recording { sub_app: index, answer, lease, received_at, pulled_at, publish_now };
-                self.recordings.insert(pull, recording);
+                let Answer { request_id, events } = answer;
+                self.recordings.pulls += 1;
+                self.recordings.waiting += usize::from(!publish_now);
+                self.recordings.events += events.len();
+                let pulled =
+                    Pulled { pull, sub_app, request_id, events, lease, received_at, pulled_at, publish_now };
+                self.out.effects.push(Effect::Write(Write::Record(Arc::new(pulled))));
             }
         }
         let polls = &self.queues[index].polls;
@@ -157,32 +149,18 @@ impl Core {
         queue.unsettled = (newest >= received_before).then_some((received_before, newest));
         let sub_app = queue.id;
         self.commits += 1;
-        self.out.effects.push(Effect::Settle { sub_app, received_before });
+        self.out.effects.push(Effect::Write(Write::Settle { sub_app, received_before }));
     }
 
-    pub(super) fn recorded(&mut self, now: Moment, pull: PullId, recorded: Vec<Recorded>) {
-        let Some(recording) = self.recordings.remove(&pull) else { return };
-        self.recording -= recording.answer.events.len();
-        for (event, record) in recording.answer.events.iter().zip(recorded) {
-            let parcel = Parcel {
-                event: Arc::clone(event),
-                occurrence: record.occurrence,
-                redelivered: record.redelivered,
-                pulled_at: recording.pulled_at,
-                request_id: Arc::clone(&recording.answer.request_id),
-            };
-            self.meet(&recording, record, parcel);
+    pub(super) fn recorded(&mut self, now: Moment, pulled: &Pulled, recorded: Vec<Recorded>) {
+        self.recordings.pulls -= 1;
+        self.recordings.waiting -= usize::from(!pulled.publish_now);
+        self.recordings.events -= pulled.events.len();
+        let Some(index) = self.queues.iter().position(|queue| queue.id == pulled.sub_app) else { return };
+        for (event, record) in pulled.events.iter().zip(recorded) {
+            self.meet(index, pulled, event, record);
             match &event.handle {
-                Some(handle) => {
-                    self.hold(
-                        now,
-                        recording.sub_app,
-                        handle,
-                        recording.lease,
-                        recording.received_at,
-                        &record,
-                    );
-                }
+                Some(handle) => self.hold(now, index, handle, pulled.lease, pulled.received_at, &record),
                 // It cannot be confirmed: once it is safe, it is done, and the cloud will hand it over again.
                 None => self.forget_if_done(record.event),
             }
@@ -190,10 +168,10 @@ impl Core {
     }
 
     /// Takes an event into the relay's hands, unless it is there already.
-    fn meet(&mut self, recording: &Recording, record: Recorded, parcel: Parcel) {
+    fn meet(&mut self, index: usize, pulled: &Pulled, event: &Arc<Event>, record: Recorded) {
         let new = match self.events.entry(record.event) {
             Entry::Occupied(mut carried) => {
-                carried.get_mut().received_at = recording.received_at;
+                carried.get_mut().received_at = pulled.received_at;
                 return;
             }
             Entry::Vacant(new) => new,
@@ -201,26 +179,30 @@ impl Core {
         let safe = record.progress.published || record.progress.parked;
         let state = if safe {
             InFlightState::Safe
-        } else if recording.publish_now && !record.redelivered {
+        } else if pulled.publish_now && !record.redelivered {
             InFlightState::Ready
         } else {
             // Stored, or known from an earlier run and not loaded yet, or released by an operator.
             InFlightState::Stored
         };
         let carried = Carried {
-            sub_app: recording.sub_app,
-            parcel: (state == InFlightState::Ready).then(|| Arc::new(parcel)),
+            sub_app: index,
+            outgoing: (state == InFlightState::Ready).then(|| {
+                let Recorded { occurrence, redelivered, .. } = record;
+                let (event, request_id) = (Arc::clone(event), Arc::clone(&pulled.request_id));
+                Arc::new(Outgoing::new(event, occurrence, redelivered, pulled.pulled_at, request_id))
+            }),
             state,
             holds: SmallVec::new(),
             tries: Tries::default(),
             alone: false,
             confirmed: record.progress.confirmed,
-            received_at: recording.received_at,
+            received_at: pulled.received_at,
         };
         new.insert(carried);
         match state {
             InFlightState::Ready => _ = self.ready.insert(record.event),
-            InFlightState::Stored => self.backlog.contains(record.event),
+            InFlightState::Stored => self.backlog.add(record.event),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::lease::Lease;
-use crate::relay::pacing::EVENTS_PER_PULL;
+use crate::write::EVENTS_PER_PULL;
 
 /// How long it takes from none to all of what is configured.
 const RETURN: Duration = Duration::from_secs(1_800);

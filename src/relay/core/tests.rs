@@ -36,22 +36,49 @@ struct Play {
     core: Core,
     now: Moment,
     asked: Vec<Effect>,
+    /// The answers that the journal was asked to record.
+    pulled: HashMap<PullId, Arc<Pulled>>,
     next_row: i64,
 }
 
 impl Play {
     fn new(settings: Settings) -> Self {
         let now = Moment(1_000_000);
-        let mut play = Self { core: Core::new(settings, now), now, asked: Vec::new(), next_row: 1 };
+        let mut play = Self::of(Core::new(settings, now), now, 1);
         play.give(Input::Output(OutputState::Up));
-        let Effect::Load { .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
-        play.give(Input::Loaded(Vec::new()));
+        let Effect::Write(Write::Load { .. }) = play.one(|e| matches!(e, Effect::Write(Write::Load { .. })))
+        else {
+            unreachable!()
+        };
+        play.give(Input::Written(Written::Loaded(Vec::new())));
         play
+    }
+
+    fn of(core: Core, now: Moment, next_row: i64) -> Self {
+        Self { core, now, asked: Vec::new(), pulled: HashMap::new(), next_row }
     }
 
     fn give(&mut self, input: Input) {
         let effects = self.core.handle(self.now, input);
+        self.asked(effects);
+    }
+
+    fn asked(&mut self, effects: Vec<Effect>) {
+        let records = effects.iter().filter_map(|effect| match effect {
+            Effect::Write(Write::Record(pulled)) => Some((pulled.pull, Arc::clone(pulled))),
+            _ => None,
+        });
+        self.pulled.extend(records);
         self.asked.extend(effects);
+    }
+
+    fn written(&mut self, pull: PullId, recorded: Vec<Recorded>) -> Input {
+        Input::Written(Written::Recorded(self.pulled.remove(&pull).unwrap(), recorded))
+    }
+
+    fn give_recorded(&mut self, pull: PullId, recorded: Vec<Recorded>) {
+        let input = self.written(pull, recorded);
+        self.give(input);
     }
 
     fn pass(&mut self, ms: u64) {
@@ -105,10 +132,9 @@ impl Play {
             occurrence: 1,
             redelivered: *redelivered,
             progress: *progress,
-            attempts: 1,
         });
         let recorded = recorded.collect();
-        self.give(Input::Recorded { pull, recorded });
+        self.give_recorded(pull, recorded);
     }
 
     #[track_caller]
@@ -123,7 +149,7 @@ impl Play {
         let answer = Answer { request_id: "r".into(), events };
         self.give(Input::Pulled { pull, sent_at, received_at, pulled_at: WallTime(0), result: Ok(answer) });
         if !handles.is_empty() {
-            self.one(|e| matches!(e, Effect::Record { .. }));
+            self.one(|e| matches!(e, Effect::Write(Write::Record(_))));
         }
         pull
     }
@@ -159,24 +185,25 @@ impl Play {
             other => panic!("{other:?}"),
         });
         let effects = self.core.step(self.now, acked);
-        self.asked.extend(effects);
+        self.asked(effects);
     }
 
     /// Commits what is asked to be committed about publishes.
     fn commit(&mut self) {
         for effect in self.take(|e| {
-            matches!(e, Effect::RecordPublished(_) | Effect::RecordAttempts(_) | Effect::RecordParked(_))
+            matches!(
+                e,
+                Effect::Write(Write::Published(_))
+                    | Effect::Write(Write::Failed(_))
+                    | Effect::Write(Write::Parked(_))
+            )
         }) {
-            self.give(match effect {
-                Effect::RecordPublished(events) => Input::PublishRecorded(events),
-                Effect::RecordAttempts(failed) => {
-                    Input::AttemptRecorded(failed.into_iter().map(|f| f.event).collect())
-                }
-                Effect::RecordParked(events) => {
-                    Input::ParkRecorded(events.into_iter().map(|(e, _)| e).collect())
-                }
+            self.give(Input::Written(match effect {
+                Effect::Write(Write::Published(events)) => Written::Published(events),
+                Effect::Write(Write::Failed(failed)) => Written::Failed(failed),
+                Effect::Write(Write::Parked(events)) => Written::Parked(events),
                 _ => unreachable!(),
-            });
+            }));
         }
     }
 
@@ -191,18 +218,24 @@ impl Play {
         let (call, got, _) = self.confirm_call();
         assert_eq!(got, handles);
         self.give(Input::Confirmed { call, result: Ok(()) });
-        self.one(|e| matches!(e, Effect::RecordConfirmed(_)));
-        self.give(Input::OutcomeRecorded);
+        let committed = self.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))));
+        let Effect::Write(Write::Confirmed(deliveries)) = committed else { unreachable!() };
+        self.give(Input::Written(Written::Confirmed(deliveries)));
     }
 }
 
-use crate::identity::Progress;
+use crate::identity::{Progress, Recorded};
+use crate::write::{Loaded, Pulled};
 
 const PUBLISHED: Progress = Progress { published: true, parked: false, confirmed: false };
 
 fn event(sub_app: SubAppId, handle: &str) -> Event {
     let handle = if handle.is_empty() { String::new() } else { format!(r#""EventHandle":"{handle}","#) };
     Event::parse(sub_app, Bytes::from(format!(r#"{{{handle}"EventType":"T"}}"#))).unwrap()
+}
+
+fn outgoing(event: Event) -> Outgoing {
+    Outgoing::new(Arc::new(event), 1, false, WallTime(0), "r".into())
 }
 
 fn is_pull(effect: &Effect) -> bool {
@@ -237,16 +270,17 @@ fn the_whole_way_each_commit_before_its_consequence() {
         occurrence: 1,
         redelivered: false,
         progress: Progress::default(),
-        attempts: 1,
     };
-    play.give(Input::Recorded { pull, recorded: vec![recorded] });
+    play.give_recorded(pull, vec![recorded]);
     play.broker_says(&PublishOutcome::Acked);
     play.none(is_confirm);
     play.commit();
     let (call, handles, cutoff) = play.confirm_call();
     assert_eq!((handles, cutoff), (vec!["h".to_owned()], play.now + Duration::from_secs(27)));
     play.give(Input::Confirmed { call, result: Ok(()) });
-    let Effect::RecordConfirmed(confirmed) = play.one(|e| matches!(e, Effect::RecordConfirmed(_))) else {
+    let Effect::Write(Write::Confirmed(confirmed)) =
+        play.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))))
+    else {
         unreachable!()
     };
     assert_eq!((confirmed[0].delivery, confirmed[0].event), (DeliveryId(9), event));
@@ -259,21 +293,21 @@ fn what_is_full_waits_for_commits_alone_when_nothing_else_is_under_way() {
     let handles: Vec<String> = (0..16).map(|n| format!("h{n}")).collect();
     let handles: Vec<&str> = handles.iter().map(String::as_str).collect();
     let pull = play.answer(&handles);
-    assert!(play.core.waits_for_commits_alone(), "its record is all that can happen");
+    assert!(play.core.only_commits_pending(), "its record is all that can happen");
     let new: Vec<_> = handles.iter().map(|_| (play.row(), Progress::default(), false)).collect();
     play.recorded(pull, &new);
-    assert!(!play.core.waits_for_commits_alone(), "publishes are under way");
+    assert!(!play.core.only_commits_pending(), "publishes are under way");
     play.all_are_acked();
-    assert!(play.core.waits_for_commits_alone(), "that of the acks is all that can happen");
+    assert!(play.core.only_commits_pending(), "that of the acks is all that can happen");
     play.commit();
-    assert!(!play.core.waits_for_commits_alone(), "a confirm is under way");
+    assert!(!play.core.only_commits_pending(), "a confirm is under way");
     let (call, ..) = play.confirm_call();
     play.give(Input::Confirmed { call, result: Ok(()) });
-    assert!(!play.core.waits_for_commits_alone(), "there is room for a pull again");
+    assert!(!play.core.only_commits_pending(), "there is room for a pull again");
     // One with room left pulls on, though it may wait for the quota.
     let mut play = Play::new(settings());
     play.answer(&["h"]);
-    assert!(!play.core.waits_for_commits_alone());
+    assert!(!play.core.only_commits_pending());
 }
 
 #[test]
@@ -300,7 +334,7 @@ fn nacked_is_tried_again_for_as_long_as_it_takes() {
         play.pass(301 * SECOND);
     }
     play.broker_says(&PublishOutcome::Acked);
-    play.none(|e| matches!(e, Effect::RecordParked(_)));
+    play.none(|e| matches!(e, Effect::Write(Write::Parked(_))));
 }
 
 #[test]
@@ -313,12 +347,13 @@ fn returned_is_parked_after_the_attempts_and_its_handle_is_confirmed() {
         play.pass(10 * SECOND);
     }
     play.broker_says(&returned());
-    let Effect::RecordParked(parked) = play.one(|e| matches!(e, Effect::RecordParked(_))) else {
+    let Effect::Write(Write::Parked(parked)) = play.one(|e| matches!(e, Effect::Write(Write::Parked(_))))
+    else {
         unreachable!()
     };
     assert_eq!(&*parked[0].1.message, "unroutable: 312 NO_ROUTE");
     play.none(is_confirm);
-    play.give(Input::ParkRecorded(vec![parked[0].0]));
+    play.give(Input::Written(Written::Parked(parked)));
     play.confirmed(&["h"]);
 }
 
@@ -328,14 +363,15 @@ fn a_refused_publish_is_parked_after_the_attempts() {
     play.deliver(&["h"]);
     for _ in 0..3 {
         play.broker_says(&PublishOutcome::ChannelError { code: 406, text: "too large".into() });
-        play.take(|e| matches!(e, Effect::RecordAttempts(_))).into_iter().for_each(|effect| {
-            let Effect::RecordAttempts(failed) = effect else { unreachable!() };
+        play.take(|e| matches!(e, Effect::Write(Write::Failed(_)))).into_iter().for_each(|effect| {
+            let Effect::Write(Write::Failed(failed)) = effect else { unreachable!() };
             assert!(!failed[0].uncertain);
-            play.give(Input::AttemptRecorded(vec![failed[0].event]));
+            play.give(Input::Written(Written::Failed(failed)));
         });
         play.pass(10 * SECOND);
     }
-    let Effect::RecordParked(parked) = play.one(|e| matches!(e, Effect::RecordParked(_))) else {
+    let Effect::Write(Write::Parked(parked)) = play.one(|e| matches!(e, Effect::Write(Write::Parked(_))))
+    else {
         unreachable!()
     };
     assert_eq!(&*parked[0].1.message, "refused by the broker: 406 too large");
@@ -347,7 +383,7 @@ fn a_missing_exchange_or_permission_parks_nothing() {
     play.deliver(&["h"]);
     for code in [403, 404].repeat(10) {
         play.broker_says(&PublishOutcome::ChannelError { code, text: "no".into() });
-        play.none(|e| matches!(e, Effect::RecordParked(_)));
+        play.none(|e| matches!(e, Effect::Write(Write::Parked(_))));
         play.commit();
         play.pass(31 * SECOND);
     }
@@ -360,13 +396,14 @@ fn unknown_is_on_record_as_uncertain_before_it_is_published_again_and_is_never_p
     play.deliver(&["h"]);
     for _ in 0..10 {
         play.broker_says(&unknown(false));
-        let Effect::RecordAttempts(failed) = play.one(|e| matches!(e, Effect::RecordAttempts(_))) else {
+        let Effect::Write(Write::Failed(failed)) = play.one(|e| matches!(e, Effect::Write(Write::Failed(_))))
+        else {
             unreachable!()
         };
         assert!(failed[0].uncertain);
         play.pass(40 * SECOND);
         play.none(is_publish);
-        play.give(Input::AttemptRecorded(vec![failed[0].event]));
+        play.give(Input::Written(Written::Failed(failed)));
         play.pass(40 * SECOND);
     }
     play.broker_says(&PublishOutcome::Acked);
@@ -388,7 +425,7 @@ fn unsent_is_tried_again_without_a_record() {
     let mut play = Play::new(settings());
     play.deliver(&["h"]);
     play.broker_says(&PublishOutcome::Unsent);
-    play.none(|e| matches!(e, Effect::RecordAttempts(_)) || is_publish(e));
+    play.none(|e| matches!(e, Effect::Write(Write::Failed(_))) || is_publish(e));
     play.pass(SECOND);
     play.one(is_publish);
 }
@@ -433,7 +470,7 @@ fn a_handle_in_a_call_does_not_cover_an_event_that_came_under_it_later() {
     let (call, ..) = play.confirm_call();
     play.deliver(&["same"]);
     play.give(Input::Confirmed { call, result: Ok(()) });
-    play.one(|e| matches!(e, Effect::RecordConfirmed(_)));
+    play.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))));
     play.none(is_confirm);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
@@ -495,7 +532,7 @@ fn a_handle_that_comes_twice_is_confirmed_under_the_earlier_of_its_leases() {
     let answer = Answer { request_id: "r".into(), events: vec![Arc::new(event(sub_app, "h"))] };
     let (received_at, pulled_at) = (play.now, WallTime(0));
     play.give(Input::Pulled { pull, sent_at, received_at, pulled_at, result: Ok(answer) });
-    play.one(|e| matches!(e, Effect::Record { .. }));
+    play.one(|e| matches!(e, Effect::Write(Write::Record(_))));
     play.recorded(pull, &[(ids[0], Progress::default(), true)]);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
@@ -555,7 +592,8 @@ fn a_lost_answer_is_tried_again_while_the_lease_allows_and_then_put_on_record() 
         play.pass(100);
     }
     assert!((5..60).contains(&calls), "{calls}");
-    let Effect::RecordLetGo(deliveries, LetGo::Lost) = play.one(|e| matches!(e, Effect::RecordLetGo(..)))
+    let Effect::Write(Write::LetGo(deliveries, LetGo::Lost)) =
+        play.one(|e| matches!(e, Effect::Write(Write::LetGo(..))))
     else {
         unreachable!()
     };
@@ -582,10 +620,12 @@ fn a_rejected_call_is_halved_until_the_bad_handle_stands_alone() {
                 result: if bad { Err(CallFailure::Refused) } else { Ok(()) },
             });
         }
-        for effect in play.take(|e| matches!(e, Effect::RecordConfirmed(_) | Effect::RecordLetGo(..))) {
+        for effect in
+            play.take(|e| matches!(e, Effect::Write(Write::Confirmed(_)) | Effect::Write(Write::LetGo(..))))
+        {
             match effect {
-                Effect::RecordConfirmed(deliveries) => confirmed += deliveries.len(),
-                Effect::RecordLetGo(deliveries, LetGo::Refused) => refused += deliveries.len(),
+                Effect::Write(Write::Confirmed(deliveries)) => confirmed += deliveries.len(),
+                Effect::Write(Write::LetGo(deliveries, LetGo::Refused)) => refused += deliveries.len(),
                 other => panic!("{other:?}"),
             }
         }
@@ -626,10 +666,10 @@ fn a_handle_that_is_ready_leaves_at_once_and_later_ones_share_a_call() {
     play.deliver(&["b"]);
     play.deliver(&["c"]);
     play.broker_says(&PublishOutcome::Acked);
-    let commits = play.take(|e| matches!(e, Effect::RecordPublished(_)));
+    let commits = play.take(|e| matches!(e, Effect::Write(Write::Published(_))));
     for effect in commits {
-        let Effect::RecordPublished(events) = effect else { unreachable!() };
-        play.give(Input::PublishRecorded(events));
+        let Effect::Write(Write::Published(events)) = effect else { unreachable!() };
+        play.give(Input::Written(Written::Published(events)));
     }
     let (call, first, _) = play.confirm_call();
     assert_eq!(first, ["a"]);
@@ -692,24 +732,16 @@ fn with_confirm_after_journal_the_backlog_waits_in_the_journal_and_drains_in_ord
     assert_eq!(play.core.load().events, 0, "the journal has them, not the memory");
     play.give(Input::Output(OutputState::Up));
     let mut published = Vec::new();
-    while let Some(Effect::Load { after, limit }) = play.take(|e| matches!(e, Effect::Load { .. })).pop() {
+    while let Some(Effect::Write(Write::Load { after, limit })) =
+        play.take(|e| matches!(e, Effect::Write(Write::Load { .. }))).pop()
+    {
         let page: Vec<Loaded> = stored
             .iter()
             .filter(|id| **id > after)
             .take(limit as usize)
-            .map(|id| Loaded {
-                event: *id,
-                parcel: Parcel {
-                    event: Arc::new(event(SubAppId(0), "x")),
-                    occurrence: 1,
-                    redelivered: false,
-                    pulled_at: WallTime(0),
-                    request_id: "r".into(),
-                },
-                confirmed: true,
-            })
+            .map(|id| Loaded { event: *id, outgoing: outgoing(event(SubAppId(0), "x")), confirmed: true })
             .collect();
-        play.give(Input::Loaded(page));
+        play.give(Input::Written(Written::Loaded(page)));
         for effect in play.take(is_publish) {
             let Effect::Publish { event, .. } = effect else { unreachable!() };
             published.push(event);
@@ -724,20 +756,22 @@ fn with_confirm_after_journal_the_backlog_waits_in_the_journal_and_drains_in_ord
 #[test]
 fn after_a_start_the_journals_unpublished_events_go_out_without_waiting_for_a_redelivery() {
     let now = Moment(5_000_000);
-    let mut play = Play { core: Core::new(settings(), now), now, asked: Vec::new(), next_row: 100 };
+    let mut play = Play::of(Core::new(settings(), now), now, 100);
     play.give(Input::Tick);
-    play.none(|e| matches!(e, Effect::Load { .. }) || is_pull(e));
+    play.none(|e| matches!(e, Effect::Write(Write::Load { .. })) || is_pull(e));
     play.give(Input::Output(OutputState::Up));
-    let Effect::Load { after, .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
-    assert_eq!(after, EventId(0));
-    let parcel = Parcel {
-        event: Arc::new(event(SubAppId(0), "h")),
-        occurrence: 1,
-        redelivered: false,
-        pulled_at: WallTime(0),
-        request_id: "r".into(),
+    let Effect::Write(Write::Load { after, .. }) =
+        play.one(|e| matches!(e, Effect::Write(Write::Load { .. })))
+    else {
+        unreachable!()
     };
-    play.give(Input::Loaded(vec![Loaded { event: EventId(3), parcel, confirmed: false }]));
+    assert_eq!(after, EventId(0));
+    let outgoing = outgoing(event(SubAppId(0), "h"));
+    play.give(Input::Written(Written::Loaded(vec![Loaded {
+        event: EventId(3),
+        outgoing,
+        confirmed: false,
+    }])));
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
     // The earlier run may have had further events under this handle: it comes again for each of them.
@@ -750,21 +784,15 @@ fn a_handle_that_was_taken_back_and_is_ready_again_in_one_step_is_queued_once() 
     let mut play = Play::new(settings());
     let unsafe_yet = play.deliver(&[""])[0];
     play.broker_says(&PublishOutcome::Acked);
-    play.one(|e| matches!(e, Effect::RecordPublished(_)));
+    play.one(|e| matches!(e, Effect::Write(Write::Published(_))));
     let pull = play.answer(&["h", "h"]);
-    let recorded =
-        [(EventId(77), PUBLISHED), (unsafe_yet, Progress::default())].map(|(event, progress)| Recorded {
-            event,
-            delivery: DeliveryId(100 + event.0),
-            occurrence: 1,
-            redelivered: true,
-            progress,
-            attempts: 1,
-        });
-    let inputs =
-        [Input::Recorded { pull, recorded: recorded.to_vec() }, Input::PublishRecorded(vec![unsafe_yet])];
+    let recorded = [(EventId(77), PUBLISHED), (unsafe_yet, Progress::default())].map(|(event, progress)| {
+        Recorded { event, delivery: DeliveryId(100 + event.0), occurrence: 1, redelivered: true, progress }
+    });
+    let published = Input::Written(Written::Published([unsafe_yet].into()));
+    let inputs = [play.written(pull, recorded.to_vec()), published];
     let effects = play.core.step(play.now, inputs);
-    play.asked.extend(effects);
+    play.asked(effects);
     let (call, _, _) = play.confirm_call();
     play.give(Input::Confirmed { call, result: Err(CallFailure::Refused) });
     play.none(is_confirm);
@@ -776,21 +804,19 @@ fn with_confirm_after_journal_hands_full_of_unpublished_events_do_not_stop_the_p
     let now = Moment(5_000_000);
     let confirm_after = ConfirmAfter::Journal;
     let core = Core::new(Settings { max_in_flight: 64, confirm_after, ..settings() }, now);
-    let mut play = Play { core, now, asked: Vec::new(), next_row: 100 };
+    let mut play = Play::of(core, now, 100);
     play.give(Input::Output(OutputState::Up));
-    let Effect::Load { limit, .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
+    let Effect::Write(Write::Load { limit, .. }) =
+        play.one(|e| matches!(e, Effect::Write(Write::Load { .. })))
+    else {
+        unreachable!()
+    };
     let stored = (1..=i64::from(limit)).map(|id| Loaded {
         event: EventId(id),
-        parcel: Parcel {
-            event: Arc::new(event(SubAppId(0), "x")),
-            occurrence: 1,
-            redelivered: false,
-            pulled_at: WallTime(0),
-            request_id: "r".into(),
-        },
+        outgoing: outgoing(event(SubAppId(0), "x")),
         confirmed: true,
     });
-    play.give(Input::Loaded(stored.collect()));
+    play.give(Input::Written(Written::Loaded(stored.collect())));
     play.give(Input::Output(OutputState::Down(problem("gone"))));
     play.broker_says(&PublishOutcome::Unsent);
     play.answer(&[]);
@@ -802,24 +828,28 @@ fn with_confirm_after_journal_hands_full_of_unpublished_events_do_not_stop_the_p
 fn what_the_journal_is_about_to_hand_out_takes_room_like_what_is_in_hand() {
     let now = Moment(5_000_000);
     let core = Core::new(Settings { max_in_flight: 64, ..settings() }, now);
-    let mut play = Play { core, now, asked: Vec::new(), next_row: 100 };
+    let mut play = Play::of(core, now, 100);
     play.give(Input::Output(OutputState::Up));
-    let Effect::Load { limit, .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
+    let Effect::Write(Write::Load { limit, .. }) =
+        play.one(|e| matches!(e, Effect::Write(Write::Load { .. })))
+    else {
+        unreachable!()
+    };
     assert_eq!(limit, 64);
     play.pass(SECOND);
     play.none(is_pull);
-    play.give(Input::Loaded(Vec::new()));
+    play.give(Input::Written(Written::Loaded(Vec::new())));
     play.one(is_pull);
 }
 
 #[test]
 fn an_idle_answer_long_after_the_lapse_settles_and_an_earlier_one_does_not() {
     let mut play = Play::new(settings());
-    let settles = |e: &Effect| matches!(e, Effect::Settle { .. });
+    let settles = |e: &Effect| matches!(e, Effect::Write(Write::Settle { .. }));
     play.pass(40 * SECOND);
     play.answer(&[]);
     play.one(settles);
-    play.give(Input::SettleRecorded);
+    play.give(Input::Written(Written::Settled(0)));
     play.pass(SECOND);
     play.deliver(&["h"]);
     let received = play.now;
@@ -833,7 +863,7 @@ fn an_idle_answer_long_after_the_lapse_settles_and_an_earlier_one_does_not() {
     }
     play.pass(6 * SECOND);
     play.answer(&[]);
-    let Effect::Settle { received_before, .. } = play.one(settles) else { unreachable!() };
+    let Effect::Write(Write::Settle { received_before, .. }) = play.one(settles) else { unreachable!() };
     assert!(received_before > received);
     play.pass(6 * SECOND);
     play.answer(&[]);
@@ -843,7 +873,7 @@ fn an_idle_answer_long_after_the_lapse_settles_and_an_earlier_one_does_not() {
 #[test]
 fn a_lost_pull_answer_veils_the_queue_so_that_idle_proves_nothing() {
     let mut play = Play::new(settings());
-    let settles = |e: &Effect| matches!(e, Effect::Settle { .. });
+    let settles = |e: &Effect| matches!(e, Effect::Write(Write::Settle { .. }));
     play.pass(40 * SECOND);
     let Effect::Pull { pull, .. } = play.one(is_pull) else { unreachable!() };
     play.pull_fails(pull, CallFailure::Transient);
@@ -873,17 +903,10 @@ fn what_is_held_is_bounded() {
             let recorded = (0..16).map(|_| {
                 let event = play.row();
                 let progress = Progress::default();
-                Recorded {
-                    event,
-                    delivery: DeliveryId(event.0),
-                    occurrence: 1,
-                    redelivered: false,
-                    progress,
-                    attempts: 1,
-                }
+                Recorded { event, delivery: DeliveryId(event.0), occurrence: 1, redelivered: false, progress }
             });
             let recorded = recorded.collect();
-            play.give(Input::Recorded { pull, recorded });
+            play.give_recorded(pull, recorded);
             delivered += 16;
         }
         play.pass(SECOND / 2);
@@ -915,7 +938,9 @@ fn a_drain_waits_for_the_poll_in_flight_and_finishes_what_it_brings() {
     play.none(finished);
     play.give(Input::Confirmed { call, result: Ok(()) });
     play.none(finished);
-    play.give(Input::OutcomeRecorded);
+    let committed = play.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))));
+    let Effect::Write(Write::Confirmed(deliveries)) = committed else { unreachable!() };
+    play.give(Input::Written(Written::Confirmed(deliveries)));
     play.one(finished);
     play.pass(60 * SECOND);
     play.none(|e| is_pull(e) || finished(e));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use vodrelay::journal::{Journal, OpenError, Options, WriteError};
 use vodrelay::outcome::JournalState;
 
+use super::asks::Asks as _;
 use super::{BOUND, Desk, answer, is_down, texts, until};
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

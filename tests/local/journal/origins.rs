@@ -46,7 +46,7 @@ impl Desk {
     }
 
     async fn in_doubt(&self) -> u64 {
-        self.journal().summary().await.unwrap().in_doubt
+        self.journal().summary(None).await.unwrap().in_doubt
     }
 }
 
@@ -94,7 +94,7 @@ async fn a_journal_that_was_copied_marks_what_it_brought() {
     desk.publish(EventId(1)).await;
     desk.publish(EventId(2)).await;
     desk.confirm(one[1].delivery).await;
-    desk.journal().parked(vec![(EventId(4), "no queue".into())]).await.unwrap();
+    desk.journal().parked(vec![(EventId(4), problem("no queue"))]).await.unwrap();
     desk.replace(by_cp);
     assert_eq!(desk.in_doubt().await, 3, "the confirmed one is done");
     // What is still to be published may have been, and is listed at once. The journal says so for good when it hands it out.
@@ -161,12 +161,12 @@ async fn what_nobody_polls_is_settled_by_the_calendar_and_left_out_of_the_figure
     desk.record(answer(0, &[("h1", "a"), ("h2", "b"), ("h3", "c"), ("h4", "d")])).await;
     desk.publish(EventId(1)).await;
     desk.publish(EventId(2)).await;
-    desk.journal().parked(vec![(EventId(3), "no queue".into())]).await.unwrap();
+    desk.journal().parked(vec![(EventId(3), problem("no queue"))]).await.unwrap();
     // The second one is handed over again later: it counts from there.
     assert_eq!(desk.pull(90_000, "h5", "b").await, AGAIN_1);
     let others: Arc<[SubAppId]> = [SubAppId(8), SubAppId(u64::MAX)].into();
     let these: Arc<[SubAppId]> = [SubAppId(8), APP].into();
-    let of = async |polled: &Arc<[SubAppId]>| desk.journal().summary_of(Arc::clone(polled)).await.unwrap();
+    let of = async |polled: &Arc<[SubAppId]>| desk.journal().summary(Some(Arc::clone(polled))).await.unwrap();
     assert_eq!((of(&these).await.unconfirmed, of(&these).await.oldest_unconfirmed), (4, Some(wall(100))));
     let left = of(&others).await;
     assert_eq!((left.unconfirmed, left.oldest_unconfirmed), (0, None));

@@ -44,8 +44,8 @@ async fn listing_filters_and_pages_while_the_relay_runs_and_when_it_does_not() {
     desk.publish(all[0].event).await;
     desk.confirm(all[0].delivery).await;
     desk.publish(all[1].event).await;
-    let doubt = Attempt { event: all[2].event, uncertain: true, reason: "no answer".into() };
-    desk.journal().attempts(vec![doubt]).await.unwrap();
+    let doubt = FailedAttempt { event: all[2].event, uncertain: true, problem: problem("no answer") };
+    desk.journal().failed(vec![doubt]).await.unwrap();
     let text = |s: &str| Some(s.to_owned());
     for running in [true, false] {
         let path = desk.path();
@@ -104,7 +104,7 @@ async fn listing_goes_over_many_pages_without_a_gap() {
 async fn a_list_for_people_fits_the_screen() {
     let desk = Desk::new();
     let all = desk.record(answer(0, &[("h1", "a"), ("h2", "a-long-name")])).await;
-    desk.journal().parked(vec![(all[1].event, "312\u{1b}NO_ROUTE".into())]).await.unwrap();
+    desk.journal().parked(vec![(all[1].event, problem("312\u{1b}NO_ROUTE"))]).await.unwrap();
     let id = |says| event("", says).fingerprint.to_string()[..32].to_owned();
     let list = |args| listed(&desk.path(), &args).0;
     let people = ListArgs { json: false, ..list_args() };
@@ -203,7 +203,7 @@ async fn hostile_events_leave_every_line_printable_and_within_the_screen() {
     hostile.events =
         events.map(|event| Arc::new(Event::parse(SubAppId(u64::MAX), Bytes::from(event)).unwrap())).into();
     let all = desk.record(hostile).await;
-    let parked = all.iter().take(2).map(|recorded| (recorded.event, HOSTILE.repeat(1_000)));
+    let parked = all.iter().take(2).map(|recorded| (recorded.event, problem(&HOSTILE.repeat(1_000))));
     desk.journal().parked(parked.collect()).await.unwrap();
 
     let shown = texts(&desk.sql(), "SELECT DISTINCT sub_app_id FROM event_log");

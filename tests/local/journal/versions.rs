@@ -151,7 +151,7 @@ async fn the_counts_are_those_of_the_rows_whatever_happens_to_events() {
             3 => desk.publish(rng.choice(&all).unwrap().event).await,
             4 => desk.confirm(rng.choice(&all).unwrap().delivery).await,
             5 => {
-                let parked = vec![(rng.choice(&all).unwrap().event, format!("reason {step}"))];
+                let parked = vec![(rng.choice(&all).unwrap().event, problem(&format!("message {step}")))];
                 desk.journal().parked(parked).await.unwrap();
             }
             6 => _ = desk.journal().release(rng.choice(&all).unwrap().event).await.unwrap(),
@@ -201,7 +201,7 @@ async fn a_summary_counts_what_its_own_transaction_changed() {
     let before = desk.journal().commits();
     let first = desk.journal().record(answer(0, &[("h1", "a")]));
     let second = desk.journal().record(answer(10, &[("h2", "b")]));
-    let summary = desk.journal().summary();
+    let summary = desk.journal().summary(None);
     let operator_ends = async {
         tokio::task::yield_now().await;
         operator.execute_batch("COMMIT").unwrap();

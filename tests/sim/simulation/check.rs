@@ -24,11 +24,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vodrelay::clock::{Moment, WallTime};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{DeliveryId, Doubt, EventId};
-use vodrelay::outcome::{PublishOutcome, Problem};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Load, Parcel};
+use vodrelay::outcome::{Problem, PublishOutcome};
+use vodrelay::outgoing::Outgoing;
+use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Load};
 
 pub(crate) use pace::Api;
 
@@ -199,7 +200,7 @@ pub(crate) struct Publish<'a> {
     /// Which event.
     pub(crate) event: EventId,
     /// What is published.
-    pub(crate) parcel: &'a Parcel,
+    pub(crate) outgoing: &'a Outgoing,
     /// Whether it has a batch of its own.
     pub(crate) alone: bool,
     /// Publishes that are under way.
@@ -476,30 +477,30 @@ impl Checker {
 
     /// A publish left the process.
     pub(crate) fn publish_left(&mut self, relay: usize, publish: &Publish<'_>, journal: &Journal) {
-        let Publish { event, parcel, alone, others } = *publish;
-        let fingerprint = parcel.event.fingerprint;
+        let Publish { event, outgoing, alone, others } = *publish;
+        let fingerprint = outgoing.event.fingerprint;
         let Some(row) = journal.row(event) else {
             let what = format!("event {} of relay {relay} is published and not journalled", event.0);
             return self.violated(Guarantee::CommittedFirst, what);
         };
         let (attempts, confirmed_as_published) = (row.attempts as usize, row.published);
-        let row_is_it = row.event.fingerprint == fingerprint && row.occurrence == parcel.occurrence;
-        let other = *self.ids.entry((relay, fingerprint, parcel.occurrence)).or_insert(event);
+        let row_is_it = row.event.fingerprint == fingerprint && row.occurrence == outgoing.occurrence;
+        let other = *self.ids.entry((relay, fingerprint, outgoing.occurrence)).or_insert(event);
         if other != event || !row_is_it {
             let what = format!("events {} and {} of relay {relay} have one message id", other.0, event.0);
             return self.violated(Guarantee::NothingMerged, what);
         }
-        let body: Arc<[u8]> = parcel.event.body.as_ref().into();
-        let Some(content) = self.bodies.get(&(parcel.event.sub_app, body)).copied() else {
+        let body: Arc<[u8]> = outgoing.event.body.as_ref().into();
+        let Some(content) = self.bodies.get(&(outgoing.event.sub_app, body)).copied() else {
             let what =
                 format!("event {} of relay {relay} is published in bytes that the cloud never sent", event.0);
             return self.violated(Guarantee::NothingAltered, what);
         };
-        let brought_it = |(at, id): &Pulled| (at, id) == (&parcel.pulled_at, &parcel.request_id);
+        let brought_it = |(at, id): &Pulled| (at, id) == (&outgoing.pulled_at, &outgoing.request_id);
         if !self.pulled.get(&(relay, fingerprint)).is_some_and(|all| all.iter().any(brought_it)) {
             let what = format!(
                 "event {} of relay {relay} says that {} brought it at {}, which is not so",
-                event.0, parcel.request_id, parcel.pulled_at.0
+                event.0, outgoing.request_id, outgoing.pulled_at.0
             );
             return self.violated(Guarantee::NothingAltered, what);
         }
@@ -530,13 +531,13 @@ impl Checker {
         }
         let of = |at: &usize| &journal.deliveries[*at];
         let it =
-            |at: &usize| (of(at).pulled_at, &of(at).request_id) == (parcel.pulled_at, &parcel.request_id);
+            |at: &usize| (of(at).pulled_at, &of(at).request_id) == (outgoing.pulled_at, &outgoing.request_id);
         // One answer can bring an event twice.
         let mut nths = row.deliveries.iter().enumerate().filter(|(_, at)| it(at)).map(|(nth, _)| nth);
-        if !nths.any(|nth| (nth > 0) == parcel.redelivered) {
+        if !nths.any(|nth| (nth > 0) == outgoing.redelivered) {
             let what = format!(
                 "event {} of relay {relay} says of {}: handed over before {}, which is not so",
-                event.0, parcel.request_id, parcel.redelivered
+                event.0, outgoing.request_id, outgoing.redelivered
             );
             self.violated(Guarantee::NothingAltered, what);
         }

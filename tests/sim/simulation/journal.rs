@@ -6,14 +6,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use vodrelay::clock::{Moment, WallTime};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
 use vodrelay::identity::{
     DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify,
 };
 use vodrelay::lease::{Clocks, KeptLease, Lease, Standing};
 use vodrelay::outcome::Problem;
-use vodrelay::error_code::ErrorCode;
-use vodrelay::relay::core::{Answer, FailedAttempt, Loaded, Parcel};
+use vodrelay::outgoing::Outgoing;
+use vodrelay::write::{FailedAttempt, Loaded, Pulled};
 
 use super::sabotage::Sabotage;
 
@@ -79,21 +80,6 @@ enum Outcome {
     Refused,
     Lost,
     Settled,
-}
-
-/// What a `Record` brings.
-#[derive(Clone, Debug)]
-pub(crate) struct Arrival {
-    /// What it brought.
-    pub(crate) answer: Answer,
-    /// Its lease.
-    pub(crate) lease: Lease,
-    /// When it arrived.
-    pub(crate) received_at: Moment,
-    /// The same, for people.
-    pub(crate) pulled_at: WallTime,
-    /// Whether new events are published right after.
-    pub(crate) publish_now: bool,
 }
 
 /// What is committed.
@@ -174,19 +160,19 @@ impl Journal {
     }
 
     /// Judges and records the events of one answer.
-    pub(crate) fn record(&mut self, arrival: &Arrival) -> Vec<Recorded> {
+    pub(crate) fn record(&mut self, pulled: &Pulled) -> Vec<Recorded> {
         let mut taken = HashSet::new();
-        let events = arrival.answer.events.clone();
+        let events = pulled.events.clone();
         let mut all = Vec::with_capacity(events.len());
         for event in &events {
-            let recorded = self.record_one(arrival, event, &taken);
+            let recorded = self.record_one(pulled, event, &taken);
             taken.insert(recorded.event);
             all.push(recorded);
         }
         all
     }
 
-    fn record_one(&mut self, arrival: &Arrival, event: &Arc<Event>, taken: &HashSet<EventId>) -> Recorded {
+    fn record_one(&mut self, pulled: &Pulled, event: &Arc<Event>, taken: &HashSet<EventId>) -> Recorded {
         let all = self.by_fingerprint.get(&event.fingerprint).cloned().unwrap_or_default();
         let newest = all.len().saturating_sub(NEWEST_OCCURRENCES);
         let occurrences =
@@ -196,7 +182,7 @@ impl Journal {
                 let row = &self.rows[*at];
                 let leases = row.deliveries.iter().rev().take(NEWEST_DELIVERIES).map(|d| {
                     let delivery = &self.deliveries[*d];
-                    let standing = self.standing(delivery, arrival);
+                    let standing = self.standing(delivery, pulled);
                     let confirmed = delivery.outcome == Some(Outcome::Confirmed);
                     KnownLease {
                         delivery: delivery_id(*d),
@@ -216,7 +202,7 @@ impl Journal {
             })
             .collect();
         let only_known: Vec<Known> = known.iter().map(|(_, known)| known.clone()).collect();
-        let verdict = self.judge(&only_known, event, arrival.lease.lapsed(arrival.received_at));
+        let verdict = self.judge(&only_known, event, pulled.lease.lapsed(pulled.received_at));
         let again = match verdict {
             Verdict::New { .. } => None,
             Verdict::Redelivery { occurrence } => {
@@ -225,7 +211,7 @@ impl Journal {
         };
         let again = self.by_handle_alone(event).or(again);
         if let Some(at) = again {
-            let delivery = self.insert_delivery(arrival, event, at);
+            let delivery = self.insert_delivery(pulled, event, at);
             let row = &mut self.rows[at];
             row.redeliveries += 1;
             let progress =
@@ -236,12 +222,11 @@ impl Journal {
                 occurrence: row.occurrence,
                 redelivered: true,
                 progress,
-                attempts: row.attempts,
             };
         }
         let (Verdict::New { occurrence, .. } | Verdict::Redelivery { occurrence }) = verdict;
         let doubt = if let Verdict::New { doubt, .. } = verdict { doubt } else { None };
-        let attempts = u32::from(arrival.publish_now);
+        let attempts = u32::from(pulled.publish_now);
         let at = self.rows.len();
         self.rows.push(Row {
             event: event.clone(),
@@ -259,26 +244,19 @@ impl Journal {
             deliveries: Vec::new(),
         });
         self.by_fingerprint.entry(event.fingerprint).or_default().push(at);
-        let delivery = self.insert_delivery(arrival, event, at);
-        Recorded {
-            event: id(at),
-            delivery,
-            occurrence,
-            redelivered: false,
-            progress: Progress::default(),
-            attempts,
-        }
+        let delivery = self.insert_delivery(pulled, event, at);
+        Recorded { event: id(at), delivery, occurrence, redelivered: false, progress: Progress::default() }
     }
 
-    fn standing(&self, delivery: &Delivery, arrival: &Arrival) -> Standing {
-        let (boot, now) = (&self.boot, arrival.received_at);
+    fn standing(&self, delivery: &Delivery, pulled: &Pulled) -> Standing {
+        let (boot, now) = (&self.boot, pulled.received_at);
         let mut kept = delivery.kept;
         kept.this_boot = delivery.boot == boot.number || self.sabotage == Some(Sabotage::BootIgnored);
         if self.sabotage == Some(Sabotage::WallBelieved) && !kept.this_boot {
-            return if kept.until <= arrival.pulled_at { Standing::Lapsed } else { Standing::Live };
+            return if kept.until <= pulled.pulled_at { Standing::Lapsed } else { Standing::Live };
         }
         let opened = boot.clock(boot.opened);
-        kept.standing(&Clocks { opened, now: boot.clock(now), wall: arrival.pulled_at })
+        kept.standing(&Clocks { opened, now: boot.clock(now), wall: pulled.pulled_at })
     }
 
     fn judge(&self, known: &[Known], event: &Event, late: bool) -> Verdict {
@@ -329,25 +307,24 @@ impl Journal {
         self.deliveries.iter().rfind(|delivery| delivery.handle == event.handle).map(|delivery| delivery.row)
     }
 
-    fn insert_delivery(&mut self, arrival: &Arrival, event: &Event, row: usize) -> DeliveryId {
+    fn insert_delivery(&mut self, pulled: &Pulled, event: &Event, row: usize) -> DeliveryId {
         self.rows[row].deliveries.push(self.deliveries.len());
         self.deliveries.push(Delivery {
             row,
             handle: event.handle.clone(),
-            lease: arrival.lease,
+            lease: pulled.lease,
             kept: KeptLease {
                 lease: Lease {
-                    sent_at: self.boot.clock(arrival.lease.sent_at),
-                    cutoff: self.boot.clock(arrival.lease.cutoff),
+                    sent_at: self.boot.clock(pulled.lease.sent_at),
+                    cutoff: self.boot.clock(pulled.lease.cutoff),
                 },
-                until: arrival.pulled_at + arrival.lease.cutoff.since(arrival.lease.sent_at)
-                    - arrival.received_at.since(arrival.lease.sent_at),
+                until: pulled.lease_until(),
                 this_boot: false,
             },
             boot: self.boot.number,
-            received_at: arrival.received_at,
-            pulled_at: arrival.pulled_at,
-            request_id: arrival.answer.request_id.clone(),
+            received_at: pulled.received_at,
+            pulled_at: pulled.pulled_at,
+            request_id: pulled.request_id.clone(),
             outcome: None,
         });
         delivery_id(self.deliveries.len() - 1)
@@ -509,13 +486,13 @@ impl Journal {
             event.handle = delivery.handle.clone();
             loaded.push(Loaded {
                 event: id(at),
-                parcel: Parcel {
-                    event: Arc::new(event),
-                    occurrence: row.occurrence + u32::from(another),
-                    redelivered: row.redeliveries > 0,
-                    pulled_at: delivery.pulled_at,
-                    request_id: delivery.request_id.clone(),
-                },
+                outgoing: Outgoing::new(
+                    Arc::new(event),
+                    row.occurrence + u32::from(another),
+                    row.redeliveries > 0,
+                    delivery.pulled_at,
+                    delivery.request_id.clone(),
+                ),
                 confirmed: row.confirmed,
             });
         }

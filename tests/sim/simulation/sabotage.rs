@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vodrelay::clock::WallTime;
-use vodrelay::event::Event;
-use vodrelay::identity::{Progress, Recorded};
-use vodrelay::outcome::{CallFailure, PublishOutcome};
 use vodrelay::error_code::ErrorCode;
-use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, FailedAttempt, Parcel, Settings};
+use vodrelay::event::Event;
+use vodrelay::identity::{EventId, Progress, Recorded};
+use vodrelay::outcome::{CallFailure, Problem, PublishOutcome};
+use vodrelay::outgoing::Outgoing;
+use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, Settings};
+use vodrelay::write::{FailedAttempt, Write};
 
 use super::check::Guarantee;
 
@@ -316,28 +318,35 @@ impl Sabotage {
     /// What becomes of an effect on its way out.
     pub(crate) fn effect(self, effect: &mut Effect, unroutable: bool) {
         if self.keeps_trying(effect, unroutable)
-            && let Effect::RecordParked(events) = effect
+            && let Effect::Write(Write::Parked(events)) = effect
         {
-            let again = |(event, problem)| FailedAttempt { event, uncertain: true, problem };
-            *effect = Effect::RecordAttempts(std::mem::take(events).into_iter().map(again).collect());
+            let again = |(event, problem): &(EventId, Problem)| FailedAttempt {
+                event: *event,
+                uncertain: true,
+                problem: problem.clone(),
+            };
+            *effect = Effect::Write(Write::Failed(events.iter().map(again).collect()));
         }
         match (self, effect) {
-            (Self::ParkedForAnother, Effect::RecordParked(events)) => {
-                events.iter_mut().for_each(|(_, problem)| problem.error_code = ErrorCode::NoPublish);
+            (Self::ParkedForAnother, Effect::Write(Write::Parked(events))) => {
+                let other = |(event, problem): &(EventId, Problem)| {
+                    (*event, Problem { error_code: ErrorCode::NoPublish, ..problem.clone() })
+                };
+                *events = events.iter().map(other).collect();
             }
             (Self::HandleTwice, Effect::Confirm { handles, .. }) => handles.extend(handles.first().cloned()),
             (Self::SuspectNotAlone, Effect::Publish { alone, .. }) => *alone = false,
-            (Self::RedeliveryUnsaid, Effect::Publish { parcel, .. }) => {
-                *parcel = Arc::new(Parcel { redelivered: false, ..Parcel::clone(parcel) });
+            (Self::RedeliveryUnsaid, Effect::Publish { outgoing, .. }) => {
+                *outgoing = Arc::new(Outgoing { redelivered: false, ..Outgoing::clone(outgoing) });
             }
-            (Self::OneRequest, Effect::Publish { parcel, .. }) => {
-                *parcel = Arc::new(Parcel { request_id: "r0".into(), ..Parcel::clone(parcel) });
+            (Self::OneRequest, Effect::Publish { outgoing, .. }) => {
+                *outgoing = Arc::new(Outgoing { request_id: "r0".into(), ..Outgoing::clone(outgoing) });
             }
-            (Self::FirstOccurrence, Effect::Publish { parcel, .. }) => {
-                *parcel = Arc::new(Parcel { occurrence: 1, ..Parcel::clone(parcel) });
+            (Self::FirstOccurrence, Effect::Publish { outgoing, .. }) => {
+                *outgoing = Arc::new(Outgoing { occurrence: 1, ..Outgoing::clone(outgoing) });
             }
-            (Self::PulledAtZero, Effect::Publish { parcel, .. }) => {
-                *parcel = Arc::new(Parcel { pulled_at: WallTime(0), ..Parcel::clone(parcel) });
+            (Self::PulledAtZero, Effect::Publish { outgoing, .. }) => {
+                *outgoing = Arc::new(Outgoing { pulled_at: WallTime(0), ..Outgoing::clone(outgoing) });
             }
             _ => {}
         }
@@ -345,7 +354,7 @@ impl Sabotage {
 
     /// Whether an event that is to be given up is tried again instead.
     fn keeps_trying(self, effect: &Effect, unroutable: bool) -> bool {
-        let Effect::RecordParked(events) = effect else { return false };
+        let Effect::Write(Write::Parked(events)) = effect else { return false };
         match self {
             Self::IsolatedNotParked => {
                 events.iter().any(|(_, problem)| problem.error_code == ErrorCode::PublishUnanswered)

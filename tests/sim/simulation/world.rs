@@ -8,14 +8,16 @@ use bytes::Bytes;
 use vodrelay::clock::{Moment, WallTime};
 use vodrelay::emulator::ledger::EventRecord;
 use vodrelay::emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
+use vodrelay::error_code::ErrorCode;
 use vodrelay::event::{Event, EventHandle, SubAppId};
 use vodrelay::identity::{EventId, Recorded};
-use vodrelay::outcome::{CallFailure, JournalState, OutputState, PublishOutcome, Problem};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Core, Effect, Input, LetGo, Parcel, PullId};
+use vodrelay::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
+use vodrelay::outgoing::Outgoing;
+use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Core, Effect, Input};
+use vodrelay::write::{LetGo, PullId, Write, Written};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
-use super::journal::{Arrival, Boot, Journal, Row};
+use super::journal::{Boot, Journal, Row};
 use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
 
@@ -139,7 +141,7 @@ enum Within {
     ConfirmBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure>, left: bool },
     ProofLeaves { call: CallId, sub_app: SubAppId },
     ProofBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure> },
-    PublishLeaves { event: EventId, parcel: Arc<Parcel>, alone: bool },
+    PublishLeaves { event: EventId, outgoing: Arc<Outgoing>, alone: bool },
     PublishBack { flight: u64, outcome: PublishOutcome },
     Unsent { event: EventId },
     Commit,
@@ -179,7 +181,7 @@ impl Ord for Due {
 #[derive(Debug)]
 struct Flight {
     event: EventId,
-    parcel: Arc<Parcel>,
+    outgoing: Arc<Outgoing>,
     alone: bool,
 }
 
@@ -190,8 +192,8 @@ struct Process {
     inbox: Vec<Input>,
     step_due: bool,
     wake: Option<u64>,
-    lane: VecDeque<Effect>,
-    committing: Vec<Effect>,
+    lane: VecDeque<Write>,
+    committing: Vec<Write>,
     replied_at: u64,
     pulls: BTreeSet<PullId>,
     confirms: BTreeSet<CallId>,
@@ -560,8 +562,8 @@ impl World {
                     self.give(relay, Input::Confirmed { call, result });
                 }
             }
-            Within::PublishLeaves { event, parcel, alone } => {
-                self.publish_leaves(relay, event, parcel, alone)
+            Within::PublishLeaves { event, outgoing, alone } => {
+                self.publish_leaves(relay, event, outgoing, alone)
             }
             Within::PublishBack { flight, outcome } => self.publish_back(relay, flight, outcome),
             Within::Unsent { event } => {

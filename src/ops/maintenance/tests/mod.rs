@@ -11,8 +11,10 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::{Moment, WallTime};
 use crate::event::Event;
-use crate::journal::{self, Answer};
+use crate::identity::EventId;
+use crate::journal;
 use crate::lease::Lease;
+use crate::write::{ConfirmedDelivery, PullId, Pulled, Write, Written};
 
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(60);
@@ -32,13 +34,13 @@ async fn record(journal: &Journal, numbers: std::ops::Range<usize>, confirmed: u
     let at = WallTime::now() - age;
     let now = Moment::now();
     let padding = "x".repeat(1_000);
-    let answer = Answer {
+    let pulled = Pulled {
+        pull: PullId(1),
         sub_app: SubAppId(0),
         request_id: "r".into(),
         lease: Lease { sent_at: now, cutoff: now + Duration::from_secs(27) },
         received_at: now,
         pulled_at: at,
-        lease_until: at,
         events: numbers
             .map(|n| {
                 let json = format!(r#"{{"EventHandle":"h{n}","N":{n},"Padding":"{padding}"}}"#);
@@ -47,10 +49,20 @@ async fn record(journal: &Journal, numbers: std::ops::Range<usize>, confirmed: u
             .collect(),
         publish_now: true,
     };
-    let recorded = journal.record(answer).await.unwrap();
-    let done = &recorded[..confirmed];
-    journal.published(done.iter().map(|r| (r.event, at)).collect()).await.unwrap();
-    journal.confirmed(done.iter().map(|r| r.delivery).collect(), at).await.unwrap();
+    let lease = pulled.lease;
+    let written = journal.ask(Write::Record(Arc::new(pulled))).await.unwrap();
+    let Written::Recorded(_, recorded) = written else { unreachable!() };
+    let done = recorded[..confirmed].iter();
+    let events: Arc<[EventId]> = done.clone().map(|record| record.event).collect();
+    journal.ask_at(Write::Published(events), at).await.unwrap();
+    let deliveries = done.map(|record| ConfirmedDelivery {
+        delivery: record.delivery,
+        event: record.event,
+        lease,
+        received_at: now,
+        confirmed_at: now,
+    });
+    journal.ask_at(Write::Confirmed(deliveries.collect()), at).await.unwrap();
 }
 
 #[tokio::test]
@@ -60,7 +72,7 @@ async fn confirmed_events_go_after_their_retention_and_no_others() {
     record(&journal, 0..600, 590, 31 * DAY).await;
     assert_eq!(prune::run(&journal, RETENTION + 2 * DAY).await, Ok(0));
     assert_eq!(prune::run(&journal, RETENTION).await, Ok(590));
-    let summary = journal.summary().await.unwrap();
+    let summary = journal.summary(None).await.unwrap();
     assert_eq!((summary.received, summary.confirmed), (10, 0));
 }
 

@@ -63,7 +63,7 @@ async fn a_ring_prunes_and_the_run_is_seen() {
     assert_eq!((before[0].job, before[0].expression.as_str()), (Job::Prune, "* * * * * *"));
     assert!(before[0].next.is_some());
     assert_eq!((before[1].expression.as_str(), before[1].next), ("", None));
-    until("a ring prunes", async || journal.summary().await.unwrap().confirmed == 0).await;
+    until("a ring prunes", async || journal.summary(None).await.unwrap().confirmed == 0).await;
     until("the run has ended", async || jobs.snapshot()[0].last_result.is_some()).await;
     let after = &jobs.snapshot()[0];
     assert_eq!(after.last_result, Some(RunResult::Ok));

@@ -25,7 +25,7 @@ fn what_an_outage_brought_back_goes_first_when_the_output_is_back() {
     ] {
         play.give(Input::Published { event, outcome });
     }
-    play.give(Input::AttemptRecorded(vec![ids[0]]));
+    play.commit();
     assert_eq!(published(&mut play), [], "nothing leaves while the output is away");
     play.give(Input::Output(OutputState::Up));
     assert_eq!(published(&mut play), [], "not without a wait");
@@ -34,7 +34,7 @@ fn what_an_outage_brought_back_goes_first_when_the_output_is_back() {
     // A second time it may be one of them that takes the connection down: it waits, and the others do not.
     play.give(Input::Output(OutputState::Down(problem("gone"))));
     play.give(Input::Published { event: ids[0], outcome: unknown(false) });
-    play.give(Input::AttemptRecorded(vec![ids[0]]));
+    play.commit();
     for id in &ids[1..] {
         play.give(Input::Published { event: *id, outcome: PublishOutcome::Unsent });
     }
@@ -57,10 +57,7 @@ fn nothing_overtakes_what_is_being_recorded_to_wait() {
     let answer = Answer { request_id: "r".into(), events: vec![Arc::new(event(sub_app, "h2"))] };
     let (sent_at, received_at) = (play.now, play.now);
     play.give(Input::Pulled { pull, sent_at, received_at, pulled_at: WallTime(0), result: Ok(answer) });
-    let Effect::Record { publish_now, .. } = play.one(|e| matches!(e, Effect::Record { .. })) else {
-        unreachable!()
-    };
-    assert!(!publish_now);
+    play.one(|e| matches!(e, Effect::Write(Write::Record(pulled)) if !pulled.publish_now));
     for pull in [waits, pull] {
         let record = Recorded {
             event: play.row(),
@@ -68,10 +65,12 @@ fn nothing_overtakes_what_is_being_recorded_to_wait() {
             occurrence: 1,
             redelivered: false,
             progress: Progress::default(),
-            attempts: 0,
         };
-        play.give(Input::Recorded { pull, recorded: vec![record] });
+        play.give_recorded(pull, vec![record]);
     }
     assert_eq!(published(&mut play), [], "both come from the journal, in its order");
-    let Effect::Load { .. } = play.one(|e| matches!(e, Effect::Load { .. })) else { unreachable!() };
+    let Effect::Write(Write::Load { .. }) = play.one(|e| matches!(e, Effect::Write(Write::Load { .. })))
+    else {
+        unreachable!()
+    };
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use bytes::Bytes;
 
 use super::super::*;
-use crate::identity::Progress;
+use crate::identity::{Progress, Recorded};
 
 /// How the cloud counts the calls of one API.
 #[derive(Clone, Copy, Debug)]
@@ -330,9 +330,9 @@ impl Model {
     }
 
     /// One journal: commits take a little, and are answered in their order.
-    fn commit(&mut self, input: Input) {
+    fn commit(&mut self, written: Written) {
         self.committed_at = self.committed_at.max(self.now + self.rng.u64(1..=3));
-        self.after(self.committed_at - self.now, Happening::Told(input));
+        self.after(self.committed_at - self.now, Happening::Told(Input::Written(written)));
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -355,8 +355,8 @@ impl Model {
                 let acked = Input::Published { event, outcome: PublishOutcome::Acked };
                 self.after(takes, Happening::Told(acked));
             }
-            Effect::Record { pull, answer, .. } => {
-                let handles = answer.events.iter().map(|event| event.handle.as_ref().unwrap());
+            Effect::Write(Write::Record(pulled)) => {
+                let handles = pulled.events.iter().map(|event| event.handle.as_ref().unwrap());
                 let recorded = handles.map(|handle| {
                     self.deliveries += 1;
                     let number = self.handed_out[handle];
@@ -365,21 +365,21 @@ impl Model {
                     let progress =
                         Progress { published: self.events[number].published, ..Progress::default() };
                     let delivery = DeliveryId(self.deliveries);
-                    Recorded { event, delivery, occurrence: 1, redelivered: again, progress, attempts: 1 }
+                    Recorded { event, delivery, occurrence: 1, redelivered: again, progress }
                 });
                 let recorded = recorded.collect();
-                self.commit(Input::Recorded { pull, recorded });
+                self.commit(Written::Recorded(pulled.clone(), recorded));
             }
-            Effect::RecordPublished(events) => {
-                for event in &events {
+            Effect::Write(Write::Published(events)) => {
+                for event in events.iter() {
                     self.events[usize::try_from(event.0).unwrap() - 1].published = true;
                 }
-                self.commit(Input::PublishRecorded(events));
+                self.commit(Written::Published(events));
             }
-            Effect::RecordLetGo(..) => self.commit(Input::OutcomeRecorded),
-            Effect::RecordConfirmed(_) => self.commit(Input::OutcomeRecorded),
-            Effect::Settle { .. } => self.commit(Input::SettleRecorded),
-            Effect::Load { .. } => self.commit(Input::Loaded(Vec::new())),
+            Effect::Write(Write::LetGo(all, why)) => self.commit(Written::LetGo(all, why)),
+            Effect::Write(Write::Confirmed(all)) => self.commit(Written::Confirmed(all)),
+            Effect::Write(Write::Settle { .. }) => self.commit(Written::Settled(0)),
+            Effect::Write(Write::Load { .. }) => self.commit(Written::Loaded(Vec::new())),
             other => panic!("nothing fails here: {other:?}"),
         }
     }

@@ -18,7 +18,7 @@ fn broker(play: &mut Play, says: impl Fn(EventId) -> PublishOutcome) -> Vec<Even
 
 fn parked(play: &Play) -> Vec<(EventId, Problem)> {
     let parked = play.asked.iter().filter_map(|effect| match effect {
-        Effect::RecordParked(events) => Some(events.clone()),
+        Effect::Write(Write::Parked(events)) => Some(events.to_vec()),
         _ => None,
     });
     parked.flatten().collect()
@@ -55,11 +55,12 @@ fn a_nack_is_on_record_as_a_possible_duplicate_and_the_tries_slow_down_to_minute
     let mut last = play.now;
     for _ in 0..60 {
         play.broker_says(&PublishOutcome::Nacked);
-        let Effect::RecordAttempts(failed) = play.one(|e| matches!(e, Effect::RecordAttempts(_))) else {
+        let Effect::Write(Write::Failed(failed)) = play.one(|e| matches!(e, Effect::Write(Write::Failed(_))))
+        else {
             unreachable!()
         };
         assert!(failed[0].uncertain, "RabbitMQ may have stored it in some queue");
-        play.give(Input::AttemptRecorded(vec![failed[0].event]));
+        play.give(Input::Written(Written::Failed(failed)));
         while !play.asked.iter().any(is_publish) {
             play.pass(SECOND);
         }

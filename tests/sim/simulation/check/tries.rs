@@ -1,9 +1,9 @@
 //! What the publishes of an event met in one process: how long it waits between them, why it is given up, and what is
 //! published with nothing beside it.
 
+use vodrelay::error_code::ErrorCode;
 use vodrelay::identity::EventId;
 use vodrelay::outcome::PublishOutcome;
-use vodrelay::error_code::ErrorCode;
 
 use super::{Checker, Guarantee};
 use crate::simulation::plan::{Fault, Theme};

@@ -1,12 +1,18 @@
 //! The broker: it stores, nacks, returns, refuses, or is not heard of.
 
-use vodrelay::relay::core::FailedAttempt;
+use vodrelay::write::FailedAttempt;
 
 use super::super::check::Publish;
 use super::*;
 
 impl World {
-    pub(super) fn publish_leaves(&mut self, relay: usize, event: EventId, parcel: Arc<Parcel>, alone: bool) {
+    pub(super) fn publish_leaves(
+        &mut self,
+        relay: usize,
+        event: EventId,
+        outgoing: Arc<Outgoing>,
+        alone: bool,
+    ) {
         let host = &self.relays[relay];
         if !host.linked {
             let trip = self.rng.u64(0..5);
@@ -15,19 +21,19 @@ impl World {
         }
         if self.now < host.blocked_until {
             let wait = host.blocked_until - self.now;
-            self.within(relay, wait, Within::PublishLeaves { event, parcel, alone });
+            self.within(relay, wait, Within::PublishLeaves { event, outgoing, alone });
             return;
         }
         let others = host.process.as_ref().map_or(0, |process| process.flights.len());
-        let publish = Publish { event, parcel: &parcel, alone, others };
+        let publish = Publish { event, outgoing: &outgoing, alone, others };
         self.checker.publish_left(relay, &publish, host.on_disk());
-        say!(self, "relay {relay} publishes event {} occurrence {}", event.0, parcel.occurrence);
+        say!(self, "relay {relay} publishes event {} occurrence {}", event.0, outgoing.occurrence);
         self.next_flight += 1;
         let flight = self.next_flight;
-        let body = String::from_utf8_lossy(&parcel.event.body);
+        let body = String::from_utf8_lossy(&outgoing.event.body);
         let unroutable = body.contains(UNROUTABLE) && !self.mended || self.now < self.unbound_until;
         let (refused, breaks) = (body.contains(REFUSED), body.contains(BREAKS));
-        self.process(relay).flights.insert(flight, Flight { event, parcel, alone });
+        self.process(relay).flights.insert(flight, Flight { event, outgoing, alone });
         let there = self.slow(Fault::PublishSlow);
         let back = there + self.trip();
         if breaks {
@@ -83,7 +89,7 @@ impl World {
     }
 
     pub(super) fn publish_back(&mut self, relay: usize, flight: u64, outcome: PublishOutcome) {
-        let Some(Flight { event, parcel, alone }) = self.process(relay).flights.remove(&flight) else {
+        let Some(Flight { event, outgoing, alone }) = self.process(relay).flights.remove(&flight) else {
             return;
         };
         say!(self, "broker on event {} of relay {relay}: {outcome:?}", event.0);
@@ -102,13 +108,13 @@ impl World {
         match self.sabotage {
             Some(Sabotage::AckedWhenSent) => return,
             Some(Sabotage::NoPublishWait) if outcome == PublishOutcome::Nacked => {
-                self.within(relay, 1, Within::PublishLeaves { event, parcel, alone });
+                self.within(relay, 1, Within::PublishLeaves { event, outgoing, alone });
                 return;
             }
             Some(Sabotage::WaitStopsGrowing) if outcome == PublishOutcome::Nacked => {
                 let failed = FailedAttempt { event, uncertain: true, problem: problem("nacked") };
                 self.relays[relay].journal.attempts(&[failed]);
-                self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
+                self.within(relay, 250, Within::PublishLeaves { event, outgoing, alone });
                 return;
             }
             Some(Sabotage::RefusedInHaste) if matches!(outcome, PublishOutcome::Returned { .. }) => {
@@ -116,7 +122,7 @@ impl World {
                 if tried < self.plan.publish_attempts {
                     let failed = FailedAttempt { event, uncertain: false, problem: problem("returned") };
                     self.relays[relay].journal.attempts(&[failed]);
-                    self.within(relay, 250, Within::PublishLeaves { event, parcel, alone });
+                    self.within(relay, 250, Within::PublishLeaves { event, outgoing, alone });
                     return;
                 }
             }

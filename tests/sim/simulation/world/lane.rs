@@ -4,16 +4,16 @@ use super::*;
 
 impl World {
     /// Bugs that tell the core of a commit before there is one.
-    pub(super) fn run_ahead(&mut self, relay: usize, effect: &Effect) {
-        match (self.sabotage, effect) {
-            (Some(Sabotage::ConfirmedBeforeCommit), Effect::RecordPublished(events)) => {
-                self.give(relay, Input::PublishRecorded(events.clone()));
+    pub(super) fn run_ahead(&mut self, relay: usize, write: &Write) {
+        match (self.sabotage, write) {
+            (Some(Sabotage::ConfirmedBeforeCommit), Write::Published(events)) => {
+                self.give(relay, Input::Written(Written::Published(events.clone())));
             }
-            (Some(Sabotage::PublishedBeforeCommit), Effect::Record { .. }) => {
+            (Some(Sabotage::PublishedBeforeCommit), Write::Record(_)) => {
                 let host = &mut self.relays[relay];
                 host.durable.get_or_insert_with(|| host.journal.clone());
-                let (input, _) = self.apply(relay, effect);
-                self.give(relay, input);
+                let (written, _) = self.apply(relay, write);
+                self.give(relay, Input::Written(written));
             }
             _ => {}
         }
@@ -37,21 +37,21 @@ impl World {
         }
         let batch = std::mem::take(&mut self.process(relay).committing);
         let mut replies = Vec::new();
-        for effect in batch {
-            match (self.sabotage, &effect) {
-                (Some(Sabotage::PublishedBeforeCommit), Effect::Record { .. }) => {
+        for write in batch {
+            match (self.sabotage, &write) {
+                (Some(Sabotage::PublishedBeforeCommit), Write::Record(_)) => {
                     self.relays[relay].durable = None;
                     continue;
                 }
-                (Some(Sabotage::ConfirmedBeforeCommit), Effect::RecordPublished(_)) => {
-                    self.apply(relay, &effect);
+                (Some(Sabotage::ConfirmedBeforeCommit), Write::Published(_)) => {
+                    self.apply(relay, &write);
                     continue;
                 }
                 _ => {}
             }
-            let (input, what) = self.apply(relay, &effect);
+            let (written, what) = self.apply(relay, &write);
             say!(self, "relay {relay} committed {what}");
-            replies.push(input);
+            replies.push(Input::Written(written));
         }
         if self.strikes(Fault::CrashAfterCommit) {
             self.crash(relay);
@@ -68,81 +68,72 @@ impl World {
     }
 
     /// Commits one piece of work, and says what the core is told of it.
-    pub(super) fn apply(&mut self, relay: usize, effect: &Effect) -> (Input, String) {
+    pub(super) fn apply(&mut self, relay: usize, write: &Write) -> (Written, String) {
         let now = self.now;
         let host = &mut self.relays[relay];
         let wall_offset = host.wall_offset;
         let loading = host.process.as_ref().is_some_and(|process| process.loading);
         let journal = &mut host.journal;
-        let what = if self.trace { brief(effect) } else { String::new() };
-        let input = match effect.clone() {
-            Effect::Record { pull, answer, lease, received_at, pulled_at, publish_now, .. } => {
-                let arrival = Arrival { answer, lease, received_at, pulled_at, publish_now };
-                let mut recorded = journal.record(&arrival);
+        let what = if self.trace { brief(write) } else { String::new() };
+        let written = match write.clone() {
+            Write::Record(pulled) => {
+                let mut recorded = journal.record(&pulled);
                 let ids: Vec<EventId> = recorded.iter().map(|r| r.event).collect();
-                if self.sabotage == Some(Sabotage::JoinedForgotten) && loading && !publish_now {
+                if self.sabotage == Some(Sabotage::JoinedForgotten) && loading && !pulled.publish_now {
                     journal.forgotten.extend(&ids);
                 }
                 self.checker.committed(relay, journal, Committed::Recorded(&ids));
                 if self.trace {
-                    for (event, recorded) in arrival.answer.events.iter().zip(&recorded) {
+                    for (event, recorded) in pulled.events.iter().zip(&recorded) {
                         say_recorded(self.now, relay, event, recorded);
                     }
                 }
                 if let Some(bug) = self.sabotage {
                     bug.recorded(&mut recorded);
                 }
-                Input::Recorded { pull, recorded }
+                Written::Recorded(pulled, recorded)
             }
-            Effect::RecordPublished(events) => {
+            Write::Published(events) => {
                 journal.published(&events);
                 self.checker.committed(relay, journal, Committed::Published(&events));
-                Input::PublishRecorded(events)
+                Written::Published(events)
             }
-            Effect::RecordAttempts(failed)
+            Write::Failed(failed)
                 if self.sabotage.is_some_and(|bug| {
                     failed.iter().any(|one| bug.parks(one, journal.row(one.event).map_or(0, |r| r.attempts)))
                 }) =>
             {
-                let ids: Vec<EventId> = failed.iter().map(|one| one.event).collect();
-                let all: Vec<_> = failed.into_iter().map(|one| (one.event, one.problem)).collect();
+                let all: Vec<_> = failed.iter().map(|one| (one.event, one.problem.clone())).collect();
                 journal.parked(&all);
                 self.checker.committed(relay, journal, Committed::Parked(&all));
-                Input::ParkRecorded(ids)
+                Written::Parked(all.into())
             }
-            Effect::RecordAttempts(failed) => {
+            Write::Failed(failed) => {
                 journal.attempts(&failed);
-                Input::AttemptRecorded(failed.into_iter().map(|f| f.event).collect())
+                Written::Failed(failed)
             }
-            Effect::RecordParked(events) => {
+            Write::Parked(events) => {
                 journal.parked(&events);
                 self.checker.committed(relay, journal, Committed::Parked(&events));
-                let ids: Vec<EventId> = events.into_iter().map(|(event, _)| event).collect();
-                Input::ParkRecorded(ids)
+                Written::Parked(events)
             }
-            Effect::RecordConfirmed(confirmed) => {
-                let ids: Vec<_> = confirmed.into_iter().map(|c| c.delivery).collect();
+            Write::Confirmed(confirmed) => {
+                let ids: Vec<_> = confirmed.iter().map(|c| c.delivery).collect();
                 journal.confirmed(&ids, WallTime(now.cast_signed() + wall_offset));
                 self.checker.committed(relay, journal, Committed::Confirmed(&ids));
-                Input::OutcomeRecorded
+                Written::Confirmed(confirmed)
             }
-            Effect::RecordLetGo(deliveries, why) => {
+            Write::LetGo(deliveries, why) => {
                 journal.let_go(&deliveries, why == LetGo::Lost);
-                Input::OutcomeRecorded
+                Written::LetGo(deliveries, why)
             }
-            Effect::Settle { sub_app, received_before } => {
+            Write::Settle { sub_app, received_before } => {
                 journal.settle(sub_app, received_before, WallTime(now.cast_signed() + wall_offset));
-                Input::SettleRecorded
+                Written::Settled(0)
             }
-            Effect::Load { after, limit } => Input::Loaded(journal.load(after, limit)),
-            Effect::Pull { .. }
-            | Effect::Publish { .. }
-            | Effect::Confirm { .. }
-            | Effect::ProveConfirm { .. }
-            | Effect::Finished => {
-                unreachable!("not the journal's")
-            }
+            Write::Load { after, limit } => Written::Loaded(journal.load(after, limit)),
+            other => unreachable!("the core does not ask for {other:?}"),
         };
-        (input, what)
+        (written, what)
     }
 }

@@ -203,8 +203,9 @@ impl World {
     /// What a core is about to learn, for the checkers.
     fn told(&mut self, relay: usize, input: &Input) {
         match input {
-            Input::Recorded { pull, .. } => {
-                let Some((sub_app, sent_at, handles)) = self.process(relay).arrived.remove(pull) else {
+            Input::Written(Written::Recorded(pulled, _)) => {
+                let Some((sub_app, sent_at, handles)) = self.process(relay).arrived.remove(&pulled.pull)
+                else {
                     return;
                 };
                 for handle in &handles {
@@ -216,7 +217,7 @@ impl World {
                 let host = &self.relays[relay];
                 self.checker.configured(relay, &host.wanted, host.confirm_after);
             }
-            Input::Loaded(_) => self.process(relay).loading = false,
+            Input::Written(Written::Loaded(_)) => self.process(relay).loading = false,
             _ => {}
         }
     }
@@ -244,8 +245,8 @@ impl World {
                 self.checker.pull_asked(relay, sub_app);
                 self.within(relay, soon, Within::PullLeaves { pull, sub_app });
             }
-            Effect::Publish { event, parcel, alone } => {
-                self.within(relay, soon, Within::PublishLeaves { event, parcel, alone });
+            Effect::Publish { event, outgoing, alone } => {
+                self.within(relay, soon, Within::PublishLeaves { event, outgoing, alone });
             }
             Effect::Confirm { call, sub_app, handles, cutoff } => {
                 if self.sabotage == Some(Sabotage::NoTurns) && self.is_behind(sub_app) {
@@ -280,11 +281,11 @@ impl World {
                 self.checker.drained(relay, unanswered);
                 self.end(relay);
             }
-            effect => {
-                self.process(relay).loading |= matches!(effect, Effect::Load { .. });
-                self.run_ahead(relay, &effect);
+            Effect::Write(write) => {
+                self.process(relay).loading |= matches!(write, Write::Load { .. });
+                self.run_ahead(relay, &write);
                 let process = self.process(relay);
-                process.lane.push_back(effect);
+                process.lane.push_back(write);
                 self.begin_commit(relay);
             }
         }

@@ -1,0 +1,45 @@
+//! Carries a [`Write`] out, in the writer's open transaction.
+
+use super::store::Store;
+use crate::clock::WallTime;
+use crate::write::{Write, Written};
+
+impl Store {
+    /// `at` is when the write was asked for: what it records has happened by then.
+    pub(super) fn execute(&self, write: &Write, at: WallTime) -> rusqlite::Result<Written> {
+        Ok(match write {
+            Write::Record(pulled) => Written::Recorded(pulled.clone(), self.record(pulled)?),
+            Write::Published(events) => {
+                self.published(events, at)?;
+                Written::Published(events.clone())
+            }
+            Write::Failed(attempts) => {
+                self.failed(attempts)?;
+                Written::Failed(attempts.clone())
+            }
+            Write::Parked(events) => {
+                self.parked(events)?;
+                Written::Parked(events.clone())
+            }
+            Write::Confirmed(deliveries) => {
+                self.confirmed(deliveries, at)?;
+                Written::Confirmed(deliveries.clone())
+            }
+            Write::LetGo(deliveries, why) => {
+                self.let_go(deliveries, *why)?;
+                Written::LetGo(deliveries.clone(), *why)
+            }
+            Write::Settle { sub_app, received_before } => {
+                Written::Settled(self.settle(*sub_app, *received_before, at)?)
+            }
+            Write::Load { after, limit } => Written::Loaded(self.load(*after, *limit)?),
+            Write::Release(event) => Written::Released(self.release(*event)?),
+            Write::SettleUnpolled { polled, received_before, limit } => {
+                Written::Settled(self.settle_unpolled(polled, *received_before, at, *limit)?)
+            }
+            Write::Prune { before, limit } => Written::Pruned(self.prune(*before, *limit)?),
+            Write::Vacuum { pages } => Written::Vacuumed(self.vacuum(*pages)?),
+            Write::Summarise(polled) => Written::Summary(self.summary(polled.as_deref())?),
+        })
+    }
+}

@@ -1,0 +1,24 @@
+//! What waits for the writer.
+
+use tokio::sync::mpsc;
+
+use super::copy;
+use crate::clock::WallTime;
+use crate::write::{Write, Written};
+
+/// What waits for the writer.
+#[derive(Debug)]
+pub(super) enum Queued {
+    /// Work for one transaction.
+    Writes(Vec<Asked>),
+    /// Work between two transactions.
+    Copy(copy::Command),
+}
+
+/// One write, and who asked for it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) write: Write,
+    pub(super) at: WallTime,
+    pub(super) reply: mpsc::UnboundedSender<Written>,
+}
