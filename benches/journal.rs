@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::event::{Event, EventHandle, Fingerprint, LatestTime, SubAppId};
+use tencent_vod_event::{Event, EventHandle, Fingerprint, LatestTime, SubAppId};
+use vodrelay::clock::Now as _;
 use vodrelay::journal::{Journal, Options, Writer};
-use vodrelay::lease::Window;
-use vodrelay::write::{PullId, Pulled};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::lease::Window;
+use vodrelay_core::write::{PullId, Pulled};
 
 use asks::Asks as _;
 

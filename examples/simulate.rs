@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+
 use simulation::campaign;
 use simulation::plan::{Fault, Plan};
 use simulation::sabotage::Sabotage;

@@ -1,85 +1,29 @@
-//! The two clocks of the relay.
-//!
-//! A [`Moment`] orders what happens and measures leases. It is read from `CLOCK_BOOTTIME`, which no one can step, which
-//! goes on while the host sleeps (a lease in the cloud does too), and which is the same for every process of one boot, so
-//! that a restarted relay can judge the leases of its predecessor. A [`WallTime`] is for people and for headers only.
+//! Reads the two clocks of the host.
 
-use std::fmt;
-use std::ops::{Add, Sub};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
+use vodrelay_core::clock::{Moment, WallTime};
 
-/// A point on the boot clock, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(pub u64);
+/// Points on a clock of the host.
+pub trait Now {
+    /// Now, on this clock.
+    fn now() -> Self;
+}
 
-impl Moment {
-    /// Now, on `CLOCK_BOOTTIME`.
-    pub fn now() -> Self {
+impl Now for Moment {
+    /// On `CLOCK_BOOTTIME`.
+    fn now() -> Self {
         let ts = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(ts.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(ts.tv_nsec).unwrap_or(0);
         Self(seconds * 1_000 + nanos / 1_000_000)
     }
-
-    /// The time from `earlier` to this moment; zero when `earlier` is later.
-    pub fn since(self, earlier: Moment) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
 }
 
-impl Add<Duration> for Moment {
-    type Output = Moment;
-    fn add(self, rhs: Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)))
-    }
-}
-
-impl Sub<Duration> for Moment {
-    type Output = Moment;
-    fn sub(self, rhs: Duration) -> Moment {
-        Moment(self.0.saturating_sub(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)))
-    }
-}
-
-/// Milliseconds since the Unix epoch, as the host's wall clock had it. Shown, never compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WallTime(pub i64);
-
-impl WallTime {
-    /// Now, on the wall clock.
-    pub fn now() -> Self {
+impl Now for WallTime {
+    fn now() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-    }
-}
-
-impl Add<Duration> for WallTime {
-    type Output = WallTime;
-    fn add(self, rhs: Duration) -> WallTime {
-        WallTime(self.0.saturating_add(i64::try_from(rhs.as_millis()).unwrap_or(i64::MAX)))
-    }
-}
-
-impl Sub<Duration> for WallTime {
-    type Output = WallTime;
-    fn sub(self, rhs: Duration) -> WallTime {
-        WallTime(self.0.saturating_sub(i64::try_from(rhs.as_millis()).unwrap_or(i64::MAX)))
-    }
-}
-
-impl fmt::Display for WallTime {
-    /// RFC 3339 in UTC with milliseconds.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let timestamp = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        write!(f, "{timestamp:.3}")
-    }
-}
-
-impl Serialize for WallTime {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
     }
 }
 
@@ -98,17 +42,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wall_time_is_shown_as_rfc_3339_with_milliseconds() {
-        assert_eq!(WallTime(1_551_113_065_007).to_string(), "2019-02-25T16:44:25.007Z");
-        assert_eq!(WallTime(1_551_113_065_000).to_string(), "2019-02-25T16:44:25.000Z");
-    }
-
-    #[test]
-    fn moments_saturate_and_never_run_backwards() {
+    fn moments_never_run_backwards() {
         let earlier = Moment::now();
-        let later = Moment::now();
-        assert!(later >= earlier);
-        assert_eq!(Moment(5).since(Moment(9)), Duration::ZERO);
-        assert_eq!(Moment(5) - Duration::from_secs(1), Moment(0));
+        assert!(Moment::now() >= earlier);
     }
 }

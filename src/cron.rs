@@ -4,8 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use croner::parser::{CronParser, Seconds};
+use vodrelay_core::clock::WallTime;
 
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 
 /// An expression of six fields: second, minute, hour, day of the month, month, day of the week. A seventh, for the year, may
 /// follow.

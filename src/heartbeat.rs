@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::Moment;
+use vodrelay_core::clock::Moment;
+
+use crate::clock::Now as _;
 
 /// One loop's sign of life. Clones are the same one.
 #[derive(Clone, Debug)]

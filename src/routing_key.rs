@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::event::Event;
+use tencent_vod_event::Event;
 
 /// AMQP 0-9-1 counts a short string's length in one byte; routing keys and most properties are short strings.
 pub const SHORT_STRING_MAX_BYTES: usize = 255;
@@ -179,7 +179,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::event::SubAppId;
+    use tencent_vod_event::SubAppId;
 
     fn event(json: &str) -> Event {
         Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap()

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
+use vodrelay_core::clock::{Moment, WallTime};
 
 use super::Figures;
 use super::supervisor::Supervisor;
-use crate::clock::{Moment, WallTime};
 use crate::config::{self, Config};
 use crate::ops::health::{StageHealth, Verdict};
 use crate::ops::maintenance::JobState;

@@ -7,27 +7,28 @@ pub mod supervisor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod_event::SubAppId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::lease::Window;
+use vodrelay_core::machine::{ConfirmAfter, Settings};
+use vodrelay_core::outcome::{JournalState, OutputState, Problem};
+use vodrelay_core::write::{Summary, Write, Written};
 
-use crate::clock::{Moment, WallTime};
+use crate::clock::Now as _;
 use crate::config::{self, Config};
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
 use crate::heartbeat::Heartbeat;
 use crate::journal::query::Reader;
 use crate::journal::{self, Closed, Journal};
-use crate::lease::Window;
 use crate::ops::maintenance::{self, JobState, Jobs};
-use crate::outcome::{JournalState, OutputState, Problem};
 use crate::output;
-use crate::relay::core::{ConfirmAfter, Settings};
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
 use crate::times::{Quantiles, Times};
 use crate::vod;
-use crate::write::{Summary, Write, Written};
 pub use reload::{Reload, warn_of};
 
 /// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
@@ -506,7 +507,7 @@ fn address(url: &config::AmqpUrl) -> output::amqp::Address {
         // No path at all means RabbitMQ's default virtual host (the AMQP URI specification leaves it to the client).
         vhost: if path.is_empty() { "/".to_owned() } else { decoded(path) },
         username: (!url.username().is_empty()).then(|| decoded(url.username())),
-        password: url.password().map(|password| crate::secret::Secret::new(decoded(password))),
+        password: url.password().map(|password| tencentcloud_signing::Secret::new(decoded(password))),
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
+use tencent_vod_event::SubAppId;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::machine::Settings;
 
 use crate::config::{Change, Config, ConfigError, ConfigErrors, Loaded, changes};
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
 use crate::ops::logging;
-use crate::relay::core::Settings;
 use crate::vod;
 
 /// The way to change a relay at work.

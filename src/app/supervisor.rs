@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::Problem;
+use vodrelay_core::stages::Stages;
 
 use super::document::{About, Rates};
 use super::{DAY_MS, Figures, Watch};
-use crate::clock::{Moment, WallTime};
+use crate::clock::Now as _;
 use crate::config::Config;
-use crate::error_code::ErrorCode;
 use crate::ops::health::{self, Facts, Health, LOOP_LIMIT, Turn, Verdict};
 use crate::ops::metrics::Metrics;
 use crate::ops::problems;
-use crate::outcome::Problem;
 use crate::relay::Snapshot;
-use crate::stages::Stages;
 use crate::times::spoken;
 
 /// How often it looks.

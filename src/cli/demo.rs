@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tencent_vod_emulator::events::{EVENT_TYPES, sample, upload_story};
+use tencent_vod_emulator::{Emulator, Fault, FaultKind, Options};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::{OutputState, Problem};
 
 use super::exit::{Exit, Failure};
 use super::screen::Screen;
 use crate::app::{AppError, Running, Watch};
 use crate::config::Config;
-use crate::emulator::events::{EVENT_TYPES, sample, upload_story};
-use crate::emulator::{Emulator, Fault, FaultKind, Options};
-use crate::error_code::ErrorCode;
-use crate::outcome::{OutputState, Problem};
 use crate::output::amqp::NOT_CONNECTED_YET;
 use crate::relay::Snapshot;
 use crate::vod::{CredentialSource, Environment, Places};
@@ -158,7 +158,7 @@ async fn tell(stage: Stage<'_>) -> Result<(), Failure> {
 
 impl Stage<'_> {
     /// Waits until something holds at the emulator; `false` when the demonstration is being ended before that.
-    async fn wait(&self, holds: impl Fn(&crate::emulator::Stats) -> bool) -> Result<bool, Failure> {
+    async fn wait(&self, holds: impl Fn(&tencent_vod_emulator::Stats) -> bool) -> Result<bool, Failure> {
         let mut output = self.output.clone();
         let down = async {
             loop {

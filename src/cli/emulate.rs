@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use tencent_vod_emulator::{Credential, Emulator, IdleShape, Options, QueueSettings, Settings, StartError};
+use tencentcloud_signing::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{Exit, Failure};
-use crate::emulator::{Credential, Emulator, IdleShape, Options, QueueSettings, Settings, StartError};
-use crate::secret::Secret;
 
 const CONTROLS: &str = "\
 Controls, from this machine only, in JSON (curl wants -H 'content-type: application/json'):

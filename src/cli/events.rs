@@ -6,15 +6,15 @@ use std::path::Path;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tencent_vod_event::SubAppId;
+use vodrelay_core::clock::WallTime;
 
 use super::exit::{Exit, Failure};
 use super::screen::{self, Screen, printable};
 pub use super::table::Column;
 use super::table::{self, Table};
 use super::{release, when};
-use crate::clock::WallTime;
 use crate::config::{Config, environment};
-use crate::event::SubAppId;
 use crate::journal::query::{DeliveryRow, EventRow, Filter, QueryError, Reader, Shown, State};
 
 /// Events that are read, and laid out in columns, together.

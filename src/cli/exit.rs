@@ -4,9 +4,10 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use vodrelay_core::error_code::ErrorCode;
+
 use super::screen::printable;
 use crate::config::ConfigErrors;
-use crate::error_code::ErrorCode;
 use crate::ops::logging::{self, LoggingError};
 
 /// The exit codes. Those above 2 are the ones of sysexits(3).

@@ -3,13 +3,14 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use vodrelay_core::identity::EventId;
+use vodrelay_core::write::{Write, Written};
+
 use super::events::EventsError;
 use super::exit::{Exit, Failure};
 use crate::app::AppError;
-use crate::identity::EventId;
 use crate::journal::query::{Filter, Reader, State};
 use crate::journal::{Journal, Options};
-use crate::write::{Write, Written};
 
 /// Parked events that are read together.
 const PAGE: u32 = 200;

@@ -8,13 +8,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use vodrelay_core::error_code::ErrorCode;
 
 use super::exit::{Exit, Failure};
 use crate::app::reload::Reload;
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
 use crate::config::{self, Config, CredentialSource, Loaded, environment};
-use crate::error_code::ErrorCode;
 use crate::journal::OpenError;
 use crate::journal::query::{Reader, State};
 use crate::ops::metrics::Metrics;

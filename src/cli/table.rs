@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use vodrelay_core::clock::WallTime;
 
 use super::screen::{self, Screen};
-use crate::clock::WallTime;
 use crate::journal::query::EventRow;
 
 /// Digits of a message id that tell events apart in practice.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tencent_vod_emulator::control::{Accepted, NewEvents};
+use tencent_vod_emulator::events;
 use url::Url;
+use vodrelay_core::clock::WallTime;
 
 use super::exit::{Exit, Failure};
-use crate::clock::WallTime;
-use crate::emulator::control::{Accepted, NewEvents};
-use crate::emulator::events;
+use crate::clock::Now as _;
 
 /// How many events go in one request, and how many bytes of them: the emulator reads no more than 2 MB at once.
 const EVENTS_PER_REQUEST: usize = 1_000;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
-
-use crate::clock::WallTime;
+use vodrelay_core::clock::WallTime;
 
 /// What `--help` says of a time.
 pub(super) const TIMES: &str = "a time is 2026-01-31, \"2026-01-31 08:00\", 08:00, today, yesterday, now, 2h (ago), all in the host's time zone, or \

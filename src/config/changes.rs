@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
     use crate::config::keys::KEYS;
-    use crate::event::SubAppId;
+    use tencent_vod_event::SubAppId;
 
     #[test]
     fn every_key_is_compared() {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tencentcloud_signing::Secret;
+
 use super::value::Value;
 use super::{
     Auth, Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, SwitchUrl, Topology,
 };
-use crate::secret::Secret;
 
 /// A key of the configuration.
 pub(super) struct Key {

@@ -8,13 +8,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tencentcloud_signing::Secret;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
 use super::paths;
 use super::value::{Value, nearest, shown, unknown};
 use super::{Amqp, AmqpUrl, Auth, Config, DEFAULT_PATH, OutputKind, Topology, binding};
-use crate::secret::Secret;
 
 /// One thing that is wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,13 +15,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tencent_vod_event::SubAppId;
+use tencentcloud_signing::Secret;
 use url::Url;
 
 use crate::cron::Cron;
-use crate::event::SubAppId;
 use crate::routing_key::RoutingKeyTemplate;
-use crate::secret::Secret;
-
 pub use changes::{Change, changes};
 pub use load::{ConfigError, ConfigErrors, Loaded, environment};
 

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tencent_vod_event::SubAppId;
 use toml::de::{DeTable, DeValue};
 use url::{Host, Url};
 
 use super::AmqpUrl;
 use crate::cron::Cron;
-use crate::event::SubAppId;
 use crate::routing_key::{PLACEHOLDERS, RoutingKeyTemplate, TemplateError};
 
 /// A value as it was given.

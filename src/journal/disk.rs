@@ -9,8 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-
-use crate::error_code::ErrorCode;
+use vodrelay_core::error_code::ErrorCode;
 
 /// More than SQLite needs to open a journal: the first piece of the `-shm` has 32 kB.
 const TRIAL_BYTES: usize = 64 << 10;

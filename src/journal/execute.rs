@@ -1,8 +1,9 @@
 //! Carries a [`Write`] out, in the writer's open transaction.
 
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::write::{Write, Written};
+
 use super::store::Store;
-use crate::clock::WallTime;
-use crate::write::{Write, Written};
 
 impl Store {
     /// `at` is when the write was asked for: what it records has happened by then.

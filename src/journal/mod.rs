@@ -34,16 +34,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
+use tencent_vod_event::SubAppId;
 use tokio::sync::{mpsc, watch};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::JournalState;
+use vodrelay_core::write::{Summary, Write, Written};
 
-use crate::clock::{Moment, WallTime, boot_id};
+use crate::clock::Now as _;
+use crate::clock::boot_id;
 use crate::descriptors;
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
 use crate::heartbeat::Heartbeat;
-use crate::outcome::JournalState;
 use crate::times::Times;
-use crate::write::{Summary, Write, Written};
 pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
 use disk::Fault;
 use files::Lock;

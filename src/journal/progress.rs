@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params};
+use tencent_vod_event::{Event, EventHandle, Fingerprint, SubAppId};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::identity::{DeliveryId, EventId};
+use vodrelay_core::outcome::Problem;
+use vodrelay_core::outgoing::Outgoing;
+use vodrelay_core::write::{ConfirmedDelivery, FailedAttempt, LetGo, Loaded};
 
 use super::query::State;
 use super::record::latest_time;
 use super::store::Store;
-use crate::clock::{Moment, WallTime};
-use crate::event::{Event, EventHandle, Fingerprint, SubAppId};
-use crate::identity::{DeliveryId, EventId};
-use crate::outcome::Problem;
-use crate::outgoing::Outgoing;
-use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, Loaded};
 
 /// Sub-applications as a statement takes them.
 pub(super) fn list(sub_apps: &[SubAppId]) -> String {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ValueRef};
 use rusqlite::{Connection, Row, named_params};
 use serde::Serialize;
+use tencent_vod_event::{Fingerprint, MessageId, SubAppId};
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
 
 use super::disk::Fault;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
-use crate::clock::WallTime;
-use crate::error_code::ErrorCode;
-use crate::event::{Fingerprint, MessageId, SubAppId};
+use crate::clock::Now as _;
 
 /// A reader waits for a writer in few cases only, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,10 +1,10 @@
 //! What waits for the writer.
 
 use tokio::sync::mpsc;
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::write::{Write, Written};
 
 use super::copy;
-use crate::clock::WallTime;
-use crate::write::{Write, Written};
 
 /// What waits for the writer.
 #[derive(Debug)]

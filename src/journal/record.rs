@@ -4,14 +4,16 @@ use std::sync::LazyLock;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Row, Statement, params};
+use tencent_vod_event::{Event, EventHandle, Fingerprint, LatestTime};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::identity::{
+    DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify,
+};
+use vodrelay_core::lease::{Clocks, KeptLease, Lease};
+use vodrelay_core::write::Pulled;
 
 use super::query::State;
 use super::store::Store;
-use crate::clock::{Moment, WallTime};
-use crate::event::{Event, EventHandle, Fingerprint, LatestTime};
-use crate::identity::{DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify};
-use crate::lease::{Clocks, KeptLease, Lease};
-use crate::write::Pulled;
 
 /// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
 const NEWEST_OCCURRENCES: u32 = 16;
@@ -335,7 +337,7 @@ impl ToSql for Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::SubAppId;
+    use tencent_vod_event::SubAppId;
 
     #[test]
     fn events_of_one_second_are_neighbours_and_journals_that_exist_are_searched_by_these_keys() {

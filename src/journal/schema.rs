@@ -159,7 +159,7 @@ SELECT handle, event AS event_id,
 FROM every_delivery;
 ";
 
-/// Version 3 searches events by their time first: [`LatestTime`](crate::event::LatestTime) makes neighbours of the index
+/// Version 3 searches events by their time first: [`LatestTime`](tencent_vod_event::LatestTime) makes neighbours of the index
 /// entries of events that happen together.
 ///
 /// Nothing here rewrites a row: `search` says how events are searched that an earlier program wrote.

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use tencent_vod_event::SubAppId;
 use tracing::warn;
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::write::{Summary, Vacuumed};
 
 use super::damage;
 use super::disk::Fault;
@@ -14,12 +18,9 @@ use super::progress::list;
 use super::schema::{self, Found};
 use super::tally::Tally;
 use super::{Boot, OpenError};
-use crate::clock::{Moment, WallTime};
+use crate::clock::Now as _;
 use crate::crash;
 use crate::descriptors;
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
-use crate::write::{Summary, Vacuumed};
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::{JournalState, Problem};
+use vodrelay_core::write::Written;
 
 use super::OpenError;
 use super::copy::{self, Copy};
@@ -16,11 +19,8 @@ use super::place::{Misplaced, Place};
 use super::queue::{Asked, Queued};
 use super::store::{Store, diagnosis, error_code, next_step};
 use crate::crash;
-use crate::error_code::ErrorCode;
 use crate::heartbeat::Heartbeat;
-use crate::outcome::{JournalState, Problem};
 use crate::times::Times;
-use crate::write::Written;
 
 /// No more is taken into a commit that has so many requests.
 const BATCH: usize = 256;
@@ -416,11 +416,11 @@ fn may_pass(code: Option<rusqlite::ErrorCode>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Moment, WallTime};
-    use crate::event::{Event, SubAppId};
     use crate::journal::{Boot, Journal, Options, files};
-    use crate::lease::Window;
-    use crate::write::{PullId, Pulled, Write};
+    use tencent_vod_event::{Event, SubAppId};
+    use vodrelay_core::clock::{Moment, WallTime};
+    use vodrelay_core::lease::Window;
+    use vodrelay_core::write::{PullId, Pulled, Write};
 
     const BOUND: Duration = Duration::from_secs(30);
 

@@ -7,11 +7,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
-
-use crate::clock::{Moment, WallTime};
-use crate::error_code::ErrorCode;
-use crate::outcome::{JournalState, OutputState, Problem};
-use crate::stages::{StageStatus, Stages};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::{JournalState, OutputState, Problem};
+use vodrelay_core::stages::{StageStatus, Stages};
 
 /// A loop at work that has made no step for so long is stuck. The longest step that is none: a round of connections to brokers
 /// that do not answer, and a poll that the cloud holds.

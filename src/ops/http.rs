@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_serve::{self, Limits};
 
 use super::health::Verdict;
 use super::metrics::Metrics;
-use crate::error_code::ErrorCode;
-use crate::serve::{self, Limits};
 
 /// Enough for some scrapers and probes. What others open beside them costs no more than these.
 const LIMITS: Limits = Limits {
@@ -118,7 +118,7 @@ pub async fn spawn(
         .route("/readyz", get(readyz))
         .with_state(Pages { metrics, verdict });
     let task = tokio::spawn(async move {
-        serve::serve(listener, pages, LIMITS, stop, |error| {
+        vodrelay_serve::serve(listener, pages, LIMITS, stop, |error| {
             tracing::warn!(error_code = %ErrorCode::ListenerFailed, %error, "no connection can be taken at http.listen now");
         })
         .await;

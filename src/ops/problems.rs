@@ -10,9 +10,10 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
 
-use crate::clock::WallTime;
-use crate::error_code::ErrorCode;
+use crate::clock::Now as _;
 
 /// A problem that was logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -123,7 +124,7 @@ mod tests {
     fn what_is_told_with_a_code_is_counted_under_it() {
         let log = tracing_subscriber::registry().with(Collector);
         tracing::subscriber::with_default(log, || {
-            tracing::warn!(error_code = %crate::error_code::ErrorCode::SwitchUnreachable, error = %"one", "unreachable");
+            tracing::warn!(error_code = %vodrelay_core::error_code::ErrorCode::SwitchUnreachable, error = %"one", "unreachable");
             tracing::warn!(error_code = "VR-509", error = %"two", "unreachable");
             tracing::warn!(error_code = "ResourceNotFound", "the cloud's code, not ours");
         });

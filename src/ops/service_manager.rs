@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::warn;
-
-use crate::error_code::ErrorCode;
+use vodrelay_core::error_code::ErrorCode;
 
 /// The line to the service manager. One owner: it remembers what was said last.
 #[derive(Debug, Default)]

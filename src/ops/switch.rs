@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
+use vodrelay_core::error_code::ErrorCode;
 
 use super::health::Verdict;
-use crate::error_code::ErrorCode;
 
 /// How often it is called.
 const PERIOD: Duration = Duration::from_secs(60);

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::Channel;
+use tencentcloud_signing::Secret;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
 
 use super::backoff::Backoff;
 use super::lanes::{Epoch, Lane};
@@ -23,11 +26,8 @@ pub use super::probe::{Step, probe};
 use super::refusal;
 pub use super::tls::TlsFiles;
 use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
-use crate::error_code::ErrorCode;
 use crate::heartbeat::Heartbeat;
-use crate::outcome::{OutputState, Problem, PublishOutcome};
 use crate::routing_key::RoutingKeyTemplate;
-use crate::secret::Secret;
 use crate::times::Times;
 
 /// How many channels publish at once: enough for several times the cloud's quota (`docs/scaling.md`).

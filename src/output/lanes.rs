@@ -14,15 +14,15 @@ use lapin::{Channel, Confirmation, Connection, ErrorKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::{Problem, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
 
 use super::amqp::Options;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
 use super::{Job, answer_all, link, topology, unknown};
 use crate::crash;
-use crate::error_code::ErrorCode;
-use crate::outcome::{Problem, PublishOutcome};
-use crate::outgoing::Outgoing;
 use crate::times::Times;
 
 /// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.

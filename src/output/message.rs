@@ -6,8 +6,8 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Serialize;
+use vodrelay_core::outgoing::Outgoing;
 
-use crate::outgoing::Outgoing;
 use crate::routing_key::SHORT_STRING_MAX_BYTES;
 
 /// Longer header values are left out: a property frame cannot be split, and a cut id would be a wrong id.
@@ -140,8 +140,8 @@ fn cloud_event(message: &Outgoing) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::WallTime;
-    use crate::event::{Event, MessageId, SubAppId};
+    use tencent_vod_event::{Event, MessageId, SubAppId};
+    use vodrelay_core::clock::WallTime;
 
     fn event(json: &str) -> Event {
         Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap()

@@ -26,11 +26,11 @@ mod topology;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use vodrelay_core::identity::EventId;
+use vodrelay_core::outcome::{OutputState, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
 
 use crate::heartbeat::Heartbeat;
-use crate::identity::EventId;
-use crate::outcome::{OutputState, PublishOutcome};
-use crate::outgoing::Outgoing;
 use crate::times::Times;
 
 /// Why an output ended by itself.

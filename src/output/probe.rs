@@ -2,12 +2,12 @@
 
 use futures_util::future::join_all;
 use lapin::{Channel, Connection};
+use vodrelay_core::error_code::ErrorCode;
 
 use super::amqp::{Address, Options, Topology};
 use super::link;
 use super::refusal::LinkError;
 use super::topology::{self, TopologyError};
-use crate::error_code::ErrorCode;
 
 /// What only a declaration would show, and a check makes none.
 const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tried";

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lapin::ErrorKind;
 use rustls::{AlertDescription, CertificateError};
+use vodrelay_core::error_code::ErrorCode;
 
 use super::amqp::{Address, Options};
 use super::dial::Unreachable;
@@ -14,7 +15,6 @@ use super::heard::{Heard, Speaker};
 use super::tls::TlsError;
 use super::topology::TopologyError;
 use crate::descriptors;
-use crate::error_code::ErrorCode;
 
 /// RabbitMQ needs frames of this size itself, since 4.1.
 const LEAST_FRAME: u32 = 8192;

@@ -13,8 +13,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::event::MessageId;
-use crate::outcome::PublishOutcome;
+use tencent_vod_event::MessageId;
+use vodrelay_core::outcome::PublishOutcome;
 
 /// A message that the broker gave back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::event::Fingerprint;
+    use tencent_vod_event::Fingerprint;
 
     fn id(n: usize) -> MessageId {
         MessageId::new(&Fingerprint([u8::try_from(n).unwrap(); 32]), 1)

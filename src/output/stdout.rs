@@ -11,12 +11,12 @@ use serde::ser::SerializeMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
 
 use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, headers};
 use super::{Ends, Error, Job, Output, answer_all, channel, refuse_the_rest, unknown};
-use crate::error_code::ErrorCode;
-use crate::outcome::{OutputState, Problem, PublishOutcome};
-use crate::outgoing::Outgoing;
 use crate::routing_key::RoutingKeyTemplate;
 
 /// What the output needs to know.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::write::{EVENTS_PER_PULL, Urgency};
+use vodrelay_core::write::{EVENTS_PER_PULL, Urgency};
 
 /// How long a write is delayed at the most: four full answers come within it at the documented quota. It delays confirms, and what
 /// has queued in the cloud for longer.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::write::{Write, Written};
 
 use super::RelayError;
 use super::commit_delay::CommitDelay;
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 use crate::journal::{Closed, Journal};
-use crate::write::{Write, Written};
 
 pub(super) struct Commits {
     journal: Journal,

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
-
-use crate::error_code::ErrorCode;
-use crate::write::LetGo;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::write::LetGo;
 
 /// What is looked up once: a lookup for each event would cost more than the count. What is rare is looked up below.
 pub(super) struct Meters {

@@ -6,12 +6,9 @@
 //! The queues between these tasks have no bound of their own: every element is an effect or the answer to one, and the core
 //! bounds those (`max_in_flight`).
 
-pub mod backoff;
 mod commit_delay;
 mod commits;
-pub mod core;
 mod meters;
-pub mod pacing;
 mod report;
 mod stats;
 
@@ -21,16 +18,17 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::identity::EventId;
+use vodrelay_core::machine::{Answer, Core, Effect, Input, Settings};
+use vodrelay_core::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
+use vodrelay_core::write::Written;
 
-use self::core::{Answer, Core, Effect, Input, Settings};
-use crate::clock::{Moment, WallTime};
+use crate::clock::Now as _;
 use crate::heartbeat::Heartbeat;
-use crate::identity::EventId;
 use crate::journal::Journal;
-use crate::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
 use crate::output::{Outcomes, Output};
 use crate::vod::{self, Action};
-use crate::write::Written;
 use commits::Commits;
 use report::{CallEnded, Report};
 pub use stats::{Snapshot, Stats};

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod_event::SubAppId;
 use tracing::{debug, info, warn};
+use vodrelay_core::clock::Moment;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{EventId, Recorded};
+use vodrelay_core::lease::Window;
+use vodrelay_core::machine::{Input, Load};
+use vodrelay_core::outcome::{CallFailure, Problem, PublishOutcome};
+use vodrelay_core::stages::Stages;
+use vodrelay_core::write::{ConfirmedDelivery, LetGo, Pulled, Written};
 
-use super::core::{Input, Load};
 use super::meters::{self, Meters};
 use super::stats::Stats;
-use crate::clock::Moment;
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
-use crate::identity::{EventId, Recorded};
-use crate::lease::Window;
-use crate::outcome::{CallFailure, Problem, PublishOutcome};
-use crate::stages::Stages;
 use crate::vod::{Action, CallError};
-use crate::write::{ConfirmedDelivery, LetGo, Pulled, Written};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
 #[derive(Debug)]
@@ -386,7 +386,7 @@ fn is_denial(reason: ErrorCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::DeliveryId;
+    use vodrelay_core::identity::DeliveryId;
 
     fn call(failure: Option<(CallFailure, &str)>) -> CallEnded {
         let action = Action::PullEvents;

@@ -5,11 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-
-use super::core::Load;
-use crate::clock::Moment;
-use crate::outcome::{Problem, PublishOutcome};
-use crate::stages::Stages;
+use vodrelay_core::clock::Moment;
+use vodrelay_core::machine::Load;
+use vodrelay_core::outcome::{Problem, PublishOutcome};
+use vodrelay_core::stages::Stages;
 
 /// Figures that the relay writes and others read.
 #[derive(Debug)]

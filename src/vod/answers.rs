@@ -2,10 +2,10 @@
 //! status 200. Pure, so that any bytes can be tried on them by the million.
 
 use bytes::Bytes;
+use tencent_vod_event::SubAppId;
 
 use super::classify::{Action, CallError};
 use super::wire::{Answer, EventConfig, Pull};
-use crate::event::SubAppId;
 
 /// What [`super::Client::pull_events`] makes of an answer.
 ///

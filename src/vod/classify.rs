@@ -5,9 +5,10 @@
 
 use std::fmt;
 
+use vodrelay_core::outcome::CallFailure;
+
 use super::credentials::Credentials;
 use crate::descriptors;
-use crate::outcome::CallFailure;
 
 /// The calls that the relay makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::secret::Secret;
+use tencentcloud_signing::Secret;
 
 /// A pair of id and key, and what belongs to it. Prints its id's head only.
 #[derive(Clone, PartialEq, Eq)]

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::{info, warn};
+use vodrelay_core::clock::Moment;
+use vodrelay_core::error_code::ErrorCode;
 
 use super::credentials::{Credentials, CredentialsError};
 use super::places::Places;
-use crate::clock::Moment;
-use crate::error_code::ErrorCode;
+use crate::clock::Now as _;
 
 /// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
 const REFRESH_AHEAD_SECONDS: i64 = 300;

@@ -1,7 +1,7 @@
 //! The client of the cloud's API: `PullEvents`, `ConfirmEvents`, `DescribeEventsState`, `DescribeEventConfig`, version
 //! 2018-07-17.
 //!
-//! In reading order: [`sign`] signs, and `signer` does so with a key that it keeps; `wire` is what requests and answers say;
+//! In reading order: `signer` signs with a key that it keeps (see [`tencentcloud_signing`]); `wire` is what requests and answers say;
 //! `classify` is what a failure means; `places` and `role` find `credentials`, and `keeper` keeps them fresh; `skew` knows how
 //! wrong the host's clock is; `transport` is one exchange over HTTP. This file puts them together. There is no retry here but
 //! one, at once, for a reason that the client can mend itself: a time stamp to correct, or a key pair that has been replaced.
@@ -13,7 +13,6 @@ mod credentials;
 mod keeper;
 mod places;
 mod role;
-pub mod sign;
 mod signer;
 mod skew;
 mod transport;
@@ -28,25 +27,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use tencent_vod_event::{EventHandle, SubAppId};
+use tencentcloud_signing::tc3;
 use tracing::{debug, info, warn};
 use url::Url;
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::CallFailure;
 
+use crate::clock::Now as _;
 pub use classify::{Action, CallError, classify};
 use codes::Codes;
 pub use credentials::{Credentials, CredentialsError};
-pub use places::{CredentialSource, Environment, Places};
-pub use transport::{SetupError, install_crypto_provider};
-pub use wire::{EventConfig, Pull};
-
-use crate::clock::{Moment, WallTime};
-use crate::error_code::ErrorCode;
-use crate::event::{EventHandle, SubAppId};
-use crate::outcome::CallFailure;
 use keeper::Keeper;
+pub use places::{CredentialSource, Environment, Places};
 use signer::Signer;
 use skew::{Change, Skew};
 use transport::{Endpoint, Reply};
+pub use transport::{SetupError, install_crypto_provider};
 use wire::{Answer, Body};
+pub use wire::{EventConfig, Pull};
 
 /// The most handles that one `ConfirmEvents` takes (its document: "array length limit: 16").
 pub const MAX_HANDLES: usize = 16;
@@ -332,7 +332,7 @@ impl Inner {
     ) -> HeaderMap {
         let signed = [("content-type", JSON), ("host", &*self.endpoint.host)];
         let request =
-            sign::Request { method: "POST", query: "", headers: &signed, body, timestamp, service: SERVICE };
+            tc3::Request { method: "POST", query: "", headers: &signed, body, timestamp, service: SERVICE };
         let authorization = self.signer.authorization(credentials, &request);
         let text =
             |text: &str| HeaderValue::from_str(text).expect("hosts and credentials are printable ASCII");

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tencentcloud_signing::tc3::{DayKey, Request};
+
 use super::credentials::Credentials;
-use super::sign::{DayKey, Request};
 
 /// Signs with whichever credentials a call has.
 #[derive(Default)]
@@ -38,7 +39,7 @@ impl Signer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vod::sign;
+    use tencentcloud_signing::tc3 as sign;
 
     #[test]
     fn the_key_that_is_kept_is_of_this_day_and_of_these_credentials() {

@@ -3,8 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::fmt::rfc2822::DateTimeParser;
-
-use crate::clock::WallTime;
+use vodrelay_core::clock::WallTime;
 
 /// The cloud accepts time stamps within five minutes ("Signature v3": `AuthFailure.SignatureExpire`). A correction that is
 /// wrong by this much is revised, long before it could be refused.

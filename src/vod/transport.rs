@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::{StatusCode, redirect, retry};
 use url::{Host, Url};
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::outcome::CallFailure;
 
 use super::classify::{Action, CallError};
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 use crate::descriptors;
-use crate::outcome::CallFailure;
 
 const USER_AGENT: &str = concat!("vodrelay/", env!("CARGO_PKG_VERSION"));
 

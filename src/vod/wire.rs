@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+use tencent_vod_event::{Document, Event, EventHandle, Malformed, Reader, SubAppId, Value};
 use tracing::warn;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::CallFailure;
 
 use super::classify::{Action, CallError};
-use crate::error_code::ErrorCode;
-use crate::event::{Document, Event, EventHandle, Malformed, Reader, SubAppId, Value};
-use crate::outcome::CallFailure;
 
 /// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
-use vodrelay::event::{Event, SubAppId};
+use tencent_vod_event::{Event, SubAppId};
 use vodrelay::vod::{CallError, Pull, answers};
 
 use crate::harness::{cases, fuzz, rng};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use vodrelay::event::{Event, SubAppId};
+use tencent_vod_event::{Event, SubAppId};
 
 use crate::harness::{cases, figures, iterations, rng};
 use crate::json::{Json, event};

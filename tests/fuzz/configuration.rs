@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tencent_vod_event::SubAppId;
+use tencentcloud_signing::Secret;
 use url::Url;
 use vodrelay::config::{
     Amqp, AmqpUrl, Auth, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Health, Http, Journal,
     Log, LogFormat, Maintenance, Output, OutputKind, Relay, Status, Topology, Vod,
 };
 use vodrelay::cron::Cron;
-use vodrelay::event::SubAppId;
 use vodrelay::routing_key::RoutingKeyTemplate;
-use vodrelay::secret::Secret;
 use vodrelay::vod;
 
 use crate::harness::{cases, fuzz};

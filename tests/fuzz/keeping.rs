@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tencent_vod_event::{Event, SubAppId};
 use vodrelay::cli::events::{self, ShowArgs};
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::event::{Event, SubAppId};
-use vodrelay::identity::EventId;
+use vodrelay::clock::Now as _;
 use vodrelay::journal::{Journal, Options};
-use vodrelay::lease::Window;
-use vodrelay::write::{PullId, Pulled};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::identity::EventId;
+use vodrelay_core::lease::Window;
+use vodrelay_core::write::{PullId, Pulled};
 
 use crate::asks::Asks as _;
 use crate::harness::fuzz;

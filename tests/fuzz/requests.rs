@@ -7,13 +7,14 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use tencent_vod_emulator::{Emulator, Options, Settings};
+use tencentcloud_signing::tc3 as sign;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-use vodrelay::clock::WallTime;
-use vodrelay::emulator::{Emulator, Options, Settings};
-use vodrelay::vod::sign;
+use vodrelay::clock::Now as _;
+use vodrelay_core::clock::WallTime;
 
 use crate::harness::fuzz;
 

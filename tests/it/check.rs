@@ -13,9 +13,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tencent_vod_emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 use tokio::time::timeout;
 use vodrelay::config::Config;
-use vodrelay::emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 use vodrelay::journal::{self, Journal};
 
 use crate::broker::{self, Broker, unique};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use vodrelay::emulator::{Action, Fault, FaultKind, Verdict};
+use tencent_vod_emulator::{Action, Fault, FaultKind, Verdict};
 
 use crate::broker::{LIMIT, Received, shared};
 use crate::world::World;

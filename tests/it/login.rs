@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tencentcloud_signing::Secret;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use vodrelay::outcome::OutputState;
 use vodrelay::output::amqp::{self, Address, Options, Step, TlsFiles};
-use vodrelay::secret::Secret;
+use vodrelay_core::outcome::OutputState;
 
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, USER_PASSWORD, unique};
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tencent_vod_emulator::Action;
+use tencent_vod_event::SubAppId;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use vodrelay::clock::Now as _;
 use vodrelay::cron::Cron;
-use vodrelay::emulator::Action;
-use vodrelay::event::SubAppId;
 use vodrelay::journal::query::Reader;
 use vodrelay::journal::{self, Journal};
 use vodrelay::ops::maintenance::{self, Figures, Job, JobState, RunResult};
@@ -32,7 +33,7 @@ async fn every_job_is_done_beside_a_relay_at_work() {
     world.emulator.put_many(8, (0..200).map(|n| format!(r#"{{"EventType":"Numbered","Number":{n}}}"#)));
     world.until_confirmed().await;
     let watch = running.watch();
-    let before = vodrelay::clock::WallTime::now();
+    let before = vodrelay_core::clock::WallTime::now();
     let done = async {
         let well = |job: &JobState| {
             job.last_result == Some(RunResult::Ok) && job.last_started.is_some_and(|at| at > before)

@@ -12,20 +12,20 @@ use futures_util::future::join_all;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
+use tencent_vod_event::{Event, MessageId, SubAppId};
+use tencentcloud_signing::Secret;
 use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use vodrelay::clock::WallTime;
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::{Event, MessageId, SubAppId};
-use vodrelay::identity::EventId;
-use vodrelay::outcome::{OutputState, PublishOutcome};
-use vodrelay::outgoing::Outgoing;
 use vodrelay::output::amqp::{self, Address, Format, TlsFiles, Topology};
 use vodrelay::output::{Error, Output, stdout};
-use vodrelay::secret::Secret;
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::EventId;
+use vodrelay_core::outcome::{OutputState, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
 
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
 

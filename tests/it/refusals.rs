@@ -10,7 +10,7 @@ use crate::broker::{LIMIT, shared};
 use crate::world::World;
 
 fn event(number: u64) -> String {
-    vodrelay::emulator::events::sample("NewFileUpload", number).unwrap()
+    tencent_vod_emulator::events::sample("NewFileUpload", number).unwrap()
 }
 
 async fn exchange(channel: &lapin::Channel, name: &str) {

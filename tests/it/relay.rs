@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod_emulator::events::{EVENT_TYPES, sample};
+use tencent_vod_emulator::{Action, Fault, FaultKind, IdleShape, Redelivery, Verdict};
+use tencent_vod_event::{Event, SubAppId};
 use tokio::time::timeout;
-use vodrelay::clock::{Moment, WallTime};
+use vodrelay::clock::Now as _;
 use vodrelay::config::{ConfirmAfter, Topology};
-use vodrelay::emulator::events::{EVENT_TYPES, sample};
-use vodrelay::emulator::{Action, Fault, FaultKind, IdleShape, Redelivery, Verdict};
-use vodrelay::event::{Event, SubAppId};
 use vodrelay::journal::Journal;
-use vodrelay::outcome::OutputState;
-use vodrelay::write::{PullId, Pulled, Write, Written};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::outcome::OutputState;
+use vodrelay_core::write::{PullId, Pulled, Write, Written};
 
 use crate::broker::{Broker, LIMIT, Received, shared};
 use crate::world::{WINDOW, World, carried, drained, put, settled};
@@ -390,7 +391,7 @@ async fn a_blocked_broker_stops_pulling_and_nothing_is_published_twice() {
     calm.unwrap();
     let pulls = world.emulator.stats().calls(Action::PullEvents);
     // Longer than every wait between polls, and than the window: events come visible again, and nobody pulls them.
-    let visible = |state: &vodrelay::emulator::State| state.counts(0).hidden == 0;
+    let visible = |state: &tencent_vod_emulator::State| state.counts(0).hidden == 0;
     world.until_within(2 * WINDOW, "the events are visible again", visible).await;
     assert_eq!(world.emulator.stats().calls(Action::PullEvents), pulls);
     broker.clear_memory_alarm().await;
@@ -557,6 +558,6 @@ async fn what_waits_in_the_journal_is_published_whatever_is_configured_now() {
     drained(running).await;
 }
 
-fn world_window() -> vodrelay::lease::Window {
-    vodrelay::lease::Window { length: WINDOW, margin: Duration::from_secs(1) }
+fn world_window() -> vodrelay_core::lease::Window {
+    vodrelay_core::lease::Window { length: WINDOW, margin: Duration::from_secs(1) }
 }

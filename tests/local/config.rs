@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use tencent_vod_event::SubAppId;
 use vodrelay::config::{Config, ConfirmAfter, CredentialSource, OutputKind};
-use vodrelay::event::SubAppId;
 
 /// Loads text as `config.toml`, and gives its errors without the folder that it lay in.
 fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use vodrelay::emulator::events::sample;
-use vodrelay::emulator::{Emulator, Options};
+use tencent_vod_emulator::events::sample;
+use tencent_vod_emulator::{Emulator, Options};
 
 use crate::observers::private_mounts;
 

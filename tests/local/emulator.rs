@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use vodrelay::clock::WallTime;
-use vodrelay::emulator::{
+use tencent_vod_emulator::{
     Action, Credential, Emulator, Fault, FaultKind, IdleShape, Options, QueueSettings, Redelivery, Settings,
     Verdict,
 };
-use vodrelay::emulator::{events, handles::HandleForm};
-use vodrelay::secret::Secret;
-use vodrelay::vod::sign;
+use tencent_vod_emulator::{events, handles::HandleForm};
+use tencentcloud_signing::Secret;
+use tencentcloud_signing::tc3 as sign;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use vodrelay::clock::Now as _;
+use vodrelay_core::clock::WallTime;
 
 /// Longer than anything here takes, shorter than anyone waits.
 const SOON: Duration = Duration::from_secs(10);

@@ -14,18 +14,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tencent_vod_event::{Event, EventHandle, Fingerprint, SubAppId};
 use tokio::sync::watch;
 use vodrelay::cli::events::{self, ListArgs, ShowArgs};
-use vodrelay::clock::{Moment, WallTime, boot_id};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
-use vodrelay::identity::{DeliveryId, EventId, Progress, Recorded};
+use vodrelay::clock::Now as _;
+use vodrelay::clock::boot_id;
 use vodrelay::journal::query::{Filter, QueryError, Reader, State};
 use vodrelay::journal::{Journal, OpenError, Options, WriteError, Writer};
-use vodrelay::lease::Window;
-use vodrelay::outcome::{JournalState, Problem};
-use vodrelay::outgoing::Outgoing;
-use vodrelay::write::{FailedAttempt, LetGo, Loaded, PullId, Pulled, Summary};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{DeliveryId, EventId, Progress, Recorded};
+use vodrelay_core::lease::Window;
+use vodrelay_core::outcome::{JournalState, Problem};
+use vodrelay_core::outgoing::Outgoing;
+use vodrelay_core::write::{FailedAttempt, LetGo, Loaded, PullId, Pulled, Summary};
 
 #[path = "../support/asks.rs"]
 mod asks;

@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
-use vodrelay::emulator::events::sample;
-use vodrelay::emulator::{Emulator, Options};
+use tencent_vod_emulator::events::sample;
+use tencent_vod_emulator::{Emulator, Options};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

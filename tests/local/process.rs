@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use vodrelay::emulator::events::sample;
-use vodrelay::emulator::{Action, Emulator, Fault, FaultKind, Options};
+use tencent_vod_emulator::events::sample;
+use tencent_vod_emulator::{Action, Emulator, Fault, FaultKind, Options};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

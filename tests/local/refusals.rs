@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use vodrelay::emulator::{Emulator, Options};
+use tencent_vod_emulator::{Emulator, Options};
 
 use crate::config::{REFUSED, REFUSED_VARIABLES};
 

@@ -13,9 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use regex_lite::Regex;
 use tempfile::TempDir;
+use tencent_vod_emulator::events::sample;
+use tencent_vod_emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 use vodrelay::cli::Cli;
-use vodrelay::emulator::events::sample;
-use vodrelay::emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ID: &str = "AKIDexample";

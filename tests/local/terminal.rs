@@ -11,8 +11,8 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use regex_lite::Regex;
+use tencent_vod_emulator::{Action, Emulator, Fault, FaultKind, Options};
 use vodrelay::cli::screen::{printable, width};
-use vodrelay::emulator::{Action, Emulator, Fault, FaultKind, Options};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const COLUMNS: usize = 80;

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tencent_vod_event::{EventHandle, SubAppId};
+use tencentcloud_signing::tc3 as sign;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::event::{EventHandle, SubAppId};
-use vodrelay::outcome::CallFailure;
-use vodrelay::vod::{CallError, Client, CredentialSource, Environment, Options, sign};
+use vodrelay::clock::Now as _;
+use vodrelay::vod::{CallError, Client, CredentialSource, Environment, Options};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::outcome::CallFailure;
 
 const ID: &str = "AKIDexample";
 const KEY: &str = "example-key";

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::{Event, SubAppId};
-use vodrelay::identity::{DeliveryId, EventId, Recorded};
+use tencent_vod_event::{Event, SubAppId};
 use vodrelay::journal::{self as real, Options, Writer};
-use vodrelay::lease::Window;
-use vodrelay::outcome::Problem;
-use vodrelay::write::{FailedAttempt, LetGo, PullId, Pulled};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{DeliveryId, EventId, Recorded};
+use vodrelay_core::lease::Window;
+use vodrelay_core::outcome::Problem;
+use vodrelay_core::write::{FailedAttempt, LetGo, PullId, Pulled};
 
 use crate::asks::Asks as _;
 use crate::simulation::journal::{Boot, Journal};

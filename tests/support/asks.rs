@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::event::SubAppId;
-use vodrelay::identity::{DeliveryId, EventId, Recorded};
+use tencent_vod_event::SubAppId;
 use vodrelay::journal::{Closed, Journal};
-use vodrelay::lease::Lease;
-use vodrelay::outcome::Problem;
-use vodrelay::write::{ConfirmedDelivery, FailedAttempt, LetGo, Loaded, Pulled, Vacuumed, Write, Written};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::identity::{DeliveryId, EventId, Recorded};
+use vodrelay_core::lease::Lease;
+use vodrelay_core::outcome::Problem;
+use vodrelay_core::write::{
+    ConfirmedDelivery, FailedAttempt, LetGo, Loaded, Pulled, Vacuumed, Write, Written,
+};
 
 /// The journal's answer to a write, in the type that belongs to it.
 macro_rules! answer_of {

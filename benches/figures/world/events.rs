@@ -1,6 +1,6 @@
 //! The events that are relayed.
 
-use vodrelay::emulator::events::upload_story;
+use tencent_vod_emulator::events::upload_story;
 
 /// What events look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tencent_vod_event::SubAppId;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::CallFailure;
 
 use super::lines::Line;
 use crate::app;
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 use crate::config::Config;
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
-use crate::outcome::CallFailure;
 use crate::vod::{self, CallError, Client, Credentials, CredentialsError, EventConfig};
 
 const PART: &str = "cloud";
@@ -196,7 +197,7 @@ fn clock(skew_ms: i64) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use tencentcloud_signing::Secret;
 
     #[test]
     fn the_clock_is_warned_of_before_the_cloud_refuses_it() {

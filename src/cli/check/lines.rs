@@ -3,10 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use vodrelay_core::error_code::ErrorCode;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::screen::{Screen, printable};
-use crate::error_code::ErrorCode;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

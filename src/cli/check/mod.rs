@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use vodrelay_core::error_code::ErrorCode;
 
 use self::lines::{Line, Report};
 use super::exit::{Exit, Failure};
 use crate::config::{Config, Loaded, environment, origin};
-use crate::error_code::ErrorCode;
 
 /// The longest that the live part takes. What it waits for has shorter limits of its own.
 const LIMIT: Duration = Duration::from_secs(18);

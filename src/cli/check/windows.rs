@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use vodrelay_core::error_code::ErrorCode;
+
 use super::lines::Line;
 use crate::config::Config;
-use crate::error_code::ErrorCode;
 use crate::ops::http::{self, Taken};
 use crate::ops::status;
 

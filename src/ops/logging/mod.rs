@@ -18,11 +18,12 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
+use vodrelay_core::clock::WallTime;
 
 use self::journald::{Fields, Journald};
 use self::queue::Queue;
 use super::problems;
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

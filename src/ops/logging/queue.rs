@@ -12,8 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-
-use crate::error_code::ErrorCode;
+use vodrelay_core::error_code::ErrorCode;
 
 /// What may wait for the reader: some thousand lines.
 const MAX_BYTES: usize = 1 << 20;

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
+use tencent_vod_event::SubAppId;
 use tokio::sync::watch;
 use tracing::{info, warn};
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::outcome::CallFailure;
 
 use super::Failure;
-use crate::clock::WallTime;
-use crate::error_code::ErrorCode;
-use crate::event::SubAppId;
-use crate::outcome::CallFailure;
+use crate::clock::Now as _;
 use crate::vod::{CallError, Client};
 
 /// Between two calls: the API's quota is the account's, and others may need it.

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
 
 use super::Failure;
-use crate::clock::WallTime;
-use crate::error_code::ErrorCode;
+use crate::clock::Now as _;
 use crate::journal::{CopyError, Examined, Journal, examine_copy};
 
 /// Events name customers' files: owner and group only.

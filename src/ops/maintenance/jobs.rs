@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{counter, gauge};
 use serde::{Serialize, Serializer};
+use vodrelay_core::clock::WallTime;
 
 use super::Job;
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 use crate::cron::Cron;
 
 /// All jobs, shared with whoever looks on.

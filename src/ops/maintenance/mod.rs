@@ -16,22 +16,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use tencent_vod_event::SubAppId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_cron_scheduler::JobSchedulerError;
 use tokio_util::sync::CancellationToken;
 
-pub use backlog::Waiting;
-pub use jobs::{JobState, Jobs, RunResult};
-pub use summary::Figures;
-
 use crate::cron::Cron;
-use crate::event::SubAppId;
 use crate::journal::{Closed, Journal};
 use crate::vod;
 use backlog::Backlog;
+pub use backlog::Waiting;
 use backup::Backups;
+pub use jobs::{JobState, Jobs, RunResult};
 use schedule::Bells;
+pub use summary::Figures;
 use summary::Summary;
 
 /// What is done at set times.

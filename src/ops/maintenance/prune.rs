@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use tracing::info;
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::write::{Write, Written};
 
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 use crate::journal::{Closed, Journal};
-use crate::write::{Write, Written};
 
 /// Events that one commit forgets, and the pause before the next.
 const EVENTS_PER_STEP: u32 = 250;

@@ -11,11 +11,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_cron_scheduler::{JobScheduler, JobSchedulerError};
 use tracing::{error, info, warn};
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
 
 use super::Job;
-use crate::clock::WallTime;
+use crate::clock::Now as _;
 use crate::cron::Cron;
-use crate::error_code::ErrorCode;
 
 /// The scheduler looks at its clock twice a second. A bell that is later than this, at two looks that are as far apart, is
 /// overdue. Two, because the clock can be set, and the host can sleep: the first look may just be sooner than the scheduler's.

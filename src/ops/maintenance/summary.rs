@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use tencent_vod_event::SubAppId;
 use tracing::info;
+use vodrelay_core::clock::WallTime;
 
-use crate::clock::WallTime;
-use crate::event::SubAppId;
+use crate::clock::Now as _;
 use crate::journal::{Closed, Journal};
 
 /// What the relay has done since its start.

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use tracing::info;
+use vodrelay_core::write::{Write, Written};
 
 use crate::journal::{Closed, Journal};
-use crate::write::{Write, Written};
 
 /// Pages that one commit gives back, and the pause before the next.
 const PAGES_PER_STEP: u32 = 50;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use vodrelay::emulator::{Fault, FaultKind};
+use tencent_vod_emulator::{Fault, FaultKind};
 
 use super::program::{Program, relay};
 use super::{accounted, put_events};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use vodrelay::emulator::{Action, Fault, FaultKind};
+use tencent_vod_emulator::{Action, Fault, FaultKind};
 
 use super::gate::{Gate, Way};
 use super::{accounted, put_events, told};

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tencent_vod_emulator::Action;
 use tokio::time::timeout;
-use vodrelay::emulator::Action;
 
 use super::program::{Program, relay};
 use super::{accounted, in_time, pulls_rest, put_events, told};

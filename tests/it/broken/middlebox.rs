@@ -147,11 +147,11 @@ async fn the_log_never_says_that_publishes_work_again_when_events_were_only_park
     let program = Program::start(relay(world.environment()));
     for number in 0..3 {
         world.emulator.put(0, format!("{{\"EventType\":\"Unbound\",\"n\":{number}}}"));
-        world.emulator.put(0, vodrelay::emulator::events::sample("NewFileUpload", number).unwrap());
+        world.emulator.put(0, tencent_vod_emulator::events::sample("NewFileUpload", number).unwrap());
     }
     world.until_confirmed().await;
     // Others get through when the last of them is parked already.
-    world.emulator.put(0, vodrelay::emulator::events::sample("NewFileUpload", 3).unwrap());
+    world.emulator.put(0, tencent_vod_emulator::events::sample("NewFileUpload", 3).unwrap());
     world.until_confirmed().await;
     let log = program.drained().await;
     assert_eq!(world.figure("SELECT count(*) FROM event_log WHERE state = 'parked'"), 3, "{log}");

@@ -19,10 +19,10 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tencent_vod_emulator::events::{EVENT_TYPES, sample};
+use tencent_vod_emulator::{Action, Verdict};
 use tokio::time::timeout;
 use vodrelay::app::Running;
-use vodrelay::emulator::events::{EVENT_TYPES, sample};
-use vodrelay::emulator::{Action, Verdict};
 
 use crate::broker::{LIMIT, Received};
 use crate::world::{WINDOW, World, carried, put};

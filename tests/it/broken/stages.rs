@@ -4,9 +4,9 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use serde_json::Value;
+use tencent_vod_emulator::{Action, Credential, Fault, FaultKind};
+use tencentcloud_signing::Secret;
 use tokio::time::timeout;
-use vodrelay::emulator::{Action, Credential, Fault, FaultKind};
-use vodrelay::secret::Secret;
 
 use super::encodings::encodings;
 use super::program::{Program, relay};
@@ -422,7 +422,7 @@ async fn a_reload_takes_over_what_it_can_and_names_what_it_cannot() {
     program.logs("configuration reloaded").await;
     assert!(program.log().contains("vod.sub_app_ids, log.level"), "{}", program.log());
     // The new sub-application is relayed, and the log says more.
-    world.emulator.put(7, vodrelay::emulator::events::sample("NewFileUpload", 1).unwrap());
+    world.emulator.put(7, tencent_vod_emulator::events::sample("NewFileUpload", 1).unwrap());
     world.until_confirmed().await;
     program.logs("event confirmed").await;
     write("debug", "[7]", "elsewhere");
@@ -433,7 +433,7 @@ async fn a_reload_takes_over_what_it_can_and_names_what_it_cannot() {
     program.signals(nix::sys::signal::Signal::SIGHUP);
     program.logs("reload refused").await;
     assert!(program.log().contains("did you mean"), "{}", program.log());
-    world.emulator.put(7, vodrelay::emulator::events::sample("NewFileUpload", 2).unwrap());
+    world.emulator.put(7, tencent_vod_emulator::events::sample("NewFileUpload", 2).unwrap());
     world.until_confirmed().await;
     program.drained().await;
 }

@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use vodrelay::emulator::Action;
+use tencent_vod_emulator::Action;
 
 use super::gate::Gate;
 use super::program::{Program, relay};

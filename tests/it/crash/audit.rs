@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use lapin::types::AMQPValue;
-use vodrelay::emulator::ledger::{ConfirmRecord, EventRecord};
-use vodrelay::emulator::{Ledger, Verdict};
+use tencent_vod_emulator::ledger::{ConfirmRecord, EventRecord};
+use tencent_vod_emulator::{Ledger, Verdict};
 use vodrelay::vod::MADE_UP_HANDLE;
 
 use super::process::Host;

@@ -7,8 +7,8 @@ use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use vodrelay::emulator::events::{EVENT_TYPES, sample};
-use vodrelay::emulator::{Action, Fault, FaultKind, Redelivery, State};
+use tencent_vod_emulator::events::{EVENT_TYPES, sample};
+use tencent_vod_emulator::{Action, Fault, FaultKind, Redelivery, State};
 
 use super::audit::{audit, figure};
 use super::process::{Host, Relay};

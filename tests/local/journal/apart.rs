@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use vodrelay::journal::{Journal, OpenError, Options, WriteError};
-use vodrelay::outcome::JournalState;
+use vodrelay_core::outcome::JournalState;
 
 use super::asks::Asks as _;
 use super::{BOUND, Desk, answer, is_down, texts, until};

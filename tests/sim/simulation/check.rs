@@ -23,18 +23,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::{EventHandle, Fingerprint, SubAppId};
-use vodrelay::identity::{DeliveryId, Doubt, EventId};
-use vodrelay::outcome::{Problem, PublishOutcome};
-use vodrelay::outgoing::Outgoing;
-use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Load};
-
-pub(crate) use pace::Api;
+use tencent_vod_event::{EventHandle, Fingerprint, SubAppId};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{DeliveryId, Doubt, EventId};
+use vodrelay_core::machine::{Answer, CallId, ConfirmAfter, Load};
+use vodrelay_core::outcome::{Problem, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
 
 use super::journal::{Delivery, Journal, Row};
 use super::plan::{Plan, Theme};
+pub(crate) use pace::Api;
 
 mod leases;
 mod pace;

@@ -5,16 +5,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::{Event, EventHandle, Fingerprint, SubAppId};
-use vodrelay::identity::{
+use tencent_vod_event::{Event, EventHandle, Fingerprint, SubAppId};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{
     DeliveryId, Doubt, EventId, Known, KnownLease, Progress, Recorded, Verdict, classify,
 };
-use vodrelay::lease::{Clocks, KeptLease, Lease, Standing};
-use vodrelay::outcome::Problem;
-use vodrelay::outgoing::Outgoing;
-use vodrelay::write::{FailedAttempt, Loaded, Pulled};
+use vodrelay_core::lease::{Clocks, KeptLease, Lease, Standing};
+use vodrelay_core::outcome::Problem;
+use vodrelay_core::outgoing::Outgoing;
+use vodrelay_core::write::{FailedAttempt, Loaded, Pulled};
 
 use super::sabotage::Sabotage;
 

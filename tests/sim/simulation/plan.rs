@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use vodrelay::emulator::queue::{MixedConfirm, Redelivery};
-use vodrelay::event::SubAppId;
-use vodrelay::lease::Window;
-use vodrelay::relay::core::{ConfirmAfter, Settings};
+use tencent_vod_emulator::queue::{MixedConfirm, Redelivery};
+use tencent_vod_event::SubAppId;
+use vodrelay_core::lease::Window;
+use vodrelay_core::machine::{ConfirmAfter, Settings};
 
 /// Everything that can go wrong, one switch each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vodrelay::clock::WallTime;
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::Event;
-use vodrelay::identity::{EventId, Progress, Recorded};
-use vodrelay::outcome::{CallFailure, Problem, PublishOutcome};
-use vodrelay::outgoing::Outgoing;
-use vodrelay::relay::core::{Answer, ConfirmAfter, Effect, Settings};
-use vodrelay::write::{FailedAttempt, Write};
+use tencent_vod_event::Event;
+use vodrelay_core::clock::WallTime;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{EventId, Progress, Recorded};
+use vodrelay_core::machine::{Answer, ConfirmAfter, Effect, Settings};
+use vodrelay_core::outcome::{CallFailure, Problem, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
+use vodrelay_core::write::{FailedAttempt, Write};
 
 use super::check::Guarantee;
 

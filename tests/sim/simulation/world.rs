@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vodrelay::clock::{Moment, WallTime};
-use vodrelay::emulator::ledger::EventRecord;
-use vodrelay::emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
-use vodrelay::error_code::ErrorCode;
-use vodrelay::event::{Event, EventHandle, SubAppId};
-use vodrelay::identity::{EventId, Recorded};
-use vodrelay::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
-use vodrelay::outgoing::Outgoing;
-use vodrelay::relay::core::{Answer, CallId, ConfirmAfter, Core, Effect, Input};
-use vodrelay::write::{LetGo, PullId, Write, Written};
+use tencent_vod_emulator::ledger::EventRecord;
+use tencent_vod_emulator::queue::{Delivered, EventNo, HandleStyle, Queue, QueueSettings, Redelivery};
+use tencent_vod_event::{Event, EventHandle, SubAppId};
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::{EventId, Recorded};
+use vodrelay_core::machine::{Answer, CallId, ConfirmAfter, Core, Effect, Input};
+use vodrelay_core::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
+use vodrelay_core::outgoing::Outgoing;
+use vodrelay_core::write::{LetGo, PullId, Write, Written};
 
 use super::check::{Api, Checker, Committed, HandedOut, PullEnd, Violation, millis};
 use super::journal::{Boot, Journal, Row};

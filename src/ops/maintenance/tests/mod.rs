@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tencent_vod_event::Event;
+use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_core::identity::EventId;
+use vodrelay_core::lease::Lease;
+use vodrelay_core::write::{ConfirmedDelivery, PullId, Pulled, Write, Written};
 
 use super::*;
-use crate::clock::{Moment, WallTime};
-use crate::event::Event;
-use crate::identity::EventId;
+use crate::clock::Now as _;
 use crate::journal;
-use crate::lease::Lease;
-use crate::write::{ConfirmedDelivery, PullId, Pulled, Write, Written};
 
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(60);

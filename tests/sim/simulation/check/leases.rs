@@ -3,10 +3,10 @@
 //! A delivery under a handle that is in hand joins it, and the earliest of their leases counts. While the handle is in a call,
 //! the delivery stands apart; a call that fails brings both together.
 
-use vodrelay::clock::Moment;
-use vodrelay::event::{EventHandle, SubAppId};
-use vodrelay::outcome::CallFailure;
-use vodrelay::relay::core::CallId;
+use tencent_vod_event::{EventHandle, SubAppId};
+use vodrelay_core::clock::Moment;
+use vodrelay_core::machine::CallId;
+use vodrelay_core::outcome::CallFailure;
 
 use super::{Checker, HandleKey};
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use vodrelay::event::SubAppId;
-use vodrelay::outcome::CallFailure;
+use tencent_vod_event::SubAppId;
+use vodrelay_core::outcome::CallFailure;
 
 use super::{Checker, Guarantee};
 

@@ -1,6 +1,6 @@
 //! What an operator releases, and what the journal may mark as a possible duplicate.
 
-use vodrelay::identity::EventId;
+use vodrelay_core::identity::EventId;
 
 use super::super::journal::{Journal, Row};
 use super::{Checker, Content, Guarantee, Message};

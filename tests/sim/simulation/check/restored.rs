@@ -6,7 +6,7 @@
 //! which only `confirm_after = "journal"` allows. Of equal events, one may have been confirmed as another one, and only the newer
 //! journal could tell them apart.
 
-use vodrelay::identity::EventId;
+use vodrelay_core::identity::EventId;
 
 use super::super::journal::Journal;
 use super::Checker;

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vodrelay::event::SubAppId;
-use vodrelay::identity::EventId;
-use vodrelay::outcome::PublishOutcome;
+use tencent_vod_event::SubAppId;
+use vodrelay_core::identity::EventId;
+use vodrelay_core::outcome::PublishOutcome;
 
 use super::{Checker, Guarantee};
 use crate::simulation::plan::Theme;

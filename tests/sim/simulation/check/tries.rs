@@ -1,9 +1,9 @@
 //! What the publishes of an event met in one process: how long it waits between them, why it is given up, and what is
 //! published with nothing beside it.
 
-use vodrelay::error_code::ErrorCode;
-use vodrelay::identity::EventId;
-use vodrelay::outcome::PublishOutcome;
+use vodrelay_core::error_code::ErrorCode;
+use vodrelay_core::identity::EventId;
+use vodrelay_core::outcome::PublishOutcome;
 
 use super::{Checker, Guarantee};
 use crate::simulation::plan::{Fault, Theme};

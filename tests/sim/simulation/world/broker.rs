@@ -1,6 +1,6 @@
 //! The broker: it stores, nacks, returns, refuses, or is not heard of.
 
-use vodrelay::write::FailedAttempt;
+use vodrelay_core::write::FailedAttempt;
 
 use super::super::check::Publish;
 use super::*;

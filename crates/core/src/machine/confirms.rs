@@ -1,0 +1,370 @@
+//! Telling the cloud: within the lease, at most sixteen handles a call, none twice, none lapsed.
+//!
+//! `ConfirmEvents` says nothing per handle. A call that the cloud rejects is halved until the bad handle stands alone.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{CallId, Carried, Core, Effect, EventId, HeldId, HeldStage, InFlightState, Ticket, Timer};
+use crate::backoff::Backoff;
+use crate::clock::Moment;
+use crate::outcome::CallFailure;
+use crate::write::ConfirmedDelivery;
+
+/// What one `ConfirmEvents` takes at most (document 266/33434).
+const HANDLES_PER_CALL: usize = 16;
+
+/// How many calls of one sub-application are in flight at the most: enough for the account's limit over a third of a second
+/// of round trip.
+const CALLS_MAX: usize = 32;
+
+/// How long a handle waits for others to fill its call, while another call is in flight.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// With less of its lease left a handle is let go: no call could end in time.
+const CALL_MIN: Duration = Duration::from_millis(100);
+
+/// A call that failed so often in a row is halved, in case one handle in it is what fails.
+const FAILURES_BEFORE_HALVING: u32 = 2;
+
+/// One sub-application's calls.
+#[derive(Debug)]
+pub(super) struct Lane {
+    queue: VecDeque<HeldId>,
+    /// Parts of rejected calls, which must stay apart.
+    halves: VecDeque<Vec<HeldId>>,
+    calls: usize,
+    not_before: Moment,
+    backoff: Backoff,
+    failures_in_a_row: u32,
+}
+
+impl Lane {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            halves: VecDeque::new(),
+            calls: 0,
+            not_before: Moment(0),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            failures_in_a_row: 0,
+        }
+    }
+
+    /// The next one to be called for.
+    fn first(&self) -> Option<HeldId> {
+        self.halves.front().map(|half| half[0]).or_else(|| self.queue.front().copied())
+    }
+
+    /// At once, and not when it is its turn: by then it may have been queued again, and stand there twice.
+    fn take_back(&mut self, id: HeldId) {
+        self.queue.retain(|queued| *queued != id);
+        for half in &mut self.halves {
+            half.retain(|queued| *queued != id);
+        }
+        self.halves.retain(|half| !half.is_empty());
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Call {
+    sub_app: usize,
+    group: Vec<HeldId>,
+    /// Whether it is a part of a rejected call.
+    apart: bool,
+    ticket: Ticket,
+}
+
+impl Core {
+    /// Sends the calls that are worth sending now, one for each sub-application in turn.
+    pub(super) fn confirm_ready(&mut self, now: Moment) {
+        let mut turn = None;
+        while let Some((next, index)) = self.confirm_turns.after(turn) {
+            turn = Some(next);
+            match self.next_call_from(now, index) {
+                // Something else has to happen before.
+                None => {}
+                Some(from) if from > now => self.wake(from),
+                Some(_) => match self.confirm_quota.take(now) {
+                    Ok(ticket) => self.call(now, index, ticket),
+                    Err(when) => {
+                        self.wake(when);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// From when on the next call of this sub-application is worth sending.
+    fn next_call_from(&mut self, now: Moment, index: usize) -> Option<Moment> {
+        let first = loop {
+            let first = self.queues[index].confirms.first()?;
+            if self.held[&first].lease.remaining(now) >= CALL_MIN {
+                break first;
+            }
+            self.lapse(now, first);
+        };
+        let lane = &self.queues[index].confirms;
+        if lane.calls >= CALLS_MAX {
+            return None;
+        }
+        // Alone it leaves at once; behind another call it waits a little for company.
+        let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_CALL;
+        let at_once = lane.calls == 0 || full || self.draining;
+        let HeldStage::Queued(since) = self.held[&first].state else { return None };
+        Some(lane.not_before.max(if at_once { now } else { since + LINGER }))
+    }
+
+    fn call(&mut self, now: Moment, index: usize, ticket: Ticket) {
+        let lane = &mut self.queues[index].confirms;
+        let apart = !lane.halves.is_empty();
+        let mut group = lane.halves.pop_front().unwrap_or_else(|| {
+            let count = lane.queue.len().min(HANDLES_PER_CALL);
+            lane.queue.drain(..count).collect()
+        });
+        lane.calls += 1;
+        // Its next call comes after those of the others.
+        self.confirm_turns.leave(index);
+        self.queue_changed(index);
+        group.retain(|id| {
+            let in_time = self.held[id].lease.remaining(now) >= CALL_MIN;
+            if !in_time {
+                self.lapse(now, *id);
+            }
+            in_time
+        });
+        let call = CallId(self.new_id());
+        let handles = self.distinct(&group);
+        let mut cutoff = Moment(u64::MAX);
+        for id in &group {
+            if let Some(held) = self.held.get_mut(id) {
+                held.state = HeldStage::Calling;
+                cutoff = cutoff.min(held.lease.cutoff);
+                // Another delivery under this handle is not covered by this call.
+                self.open_handles.remove(&(index, held.handle.clone()));
+            }
+        }
+        self.calls.insert(call, Call { sub_app: index, group, apart, ticket });
+        let sub_app = self.queues[index].id;
+        self.out.effects.push(Effect::Confirm { call, sub_app, handles, cutoff });
+    }
+
+    /// A sub-application waits for its turn while there is something in its queue.
+    fn queue_changed(&mut self, index: usize) {
+        if self.queues[index].confirms.first().is_some() {
+            self.confirm_turns.enter(index);
+        } else {
+            self.confirm_turns.leave(index);
+        }
+    }
+
+    pub(super) fn confirmed(&mut self, now: Moment, call: CallId, result: Result<(), CallFailure>) {
+        let Some(Call { sub_app: index, group, apart, ticket }) = self.calls.remove(&call) else { return };
+        self.queues[index].confirm_right.learn(result);
+        let lane = &mut self.queues[index].confirms;
+        lane.calls -= 1;
+        match result {
+            Ok(()) => {
+                lane.backoff.reset();
+                lane.failures_in_a_row = 0;
+                for id in group {
+                    self.forgotten_by_the_cloud(now, id);
+                }
+            }
+            // The cloud answered, so that there is no reason to wait.
+            Err(CallFailure::Refused) if group.len() == 1 => self.refused(group[0]),
+            Err(CallFailure::Refused) => self.halve(now, index, &group),
+            // It did nothing, and is made again as it was. When, the quota says.
+            Err(CallFailure::Throttled) => {
+                self.confirm_quota.throttled(ticket, now, &mut self.rng);
+                let again = self.reopen(now, &group);
+                let lane = &mut self.queues[index].confirms;
+                if !apart {
+                    again.into_iter().rev().for_each(|id| lane.queue.push_front(id));
+                } else if !again.is_empty() {
+                    lane.halves.push_front(again);
+                }
+            }
+            Err(failure) => {
+                lane.not_before = now + lane.backoff.next(&mut self.rng);
+                lane.failures_in_a_row += 1;
+                let halve = lane.failures_in_a_row >= FAILURES_BEFORE_HALVING && group.len() > 1;
+                if failure == CallFailure::Transient {
+                    self.mark_tried(&group);
+                }
+                if halve && failure == CallFailure::Transient {
+                    self.halve(now, index, &group);
+                } else {
+                    let again = self.reopen(now, &group);
+                    self.queues[index].confirms.queue.extend(again);
+                }
+            }
+        }
+        self.queue_changed(index);
+    }
+
+    fn mark_tried(&mut self, group: &[HeldId]) {
+        for id in group {
+            if let Some(held) = self.held.get_mut(id) {
+                held.tried = true;
+            }
+        }
+    }
+
+    fn halve(&mut self, now: Moment, index: usize, group: &[HeldId]) {
+        for half in group.chunks(group.len().div_ceil(2)) {
+            let again = self.reopen(now, half);
+            if !again.is_empty() {
+                self.queues[index].confirms.halves.push_back(again);
+            }
+        }
+    }
+
+    /// Makes handles whose call failed ready for another one, and returns those that can have one.
+    fn reopen(&mut self, now: Moment, group: &[HeldId]) -> Vec<HeldId> {
+        let mut again = Vec::new();
+        for id in group {
+            let Some(held) = self.held.get_mut(id) else { continue };
+            held.state = HeldStage::Queued(now);
+            if held.lease.lapsed(now) {
+                self.lapse(now, *id);
+                continue;
+            }
+            let key = (held.sub_app, held.handle.clone());
+            match self.open_handles.get(&key) {
+                Some(other) => self.merge(now, *id, *other),
+                None => {
+                    self.open_handles.insert(key, *id);
+                    again.push(*id);
+                }
+            }
+        }
+        again
+    }
+
+    /// While `from` was in its call, another delivery came under the same handle: they are confirmed together now, when the
+    /// events of both are safe.
+    fn merge(&mut self, now: Moment, from: HeldId, into: HeldId) {
+        let Some(held) = self.held.remove(&from) else { return };
+        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(from)));
+        for (_, event) in &held.deliveries {
+            if let Some(carried) = self.events.get_mut(event) {
+                carried.holds.retain(|id| *id != from);
+                if !carried.holds.contains(&into) {
+                    carried.holds.push(into);
+                }
+            }
+        }
+        if let Some(other) = self.held.get_mut(&into) {
+            if held.lease.cutoff < other.lease.cutoff {
+                self.timers.remove(&(other.lease.cutoff, Timer::Lapse(into)));
+                self.timers.insert((held.lease.cutoff, Timer::Lapse(into)));
+                other.lease = held.lease;
+            }
+            other.tried |= held.tried;
+            other.deliveries.extend(held.deliveries);
+        }
+        self.queue_if_safe(now, into);
+    }
+
+    /// Queues a handle for its call when all its events are safe; takes it back when a new event under it is not.
+    pub(super) fn queue_if_safe(&mut self, now: Moment, id: HeldId) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let confirm_after = self.settings.confirm_after;
+        let safe = held.deliveries.iter().all(|(_, event)| {
+            self.events.get(event).is_none_or(|carried| carried.may_confirm(confirm_after))
+        });
+        let index = held.sub_app;
+        match held.state {
+            HeldStage::Waiting if safe => {
+                self.queues[index].confirms.queue.push_back(id);
+                held.state = HeldStage::Queued(now);
+            }
+            HeldStage::Queued(_) if !safe => {
+                self.queues[index].confirms.take_back(id);
+                held.state = HeldStage::Waiting;
+            }
+            _ => return,
+        }
+        self.queue_changed(index);
+    }
+
+    fn forgotten_by_the_cloud(&mut self, now: Moment, id: HeldId) {
+        let Some(held) = self.held.remove(&id) else { return };
+        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
+        for (delivery, event) in held.deliveries {
+            let lease = held.lease;
+            let received_at = held.received_at;
+            self.out.confirmed.push(ConfirmedDelivery {
+                delivery,
+                event,
+                lease,
+                received_at,
+                confirmed_at: now,
+            });
+            if let Some(carried) = self.events.get_mut(&event) {
+                carried.confirmed = true;
+                carried.holds.retain(|held| *held != id);
+            }
+            self.forget_if_done(event);
+        }
+    }
+
+    fn refused(&mut self, id: HeldId) {
+        let Some(held) = self.held.remove(&id) else { return };
+        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
+        for (delivery, event) in held.deliveries {
+            self.out.refused.push(delivery);
+            self.release(id, event);
+        }
+    }
+
+    /// Lets a handle go: the event comes again under another one, and is then confirmed without being published again.
+    pub(super) fn lapse(&mut self, now: Moment, id: HeldId) {
+        // A call ends by the lease's cutoff, and says itself what became of the handle.
+        if self.held.get(&id).is_none_or(|held| held.state == HeldStage::Calling) {
+            return;
+        }
+        let Some(held) = self.held.remove(&id) else { return };
+        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
+        let key = (held.sub_app, held.handle);
+        if self.open_handles.get(&key) == Some(&id) {
+            self.open_handles.remove(&key);
+        }
+        if matches!(held.state, HeldStage::Queued(_)) {
+            self.queues[held.sub_app].confirms.take_back(id);
+            self.queue_changed(held.sub_app);
+        }
+        if self.output_up && held.deliveries.iter().any(|(_, event)| self.waits_for_the_output(*event)) {
+            self.room.lapsed(held.lease, self.in_hand(), now);
+        }
+        for (delivery, event) in held.deliveries {
+            if held.tried {
+                self.out.lost.push(delivery);
+            }
+            self.release(id, event);
+        }
+    }
+
+    /// Whether nothing is wrong with an event but that its turn to be published has not come, or takes long.
+    fn waits_for_the_output(&self, event: EventId) -> bool {
+        let waits = |carried: &Carried| {
+            carried.tries.failures == 0
+                && matches!(
+                    carried.state,
+                    InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked
+                )
+                && !carried.may_confirm(self.settings.confirm_after)
+        };
+        self.events.get(&event).is_some_and(waits)
+    }
+
+    fn release(&mut self, id: HeldId, event: EventId) {
+        if let Some(carried) = self.events.get_mut(&event) {
+            carried.holds.retain(|held| *held != id);
+        }
+        self.forget_if_done(event);
+    }
+}

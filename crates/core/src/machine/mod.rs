@@ -1,0 +1,586 @@
+//! The core decides; it has no I/O, no clock and no await.
+//!
+//! Everything that can happen reaches it as an [`Input`], everything that shall be done leaves it as an [`Effect`]. What it
+//! holds is the part of the journal that is on its way: events that are not yet safe, and handles that can still be
+//! confirmed. All of it can be lost in a crash, and is rebuilt from the journal and from the cloud's redeliveries.
+//!
+//! An event's way through here:
+//!
+//! ```text
+//! Pulled -> Write(Record) -> Written(Recorded) -> Publish -> Published(Acked) -> Write(Published)
+//!        -> Written(Published) -> Confirm -> Confirmed(Ok) -> Write(Confirmed)
+//! ```
+//!
+//! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence leaves.
+
+mod confirms;
+mod proofs;
+mod publishes;
+mod pulls;
+mod quota;
+mod reconfigure;
+mod refusals;
+mod room;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use tencent_vod_event::{Event, EventHandle, SubAppId};
+
+use super::pacing::Polls;
+use crate::clock::{Moment, WallTime};
+use crate::identity::{DeliveryId, EventId};
+use crate::lease::{Lease, Window};
+use crate::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
+use crate::outgoing::Outgoing;
+use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, PullId, Write, Written};
+use quota::{Quota, Ticket};
+use refusals::{Breaker, Suspects, Tries};
+use room::Room;
+use turns::{PollTurns, Round};
+
+/// On which proof an event counts as safe, so that its handle may be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfirmAfter {
+    /// The broker acked it.
+    Publish,
+    /// The journal committed it.
+    Journal,
+}
+
+/// What the core must know beforehand.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The queues to relay.
+    pub sub_apps: Vec<SubAppId>,
+    /// The proof that a confirm needs.
+    pub confirm_after: ConfirmAfter,
+    /// The cloud's window and our margin.
+    pub window: Window,
+    /// The most events that are held at once. One poll of each sub-application may exceed it by its batch.
+    pub max_in_flight: usize,
+    /// The shortest wait after an idle answer.
+    pub idle_backoff_min: Duration,
+    /// The longest wait after an idle answer.
+    pub idle_backoff_max: Duration,
+    /// How many unroutable or refused publishes of an event before it is parked.
+    pub publish_attempts: u32,
+    /// The account's limit, per API.
+    pub requests_per_second: u32,
+    /// Where the jitter comes from.
+    pub seed: u64,
+}
+
+/// A confirm request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// What a pull brought, as the shell received it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The cloud's id of the request.
+    pub request_id: Arc<str>,
+    /// The events, in the answer's order; none when the queue is idle.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The output's state changed.
+    Output(OutputState),
+    /// The journal's state changed.
+    Journal(JournalState),
+    /// A pull ended.
+    Pulled {
+        /// Which pull.
+        pull: PullId,
+        /// Just before the request was sent: the lease starts here.
+        sent_at: Moment,
+        /// When the answer had arrived.
+        received_at: Moment,
+        /// The same moment, for people.
+        pulled_at: WallTime,
+        /// What came of it.
+        result: Result<Answer, CallFailure>,
+    },
+    /// The journal committed a write of the core.
+    Written(Written),
+    /// A publish ended.
+    Published {
+        /// Which event.
+        event: EventId,
+        /// What the broker said.
+        outcome: PublishOutcome,
+    },
+    /// A confirm call ended.
+    Confirmed {
+        /// Which call.
+        call: CallId,
+        /// What the cloud said.
+        result: Result<(), CallFailure>,
+    },
+    /// A [`Effect::ProveConfirm`] ended.
+    ConfirmProof {
+        /// Which request.
+        call: CallId,
+        /// What the cloud said.
+        result: Result<(), CallFailure>,
+    },
+    /// Time has passed.
+    Tick,
+    /// The configuration changed; see [`Settings`].
+    Reconfigure(Box<Settings>),
+    /// Stop pulling, finish what is in flight.
+    Drain,
+}
+
+/// Everything that shall be done. Effects of one step are carried out in their order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Call `PullEvents`.
+    Pull {
+        /// Which pull.
+        pull: PullId,
+        /// Whose queue.
+        sub_app: SubAppId,
+    },
+    /// Ask the journal. What follows from it waits for its [`Input::Written`].
+    Write(Write),
+    /// Publish an event.
+    Publish {
+        /// Which event.
+        event: EventId,
+        /// What to publish.
+        outgoing: Arc<Outgoing>,
+        /// In a batch of its own: a batch with it was refused, and the culprit is being looked for.
+        alone: bool,
+    },
+    /// Call `ConfirmEvents`.
+    Confirm {
+        /// Which call.
+        call: CallId,
+        /// Whose queue.
+        sub_app: SubAppId,
+        /// The handles, each once.
+        handles: Vec<EventHandle>,
+        /// Nothing of the call may leave at or after this moment.
+        cutoff: Moment,
+    },
+    /// Call `ConfirmEvents` with a made-up handle, to learn whether the key may call it.
+    ProveConfirm {
+        /// Returned with the answer.
+        call: CallId,
+        /// Whose queue.
+        sub_app: SubAppId,
+    },
+    /// The drain is over: nothing is in flight.
+    Finished,
+}
+
+/// A handle under a lease. Keyed by a number, because a handle is no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct HeldId(u64);
+
+/// How far an event got in the relay's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InFlightState {
+    /// Unpublished, and only the journal has its content: `Load` brings it.
+    Stored,
+    /// Waits for its turn to be published.
+    Ready,
+    /// A publish failed; the failure is being committed.
+    Failing,
+    /// Waits out its back-off.
+    BackingOff,
+    /// Given to the output; its outcome comes.
+    Publishing,
+    /// Acked; the ack is being committed.
+    Acked,
+    /// Given up; that is being committed.
+    Parking,
+    /// Published or parked, and committed.
+    Safe,
+}
+
+/// An event in the relay's hands: until it is safe, and no handle of it is left to confirm.
+#[derive(Debug)]
+struct Carried {
+    sub_app: usize,
+    outgoing: Option<Arc<Outgoing>>,
+    state: InFlightState,
+    /// Its handles that can still be confirmed.
+    holds: SmallVec<[HeldId; 1]>,
+    /// What its publishes have met.
+    tries: Tries,
+    /// In a batch of its own.
+    alone: bool,
+    confirmed: bool,
+    /// When its newest delivery arrived.
+    received_at: Moment,
+}
+
+impl Carried {
+    /// Whether it may be confirmed.
+    fn may_confirm(&self, confirm_after: ConfirmAfter) -> bool {
+        match confirm_after {
+            ConfirmAfter::Publish => self.state == InFlightState::Safe,
+            // The commit of its record is the proof; whatever is in the map has been recorded.
+            ConfirmAfter::Journal => true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldStage {
+    /// Waits for its events to be safe.
+    Waiting,
+    /// Waits for its call, since then.
+    Queued(Moment),
+    /// In a call.
+    Calling,
+}
+
+#[derive(Debug)]
+struct Held {
+    sub_app: usize,
+    handle: EventHandle,
+    lease: Lease,
+    received_at: Moment,
+    deliveries: SmallVec<[(DeliveryId, EventId); 1]>,
+    state: HeldStage,
+    /// Whether a call with it may have reached the cloud.
+    tried: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Lapse(HeldId),
+    Retry(EventId),
+}
+
+/// What the core keeps for one sub-application.
+#[derive(Debug)]
+struct Queue {
+    id: SubAppId,
+    polls: Polls,
+    confirms: confirms::Lane,
+    confirm_right: proofs::ConfirmRight,
+    /// When the oldest and the newest delivery arrived that was let go unconfirmed though its event is safe: an idle answer
+    /// to a pull sent well after that settles it.
+    unsettled: Option<(Moment, Moment)>,
+    /// Until then an idle answer proves nothing: a pull whose answer was lost may have hidden events that long.
+    veiled_until: Moment,
+}
+
+/// Pulls between their answer and their record.
+#[derive(Debug, Default)]
+struct Recordings {
+    pulls: usize,
+    /// Those whose new events are not published at once.
+    waiting: usize,
+    /// The events of all of them.
+    events: usize,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    rng: fastrand::Rng,
+    output_up: bool,
+    journal_up: bool,
+    draining: bool,
+    finished: bool,
+    queues: Vec<Queue>,
+    poll_turns: PollTurns,
+    /// Sub-applications with something to confirm.
+    confirm_turns: Round,
+    pull_quota: Quota,
+    confirm_quota: Quota,
+    room: Room,
+    next_id: u64,
+
+    pulls: FxHashMap<PullId, (usize, Ticket)>,
+    /// Sub-applications with a poll in flight.
+    polled: usize,
+    /// Whether nothing is to be pulled now.
+    paused: bool,
+    recordings: Recordings,
+    events: FxHashMap<EventId, Carried>,
+    /// In the order in which they were received: what failed goes before what came later.
+    ready: BTreeSet<EventId>,
+    /// Events that may break the connection.
+    suspects: Suspects,
+    breaker: Breaker,
+    /// Events in hand that the broker returned or refused.
+    refused: usize,
+    /// Events in hand that may break the connection.
+    suspected: usize,
+    /// Acks so far.
+    acks: u64,
+    publishing: usize,
+    /// Before this moment nothing is published: an outage of the output has just brought events back.
+    publish_from: Moment,
+    held: FxHashMap<HeldId, Held>,
+    /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
+    open_handles: HashMap<(usize, EventHandle), HeldId>,
+    calls: FxHashMap<CallId, confirms::Call>,
+    backlog: publishes::Backlog,
+    /// Commits that nothing but the drain waits for.
+    commits: usize,
+    timers: BTreeSet<(Moment, Timer)>,
+    /// The next time that pulling or confirming wants to be looked at again.
+    wake_at: Option<Moment>,
+    out: Outbox,
+}
+
+/// Effects of one step that are worth one commit together.
+#[derive(Debug, Default)]
+struct Outbox {
+    effects: Vec<Effect>,
+    published: Vec<EventId>,
+    attempts: Vec<FailedAttempt>,
+    parked: Vec<(EventId, Problem)>,
+    confirmed: Vec<ConfirmedDelivery>,
+    refused: Vec<DeliveryId>,
+    lost: Vec<DeliveryId>,
+}
+
+/// Figures of what is in flight, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Events in the relay's hands.
+    pub events: usize,
+    /// Publishes without an outcome.
+    pub publishing: usize,
+    /// Handles that can still be confirmed.
+    pub handles: usize,
+    /// Confirm calls in flight.
+    pub confirms: usize,
+    /// Polls in flight.
+    pub polls: usize,
+    /// Whether nothing is to be pulled now: the events in hand are enough, or have nowhere to go.
+    pub paused: bool,
+    /// Whether the journal has unpublished events that are not in the relay's hands.
+    pub backlog: bool,
+    /// Since when nothing that is published gets a queue.
+    pub unroutable_since: Option<Moment>,
+}
+
+impl Core {
+    /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
+    pub fn new(settings: Settings, now: Moment) -> Self {
+        let queues: Vec<Queue> = settings.sub_apps.iter().map(|id| Queue::new(*id, &settings, now)).collect();
+        let mut poll_turns = PollTurns::default();
+        for (index, queue) in queues.iter().enumerate() {
+            poll_turns.wishes(index, queue.polls.wish());
+        }
+        Self {
+            rng: fastrand::Rng::with_seed(settings.seed),
+            output_up: false,
+            journal_up: true,
+            draining: false,
+            finished: false,
+            queues,
+            poll_turns,
+            confirm_turns: Round::default(),
+            pull_quota: Quota::new(settings.requests_per_second, now),
+            confirm_quota: Quota::new(settings.requests_per_second, now),
+            room: Room::new(settings.max_in_flight, now),
+            next_id: 0,
+            pulls: FxHashMap::default(),
+            polled: 0,
+            paused: false,
+            recordings: Recordings::default(),
+            events: FxHashMap::default(),
+            ready: BTreeSet::new(),
+            suspects: Suspects::default(),
+            breaker: Breaker::default(),
+            refused: 0,
+            suspected: 0,
+            acks: 0,
+            publishing: 0,
+            publish_from: now,
+            held: FxHashMap::default(),
+            open_handles: HashMap::new(),
+            calls: FxHashMap::default(),
+            backlog: publishes::Backlog::after_start(),
+            commits: 0,
+            timers: BTreeSet::new(),
+            wake_at: None,
+            out: Outbox::default(),
+            settings,
+        }
+    }
+
+    /// Takes what happened and says what shall be done. Inputs that arrived together are best given together: what they
+    /// lead to is then committed together.
+    pub fn step(&mut self, now: Moment, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        // Leases first: nothing joins a handle whose lease has lapsed meanwhile.
+        self.run_timers(now);
+        for input in inputs {
+            self.take(now, input);
+        }
+        self.wake_at = None;
+        self.turn_breaker(now);
+        self.load_backlog(now);
+        self.publish_ready(now);
+        self.confirm_ready(now);
+        self.prove_rights(now);
+        self.pull(now);
+        self.flush();
+        self.finish();
+        std::mem::take(&mut self.out.effects)
+    }
+
+    /// One input; see [`Core::step`].
+    pub fn handle(&mut self, now: Moment, input: Input) -> Vec<Effect> {
+        self.step(now, [input])
+    }
+
+    /// When a [`Input::Tick`] is due, if nothing else happens.
+    pub fn next_wake(&self) -> Option<Moment> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.wake_at].into_iter().flatten().min()
+    }
+
+    /// What is in flight now.
+    pub fn load(&self) -> Load {
+        Load {
+            events: self.events.len(),
+            publishing: self.publishing,
+            handles: self.held.len(),
+            confirms: self.calls.len(),
+            polls: self.pulls.len(),
+            paused: self.paused,
+            backlog: self.backlog.is_open(),
+            unroutable_since: self.breaker.open_since(),
+        }
+    }
+
+    /// Whether the next thing to happen is a commit: others are neither under way nor waiting for the quota.
+    pub fn only_commits_pending(&self) -> bool {
+        let commits = self.commits > 0 || self.recordings.pulls > 0;
+        let pulls = !self.paused || !self.pulls.is_empty();
+        let confirms = !self.calls.is_empty() || self.confirm_turns.iter().next().is_some();
+        commits && !pulls && !confirms && self.publishing == 0
+    }
+
+    fn take(&mut self, now: Moment, input: Input) {
+        match input {
+            Input::Output(state) => self.output_up = state == OutputState::Up,
+            Input::Journal(state) => self.journal_up = state == JournalState::Up,
+            Input::Pulled { pull, sent_at, received_at, pulled_at, result } => {
+                self.pulled(now, pull, sent_at, received_at, pulled_at, result);
+            }
+            Input::Written(written) => self.written(now, written),
+            Input::Published { event, outcome } => self.published(now, event, outcome),
+            Input::Confirmed { call, result } => self.confirmed(now, call, result),
+            Input::ConfirmProof { call, result } => self.confirm_proof(now, call, result),
+            Input::Tick => {}
+            Input::Reconfigure(settings) => self.reconfigure(now, *settings),
+            Input::Drain => self.draining = true,
+        }
+    }
+
+    fn written(&mut self, now: Moment, written: Written) {
+        match written {
+            Written::Recorded(pulled, recorded) => return self.recorded(now, &pulled, recorded),
+            Written::Loaded(loaded) => return self.loaded(now, loaded),
+            Written::Published(events) => events.iter().for_each(|event| self.safe(now, *event)),
+            Written::Parked(events) => events.iter().for_each(|(event, _)| self.safe(now, *event)),
+            Written::Failed(attempts) => {
+                attempts.iter().for_each(|attempt| self.back_off(now, attempt.event))
+            }
+            // Nothing waits for these but the drain.
+            Written::Confirmed(_) | Written::LetGo(..) | Written::Settled(_) => {}
+            // The core asks for none of these.
+            Written::Released(_) | Written::Pruned(_) | Written::Vacuumed(_) | Written::Summary(_) => return,
+        }
+        self.commits -= 1;
+    }
+
+    fn run_timers(&mut self, now: Moment) {
+        while let Some((at, timer)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Lapse(held) => self.lapse(now, held),
+                Timer::Retry(event) => self.retry(event),
+            }
+        }
+    }
+
+    fn wake(&mut self, at: Moment) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Turns what the step gathered into effects. Commits come first: what follows from them waits for their answer, and
+    /// what does not depend on them loses nothing by coming after.
+    fn flush(&mut self) {
+        let (out, mut commits) = (&mut self.out, Vec::new());
+        if !out.published.is_empty() {
+            commits.push(Effect::Write(Write::Published(std::mem::take(&mut out.published).into())));
+        }
+        if !out.parked.is_empty() {
+            commits.push(Effect::Write(Write::Parked(std::mem::take(&mut out.parked).into())));
+        }
+        if !out.attempts.is_empty() {
+            commits.push(Effect::Write(Write::Failed(std::mem::take(&mut out.attempts).into())));
+        }
+        if !out.confirmed.is_empty() {
+            commits.push(Effect::Write(Write::Confirmed(std::mem::take(&mut out.confirmed).into())));
+        }
+        for (deliveries, why) in [(&mut out.refused, LetGo::Refused), (&mut out.lost, LetGo::Lost)] {
+            if !deliveries.is_empty() {
+                commits.push(Effect::Write(Write::LetGo(std::mem::take(deliveries).into(), why)));
+            }
+        }
+        self.commits += commits.len();
+        self.out.effects.splice(0..0, commits);
+    }
+
+    /// The drain is over when nothing that is in flight can still change the journal or reach the cloud in time.
+    fn finish(&mut self) {
+        if !self.draining || self.finished {
+            return;
+        }
+        let publishable = self.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
+        let confirmable = self.held.values().any(|held| held.state != HeldStage::Waiting);
+        let busy = !self.pulls.is_empty()
+            || self.recordings.pulls > 0
+            || self.publishing > 0
+            || self.commits > 0
+            || !self.calls.is_empty()
+            || self.backlog.is_loading()
+            || publishable
+            || confirmable;
+        if !busy {
+            self.finished = true;
+            self.out.effects.push(Effect::Finished);
+        }
+    }
+
+    /// Distinct handles: no call may carry one twice.
+    fn distinct(&self, held: &[HeldId]) -> Vec<EventHandle> {
+        let mut seen = HashSet::new();
+        held.iter()
+            .map(|id| self.held[id].handle.clone())
+            .filter(|handle| seen.insert(handle.clone()))
+            .collect()
+    }
+}

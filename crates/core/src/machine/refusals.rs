@@ -1,0 +1,331 @@
+//! Events that the broker does not take: how long each waits, when one is given up, when one is published with nothing else
+//! under way, and when nothing at all is routable.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Core, EventId, InFlightState, Timer};
+use crate::backoff::wait_after;
+use crate::clock::Moment;
+
+/// The waits between two publishes of one event that got no answer, or that a missing exchange or permission kept back.
+pub(super) const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The waits after nacks. RabbitMQ may have stored the message in one queue while it nacks it for another one, so that each try
+/// can be one more copy.
+const NACK_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(300));
+
+/// The longest wait after the first return or refusal of an event. The next one is five times as long: five attempts are
+/// spread over about three minutes, so that a binding that is gone for a moment parks nothing.
+const REFUSAL_WAIT: Duration = Duration::from_secs(2);
+const REFUSAL_FACTOR: u32 = 5;
+const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// The same while many events wait like that: only twice as long. Otherwise one frequent unroutable type fills the relay's
+/// hands, and the routable ones wait for room.
+const CROWDED_WAIT: Duration = Duration::from_secs(1);
+const CROWDED_FACTOR: u32 = 2;
+
+/// An event that was returned or refused for so long is parked in any case.
+const REFUSED_MAX: Duration = Duration::from_secs(600);
+
+/// So many different events that were returned without an ack between them open the breaker.
+const RETURNED_TO_OPEN: usize = 16;
+
+/// While the breaker is open, each sub-application is polled this often, and an event waits for its next publish at most so
+/// long: a queue that is bound again is found within this time.
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(30);
+
+/// What the first ack after a return of everything brings back is spread over this time.
+const AFTER_OPEN: Duration = Duration::from_secs(10);
+
+/// An event that lost its answer so often in a row is published with nothing else under way: it may be what breaks the
+/// connection.
+const LOSSES_BEFORE_ALONE: u32 = 3;
+
+/// An event that lost its answer so often with nothing else under way, while others were acked, is parked.
+const LOSSES_ALONE: u32 = 3;
+
+/// What the publishes of one event have met so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tries {
+    /// Publishes that failed in any way.
+    pub(super) failures: u32,
+    /// Publishes that were returned or refused while others got through; so many are allowed.
+    pub(super) refusals: u32,
+    /// Since when the broker returns or refuses it.
+    refused_since: Option<Moment>,
+    /// Which waits the next failure follows.
+    waits: Waits,
+    /// When the wait under way ends.
+    retry_at: Option<Moment>,
+    /// Publishes in a row that lost their answer.
+    losses: u32,
+    /// Those of them with nothing else under way.
+    losses_alone: u32,
+    /// How many acks there had been at the first of them.
+    acks_before: u64,
+}
+
+/// By what an event waits before its next publish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Waits {
+    #[default]
+    Retry,
+    Nacked,
+    Refused,
+}
+
+impl Tries {
+    /// Whether it may be the event that breaks the connection.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.losses >= LOSSES_BEFORE_ALONE
+    }
+}
+
+/// Open while nothing that is published gets a queue.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    /// Events that were returned since the last ack; no more than open it.
+    pub(super) returned: BTreeSet<EventId>,
+    open_since: Option<Moment>,
+    /// The next read of the backlog, while it is open.
+    load_from: Option<Moment>,
+}
+
+impl Breaker {
+    pub(super) fn open_since(&self) -> Option<Moment> {
+        self.open_since
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open_since.is_some()
+    }
+
+    fn returned(&mut self, event: EventId) {
+        if self.returned.len() < RETURNED_TO_OPEN {
+            self.returned.insert(event);
+        }
+    }
+}
+
+/// Events that may break the connection, and whose turn it is.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    ready: BTreeSet<EventId>,
+    /// The one that is being published, with nothing else under way.
+    publishing: Option<EventId>,
+    /// Whether the others go before the next of them.
+    others_first: bool,
+}
+
+impl Suspects {
+    pub(super) fn any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(super) fn add(&mut self, event: EventId) {
+        self.ready.insert(event);
+    }
+
+    /// While one of them is being published, nothing else is.
+    pub(super) fn occupies(&self) -> bool {
+        self.publishing.is_some()
+    }
+
+    /// Whether it is the turn of one of them, now or as soon as nothing else is under way.
+    pub(super) fn is_next(&self, others_ready: bool) -> bool {
+        self.any_ready() && !(self.others_first && others_ready)
+    }
+
+    pub(super) fn take(&mut self) -> Option<EventId> {
+        let event = self.ready.pop_first()?;
+        self.publishing = Some(event);
+        self.others_first = true;
+        Some(event)
+    }
+
+    /// The others had their turn.
+    pub(super) fn others_went(&mut self) {
+        self.others_first = false;
+    }
+
+    /// A publish ended; says whether nothing else was under way on purpose.
+    pub(super) fn ended(&mut self, event: EventId) -> bool {
+        let was_alone = self.publishing == Some(event);
+        if was_alone {
+            self.publishing = None;
+        }
+        was_alone
+    }
+}
+
+impl Core {
+    /// An event was acked: whatever was returned before, something is routable.
+    pub(super) fn acked(&mut self, event: EventId) {
+        self.acks += 1;
+        self.breaker.returned.clear();
+        self.no_longer_refused(event);
+    }
+
+    pub(super) fn no_longer_refused(&mut self, event: EventId) {
+        self.answered(event);
+        if let Some(carried) = self.events.get_mut(&event)
+            && carried.tries.refused_since.take().is_some()
+        {
+            self.refused -= 1;
+        }
+    }
+
+    /// The broker answered, whatever it said: the event does not break the connection.
+    fn answered(&mut self, event: EventId) {
+        if let Some(carried) = self.events.get_mut(&event) {
+            self.suspected -= usize::from(carried.tries.is_suspect());
+            carried.tries.losses = 0;
+            carried.tries.losses_alone = 0;
+        }
+    }
+
+    /// The broker nacked it: the next wait grows further than others.
+    pub(super) fn nacked(&mut self, event: EventId) {
+        self.answered(event);
+        if let Some(carried) = self.events.get_mut(&event) {
+            carried.tries.waits = Waits::Nacked;
+        }
+    }
+
+    /// The broker returned or refused it. Says whether it is to be parked.
+    pub(super) fn event_refused(&mut self, now: Moment, event: EventId, returned: bool) -> bool {
+        if returned {
+            self.breaker.returned(event);
+        }
+        self.answered(event);
+        let open = self.breaker.is_open();
+        let attempts = self.settings.publish_attempts;
+        let Some(carried) = self.events.get_mut(&event) else { return false };
+        let tries = &mut carried.tries;
+        tries.waits = Waits::Refused;
+        if tries.refused_since.is_none() {
+            self.refused += 1;
+        }
+        let since = *tries.refused_since.get_or_insert(now);
+        // While nothing is routable, it is not the event's fault.
+        tries.refusals += u32::from(!(open && returned));
+        tries.refusals >= attempts || now.since(since) >= REFUSED_MAX
+    }
+
+    /// An event lost its answer. Says why it is to be parked, if it is.
+    pub(super) fn lost(&mut self, event: EventId, was_alone: bool) -> Option<String> {
+        let acks = self.acks;
+        let tries = &mut self.events.get_mut(&event)?.tries;
+        tries.waits = Waits::Retry;
+        if tries.losses == 0 {
+            tries.acks_before = acks;
+        }
+        tries.losses += 1;
+        self.suspected += usize::from(tries.losses == LOSSES_BEFORE_ALONE);
+        tries.losses_alone += u32::from(was_alone);
+        // A broker that breaks under any publish is no fault of this event: others must have got through meanwhile.
+        let others_got_through = acks > tries.acks_before;
+        (tries.losses_alone >= LOSSES_ALONE && others_got_through).then(|| {
+            format!(
+                "its publish had no answer {} times in a row, the last {} times with nothing else under way, while other \
+                 events were acked: it seems to break the connection",
+                tries.losses, tries.losses_alone
+            )
+        })
+    }
+
+    /// How long an event waits for its next publish.
+    pub(super) fn wait(&mut self, now: Moment, event: EventId) -> Duration {
+        let open = self.breaker.is_open();
+        let crowded = self.refused > self.settings.max_in_flight / 4;
+        let Some(carried) = self.events.get(&event) else { return RETRY_WAITS.0 };
+        let Tries { failures, refused_since, waits, .. } = carried.tries;
+        let earlier = failures.saturating_sub(1);
+        match waits {
+            Waits::Retry => wait_after(earlier, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng),
+            Waits::Nacked => wait_after(earlier, NACK_WAITS.0, NACK_WAITS.1, &mut self.rng),
+            Waits::Refused => {
+                let (first, factor) =
+                    if crowded { (CROWDED_WAIT, CROWDED_FACTOR) } else { (REFUSAL_WAIT, REFUSAL_FACTOR) };
+                let grown = factor.checked_pow(earlier).unwrap_or(u32::MAX);
+                let most = if open { PROBE_EVERY } else { REFUSAL_WAIT_MAX };
+                let longest = first.saturating_mul(grown).min(most);
+                let wait = wait_after(u32::MAX, longest / REFUSAL_FACTOR, longest, &mut self.rng);
+                // Its last attempt comes when its time is over, not later.
+                let left = refused_since.map_or(wait, |since| REFUSED_MAX.saturating_sub(now.since(since)));
+                wait.min(left).max(RETRY_WAITS.0)
+            }
+        }
+    }
+
+    /// An event waits until its next publish is due.
+    pub(super) fn wait_until(&mut self, at: Moment, event: EventId) {
+        let Some(carried) = self.events.get_mut(&event) else { return };
+        carried.state = InFlightState::BackingOff;
+        carried.tries.retry_at = Some(at);
+        self.timers.insert((at, Timer::Retry(event)));
+    }
+
+    /// Opens or closes the breaker by what this step brought. At the end of it, because the answers of one batch come together.
+    pub(super) fn turn_breaker(&mut self, now: Moment) {
+        let unroutable = self.breaker.returned.len() >= RETURNED_TO_OPEN;
+        match (self.breaker.open_since, unroutable) {
+            (None, true) => {
+                self.breaker.open_since = Some(now);
+                self.breaker.load_from = Some(now + PROBE_EVERY);
+                self.rest_pulls(Some(PROBE_EVERY));
+                self.hurry_refused(now, PROBE_EVERY);
+            }
+            (Some(_), false) => {
+                // What was returned after the ack, in the same step, counts.
+                self.breaker.open_since = None;
+                self.breaker.load_from = None;
+                self.rest_pulls(None);
+                self.hurry_refused(now, AFTER_OPEN);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the backlog may be read on now: while nothing is routable, only now and then and a little.
+    pub(super) fn may_load(&mut self, now: Moment) -> bool {
+        match self.breaker.load_from {
+            Some(at) if at > now => {
+                self.wake(at);
+                false
+            }
+            Some(_) => {
+                self.breaker.load_from = Some(now + PROBE_EVERY);
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn rest_pulls(&mut self, every: Option<Duration>) {
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            queue.polls.rest(every);
+            self.poll_turns.wishes(index, queue.polls.wish());
+        }
+    }
+
+    /// Makes events that wait after a return or a refusal wait no longer than this.
+    fn hurry_refused(&mut self, now: Moment, longest: Duration) {
+        let late = |(event, carried): (&EventId, &super::Carried)| {
+            let tries = &carried.tries;
+            let at = tries.retry_at.filter(|at| *at > now + longest)?;
+            (carried.state == InFlightState::BackingOff && tries.waits == Waits::Refused)
+                .then_some((at, *event))
+        };
+        let mut late: Vec<(Moment, EventId)> = self.events.iter().filter_map(late).collect();
+        // The map has no order, and one seed is to be one run.
+        late.sort_unstable();
+        for (at, event) in late {
+            self.timers.remove(&(at, Timer::Retry(event)));
+            let wait = wait_after(u32::MAX, RETRY_WAITS.0, longest, &mut self.rng);
+            self.wait_until(now + wait, event);
+        }
+    }
+}

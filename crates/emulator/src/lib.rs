@@ -1,0 +1,303 @@
+//! A local VOD that the vendor's own SDKs can talk to.
+//!
+//! It has its own reading of the documents: it shares the signature with the client, and nothing else, so that a misreading there is
+//! not repeated here.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use tencent_vod_emulator::{Emulator, Options};
+//!
+//! let emulator = Emulator::start(Options::default()).await.expect("loopback can be listened on");
+//! emulator.put(0, r#"{"EventType":"NewFileUpload"}"#);
+//! println!("http://{} accepts {:?}", emulator.addr(), emulator.credential());
+//! # });
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`queue`], with [`handles`] and [`ledger`]: one sub-application's queue, a pure model.
+//! - `state`: all queues, the settings, the figures.
+//! - [`faults`]: what can go wrong on request.
+//! - `api`, `auth`, `http`, `conn`: the calls, their signatures, their answers, their connections.
+//! - `control`: `/_emulator/…`.
+//! - [`events`]: samples of every event type.
+//!
+//! Not emulated: signature v1, PUSH deliveries, the three minutes by which `DescribeEventsState` is late.
+
+mod api;
+mod auth;
+mod conn;
+pub mod control;
+pub mod events;
+pub mod faults;
+pub mod handles;
+mod http;
+pub mod ledger;
+pub mod queue;
+mod samples;
+mod state;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use vodrelay_serve::Limits;
+
+pub use self::api::Action;
+pub use self::auth::Credential;
+use self::conn::Listener;
+pub use self::faults::{Fault, FaultKind, IdleShape};
+pub use self::ledger::{Ledger, Verdict};
+pub use self::queue::{EventNo, QueueSettings, Redelivery};
+use self::state::{Cloud, now_ms};
+pub use self::state::{EventConfig, Settings, State, Stats};
+
+/// Clients keep their connections for long, and each poll has one.
+const LIMITS: Limits = Limits {
+    connections: 1_000,
+    head: Duration::from_secs(75),
+    body: Duration::from_secs(30),
+    life: Duration::from_secs(24 * 60 * 60),
+};
+
+/// How to start an emulator.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Whether an address that other machines can reach is acceptable.
+    pub allow_remote: bool,
+    /// The key pairs that are accepted; a throw-away pair is made when there is none.
+    pub credentials: Vec<Credential>,
+    /// What handles and faults' chances are drawn from.
+    pub seed: u64,
+    /// The figures to begin with.
+    pub settings: Settings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            allow_remote: false,
+            credentials: Vec::new(),
+            seed: 1,
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// Why an emulator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not a loopback one.
+    #[error(
+        "refusing to listen on {0}, which other machines may reach; name a loopback address, or add --allow-remote"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address cannot be had.
+    #[error("cannot listen on {addr}; name another address, or port 0 for a free one")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What was waited for did not happen in time.
+#[derive(Debug, thiserror::Error)]
+#[error("waited {waited:?} in vain; the emulator is at {stats:?}")]
+pub struct WaitedInVain {
+    /// For how long.
+    pub waited: Duration,
+    /// How far things had got.
+    pub stats: Box<Stats>,
+}
+
+/// A running emulator. It ends when this is dropped, and so does every connection to it.
+#[derive(Debug)]
+pub struct Emulator {
+    cloud: Arc<Cloud>,
+    addr: SocketAddr,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Emulator {
+    /// Starts an emulator on this runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the address is not to be had, or reaches beyond loopback without leave.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let Options { listen, allow_remote, mut credentials, seed, settings } = options;
+        if !allow_remote && !listen.ip().to_canonical().is_loopback() {
+            return Err(StartError::NotLoopback(listen));
+        }
+        let tcp =
+            TcpListener::bind(listen).await.map_err(|source| StartError::Listen { addr: listen, source })?;
+        let addr = tcp.local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
+        if credentials.is_empty() {
+            credentials.push(Credential::throw_away());
+        }
+        let cloud = Arc::new(Cloud::new(State::new(seed, settings, credentials)));
+        let app = Router::new()
+            .route("/", any(http::api))
+            .nest("/_emulator", control::routes())
+            .fallback(control::not_found)
+            .with_state(cloud.clone());
+        let listener = Listener { tcp, gone: cloud.gone.clone() };
+        let gone = cloud.gone.clone();
+        let task = tokio::spawn(async move {
+            vodrelay_serve::serve(listener, app, LIMITS, gone, |error| {
+                tracing::warn!(%error, "no connection can be taken now");
+            })
+            .await;
+        });
+        Ok(Self { cloud, addr, task: Some(task) })
+    }
+
+    /// The address it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The address as a client's endpoint.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The first key pair that it accepts.
+    pub fn credential(&self) -> Credential {
+        self.cloud.lock().credentials.first().cloned().unwrap_or_else(Credential::throw_away)
+    }
+
+    /// Accepts these key pairs, and no others, from now on.
+    pub fn set_credentials(&self, credentials: Vec<Credential>) {
+        self.cloud.lock().credentials = credentials.into();
+    }
+
+    /// Puts an event: its JSON without a handle.
+    pub fn put(&self, sub_app_id: u64, json: impl Into<Arc<str>>) -> EventNo {
+        let number = self.cloud.lock().put(now_ms(), sub_app_id, json);
+        self.cloud.changed.notify_waiters();
+        number
+    }
+
+    /// Puts events at one moment, in their order.
+    pub fn put_many<J: Into<Arc<str>>>(
+        &self,
+        sub_app_id: u64,
+        events: impl IntoIterator<Item = J>,
+    ) -> Vec<EventNo> {
+        let now = now_ms();
+        let numbers = {
+            let mut state = self.cloud.lock();
+            events.into_iter().map(|json| state.put(now, sub_app_id, json)).collect()
+        };
+        self.cloud.changed.notify_waiters();
+        numbers
+    }
+
+    /// Makes an event that was handed out visible again at once. Says whether it was hidden.
+    pub fn redeliver(&self, sub_app_id: u64, event: EventNo, under: Redelivery) -> bool {
+        let was_hidden = {
+            let mut state = self.cloud.lock();
+            let app = state.app(sub_app_id);
+            let was_hidden = app.queue.force_redeliver(event, under);
+            app.wake.notify_waiters();
+            was_hidden
+        };
+        self.cloud.changed.notify_waiters();
+        was_hidden
+    }
+
+    /// The faults, to be switched.
+    pub fn faults(&self) -> FaultSwitch<'_> {
+        FaultSwitch { cloud: &self.cloud }
+    }
+
+    /// Changes the settings of the running emulator.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        let mut state = self.cloud.lock();
+        let mut settings = state.settings.clone();
+        change(&mut settings);
+        state.set_settings(settings);
+    }
+
+    /// How a sub-application is notified, to be changed.
+    pub fn change_event_config(&self, sub_app_id: u64, change: impl FnOnce(&mut EventConfig)) {
+        change(&mut self.cloud.lock().app(sub_app_id).config);
+    }
+
+    /// What is remembered of one queue, or of all.
+    pub fn ledger(&self, sub_app_id: impl Into<Option<u64>>) -> Ledger {
+        self.cloud.lock().ledger(sub_app_id.into())
+    }
+
+    /// The figures so far.
+    pub fn stats(&self) -> Stats {
+        self.cloud.lock().stats()
+    }
+
+    /// Waits until a condition holds. It is asked whenever something happens, and must not wait for anything itself.
+    ///
+    /// # Errors
+    ///
+    /// When the time-out passes first.
+    pub async fn wait_until(
+        &self,
+        condition: impl Fn(&State) -> bool,
+        timeout: Duration,
+    ) -> Result<(), WaitedInVain> {
+        if self.cloud.wait_until(timeout, condition).await {
+            return Ok(());
+        }
+        Err(WaitedInVain { waited: timeout, stats: Box::new(self.stats()) })
+    }
+
+    /// Ends it, cuts every connection, and waits until the address is free.
+    pub async fn shutdown(mut self) {
+        self.cloud.gone.cancel();
+        if let Some(task) = self.task.take() {
+            // It ends by itself once its connections have: they all saw the same signal.
+            if task.await.is_err() {
+                tracing::error!("the emulator's server panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.cloud.gone.cancel();
+    }
+}
+
+/// Switches faults of a running emulator.
+#[derive(Debug)]
+pub struct FaultSwitch<'a> {
+    cloud: &'a Cloud,
+}
+
+impl FaultSwitch<'_> {
+    /// Switches one on, besides those that are.
+    pub fn add(&self, fault: Fault) {
+        self.cloud.lock().faults.add(fault);
+    }
+
+    /// Switches all off, and heals bad handles.
+    pub fn clear(&self) {
+        self.cloud.clear_faults();
+    }
+
+    /// Those that are on; one that has struck as often as it should is not.
+    pub fn active(&self) -> Vec<Fault> {
+        self.cloud.lock().faults.active().to_vec()
+    }
+}
