@@ -32,7 +32,9 @@ pub struct Polls {
     due: Moment,
     /// While nothing can be published: one poll each such time, whatever it brings.
     rest: Option<Duration>,
+    /// When the newest poll left, and the one before it.
     started_at: Moment,
+    started_before: Moment,
     idle: Backoff,
     transient: Backoff,
     operator: Backoff,
@@ -48,6 +50,7 @@ impl Polls {
             due: now,
             rest: None,
             started_at: now,
+            started_before: now,
             idle: Backoff::new(idle_min, idle_max),
             transient: Backoff::new(TRANSIENT_WAITS.0, TRANSIENT_WAITS.1),
             operator: Backoff::new(OPERATOR_WAITS.0, OPERATOR_WAITS.1),
@@ -86,7 +89,7 @@ impl Polls {
 
     /// A poll leaves.
     pub fn started(&mut self, now: Moment) {
-        self.started_at = now;
+        self.started_before = std::mem::replace(&mut self.started_at, now);
         self.in_flight += 1;
     }
 
@@ -117,7 +120,10 @@ impl Polls {
         self.in_flight -= 1;
         let backoff = match failure {
             // It did nothing, and says nothing of this sub-application. It is asked again when the quota allows.
-            CallFailure::Throttled => return,
+            CallFailure::Throttled => {
+                self.started_at = self.started_before;
+                return;
+            }
             CallFailure::Transient => &mut self.transient,
             CallFailure::Credentials
             | CallFailure::Clock
@@ -179,6 +185,18 @@ mod tests {
         assert_eq!(polls.wish(), Some(Wish::From(Moment(61_000))));
         polls.rest(None);
         assert_eq!(polls.wish(), Some(Wish::More));
+    }
+
+    #[test]
+    fn at_rest_a_throttled_poll_is_not_the_poll_of_its_time() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut polls = polls();
+        polls.rest(Some(Duration::from_secs(30)));
+        polls.started(Moment(30_000));
+        polls.found_nothing(Moment(30_000), &mut rng);
+        polls.started(Moment(60_000));
+        polls.failed(CallFailure::Throttled, Moment(60_010), &mut rng);
+        assert_eq!(polls.wish(), Some(Wish::From(Moment(60_000))));
     }
 
     #[test]

@@ -448,7 +448,10 @@ impl Checker {
         self.routings[relay].poll_ended(sub_app, self.now);
         let not_before = match end {
             PullEnd::Brought => 0,
-            PullEnd::Throttled => return self.throttled(relay, Api::Pull),
+            PullEnd::Throttled => {
+                self.routings[relay].poll_throttled(sub_app);
+                return self.throttled(relay, Api::Pull);
+            }
             PullEnd::Idle => sent_at + 200,
             PullEnd::Failed => self.now + 200,
         };

@@ -39,6 +39,8 @@ const UNROUTABLE: &str = "\"no queue\"";
 const REFUSED: &str = "\"too large\"";
 /// And what breaks the connection.
 const BREAKS: &str = "\"breaks\"";
+/// Fewer of these than have room with the smallest `max_in_flight`: a relay whose hands are full of them waits.
+const BREAKING_MAX: usize = 12;
 /// While an event that breaks the connection waits for others to get through, an event is put this often.
 const COMPANY_MS: u64 = 10_000;
 
@@ -268,6 +270,8 @@ pub(crate) struct World {
     due: BinaryHeap<Reverse<Due>>,
     stormy: bool,
     stopping: bool,
+    /// Events that break the connection.
+    breaking: usize,
     calm_since: u64,
     /// How long after that everything must have come to rest.
     rest_within_ms: u64,
@@ -375,6 +379,7 @@ impl World {
             due: BinaryHeap::new(),
             stormy: true,
             stopping: false,
+            breaking: 0,
             calm_since: 0,
             rest_within_ms: REST_MS,
             texts: Vec::new(),

@@ -25,8 +25,9 @@ pub(super) struct Routing {
     unroutable: bool,
     /// When that changed last.
     turned_at: u64,
-    /// The newest poll of each sub-application, and the end of it.
+    /// The newest poll of each sub-application, the one before it, and the end of the newest.
     asked_at: BTreeMap<SubAppId, u64>,
+    asked_before: BTreeMap<SubAppId, u64>,
     ended_at: BTreeMap<SubAppId, u64>,
     acks: u64,
 }
@@ -42,6 +43,14 @@ impl Routing {
 
     pub(super) fn poll_ended(&mut self, sub_app: SubAppId, now: u64) {
         self.ended_at.insert(sub_app, now);
+    }
+
+    /// It did nothing, and is asked for again.
+    pub(super) fn poll_throttled(&mut self, sub_app: SubAppId) {
+        match self.asked_before.remove(&sub_app) {
+            Some(at) => self.asked_at.insert(sub_app, at),
+            None => self.asked_at.remove(&sub_app),
+        };
     }
 }
 
@@ -90,6 +99,9 @@ impl Checker {
         let now = self.now;
         let routing = &mut self.routings[relay];
         let last = routing.asked_at.insert(sub_app, now);
+        if let Some(before) = last {
+            routing.asked_before.insert(sub_app, before);
+        }
         let ended = routing.ended_at.get(&sub_app).copied();
         let (unroutable, turned_at) = (routing.unroutable, routing.turned_at);
         let since_last = last.map(|at| now - at);

@@ -28,6 +28,7 @@ impl World {
 
     fn put_text(&mut self, text: Text) {
         self.put += 1;
+        self.breaking += usize::from(text.json.contains(BREAKS));
         self.checker.put(text.content);
         let queue = self.queues.get_mut(&text.sub_app).expect("made for each sub-application");
         let number = queue.put(self.now, text.json.clone());
@@ -43,7 +44,7 @@ impl World {
         let bare = per_mille(&mut self.rng, self.plan.bare_per_mille);
         let unroutable = !bare && per_mille(&mut self.rng, self.plan.unroutable_per_mille);
         let refused = !bare && per_mille(&mut self.rng, self.plan.refused_per_mille);
-        let breaks = !bare && self.strikes(Fault::EventBreaks);
+        let breaks = !bare && self.strikes(Fault::EventBreaks) && self.breaking < BREAKING_MAX;
         let fate = match (breaks, unroutable, refused) {
             (true, ..) => BREAKS,
             (_, true, _) => UNROUTABLE,
