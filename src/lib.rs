@@ -5,11 +5,11 @@
 //! - The crates below this one: `tencent_vod_event` (what an event is), `vodrelay_core` (what decides, and the words that all share),
 //!   `tencentcloud_signing`, `vodrelay_serve` (an HTTP server that no client can make costly), `tencent_vod_emulator` (a local VOD,
 //!   with its own reading of the API).
-//! - [`clock`]: reads the clocks. [`times`]: how long things take. [`heartbeat`]: signs of progress of the tasks.
+//! - [`clock`]: reads the clocks. [`latency`]: how long things take. [`heartbeat`]: signs of progress of the tasks.
 //! - [`routing_key`]: how an event's routing key is made.
 //! - [`cron`]: when things are to be done again and again.
 //! - [`descriptors`]: whether there are files left to open.
-//! - [`crash`]: where a test build can be made to die.
+//! - [`failpoint`]: where a test build can be made to die.
 //! - [`relay`]: the shell around the state machine: it acts.
 //! - [`vod`]: the client of the cloud's API.
 //! - [`journal`]: the durable record, in SQLite.
@@ -32,14 +32,14 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod crash;
 pub mod cron;
 pub mod descriptors;
+pub mod failpoint;
 pub mod heartbeat;
 pub mod journal;
+pub mod latency;
 pub mod ops;
 pub mod output;
 pub mod relay;
 pub mod routing_key;
-pub mod times;
 pub mod vod;

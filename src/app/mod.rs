@@ -24,10 +24,10 @@ use crate::config::{self, Config};
 use crate::heartbeat::Heartbeat;
 use crate::journal::query::Reader;
 use crate::journal::{self, Closed, Journal};
+use crate::latency::{Latency, Quantiles};
 use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::output;
 use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
-use crate::times::{Quantiles, Times};
 use crate::vod;
 pub use reload::{Reload, warn_of};
 
@@ -115,8 +115,8 @@ pub struct Watch {
     output: watch::Receiver<OutputState>,
     broker: watch::Receiver<Option<Arc<str>>>,
     waiting: maintenance::Waiting,
-    commit_times: Arc<Times>,
-    publish_times: Arc<Times>,
+    commit_times: Arc<Latency>,
+    publish_times: Arc<Latency>,
     client: vod::Client,
     heartbeats: Arc<[Heartbeat]>,
     figures: watch::Receiver<Option<Figures>>,

@@ -16,11 +16,11 @@ use super::document::{About, Rates};
 use super::{DAY_MS, Figures, Watch};
 use crate::clock::Now as _;
 use crate::config::Config;
+use crate::latency::spoken;
 use crate::ops::health::{self, Facts, Health, LOOP_LIMIT, Turn, Verdict};
 use crate::ops::metrics::Metrics;
 use crate::ops::problems;
 use crate::relay::Snapshot;
-use crate::times::spoken;
 
 /// How often it looks.
 pub const PERIOD: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::journal::OpenError;
 use crate::journal::query::{Reader, State};
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
-use crate::ops::{http, logging, status, switch};
+use crate::ops::{dead_mans_switch, http, logging, status};
 use crate::vod;
 
 /// How often the service manager hears how things stand.
@@ -236,7 +236,7 @@ impl Windows {
             }
         }
         if let Some(url) = &config.health.dead_mans_switch_url {
-            let task = switch::spawn(url.expose().clone(), supervisor.verdict(), stop.clone());
+            let task = dead_mans_switch::spawn(url.expose().clone(), supervisor.verdict(), stop.clone());
             tasks.push(task.map_err(|error| Failure::new(Exit::Failure, error))?);
         }
         Ok(Self { stop, tasks })

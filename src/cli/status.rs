@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::exit::{Exit, Failure};
 use super::screen::{Screen, printable, printable_json};
-use super::standing::for_people;
+use super::status_screen::for_people;
 use crate::config::{Config, environment};
 use crate::journal::query::Reader;
 use crate::ops::status::ask;

@@ -1,4 +1,4 @@
-//! Times as people type them: as journalctl takes them, in the host's time zone, or RFC 3339.
+//! Latency as people type them: as journalctl takes them, in the host's time zone, or RFC 3339.
 
 use std::time::Duration;
 

@@ -20,14 +20,14 @@ mod files;
 mod origin;
 mod place;
 pub mod probe;
-mod progress;
 pub mod query;
 mod queue;
 mod reading;
 mod record;
 mod schema;
+mod state_counts;
 mod store;
-mod tally;
+mod transitions;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ use crate::clock::Now as _;
 use crate::clock::boot_id;
 use crate::descriptors;
 use crate::heartbeat::Heartbeat;
-use crate::times::Times;
+use crate::latency::Latency;
 pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
 use disk::Fault;
 use files::Lock;
@@ -207,7 +207,7 @@ pub struct Journal {
     queue: mpsc::UnboundedSender<Queued>,
     path: Arc<Path>,
     state: watch::Receiver<JournalState>,
-    times: Arc<Times>,
+    times: Arc<Latency>,
     heartbeat: Heartbeat,
 }
 
@@ -236,7 +236,7 @@ impl Journal {
 
     fn start(store: Store, lock: Lock, path: PathBuf) -> Result<(Self, Writer), OpenError> {
         let (queue, queued) = mpsc::unbounded_channel();
-        let times = Arc::new(Times::of("vodrelay_journal_commit_seconds"));
+        let times = Arc::new(Latency::of("vodrelay_journal_commit_seconds"));
         let heartbeat = Heartbeat::new("journal");
         let (writer, state) =
             Writer::start(store, lock, path.clone(), queued, times.clone(), heartbeat.clone())?;
@@ -263,7 +263,7 @@ impl Journal {
     }
 
     /// How long transactions take, from the first statement to the end of the sync.
-    pub fn commit_times(&self) -> Arc<Times> {
+    pub fn commit_times(&self) -> Arc<Latency> {
         Arc::clone(&self.times)
     }
 

@@ -225,7 +225,7 @@ impl<'a> Recorder<'a> {
                 recorded[*index].event = EventId(id);
                 // The number of an event is that of its first delivery as well.
                 recorded[*index].delivery = DeliveryId(id);
-                self.store.tally.came(State::Received);
+                self.store.counts.came(State::Received);
             }
         }
         Ok(())

@@ -14,13 +14,13 @@ use vodrelay_core::write::{Summary, Vacuumed};
 use super::damage;
 use super::disk::Fault;
 use super::origin::{self, Origin};
-use super::progress::list;
 use super::schema::{self, Found};
-use super::tally::Tally;
+use super::state_counts::StateCounts;
+use super::transitions::list;
 use super::{Boot, OpenError};
 use crate::clock::Now as _;
-use crate::crash;
 use crate::descriptors;
+use crate::failpoint;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ pub(super) struct Store {
     pub(super) copied_up_to: i64,
     /// Whether there are events of an earlier version, with search keys of another kind.
     pub(super) has_earlier_keys: bool,
-    pub(super) tally: Tally,
+    pub(super) counts: StateCounts,
 }
 
 impl Store {
@@ -99,19 +99,19 @@ impl Store {
                 |row| row.get(0),
             )
             .map_err(failed)?;
-        Ok(Self { conn, boot, opened, copied_up_to, has_earlier_keys, tally: Tally::default() })
+        Ok(Self { conn, boot, opened, copied_up_to, has_earlier_keys, counts: StateCounts::default() })
     }
 
     /// Opens the transaction that the other methods run in.
     pub(super) fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
-        self.tally.begin();
+        self.counts.begin();
         // Immediate: a transaction that reads first and writes later can fail with BUSY whatever the time-out is.
         Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)
     }
 
     /// Writes what is written once for each transaction, before its commit.
     pub(super) fn finish(&self) -> rusqlite::Result<()> {
-        self.tally.write(&self.conn)
+        self.counts.write(&self.conn)
     }
 
     pub(super) fn prune(&self, before: WallTime, limit: u32) -> rusqlite::Result<u64> {
@@ -157,7 +157,7 @@ impl Store {
     pub(super) fn summary(&self, polled: Option<&[SubAppId]>) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
         // What this transaction has changed so far counts as well.
-        self.tally.write(&self.conn)?;
+        self.counts.write(&self.conn)?;
         let mut tally = self.conn.prepare_cached("SELECT state, events FROM tally")?;
         let mut rows = tally.query([])?;
         while let Some(row) = rows.next()? {
@@ -317,9 +317,9 @@ fn begin_process(
         schema::NOT_DONE
     );
     tx.execute(&in_doubt, [])?;
-    crash::point("committing", "start");
+    failpoint::reach("committing", "start");
     tx.commit()?;
-    crash::point("committed", "start");
+    failpoint::reach("committed", "start");
     if let Some(sign) = sign {
         let events = origin::in_doubt(conn, copied_up_to)?;
         warn!(

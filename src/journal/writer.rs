@@ -18,9 +18,9 @@ use super::files::Lock;
 use super::place::{Misplaced, Place};
 use super::queue::{Asked, Queued};
 use super::store::{Store, diagnosis, error_code, next_step};
-use crate::crash;
+use crate::failpoint;
 use crate::heartbeat::Heartbeat;
-use crate::times::Times;
+use crate::latency::Latency;
 
 /// No more is taken into a commit that has so many requests.
 const BATCH: usize = 256;
@@ -92,7 +92,7 @@ impl Writer {
         lock: Lock,
         path: PathBuf,
         requests: mpsc::UnboundedReceiver<Queued>,
-        times: Arc<Times>,
+        times: Arc<Latency>,
         heartbeat: Heartbeat,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
@@ -130,7 +130,7 @@ struct Work {
     path: PathBuf,
     place: Place,
     state: watch::Sender<JournalState>,
-    times: Arc<Times>,
+    times: Arc<Latency>,
     heartbeat: Heartbeat,
 }
 
@@ -205,7 +205,7 @@ impl Work {
             if !batch.is_empty() {
                 let written = self.commit_at_last(&batch, requests)?;
                 for (asked, written) in batch.drain(..).zip(written) {
-                    crash::point("committed", asked.write.name());
+                    failpoint::reach("committed", asked.write.name());
                     // Whoever has gone away needs no answer.
                     let _ = asked.reply.send(written);
                 }
@@ -263,7 +263,7 @@ impl Work {
         let mut written = Vec::with_capacity(batch.len());
         for Asked { write, at, .. } in batch {
             written.push(self.store.execute(write, *at)?);
-            crash::point("committing", write.name());
+            failpoint::reach("committing", write.name());
         }
         self.store.finish()?;
         transaction.commit()?;

@@ -27,8 +27,8 @@ use super::refusal;
 pub use super::tls::TlsFiles;
 use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
 use crate::heartbeat::Heartbeat;
+use crate::latency::Latency;
 use crate::routing_key::RoutingKeyTemplate;
-use crate::times::Times;
 
 /// How many channels publish at once: enough for several times the cloud's quota (`docs/scaling.md`).
 pub const LANES: usize = 4;
@@ -187,7 +187,7 @@ struct Owner {
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
     broker: watch::Sender<Option<Arc<str>>>,
-    times: Arc<Times>,
+    times: Arc<Latency>,
     heartbeat: Heartbeat,
     shutdown: CancellationToken,
 }

@@ -22,8 +22,8 @@ use super::amqp::Options;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
 use super::returns::{Answer, Returned, settle};
 use super::{Job, answer_all, link, topology, unknown};
-use crate::crash;
-use crate::times::Times;
+use crate::failpoint;
+use crate::latency::Latency;
 
 /// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
 const BATCH_MAX: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct Epoch {
     pub(super) connection: Arc<Connection>,
     /// Where that leads to, for people.
     pub(super) broker: Arc<str>,
-    pub(super) times: Arc<Times>,
+    pub(super) times: Arc<Latency>,
     /// Whether the broker reports `connection.blocked`.
     pub(super) blocked: watch::Receiver<bool>,
     /// The connection is gone: no answer comes any more.
@@ -255,7 +255,7 @@ impl Lane {
         // Mandatory: RabbitMQ acks what it could not route, and only the return tells.
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(exchange, key, mandatory, &body, properties).await?;
-        crash::point("sent", "publish");
+        failpoint::reach("sent", "publish");
         sent.await.map(|confirmation| answer(confirmation, &self.epoch.broker))
     }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::amqp::{Address, Options};
 use super::dial::{self, Unreachable};
-use super::heard::Heard;
+use super::greeting::Greeting;
 use super::refusal::{LinkError, broken_tls, lost};
 use super::stream::{self, BrokerStream};
 use super::tls::{self, Socket};
@@ -168,7 +168,7 @@ async fn log_in_at(
 /// TLS, where it is wanted, and the login, over a connection that is there.
 async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Result<Link, LinkError> {
     let runtime = stream::runtime();
-    let heard = Heard::default();
+    let heard = Greeting::default();
     let unreachable = |error: io::Error| {
         LinkError::out_of_files(address, &error)
             .unwrap_or_else(|| LinkError::Unreachable { address: address.to_string(), source: error.into() })

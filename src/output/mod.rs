@@ -11,7 +11,7 @@
 pub mod amqp;
 mod backoff;
 mod dial;
-mod heard;
+mod greeting;
 mod lanes;
 mod link;
 pub mod message;
@@ -31,7 +31,7 @@ use vodrelay_core::outcome::{OutputState, PublishOutcome};
 use vodrelay_core::outgoing::Outgoing;
 
 use crate::heartbeat::Heartbeat;
-use crate::times::Times;
+use crate::latency::Latency;
 
 /// Why an output ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub struct Output {
     queues: Arc<[async_channel::Sender<Job>]>,
     state: watch::Receiver<OutputState>,
     broker: watch::Receiver<Option<Arc<str>>>,
-    times: Arc<Times>,
+    times: Arc<Latency>,
     heartbeat: Heartbeat,
 }
 
@@ -86,7 +86,7 @@ impl Output {
     }
 
     /// How long publishes take, from the batch's first frame to the answers for all of it. A line of standard output takes part in none.
-    pub fn publish_times(&self) -> Arc<Times> {
+    pub fn publish_times(&self) -> Arc<Latency> {
         Arc::clone(&self.times)
     }
 }
@@ -156,7 +156,7 @@ struct Ends {
     queues: Vec<async_channel::Receiver<Job>>,
     state: watch::Sender<OutputState>,
     broker: watch::Sender<Option<Arc<str>>>,
-    times: Arc<Times>,
+    times: Arc<Latency>,
     heartbeat: Heartbeat,
 }
 
@@ -165,7 +165,7 @@ fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     let (senders, receivers): (Vec<_>, _) = (0..queues.max(1)).map(|_| async_channel::unbounded()).unzip();
     let (state_sender, state) = watch::channel(initial);
     let (broker_sender, broker) = watch::channel(None);
-    let times = Arc::new(Times::of("vodrelay_publish_seconds"));
+    let times = Arc::new(Latency::of("vodrelay_publish_seconds"));
     let heartbeat = Heartbeat::new("output");
     let output = Output {
         queues: senders.into(),

@@ -11,7 +11,7 @@ use vodrelay_core::error_code::ErrorCode;
 
 use super::amqp::{Address, Options};
 use super::dial::Unreachable;
-use super::heard::{Heard, Speaker};
+use super::greeting::{Greeting, Speaker};
 use super::tls::TlsError;
 use super::topology::TopologyError;
 use crate::descriptors;
@@ -151,10 +151,10 @@ pub(super) fn lost(
     address: &Address,
     options: &Options,
     error: &lapin::Error,
-    heard: Option<&Heard>,
+    heard: Option<&Greeting>,
 ) -> LinkError {
     let shown = address.to_string();
-    let speaker = heard.map(Heard::speaker);
+    let speaker = heard.map(Greeting::speaker);
     let not_amqp = |found: String, hint| LinkError::NotAmqp { address: shown.clone(), found, hint };
     match speaker {
         Some(Speaker::Http) => {
@@ -201,7 +201,7 @@ pub(super) fn lost(
         }
         Some(Speaker::Amqp { mechanisms: None } | Speaker::Nobody) | None => {}
     }
-    if let Some(size) = heard.and_then(Heard::frame_max).filter(|size| *size < LEAST_FRAME) {
+    if let Some(size) = heard.and_then(Greeting::frame_max).filter(|size| *size < LEAST_FRAME) {
         return LinkError::SmallFrames { address: shown, text: format!("it takes {size} bytes at most") };
     }
     let hint = match error.kind() {

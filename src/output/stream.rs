@@ -15,7 +15,7 @@ use futures_util::{Stream, TryFutureExt as _};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use super::heard::Heard;
+use super::greeting::Greeting;
 use super::tls::Socket;
 
 /// What lapin runs on: this process's tokio, with connections of our own type.
@@ -52,19 +52,19 @@ impl Reactor for OwnStreams {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         TcpStream::connect(address)
-            .map_ok(|connected| BrokerStream::new(Box::new(connected), Heard::default()))
+            .map_ok(|connected| BrokerStream::new(Box::new(connected), Greeting::default()))
     }
 }
 
 /// A connection to the broker.
 pub(super) struct BrokerStream {
     socket: Compat<Box<dyn Socket>>,
-    heard: Option<Heard>,
+    heard: Option<Greeting>,
 }
 
 impl BrokerStream {
     /// `heard` takes the first that is read.
-    pub(super) fn new(socket: Box<dyn Socket>, heard: Heard) -> Self {
+    pub(super) fn new(socket: Box<dyn Socket>, heard: Greeting) -> Self {
         Self { socket: socket.compat(), heard: Some(heard) }
     }
 

@@ -9,7 +9,7 @@
 mod commit_delay;
 mod commits;
 mod meters;
-mod report;
+mod observe;
 mod stats;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::identity::EventId;
 use vodrelay_core::machine::{Answer, Core, Effect, Input, Settings};
-use vodrelay_core::outcome::{CallFailure, JournalState, OutputState, PublishOutcome};
+use vodrelay_core::outcome::{JournalState, OutputState, PublishOutcome, RequestFailure};
 use vodrelay_core::write::Written;
 
 use crate::clock::Now as _;
@@ -30,7 +30,7 @@ use crate::journal::Journal;
 use crate::output::{Outcomes, Output};
 use crate::vod::{self, Action};
 use commits::Commits;
-use report::{CallEnded, Report};
+use observe::{Report, RequestEnded};
 pub use stats::{Snapshot, Stats};
 
 /// How many inputs are taken together at the most; what they lead to is committed together.
@@ -103,7 +103,7 @@ pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayErro
 /// What comes back from a task: an input, and for calls to the cloud what the report needs.
 struct Arrived {
     input: Input,
-    call: Option<CallEnded>,
+    call: Option<RequestEnded>,
 }
 
 impl From<Input> for Arrived {
@@ -249,7 +249,7 @@ impl Shell {
                         Err(error) => (Err(error.failure), Some(error)),
                     };
                     let input = Input::Pulled { pull, sent_at, received_at, pulled_at, result };
-                    let call = Some(CallEnded { sub_app, action: Action::PullEvents, error });
+                    let call = Some(RequestEnded { sub_app, action: Action::PullEvents, error });
                     send(&inputs, Arrived { input, call });
                     Ok(())
                 });
@@ -263,7 +263,7 @@ impl Shell {
                 self.tasks.spawn(async move {
                     let error = client.confirm_events(sub_app, &handles, cutoff).await.err();
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
-                    let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
+                    let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(&inputs, Arrived { input: Input::Confirmed { call, result }, call: Some(ended) });
                     Ok(())
                 });
@@ -274,8 +274,8 @@ impl Shell {
                     let error = client.prove_confirm(sub_app).await.err();
                     let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
                     // What the cloud says of the made-up handle is the proof, and no failure.
-                    let error = error.filter(|error| error.failure != CallFailure::Refused);
-                    let ended = CallEnded { sub_app, action: Action::ConfirmEvents, error };
+                    let error = error.filter(|error| error.failure != RequestFailure::Refused);
+                    let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(&inputs, Arrived { input: Input::ConfirmProof { call, result }, call: Some(ended) });
                     Ok(())
                 });

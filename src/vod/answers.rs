@@ -4,15 +4,15 @@
 use bytes::Bytes;
 use tencent_vod_event::SubAppId;
 
-use super::classify::{Action, CallError};
+use super::classify::{Action, RequestError};
 use super::wire::{Answer, EventConfig, Pull};
 
 /// What [`super::Client::pull_events`] makes of an answer.
 ///
 /// # Errors
 ///
-/// [`CallError`]: the cloud's own, or that `body` is no answer.
-pub fn pull(sub_app: SubAppId, body: Bytes) -> Result<Pull, CallError> {
+/// [`RequestError`]: the cloud's own, or that `body` is no answer.
+pub fn pull(sub_app: SubAppId, body: Bytes) -> Result<Pull, RequestError> {
     read(Action::PullEvents, sub_app, body)?.into_pull()
 }
 
@@ -20,8 +20,8 @@ pub fn pull(sub_app: SubAppId, body: Bytes) -> Result<Pull, CallError> {
 ///
 /// # Errors
 ///
-/// [`CallError`]: the cloud's own, or that `body` is no answer.
-pub fn confirmed(body: Bytes) -> Result<(), CallError> {
+/// [`RequestError`]: the cloud's own, or that `body` is no answer.
+pub fn confirmed(body: Bytes) -> Result<(), RequestError> {
     read(Action::ConfirmEvents, SubAppId(0), body)?.into_confirmed()
 }
 
@@ -29,8 +29,8 @@ pub fn confirmed(body: Bytes) -> Result<(), CallError> {
 ///
 /// # Errors
 ///
-/// [`CallError`]: the cloud's own, or that `body` is no answer.
-pub fn count(body: Bytes) -> Result<u64, CallError> {
+/// [`RequestError`]: the cloud's own, or that `body` is no answer.
+pub fn count(body: Bytes) -> Result<u64, RequestError> {
     read(Action::DescribeEventsState, SubAppId(0), body)?.into_count()
 }
 
@@ -38,12 +38,12 @@ pub fn count(body: Bytes) -> Result<u64, CallError> {
 ///
 /// # Errors
 ///
-/// [`CallError`]: the cloud's own, or that `body` is no answer.
-pub fn event_config(body: Bytes) -> Result<EventConfig, CallError> {
+/// [`RequestError`]: the cloud's own, or that `body` is no answer.
+pub fn event_config(body: Bytes) -> Result<EventConfig, RequestError> {
     read(Action::DescribeEventConfig, SubAppId(0), body)?.into_event_config()
 }
 
-fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Answer, CallError> {
+fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Answer, RequestError> {
     let answer = Answer::read(action, sub_app, body)?;
     match answer.error() {
         Some(error) if !answer.is_idle() => Err(error),

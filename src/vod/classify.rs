@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
 use super::credentials::Credentials;
 use crate::descriptors;
@@ -37,9 +37,9 @@ impl Action {
 
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallError {
+pub struct RequestError {
     /// What the caller should do about it.
-    pub failure: CallFailure,
+    pub failure: RequestFailure,
     /// The cloud's `Code`, which starts with a capital, or one of our own stable words, which do not: `connect`, `tls`,
     /// `timeout`, `deadline`, `connection_lost`, `http_502`, `encoded`, `not_json`, `not_an_answer`, `too_large`,
     /// `credentials`, `no_code`. Bounded and printable: fit to be a metric's label.
@@ -55,12 +55,14 @@ pub struct CallError {
     pub may_have_acted: bool,
 }
 
-impl CallError {
+impl RequestError {
     /// An error that the cloud spelled out in its envelope.
     pub(super) fn from_cloud(action: Action, code: &str, message: &str, request_id: Option<String>) -> Self {
         let failure = classify(action, code);
-        let at_the_door =
-            matches!(failure, CallFailure::Throttled | CallFailure::Credentials | CallFailure::Clock);
+        let at_the_door = matches!(
+            failure,
+            RequestFailure::Throttled | RequestFailure::Credentials | RequestFailure::Clock
+        );
         Self {
             failure,
             code: label(code),
@@ -72,7 +74,12 @@ impl CallError {
     }
 
     /// A failure that we found, under one of our own words.
-    pub(super) fn own(action: Action, failure: CallFailure, code: &str, message: impl Into<String>) -> Self {
+    pub(super) fn own(
+        action: Action,
+        failure: RequestFailure,
+        code: &str,
+        message: impl Into<String>,
+    ) -> Self {
         let message = one_line(&message.into());
         Self { failure, code: code.to_owned(), message, request_id: None, action, may_have_acted: true }
     }
@@ -85,7 +92,7 @@ impl CallError {
 
     /// The same with the key that it is about, when the cloud refuses a key: several sources can have one.
     pub(super) fn about_key(mut self, credentials: &Credentials) -> Self {
-        if self.failure == CallFailure::Credentials || self.is_denial() {
+        if self.failure == RequestFailure::Credentials || self.is_denial() {
             self.message += &format!(" (the key {} from {})", credentials.masked_id(), credentials.origin);
         }
         self
@@ -116,14 +123,14 @@ impl CallError {
             }
             (_, "files") => descriptors::NEXT_STEP,
             (_, "connect") => "check the endpoint, DNS, and what stands between this host and it",
-            (CallFailure::Credentials, _) => {
+            (RequestFailure::Credentials, _) => {
                 "check that secret id, secret key and token belong together and are enabled"
             }
-            (CallFailure::Clock, _) => "set the host's clock, and keep it set with NTP",
-            (CallFailure::Configuration, _) if self.is_denial() => {
+            (RequestFailure::Clock, _) => "set the host's clock, and keep it set with NTP",
+            (RequestFailure::Configuration, _) if self.is_denial() => {
                 "grant the key vod:PullEvents, vod:ConfirmEvents, vod:DescribeEventsState and vod:DescribeEventConfig"
             }
-            (CallFailure::Configuration, _) => {
+            (RequestFailure::Configuration, _) => {
                 "check the endpoint and the sub-application ids in the configuration"
             }
             _ => return None,
@@ -132,7 +139,7 @@ impl CallError {
     }
 }
 
-impl fmt::Display for CallError {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} failed ({}): {}", self.action.name(), self.code, self.message)?;
         if let Some(id) = &self.request_id {
@@ -145,39 +152,39 @@ impl fmt::Display for CallError {
     }
 }
 
-impl std::error::Error for CallError {}
+impl std::error::Error for RequestError {}
 
 /// What an error code means for the caller: the exact code first, then the part up to the first dot.
 ///
 /// Source of the codes: the common table of API 3.0 and the error lists of the four calls. Where they leave room:
 ///
-/// - A denial by access management (`UnauthorizedOperation`) is [`CallFailure::Configuration`]: the cloud knew the key and
+/// - A denial by access management (`UnauthorizedOperation`) is [`RequestFailure::Configuration`]: the cloud knew the key and
 ///   believed it, so that reading it again cannot help; only an operator can grant the right.
 /// - `ConfirmEvents` does not say how it rejects a late or unknown handle, so that every complaint about the content, and
-///   the plain `FailedOperation`, is [`CallFailure::Refused`] there: the caller halves the batch until the bad handle stands
+///   the plain `FailedOperation`, is [`RequestFailure::Refused`] there: the caller halves the batch until the bad handle stands
 ///   alone. The documents' own number for it, 4000, is from API 2.0 and is taken for the same.
-/// - An unknown code is [`CallFailure::Transient`]: trying again, slower and slower, is the reaction that loses nothing.
-pub fn classify(action: Action, code: &str) -> CallFailure {
+/// - An unknown code is [`RequestFailure::Transient`]: trying again, slower and slower, is the reaction that loses nothing.
+pub fn classify(action: Action, code: &str) -> RequestFailure {
     let content = match action {
-        Action::ConfirmEvents => CallFailure::Refused,
+        Action::ConfirmEvents => RequestFailure::Refused,
         Action::PullEvents | Action::DescribeEventsState | Action::DescribeEventConfig => {
-            CallFailure::Configuration
+            RequestFailure::Configuration
         }
     };
     match code {
-        "AuthFailure.SignatureExpire" => return CallFailure::Clock,
+        "AuthFailure.SignatureExpire" => return RequestFailure::Clock,
         "FailedOperation.InvalidVodUser"
         | "FailedOperation.InvalidAccount"
         | "FailedOperation.UserStatusInavlid"
         | "FailedOperation.UserStatusInvalid"
         | "InvalidParameterValue.SubAppId"
-        | "ResourceNotFound.UserNotExist" => return CallFailure::Configuration,
-        _ if is_cam_denial(code) => return CallFailure::Configuration,
+        | "ResourceNotFound.UserNotExist" => return RequestFailure::Configuration,
+        _ if is_cam_denial(code) => return RequestFailure::Configuration,
         _ => {}
     }
     match head(code) {
-        "RequestLimitExceeded" | "LimitExceeded" => CallFailure::Throttled,
-        "AuthFailure" => CallFailure::Credentials,
+        "RequestLimitExceeded" | "LimitExceeded" => RequestFailure::Throttled,
+        "AuthFailure" => RequestFailure::Credentials,
         "UnauthorizedOperation"
         | "InvalidAction"
         | "NoSuchProduct"
@@ -187,7 +194,7 @@ pub fn classify(action: Action, code: &str) -> CallFailure {
         | "UnsupportedOperation"
         | "ActionOffline"
         | "IpInBlacklist"
-        | "IpNotInWhitelist" => CallFailure::Configuration,
+        | "IpNotInWhitelist" => RequestFailure::Configuration,
         "InvalidParameter"
         | "InvalidParameterValue"
         | "MissingParameter"
@@ -198,10 +205,10 @@ pub fn classify(action: Action, code: &str) -> CallFailure {
         | "ResourceInUse"
         | "ResourceNotFound"
         | "4000" => content,
-        "FailedOperation" if action == Action::ConfirmEvents => CallFailure::Refused,
+        "FailedOperation" if action == Action::ConfirmEvents => RequestFailure::Refused,
         // InternalError, ServiceUnavailable, ResourceUnavailable, ResourceInsufficient, ResponseSizeLimitExceeded, the plain
         // FailedOperation, and whatever is new.
-        _ => CallFailure::Transient,
+        _ => RequestFailure::Transient,
     }
 }
 
@@ -234,7 +241,7 @@ pub(super) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use CallFailure::*;
+    use RequestFailure::*;
 
     #[test]
     fn every_code_of_the_common_table_has_its_meaning() {
@@ -304,7 +311,7 @@ mod tests {
 
     #[test]
     fn an_error_reads_alone_and_ends_in_the_next_step() {
-        let error = CallError::from_cloud(
+        let error = RequestError::from_cloud(
             Action::PullEvents,
             "UnauthorizedOperation",
             "no\nright",
@@ -319,7 +326,7 @@ mod tests {
 
     #[test]
     fn only_what_was_turned_away_at_the_door_certainly_did_nothing() {
-        let acted = |code| CallError::from_cloud(Action::ConfirmEvents, code, "", None).may_have_acted;
+        let acted = |code| RequestError::from_cloud(Action::ConfirmEvents, code, "", None).may_have_acted;
         assert!(!acted("RequestLimitExceeded"));
         assert!(!acted("AuthFailure.SignatureFailure"));
         assert!(!acted("AuthFailure.SignatureExpire"));
@@ -330,7 +337,7 @@ mod tests {
     #[test]
     fn text_from_outside_is_bounded() {
         let long = "x\u{7}é".repeat(1_000);
-        let error = CallError::from_cloud(Action::PullEvents, &long, &long, None);
+        let error = RequestError::from_cloud(Action::PullEvents, &long, &long, None);
         assert_eq!(error.code.len(), 100);
         assert_eq!(error.message.chars().count(), 501);
         assert!(!error.message.contains('\u{7}'));

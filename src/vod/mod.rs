@@ -9,9 +9,9 @@
 pub mod answers;
 mod classify;
 mod codes;
+mod credential_cache;
+mod credential_sources;
 mod credentials;
-mod keeper;
-mod places;
 mod role;
 mod signer;
 mod skew;
@@ -33,14 +33,14 @@ use tracing::{debug, info, warn};
 use url::Url;
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
 use crate::clock::Now as _;
-pub use classify::{Action, CallError, classify};
+pub use classify::{Action, RequestError, classify};
 use codes::Codes;
+use credential_cache::CredentialCache;
+pub use credential_sources::{CredentialSource, Environment, Places};
 pub use credentials::{Credentials, CredentialsError};
-use keeper::Keeper;
-pub use places::{CredentialSource, Environment, Places};
 use signer::Signer;
 use skew::{Change, Skew};
 use transport::{Endpoint, Reply};
@@ -116,7 +116,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     region: Option<HeaderValue>,
-    keeper: Arc<Keeper>,
+    keeper: Arc<CredentialCache>,
     signer: Signer,
     skew: Skew,
     codes: Codes,
@@ -150,7 +150,7 @@ impl Client {
         Ok(Self(Arc::new(Inner {
             endpoint: Endpoint { client, url: options.endpoint, host },
             region,
-            keeper: Arc::new(Keeper::new(options.credentials)),
+            keeper: Arc::new(CredentialCache::new(options.credentials)),
             signer: Signer::default(),
             skew: Skew::default(),
             codes: Codes::default(),
@@ -164,8 +164,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; if it may have acted, up to 16 events are hidden in the cloud until their window ends.
-    pub async fn pull_events(&self, sub_app: SubAppId) -> Result<Pull, CallError> {
+    /// [`RequestError`]; if it may have acted, up to 16 events are hidden in the cloud until their window ends.
+    pub async fn pull_events(&self, sub_app: SubAppId) -> Result<Pull, RequestError> {
         let deadline = Moment::now() + self.0.pull_timeout;
         let body = Body { handles: None, sub_app };
         self.0.call(Action::PullEvents, body, deadline).await?.into_pull()
@@ -176,13 +176,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; [`CallFailure::Refused`] when the cloud rejects what it was sent.
+    /// [`RequestError`]; [`RequestFailure::Refused`] when the cloud rejects what it was sent.
     pub async fn confirm_events(
         &self,
         sub_app: SubAppId,
         handles: &[EventHandle],
         deadline: Moment,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), RequestError> {
         let deadline = deadline.min(Moment::now() + self.0.confirm_timeout);
         let body = Body { handles: Some(handles), sub_app };
         self.0.call(Action::ConfirmEvents, body, deadline).await?.into_confirmed()
@@ -193,8 +193,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; [`CallFailure::Refused`] is the answer to be expected, and proof as well.
-    pub async fn prove_confirm(&self, sub_app: SubAppId) -> Result<(), CallError> {
+    /// [`RequestError`]; [`RequestFailure::Refused`] is the answer to be expected, and proof as well.
+    pub async fn prove_confirm(&self, sub_app: SubAppId) -> Result<(), RequestError> {
         let deadline = Moment::now() + self.0.confirm_timeout;
         let handle = [EventHandle(MADE_UP_HANDLE.into())];
         let body = Body { handles: Some(&handle), sub_app };
@@ -205,8 +205,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError`].
-    pub async fn describe_events_state(&self, sub_app: SubAppId) -> Result<u64, CallError> {
+    /// [`RequestError`].
+    pub async fn describe_events_state(&self, sub_app: SubAppId) -> Result<u64, RequestError> {
         let deadline = Moment::now() + self.0.describe_timeout;
         let body = Body { handles: None, sub_app };
         self.0.call(Action::DescribeEventsState, body, deadline).await?.into_count()
@@ -216,8 +216,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError`].
-    pub async fn describe_event_config(&self, sub_app: SubAppId) -> Result<EventConfig, CallError> {
+    /// [`RequestError`].
+    pub async fn describe_event_config(&self, sub_app: SubAppId) -> Result<EventConfig, RequestError> {
         let deadline = Moment::now() + self.0.describe_timeout;
         let body = Body { handles: None, sub_app };
         self.0.call(Action::DescribeEventConfig, body, deadline).await?.into_event_config()
@@ -239,17 +239,22 @@ impl Client {
 }
 
 impl Inner {
-    async fn call(&self, action: Action, body: Body<'_>, deadline: Moment) -> Result<Answer, CallError> {
+    async fn call(&self, action: Action, body: Body<'_>, deadline: Moment) -> Result<Answer, RequestError> {
         let started = Moment::now();
         let sent = AtomicBool::new(false);
         let result = if started >= deadline {
-            Err(CallError::own(action, CallFailure::Transient, "deadline", "no time was left to send it")
-                .not_acted())
+            Err(RequestError::own(
+                action,
+                RequestFailure::Transient,
+                "deadline",
+                "no time was left to send it",
+            )
+            .not_acted())
         } else {
             before(deadline, self.attempts(action, body, &sent)).await.unwrap_or_else(|| {
                 let seconds = Moment::now().since(started).as_secs_f64();
                 let message = format!("no answer within {seconds:.1} s");
-                let error = CallError::own(action, CallFailure::Transient, "timeout", message);
+                let error = RequestError::own(action, RequestFailure::Transient, "timeout", message);
                 Err(if sent.load(Ordering::Relaxed) { error } else { error.not_acted() })
             })
         };
@@ -264,13 +269,19 @@ impl Inner {
     }
 
     /// The call, and once more if the client could mend what the cloud refused it for.
-    async fn attempts(&self, action: Action, body: Body<'_>, sent: &AtomicBool) -> Result<Answer, CallError> {
+    async fn attempts(
+        &self,
+        action: Action,
+        body: Body<'_>,
+        sent: &AtomicBool,
+    ) -> Result<Answer, RequestError> {
         let (sub_app, body) = (body.sub_app, Bytes::from(body.to_json()));
         let (mut clock_mended, mut credentials_replaced) = (false, false);
         loop {
             let now = self.skew.timestamp(WallTime::now());
             let credentials = self.keeper.get(now).await.map_err(|error| {
-                CallError::own(action, CallFailure::Credentials, "credentials", error.to_string()).not_acted()
+                RequestError::own(action, RequestFailure::Credentials, "credentials", error.to_string())
+                    .not_acted()
             })?;
             sent.store(true, Ordering::Relaxed);
             let (error, change) = match self.send(action, sub_app, body.clone(), &credentials).await? {
@@ -278,8 +289,8 @@ impl Inner {
                 Sent::Refused(error, change) => (error.about_key(&credentials), change),
             };
             let tried = match error.failure {
-                CallFailure::Clock if change != Change::None => &mut clock_mended,
-                CallFailure::Credentials if self.keeper.replace(&credentials).await => {
+                RequestFailure::Clock if change != Change::None => &mut clock_mended,
+                RequestFailure::Credentials if self.keeper.replace(&credentials).await => {
                     &mut credentials_replaced
                 }
                 _ => return Err(error),
@@ -297,7 +308,7 @@ impl Inner {
         sub_app: SubAppId,
         body: Bytes,
         credentials: &Arc<Credentials>,
-    ) -> Result<Sent, CallError> {
+    ) -> Result<Sent, RequestError> {
         let timestamp = self.skew.timestamp(WallTime::now());
         let headers = self.headers(action, &body, timestamp, credentials);
         let request = self.endpoint.client.post(self.endpoint.url.clone()).headers(headers).body(body);
@@ -309,7 +320,7 @@ impl Inner {
             Err(error) => return Err(error),
         };
         let error = answer.error().filter(|_| !answer.is_idle());
-        let expired = error.as_ref().is_some_and(|error| error.failure == CallFailure::Clock);
+        let expired = error.as_ref().is_some_and(|error| error.failure == RequestFailure::Clock);
         let change = match date.as_deref().and_then(skew::parse_date) {
             Some(date) if expired => self.skew.refused(timestamp, date, arrived),
             Some(date) => self.skew.observe(date, arrived),
@@ -362,7 +373,7 @@ impl Inner {
 enum Sent {
     Answered(Answer),
     /// The cloud's error, and what the answer told about the clock.
-    Refused(CallError, Change),
+    Refused(RequestError, Change),
 }
 
 fn log_clock(change: Change) {

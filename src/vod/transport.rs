@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{StatusCode, redirect, retry};
 use url::{Host, Url};
 use vodrelay_core::clock::WallTime;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
-use super::classify::{Action, CallError};
+use super::classify::{Action, RequestError};
 use crate::clock::Now as _;
 use crate::descriptors;
 
@@ -177,11 +177,14 @@ pub(super) struct Reply {
     /// When the headers arrived. A poll that was held is dated at its end, so that the middle of the request would be
     /// seconds off.
     pub(super) arrived: WallTime,
-    pub(super) body: Result<Bytes, CallError>,
+    pub(super) body: Result<Bytes, RequestError>,
 }
 
 /// Sends a request and reads the whole answer.
-pub(super) async fn exchange(action: Action, request: reqwest::RequestBuilder) -> Result<Reply, CallError> {
+pub(super) async fn exchange(
+    action: Action,
+    request: reqwest::RequestBuilder,
+) -> Result<Reply, RequestError> {
     let mut answer = request.send().await.map_err(|error| send_error(action, &error))?;
     let arrived = WallTime::now();
     let status = answer.status();
@@ -193,13 +196,13 @@ pub(super) async fn exchange(action: Action, request: reqwest::RequestBuilder) -
             BodyError::TooLarge { .. } => "too_large",
             BodyError::BrokeOff(_) => "connection_lost",
         };
-        CallError::own(action, CallFailure::Transient, code, format!("HTTP {status}: {error}"))
+        RequestError::own(action, RequestFailure::Transient, code, format!("HTTP {status}: {error}"))
     });
     let body = body.and_then(|body| match encoding(announced.as_ref(), &body) {
         None => Ok(body),
-        Some(name) => Err(CallError::own(
+        Some(name) => Err(RequestError::own(
             action,
-            CallFailure::Transient,
+            RequestFailure::Transient,
             "encoded",
             format!(
                 "HTTP {status}: the answer is encoded with {name}, which this client does not ask for; see which proxy or gateway on the way \
@@ -223,38 +226,41 @@ fn encoding(announced: Option<&reqwest::header::HeaderValue>, body: &[u8]) -> Op
 }
 
 /// An answer that is not the API's, by its HTTP status.
-pub(super) fn status_error(action: Action, status: StatusCode) -> CallError {
-    let failure =
-        if status == StatusCode::TOO_MANY_REQUESTS { CallFailure::Throttled } else { CallFailure::Transient };
+pub(super) fn status_error(action: Action, status: StatusCode) -> RequestError {
+    let failure = if status == StatusCode::TOO_MANY_REQUESTS {
+        RequestFailure::Throttled
+    } else {
+        RequestFailure::Transient
+    };
     let code = format!("http_{}", status.as_u16());
-    CallError::own(action, failure, &code, format!("HTTP {status} without an answer of the API"))
+    RequestError::own(action, failure, &code, format!("HTTP {status} without an answer of the API"))
 }
 
 /// A call without any answer.
-fn send_error(action: Action, error: &reqwest::Error) -> CallError {
+fn send_error(action: Action, error: &reqwest::Error) -> RequestError {
     // The outer two layers say no more than that a request failed.
     let cause = error.source().and_then(StdError::source).map_or_else(|| chain(error), chain);
     let host = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-    let own = |failure, code| CallError::own(action, failure, code, format!("{host}: {cause}"));
+    let own = |failure, code| RequestError::own(action, failure, code, format!("{host}: {cause}"));
     if let Some(tls) = tls_error(error) {
         // A certificate that is not trusted does not mend itself; whatever else happens in a handshake may.
         let failure = match tls {
-            rustls::Error::InvalidCertificate(_) => CallFailure::Configuration,
-            _ => CallFailure::Transient,
+            rustls::Error::InvalidCertificate(_) => RequestFailure::Configuration,
+            _ => RequestFailure::Transient,
         };
         return own(failure, "tls").not_acted();
     }
     // The resolver does not tell why it knows no address.
     if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
-        return own(CallFailure::Transient, "files").not_acted();
+        return own(RequestFailure::Transient, "files").not_acted();
     }
     if error.is_connect() {
-        return own(CallFailure::Transient, "connect").not_acted();
+        return own(RequestFailure::Transient, "connect").not_acted();
     }
     if error.is_builder() {
-        return own(CallFailure::Configuration, "bad_request").not_acted();
+        return own(RequestFailure::Configuration, "bad_request").not_acted();
     }
-    own(CallFailure::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
+    own(RequestFailure::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
 }
 
 /// The TLS library's error in the chain of causes. An I/O error hides what it was made of from `source`.

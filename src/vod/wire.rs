@@ -9,9 +9,9 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tencent_vod_event::{Document, Event, EventHandle, Malformed, Reader, SubAppId, Value};
 use tracing::warn;
 use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
-use super::classify::{Action, CallError};
+use super::classify::{Action, RequestError};
 
 /// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";
@@ -91,9 +91,9 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// A [`CallFailure::Transient`] of our own when `body` is no answer of this API.
-    pub(super) fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Self, CallError> {
-        let own = |code, message: &str| CallError::own(action, CallFailure::Transient, code, message);
+    /// A [`RequestFailure::Transient`] of our own when `body` is no answer of this API.
+    pub(super) fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Self, RequestError> {
+        let own = |code, message: &str| RequestError::own(action, RequestFailure::Transient, code, message);
         let response = Response::read(&body, (action == Action::PullEvents).then_some(sub_app))
             .map_err(|error| own("not_json", &format!("the answer is {error}")))?
             .ok_or_else(|| own("not_an_answer", "the answer has no object called Response"))?;
@@ -121,9 +121,9 @@ impl Answer {
     }
 
     /// The cloud's error, if the answer is one.
-    pub(super) fn error(&self) -> Option<CallError> {
+    pub(super) fn error(&self) -> Option<RequestError> {
         let (code, message) = self.error.as_ref()?;
-        Some(CallError::from_cloud(self.action, code, message, self.request_id.clone()))
+        Some(RequestError::from_cloud(self.action, code, message, self.request_id.clone()))
     }
 
     /// Whether the answer says that no event waits, in the form of an error.
@@ -132,7 +132,7 @@ impl Answer {
     }
 
     /// The answer as that of `PullEvents`.
-    pub(super) fn into_pull(self) -> Result<Pull, CallError> {
+    pub(super) fn into_pull(self) -> Result<Pull, RequestError> {
         let request_id = self.shared_request_id();
         if self.is_idle() {
             return Ok(Pull { request_id, events: Vec::new() });
@@ -155,7 +155,7 @@ impl Answer {
     }
 
     /// The answer as that of `ConfirmEvents`. Every answer of the platform has a request id; without one it proves nothing.
-    pub(super) fn into_confirmed(self) -> Result<(), CallError> {
+    pub(super) fn into_confirmed(self) -> Result<(), RequestError> {
         match self.request_id {
             Some(_) => Ok(()),
             None => Err(self.strange("the answer has no RequestId")),
@@ -163,14 +163,14 @@ impl Answer {
     }
 
     /// The answer as that of `DescribeEventsState`.
-    pub(super) fn into_count(self) -> Result<u64, CallError> {
+    pub(super) fn into_count(self) -> Result<u64, RequestError> {
         let count =
             self.member("CountOfEventsToPull").and_then(|document| document.root().number()?.parse().ok());
         count.ok_or_else(|| self.strange("CountOfEventsToPull is not a count"))
     }
 
     /// The answer as that of `DescribeEventConfig`.
-    pub(super) fn into_event_config(self) -> Result<EventConfig, CallError> {
+    pub(super) fn into_event_config(self) -> Result<EventConfig, RequestError> {
         let switch = |name| match self.scalar(name).as_deref() {
             Some("ON") => Some(true),
             Some("OFF") => Some(false),
@@ -190,8 +190,8 @@ impl Answer {
         self.request_id.as_deref().unwrap_or_default().into()
     }
 
-    fn strange(&self, message: &str) -> CallError {
-        let mut error = CallError::own(self.action, CallFailure::Transient, "not_an_answer", message);
+    fn strange(&self, message: &str) -> RequestError {
+        let mut error = RequestError::own(self.action, RequestFailure::Transient, "not_an_answer", message);
         error.request_id = self.request_id.clone();
         error
     }
@@ -295,11 +295,11 @@ mod tests {
 
     const APP: SubAppId = SubAppId(7);
 
-    fn read(action: Action, body: impl AsRef<[u8]>) -> Result<Answer, CallError> {
+    fn read(action: Action, body: impl AsRef<[u8]>) -> Result<Answer, RequestError> {
         Answer::read(action, APP, Bytes::copy_from_slice(body.as_ref()))
     }
 
-    fn pull(body: impl AsRef<[u8]>) -> Result<Pull, CallError> {
+    fn pull(body: impl AsRef<[u8]>) -> Result<Pull, RequestError> {
         let answer = read(Action::PullEvents, body)?;
         match answer.error() {
             Some(error) if !answer.is_idle() => Err(error),
@@ -342,11 +342,11 @@ mod tests {
     #[test]
     fn only_the_plain_code_means_idle_and_only_for_a_pull() {
         let body = r#"{"Response":{"Error":{"Code":"ResourceNotFound.UserNotExist","Message":"no event"}}}"#;
-        assert_eq!(pull(body).unwrap_err().failure, CallFailure::Configuration);
+        assert_eq!(pull(body).unwrap_err().failure, RequestFailure::Configuration);
         let body = r#"{"Response":{"Error":{"Code":"ResourceNotFound","Message":"no event"}}}"#;
         let answer = read(Action::ConfirmEvents, body).unwrap();
         assert!(!answer.is_idle());
-        assert_eq!(answer.error().unwrap().failure, CallFailure::Refused);
+        assert_eq!(answer.error().unwrap().failure, RequestFailure::Refused);
     }
 
     #[test]
@@ -452,7 +452,7 @@ mod tests {
         ] {
             let error = pull(body).unwrap_err();
             let shown = String::from_utf8_lossy(body);
-            assert_eq!((error.code.as_str(), error.failure), (code, CallFailure::Transient), "{shown}");
+            assert_eq!((error.code.as_str(), error.failure), (code, RequestFailure::Transient), "{shown}");
             assert!(error.may_have_acted, "{shown}");
         }
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use tencent_vod_event::{Event, SubAppId};
-use vodrelay::vod::{CallError, Pull, answers};
+use vodrelay::vod::{Pull, RequestError, answers};
 
 use crate::harness::{cases, fuzz, rng};
 use crate::json::{Json, event, json};
@@ -58,7 +58,7 @@ const TOKENS: &[&str] = &[
     "句",
 ];
 
-fn pull(body: &Bytes) -> (Result<Pull, CallError>, AllocationInfo) {
+fn pull(body: &Bytes) -> (Result<Pull, RequestError>, AllocationInfo) {
     let mut read = None;
     let body = body.clone();
     let memory = measure(|| read = Some(answers::pull(APP, body)));
@@ -71,7 +71,7 @@ fn assert_bounded(memory: AllocationInfo, length: usize, what: &str) {
 }
 
 /// Errors are for people and for metrics: their words are known, and their text is one bounded line.
-fn assert_clear(error: &CallError) {
+fn assert_clear(error: &RequestError) {
     let ours = ["not_json", "not_an_answer"].contains(&error.code.as_str());
     let code = &error.code;
     assert!(ours || (code.len() <= 100 && code.chars().all(|c| c.is_ascii_graphic())), "{code:?}");

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// What all rooms share.
-const SHARED: [&str; 7] = ["clock", "descriptors", "heartbeat", "routing_key", "times", "crash", "cron"];
+const SHARED: [&str; 7] =
+    ["clock", "descriptors", "heartbeat", "routing_key", "latency", "failpoint", "cron"];
 const ADAPTERS: [&str; 3] = ["vod", "journal", "output"];
 const SHELLS: [&str; 3] = ["relay", "ops", "config"];
 const TOP: [&str; 2] = ["app", "cli"];
@@ -38,8 +39,8 @@ const IMPURE: [(&str, &str); 9] = [
 fn may_use(path: &str) -> Vec<&'static str> {
     let room = room_of(path);
     let groups: &[&[&str]] = match room {
-        "clock" | "descriptors" | "heartbeat" | "routing_key" | "times" | "crash" | "cron" | "config"
-        | "vod" | "journal" | "output" => &[&SHARED],
+        "clock" | "descriptors" | "heartbeat" | "routing_key" | "latency" | "failpoint" | "cron"
+        | "config" | "vod" | "journal" | "output" => &[&SHARED],
         "relay" | "ops" => &[&SHARED, &ADAPTERS],
         "app" => &[&SHARED, &ADAPTERS, &SHELLS],
         "cli" => &[&SHARED, &ADAPTERS, &SHELLS, &["app"]],
@@ -239,7 +240,7 @@ fn an_arrow_that_points_up_is_seen_however_it_is_written() {
         ("vod/mod.rs", "fn f() -> crate::relay::Core { todo() }"),
         ("vod/mod.rs", "use super::journal::Store;"),
         ("vod/wire.rs", "use super::super::journal::Store;"),
-        ("times.rs", "pub use crate::journal::Verdict;"),
+        ("latency.rs", "pub use crate::journal::Verdict;"),
         ("cron.rs", "use super::vod;"),
         ("config/mod.rs", "use crate::vod::Options;"),
         ("relay/mod.rs", "use crate::config::Config;"),
@@ -250,10 +251,10 @@ fn an_arrow_that_points_up_is_seen_however_it_is_written() {
         assert_eq!(violations(path, source).len(), 1, "{path}: {source}");
     }
     let right = [
-        ("vod/wire.rs", "use crate::{clock::Now, times::*, vod::codes};"),
+        ("vod/wire.rs", "use crate::{clock::Now, latency::*, vod::codes};"),
         ("vod/wire.rs", "use super::codes;"),
         ("vod/mod.rs", "mod tests { use super::*; }"),
-        ("times.rs", "/// See [`crate::relay`].\nconst URL: &str = \"https://x\"; // crate::relay"),
+        ("latency.rs", "/// See [`crate::relay`].\nconst URL: &str = \"https://x\"; // crate::relay"),
         ("relay/mod.rs", "use crate::{journal, output, vod};\nuse tokio::time::sleep;"),
         ("cli/mod.rs", "use crate::{app, config::Config, relay::commits};"),
     ];

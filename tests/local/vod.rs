@@ -13,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 use vodrelay::clock::Now as _;
-use vodrelay::vod::{CallError, Client, CredentialSource, Environment, Options};
+use vodrelay::vod::{Client, CredentialSource, Environment, Options, RequestError};
 use vodrelay_core::clock::{Moment, WallTime};
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
 const ID: &str = "AKIDexample";
 const KEY: &str = "example-key";
@@ -291,11 +291,11 @@ async fn counts_and_idle_polls_are_answers() {
     let pull = client.pull_events(APP).await.unwrap();
     assert!(pull.events.is_empty());
     assert_eq!(&*pull.request_id, "r-e");
-    assert_eq!(client.describe_events_state(APP).await.unwrap_err().failure, CallFailure::Configuration);
+    assert_eq!(client.describe_events_state(APP).await.unwrap_err().failure, RequestFailure::Configuration);
 }
 
 /// Pulls once, and gives back the failure.
-async fn failed_pull(play: impl Fn() -> Play + Send + Sync + 'static) -> CallError {
+async fn failed_pull(play: impl Fn() -> Play + Send + Sync + 'static) -> RequestError {
     let server = Server::start(move |_, _| play()).await;
     let error = server.client().pull_events(APP).await.unwrap_err();
     assert_eq!(server.seen().len(), 1, "{error}");
@@ -304,7 +304,7 @@ async fn failed_pull(play: impl Fn() -> Play + Send + Sync + 'static) -> CallErr
 
 #[tokio::test]
 async fn what_is_not_from_the_api_is_named_by_its_kind() {
-    use CallFailure::{Throttled, Transient};
+    use RequestFailure::{Throttled, Transient};
     const HTML: &str = "<html><body>Bad Gateway</body></html>";
     for (status, failure, code) in [
         ("502 Bad Gateway", Transient, "http_502"),
@@ -349,7 +349,7 @@ async fn an_encoded_answer_is_named_and_whoever_encodes_it_is_looked_for() {
         [("Content-Encoding: gzip\r\n", "gzip"), ("", "gzip"), ("Content-Encoding: br\r\n", "br")]
     {
         let error = failed("200 OK", header).await;
-        assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "encoded"));
+        assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "encoded"));
         let words = format!(
             "PullEvents failed (encoded): HTTP 200 OK: the answer is encoded with {name}, which this client does not ask for; \
              see which proxy or gateway on the way to the endpoint does that, and turn it off there"
@@ -370,7 +370,7 @@ async fn the_envelope_speaks_louder_than_the_status() {
             Play::Send(http(status, "", &refusal("RequestLimitExceeded.UinLimitExceeded")))
         })
         .await;
-        assert_eq!(error.failure, CallFailure::Throttled);
+        assert_eq!(error.failure, RequestFailure::Throttled);
         assert_eq!(error.code, "RequestLimitExceeded.UinLimitExceeded");
         assert_eq!(error.request_id.as_deref(), Some("r-e"));
         assert!(!error.may_have_acted);
@@ -380,7 +380,7 @@ async fn the_envelope_speaks_louder_than_the_status() {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let error = failed_pull(|| Play::Send(http("302 Found", "Location: http://127.0.0.1:1/\r\n", ""))).await;
-    assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "http_302"));
+    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "http_302"));
 }
 
 #[tokio::test]
@@ -392,7 +392,7 @@ async fn a_confirm_that_is_not_answered_ends_by_its_deadline() {
     let error = client.confirm_events(APP, &handles(&["h"]), deadline).await.unwrap_err();
     assert!(Moment::now() >= deadline);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "timeout"));
+    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "timeout"));
     assert!(error.may_have_acted);
     assert_eq!(server.seen().len(), 1);
 }
@@ -411,7 +411,7 @@ async fn a_call_that_is_not_answered_ends_by_its_time_out() {
     let state = client.describe_events_state(APP).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     for error in [pull, confirm, state] {
-        assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "timeout"));
+        assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "timeout"));
         assert!(error.may_have_acted);
     }
 }
@@ -422,7 +422,7 @@ async fn nothing_leaves_after_the_deadline() {
     let client = server.client();
     for deadline in [Moment(0), Moment::now()] {
         let error = client.confirm_events(APP, &handles(&["h"]), deadline).await.unwrap_err();
-        assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "deadline"));
+        assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "deadline"));
         assert!(!error.may_have_acted);
     }
     assert_eq!(server.connections.load(Ordering::SeqCst), 0);
@@ -437,7 +437,7 @@ async fn nobody_there_is_a_failure_to_connect() {
     options.credentials.environment =
         Environment::fixed([("TENCENTCLOUD_SECRET_ID", ID), ("TENCENTCLOUD_SECRET_KEY", KEY)]);
     let error = Client::new(options).unwrap().pull_events(APP).await.unwrap_err();
-    assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "connect"));
+    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "connect"));
     assert!(!error.may_have_acted);
     assert!(error.to_string().contains("refused"), "{error}");
 }
@@ -454,7 +454,7 @@ async fn a_peer_that_never_greets_is_a_failure_to_connect() {
     let started = Instant::now();
     let error = Client::new(options).unwrap().pull_events(APP).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert_eq!((error.failure, error.code.as_str()), (CallFailure::Transient, "connect"), "{error}");
+    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "connect"), "{error}");
     assert!(!error.may_have_acted);
 }
 
@@ -501,7 +501,7 @@ async fn a_refused_time_stamp_is_not_repeated_for_nothing() {
         })
         .await;
         let error = server.client().pull_events(APP).await.unwrap_err();
-        assert_eq!(error.failure, CallFailure::Clock);
+        assert_eq!(error.failure, RequestFailure::Clock);
         assert!(error.to_string().contains("NTP"), "{error}");
         // Only a date that differs is a reason to try once more; and once it is.
         assert_eq!(server.seen().len(), if skew == Some(600) { 2 } else { 1 }, "{skew:?}");
@@ -562,7 +562,7 @@ async fn refused_credentials_that_stay_the_same_are_an_error() {
     let server = Server::start(|_, _| ok(&refusal("AuthFailure.SignatureFailure"))).await;
     let client = server.client();
     let error = client.pull_events(APP).await.unwrap_err();
-    assert_eq!(error.failure, CallFailure::Credentials);
+    assert_eq!(error.failure, RequestFailure::Credentials);
     assert_eq!(server.seen().len(), 1);
     assert!(error.to_string().contains("belong together"), "{error}");
     let key = format!("(the key {}*** from the environment)", &ID[..8]);
@@ -577,7 +577,7 @@ async fn no_credentials_is_said_before_anything_is_sent() {
     options.credentials.environment = Environment::fixed([("TENCENTCLOUD_SECRET_ID", ID)]);
     let client = Client::new(options).unwrap();
     let error = client.pull_events(APP).await.unwrap_err();
-    assert_eq!((error.failure, error.code.as_str()), (CallFailure::Credentials, "credentials"));
+    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Credentials, "credentials"));
     assert!(!error.may_have_acted);
     assert!(error.message.contains("TENCENTCLOUD_SECRET_KEY is not"), "{error}");
     assert_eq!(client.refresh_credentials().await.unwrap_err().to_string(), error.message);
@@ -724,7 +724,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
     options.credentials.environment =
         Environment::fixed([("TENCENTCLOUD_SECRET_ID", ID), ("TENCENTCLOUD_SECRET_KEY", KEY)]);
     let error = Client::new(options).unwrap().pull_events(APP).await.unwrap_err();
-    assert_eq!((error.failure, error.code.as_str()), (CallFailure::Configuration, "tls"), "{error}");
+    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Configuration, "tls"), "{error}");
     assert!(!error.may_have_acted);
     assert!(error.to_string().contains("certificate"), "{error}");
     assert!(server.join().unwrap(), "the handshake went on");

@@ -115,7 +115,7 @@ pub enum JournalState {
 
 /// What kind of failure a call to the cloud met, by what the caller will do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallFailure {
+pub enum RequestFailure {
     /// Too many requests: slow down.
     Throttled,
     /// The cloud does not accept the credentials.
@@ -130,7 +130,7 @@ pub enum CallFailure {
     Configuration,
 }
 
-impl CallFailure {
+impl RequestFailure {
     /// The failure's name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -156,7 +156,7 @@ impl CallFailure {
     }
 }
 
-impl fmt::Display for CallFailure {
+impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

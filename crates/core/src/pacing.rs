@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use crate::clock::Moment;
-use crate::outcome::CallFailure;
+use crate::outcome::RequestFailure;
 use crate::write::EVENTS_PER_PULL;
 
 /// How many polls of one sub-application are in flight at the most.
@@ -116,19 +116,19 @@ impl Polls {
     }
 
     /// A poll failed.
-    pub fn failed(&mut self, failure: CallFailure, now: Moment, rng: &mut fastrand::Rng) {
+    pub fn failed(&mut self, failure: RequestFailure, now: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         let backoff = match failure {
             // It did nothing, and says nothing of this sub-application. It is asked again when the quota allows.
-            CallFailure::Throttled => {
+            RequestFailure::Throttled => {
                 self.started_at = self.started_before;
                 return;
             }
-            CallFailure::Transient => &mut self.transient,
-            CallFailure::Credentials
-            | CallFailure::Clock
-            | CallFailure::Refused
-            | CallFailure::Configuration => &mut self.operator,
+            RequestFailure::Transient => &mut self.transient,
+            RequestFailure::Credentials
+            | RequestFailure::Clock
+            | RequestFailure::Refused
+            | RequestFailure::Configuration => &mut self.operator,
         };
         self.target = 1;
         self.due = now + backoff.next(rng);
@@ -195,7 +195,7 @@ mod tests {
         polls.started(Moment(30_000));
         polls.found_nothing(Moment(30_000), &mut rng);
         polls.started(Moment(60_000));
-        polls.failed(CallFailure::Throttled, Moment(60_010), &mut rng);
+        polls.failed(RequestFailure::Throttled, Moment(60_010), &mut rng);
         assert_eq!(polls.wish(), Some(Wish::From(Moment(60_000))));
     }
 
@@ -231,7 +231,9 @@ mod tests {
     #[test]
     fn failures_wait_and_what_only_an_operator_can_mend_waits_longer() {
         let mut rng = fastrand::Rng::with_seed(1);
-        for (failure, max_ms) in [(CallFailure::Transient, 10_000), (CallFailure::Configuration, 60_000)] {
+        for (failure, max_ms) in
+            [(RequestFailure::Transient, 10_000), (RequestFailure::Configuration, 60_000)]
+        {
             let mut polls = polls();
             let mut longest = 0;
             for _ in 0..40 {
@@ -252,7 +254,7 @@ mod tests {
         polls.brought(16, Moment(10));
         polls.started(Moment(0));
         polls.started(Moment(0));
-        polls.failed(CallFailure::Throttled, Moment(20), &mut rng);
+        polls.failed(RequestFailure::Throttled, Moment(20), &mut rng);
         assert_eq!((polls.target, polls.in_flight, polls.wish()), (2, 1, Some(Wish::More)));
     }
 }

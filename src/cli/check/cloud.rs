@@ -7,13 +7,13 @@ use tencent_vod_event::SubAppId;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
 use super::lines::Line;
 use crate::app;
 use crate::clock::Now as _;
 use crate::config::Config;
-use crate::vod::{self, CallError, Client, Credentials, CredentialsError, EventConfig};
+use crate::vod::{self, Client, Credentials, CredentialsError, EventConfig, RequestError};
 
 const PART: &str = "cloud";
 const CREDENTIALS: &str = "credentials";
@@ -117,7 +117,7 @@ async fn ask(client: &Client, sub_app: SubAppId, turn: Instant, deadline: Instan
     lines
 }
 
-fn failed(sub_app: SubAppId, error: &CallError) -> Line {
+fn failed(sub_app: SubAppId, error: &RequestError) -> Line {
     let action = error.action.name();
     if error.is_denial() {
         let code = &error.code;
@@ -131,10 +131,11 @@ fn failed(sub_app: SubAppId, error: &CallError) -> Line {
     }
     let text = format!("sub-application {sub_app}: {error}");
     let line = match error.failure {
-        CallFailure::Throttled | CallFailure::Transient => Line::away(PART, text),
-        CallFailure::Credentials | CallFailure::Clock | CallFailure::Refused | CallFailure::Configuration => {
-            Line::wrong(PART, text)
-        }
+        RequestFailure::Throttled | RequestFailure::Transient => Line::away(PART, text),
+        RequestFailure::Credentials
+        | RequestFailure::Clock
+        | RequestFailure::Refused
+        | RequestFailure::Configuration => Line::wrong(PART, text),
     };
     line.error_code(error.failure.error_code())
 }

@@ -5,9 +5,9 @@
 
 mod broker;
 mod cloud;
+mod endpoints;
 mod journal;
 mod lines;
-mod windows;
 
 use std::path::Path;
 use std::time::Duration;
@@ -71,7 +71,7 @@ async fn try_all(config: &Config, report: &mut Report) -> Result<(), Failure> {
         tokio::spawn(cloud::check(config.clone(), deadline)),
         tokio::spawn(broker::check(config.clone(), deadline)),
         tokio::spawn(journal::check(config.journal.path.clone(), deadline)),
-        tokio::spawn(windows::check(config.clone())),
+        tokio::spawn(endpoints::check(config.clone())),
     ];
     for part in parts {
         let lines = part.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));

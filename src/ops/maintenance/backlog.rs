@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
 use super::Failure;
 use crate::clock::Now as _;
-use crate::vod::{CallError, Client};
+use crate::vod::{Client, RequestError};
 
 /// Between two calls: the API's quota is the account's, and others may need it.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -91,7 +91,7 @@ impl Backlog {
     }
 
     /// Says the first failure and the recovery, not each attempt.
-    fn tell(&mut self, failed: Option<(SubAppId, CallError)>) -> Result<(), Failure> {
+    fn tell(&mut self, failed: Option<(SubAppId, RequestError)>) -> Result<(), Failure> {
         let Some((sub_app, error)) = failed else {
             if self.failing.take().is_some() {
                 info!("the cloud tells again how many events wait");
@@ -112,11 +112,12 @@ impl Backlog {
 }
 
 /// Whether a failure is about one sub-application, so that others are worth asking.
-fn is_its_own(error: &CallError) -> bool {
+fn is_its_own(error: &RequestError) -> bool {
     match error.failure {
-        CallFailure::Refused | CallFailure::Configuration => true,
-        CallFailure::Throttled | CallFailure::Credentials | CallFailure::Clock | CallFailure::Transient => {
-            false
-        }
+        RequestFailure::Refused | RequestFailure::Configuration => true,
+        RequestFailure::Throttled
+        | RequestFailure::Credentials
+        | RequestFailure::Clock
+        | RequestFailure::Transient => false,
     }
 }

@@ -5,7 +5,7 @@
 
 mod backlog;
 mod backup;
-mod jobs;
+mod job_status;
 mod prune;
 mod schedule;
 mod summary;
@@ -28,7 +28,7 @@ use crate::vod;
 use backlog::Backlog;
 pub use backlog::Waiting;
 use backup::Backups;
-pub use jobs::{JobState, Jobs, RunResult};
+pub use job_status::{JobState, Jobs, RunResult};
 use schedule::Bells;
 pub use summary::Figures;
 use summary::Summary;

@@ -23,7 +23,7 @@ const LIFE_LIMIT: Duration = Duration::from_millis(1_500);
 /// that proof wrong. No relay here lives long enough for it.
 const SECOND_RELAY_LIMIT: Duration = Duration::from_secs(4);
 
-/// Where a process can be made to die, in the order of an event's way: see `src/crash.rs`.
+/// Where a process can be made to die, in the order of an event's way: see `src/failpoint.rs`.
 pub(crate) const POINTS: [&str; 11] = [
     "committing start",
     "committed start",

@@ -27,7 +27,7 @@ use tencent_vod_event::{EventHandle, Fingerprint, SubAppId};
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::identity::{DeliveryId, Doubt, EventId};
-use vodrelay_core::machine::{Answer, CallId, ConfirmAfter, Load};
+use vodrelay_core::machine::{Answer, ConfirmAfter, ConfirmId, Load};
 use vodrelay_core::outcome::{Problem, PublishOutcome};
 use vodrelay_core::outgoing::Outgoing;
 
@@ -114,9 +114,9 @@ struct Content {
     /// Rows of all relays that the broker has or that are parked.
     placed: usize,
     surprises: usize,
-    /// Times that it was under a live lease when its relay's host booted: a wall clock that is wrong may call it lapsed.
+    /// Latency that it was under a live lease when its relay's host booted: a wall clock that is wrong may call it lapsed.
     live_at_a_boot: usize,
-    /// Times that the cloud handed one of them out again under the handle that it had.
+    /// Latency that the cloud handed one of them out again under the handle that it had.
     same_again: usize,
     /// Events that came after a copy that was restored: each may be published again.
     again_after_copy: usize,
@@ -258,7 +258,7 @@ pub(crate) struct Checker {
     paces: Vec<pace::Pace>,
     /// How the deliveries under a handle stand together in a relay's hands.
     joined: HashMap<HandleKey, Vec<leases::Joined>>,
-    in_calls: HashMap<(usize, CallId), Vec<HandleKey>>,
+    in_calls: HashMap<(usize, ConfirmId), Vec<HandleKey>>,
     /// What each relay was told to poll, and on which proof it confirms.
     polled: Vec<Vec<SubAppId>>,
     confirm_after: Vec<ConfirmAfter>,
@@ -670,7 +670,7 @@ impl Checker {
         &mut self,
         relay: usize,
         sub_app: SubAppId,
-        call: CallId,
+        call: ConfirmId,
         handles: &[EventHandle],
         cutoff: Moment,
     ) {

@@ -10,7 +10,7 @@ use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::identity::{EventId, Progress, Recorded};
 use vodrelay_core::machine::{Answer, ConfirmAfter, Effect, Settings};
-use vodrelay_core::outcome::{CallFailure, Problem, PublishOutcome};
+use vodrelay_core::outcome::{Problem, PublishOutcome, RequestFailure};
 use vodrelay_core::outgoing::Outgoing;
 use vodrelay_core::write::{FailedAttempt, Write};
 
@@ -297,10 +297,10 @@ impl Sabotage {
     }
 
     /// What the core is told of a confirm.
-    pub(crate) fn confirmed(self, result: Result<(), CallFailure>) -> Result<(), CallFailure> {
+    pub(crate) fn confirmed(self, result: Result<(), RequestFailure>) -> Result<(), RequestFailure> {
         match (self, result) {
-            (Self::LostConfirmIsYes, Err(CallFailure::Transient)) => Ok(()),
-            (Self::BadHandleNotIsolated, Err(CallFailure::Refused)) => Err(CallFailure::Configuration),
+            (Self::LostConfirmIsYes, Err(RequestFailure::Transient)) => Ok(()),
+            (Self::BadHandleNotIsolated, Err(RequestFailure::Refused)) => Err(RequestFailure::Configuration),
             _ => result,
         }
     }

@@ -11,8 +11,8 @@ use tencent_vod_event::{Event, EventHandle, SubAppId};
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::identity::{EventId, Recorded};
-use vodrelay_core::machine::{Answer, CallId, ConfirmAfter, Core, Effect, Input};
-use vodrelay_core::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
+use vodrelay_core::machine::{Answer, ConfirmAfter, ConfirmId, Core, Effect, Input};
+use vodrelay_core::outcome::{JournalState, OutputState, Problem, PublishOutcome, RequestFailure};
 use vodrelay_core::outgoing::Outgoing;
 use vodrelay_core::write::{LetGo, PullId, Write, Written};
 
@@ -100,14 +100,14 @@ enum Happening {
     ConfirmAtCloud {
         relay: usize,
         life: u64,
-        call: CallId,
+        call: ConfirmId,
         sub_app: SubAppId,
         handles: Vec<EventHandle>,
     },
     ProofAtCloud {
         relay: usize,
         life: u64,
-        call: CallId,
+        call: ConfirmId,
         sub_app: SubAppId,
     },
     Store {
@@ -138,11 +138,11 @@ enum Within {
     Step,
     PullLeaves { pull: PullId, sub_app: SubAppId },
     PullRested { pull: PullId, sub_app: SubAppId },
-    PullBack { pull: PullId, sub_app: SubAppId, sent_at: u64, result: Result<Vec<Bytes>, CallFailure> },
-    ConfirmLeaves { call: CallId, sub_app: SubAppId, handles: Vec<EventHandle>, cutoff: Moment },
-    ConfirmBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure>, left: bool },
-    ProofLeaves { call: CallId, sub_app: SubAppId },
-    ProofBack { call: CallId, sub_app: SubAppId, result: Result<(), CallFailure> },
+    PullBack { pull: PullId, sub_app: SubAppId, sent_at: u64, result: Result<Vec<Bytes>, RequestFailure> },
+    ConfirmLeaves { call: ConfirmId, sub_app: SubAppId, handles: Vec<EventHandle>, cutoff: Moment },
+    ConfirmBack { call: ConfirmId, sub_app: SubAppId, result: Result<(), RequestFailure>, left: bool },
+    ProofLeaves { call: ConfirmId, sub_app: SubAppId },
+    ProofBack { call: ConfirmId, sub_app: SubAppId, result: Result<(), RequestFailure> },
     PublishLeaves { event: EventId, outgoing: Arc<Outgoing>, alone: bool },
     PublishBack { flight: u64, outcome: PublishOutcome },
     Unsent { event: EventId },
@@ -198,8 +198,8 @@ struct Process {
     committing: Vec<Write>,
     replied_at: u64,
     pulls: BTreeSet<PullId>,
-    confirms: BTreeSet<CallId>,
-    proofs: BTreeSet<CallId>,
+    confirms: BTreeSet<ConfirmId>,
+    proofs: BTreeSet<ConfirmId>,
     flights: BTreeMap<u64, Flight>,
     /// Calls whose end the core has not looked at yet.
     ended: Vec<Ended>,
@@ -556,10 +556,10 @@ impl World {
                 if self.process(relay).confirms.remove(&call) {
                     say!(self, "relay {relay}: {call:?} {result:?}");
                     match result {
-                        Err(CallFailure::Throttled) => {
+                        Err(RequestFailure::Throttled) => {
                             self.process(relay).ended.push(Ended::ConfirmThrottled)
                         }
-                        Err(CallFailure::Refused) | Ok(()) => {}
+                        Err(RequestFailure::Refused) | Ok(()) => {}
                         Err(_) if left => self.process(relay).ended.push(Ended::Confirm(sub_app)),
                         Err(_) => {}
                     }
@@ -676,7 +676,7 @@ impl World {
         if self.sabotage == Some(Sabotage::DrainDropsPull) {
             for pull in pulls {
                 let (sent_at, received_at) = (Moment(self.now), Moment(self.now));
-                let result = Err(CallFailure::Transient);
+                let result = Err(RequestFailure::Transient);
                 self.give(
                     relay,
                     Input::Pulled { pull, sent_at, received_at, pulled_at: WallTime(0), result },

@@ -5,24 +5,26 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{CallId, Carried, Core, Effect, EventId, HeldId, HeldStage, InFlightState, Ticket, Timer};
+use super::{
+    ConfirmId, Core, Effect, EventId, HandleId, HandleState, InFlight, InFlightState, Ticket, Timer,
+};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
-use crate::outcome::CallFailure;
+use crate::outcome::RequestFailure;
 use crate::write::ConfirmedDelivery;
 
 /// What one `ConfirmEvents` takes at most (document 266/33434).
-const HANDLES_PER_CALL: usize = 16;
+const HANDLES_PER_REQUEST: usize = 16;
 
 /// How many calls of one sub-application are in flight at the most: enough for the account's limit over a third of a second
 /// of round trip.
-const CALLS_MAX: usize = 32;
+const REQUESTS_MAX: usize = 32;
 
 /// How long a handle waits for others to fill its call, while another call is in flight.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// With less of its lease left a handle is let go: no call could end in time.
-const CALL_MIN: Duration = Duration::from_millis(100);
+const REQUEST_MIN: Duration = Duration::from_millis(100);
 
 /// A call that failed so often in a row is halved, in case one handle in it is what fails.
 const FAILURES_BEFORE_HALVING: u32 = 2;
@@ -30,9 +32,9 @@ const FAILURES_BEFORE_HALVING: u32 = 2;
 /// One sub-application's calls.
 #[derive(Debug)]
 pub(super) struct Lane {
-    queue: VecDeque<HeldId>,
+    queue: VecDeque<HandleId>,
     /// Parts of rejected calls, which must stay apart.
-    halves: VecDeque<Vec<HeldId>>,
+    halves: VecDeque<Vec<HandleId>>,
     calls: usize,
     not_before: Moment,
     backoff: Backoff,
@@ -52,12 +54,12 @@ impl Lane {
     }
 
     /// The next one to be called for.
-    fn first(&self) -> Option<HeldId> {
+    fn first(&self) -> Option<HandleId> {
         self.halves.front().map(|half| half[0]).or_else(|| self.queue.front().copied())
     }
 
     /// At once, and not when it is its turn: by then it may have been queued again, and stand there twice.
-    fn take_back(&mut self, id: HeldId) {
+    fn take_back(&mut self, id: HandleId) {
         self.queue.retain(|queued| *queued != id);
         for half in &mut self.halves {
             half.retain(|queued| *queued != id);
@@ -68,9 +70,9 @@ impl Lane {
 
 /// A call under way.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct ConfirmRequest {
     sub_app: usize,
-    group: Vec<HeldId>,
+    group: Vec<HandleId>,
     /// Whether it is a part of a rejected call.
     apart: bool,
     ticket: Ticket,
@@ -80,9 +82,9 @@ impl Core {
     /// Sends the calls that are worth sending now, one for each sub-application in turn.
     pub(super) fn confirm_ready(&mut self, now: Moment) {
         let mut turn = None;
-        while let Some((next, index)) = self.confirm_turns.after(turn) {
+        while let Some((next, index)) = self.confirm_queue.after(turn) {
             turn = Some(next);
-            match self.next_call_from(now, index) {
+            match self.next_request_from(now, index) {
                 // Something else has to happen before.
                 None => {}
                 Some(from) if from > now => self.wake(from),
@@ -98,22 +100,22 @@ impl Core {
     }
 
     /// From when on the next call of this sub-application is worth sending.
-    fn next_call_from(&mut self, now: Moment, index: usize) -> Option<Moment> {
+    fn next_request_from(&mut self, now: Moment, index: usize) -> Option<Moment> {
         let first = loop {
             let first = self.queues[index].confirms.first()?;
-            if self.held[&first].lease.remaining(now) >= CALL_MIN {
+            if self.handles[&first].lease.remaining(now) >= REQUEST_MIN {
                 break first;
             }
             self.lapse(now, first);
         };
         let lane = &self.queues[index].confirms;
-        if lane.calls >= CALLS_MAX {
+        if lane.calls >= REQUESTS_MAX {
             return None;
         }
         // Alone it leaves at once; behind another call it waits a little for company.
-        let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_CALL;
+        let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_REQUEST;
         let at_once = lane.calls == 0 || full || self.draining;
-        let HeldStage::Queued(since) = self.held[&first].state else { return None };
+        let HandleState::Queued(since) = self.handles[&first].state else { return None };
         Some(lane.not_before.max(if at_once { now } else { since + LINGER }))
     }
 
@@ -121,32 +123,32 @@ impl Core {
         let lane = &mut self.queues[index].confirms;
         let apart = !lane.halves.is_empty();
         let mut group = lane.halves.pop_front().unwrap_or_else(|| {
-            let count = lane.queue.len().min(HANDLES_PER_CALL);
+            let count = lane.queue.len().min(HANDLES_PER_REQUEST);
             lane.queue.drain(..count).collect()
         });
         lane.calls += 1;
         // Its next call comes after those of the others.
-        self.confirm_turns.leave(index);
+        self.confirm_queue.leave(index);
         self.queue_changed(index);
         group.retain(|id| {
-            let in_time = self.held[id].lease.remaining(now) >= CALL_MIN;
+            let in_time = self.handles[id].lease.remaining(now) >= REQUEST_MIN;
             if !in_time {
                 self.lapse(now, *id);
             }
             in_time
         });
-        let call = CallId(self.new_id());
+        let call = ConfirmId(self.new_id());
         let handles = self.distinct(&group);
         let mut cutoff = Moment(u64::MAX);
         for id in &group {
-            if let Some(held) = self.held.get_mut(id) {
-                held.state = HeldStage::Calling;
-                cutoff = cutoff.min(held.lease.cutoff);
+            if let Some(entry) = self.handles.get_mut(id) {
+                entry.state = HandleState::Requested;
+                cutoff = cutoff.min(entry.lease.cutoff);
                 // Another delivery under this handle is not covered by this call.
-                self.open_handles.remove(&(index, held.handle.clone()));
+                self.open_handles.remove(&(index, entry.handle.clone()));
             }
         }
-        self.calls.insert(call, Call { sub_app: index, group, apart, ticket });
+        self.calls.insert(call, ConfirmRequest { sub_app: index, group, apart, ticket });
         let sub_app = self.queues[index].id;
         self.out.effects.push(Effect::Confirm { call, sub_app, handles, cutoff });
     }
@@ -154,14 +156,16 @@ impl Core {
     /// A sub-application waits for its turn while there is something in its queue.
     fn queue_changed(&mut self, index: usize) {
         if self.queues[index].confirms.first().is_some() {
-            self.confirm_turns.enter(index);
+            self.confirm_queue.enter(index);
         } else {
-            self.confirm_turns.leave(index);
+            self.confirm_queue.leave(index);
         }
     }
 
-    pub(super) fn confirmed(&mut self, now: Moment, call: CallId, result: Result<(), CallFailure>) {
-        let Some(Call { sub_app: index, group, apart, ticket }) = self.calls.remove(&call) else { return };
+    pub(super) fn confirmed(&mut self, now: Moment, call: ConfirmId, result: Result<(), RequestFailure>) {
+        let Some(ConfirmRequest { sub_app: index, group, apart, ticket }) = self.calls.remove(&call) else {
+            return;
+        };
         self.queues[index].confirm_right.learn(result);
         let lane = &mut self.queues[index].confirms;
         lane.calls -= 1;
@@ -174,10 +178,10 @@ impl Core {
                 }
             }
             // The cloud answered, so that there is no reason to wait.
-            Err(CallFailure::Refused) if group.len() == 1 => self.refused(group[0]),
-            Err(CallFailure::Refused) => self.halve(now, index, &group),
+            Err(RequestFailure::Refused) if group.len() == 1 => self.refused(group[0]),
+            Err(RequestFailure::Refused) => self.halve(now, index, &group),
             // It did nothing, and is made again as it was. When, the quota says.
-            Err(CallFailure::Throttled) => {
+            Err(RequestFailure::Throttled) => {
                 self.confirm_quota.throttled(ticket, now, &mut self.rng);
                 let again = self.reopen(now, &group);
                 let lane = &mut self.queues[index].confirms;
@@ -191,10 +195,10 @@ impl Core {
                 lane.not_before = now + lane.backoff.next(&mut self.rng);
                 lane.failures_in_a_row += 1;
                 let halve = lane.failures_in_a_row >= FAILURES_BEFORE_HALVING && group.len() > 1;
-                if failure == CallFailure::Transient {
+                if failure == RequestFailure::Transient {
                     self.mark_tried(&group);
                 }
-                if halve && failure == CallFailure::Transient {
+                if halve && failure == RequestFailure::Transient {
                     self.halve(now, index, &group);
                 } else {
                     let again = self.reopen(now, &group);
@@ -205,15 +209,15 @@ impl Core {
         self.queue_changed(index);
     }
 
-    fn mark_tried(&mut self, group: &[HeldId]) {
+    fn mark_tried(&mut self, group: &[HandleId]) {
         for id in group {
-            if let Some(held) = self.held.get_mut(id) {
-                held.tried = true;
+            if let Some(entry) = self.handles.get_mut(id) {
+                entry.tried = true;
             }
         }
     }
 
-    fn halve(&mut self, now: Moment, index: usize, group: &[HeldId]) {
+    fn halve(&mut self, now: Moment, index: usize, group: &[HandleId]) {
         for half in group.chunks(group.len().div_ceil(2)) {
             let again = self.reopen(now, half);
             if !again.is_empty() {
@@ -223,16 +227,16 @@ impl Core {
     }
 
     /// Makes handles whose call failed ready for another one, and returns those that can have one.
-    fn reopen(&mut self, now: Moment, group: &[HeldId]) -> Vec<HeldId> {
+    fn reopen(&mut self, now: Moment, group: &[HandleId]) -> Vec<HandleId> {
         let mut again = Vec::new();
         for id in group {
-            let Some(held) = self.held.get_mut(id) else { continue };
-            held.state = HeldStage::Queued(now);
-            if held.lease.lapsed(now) {
+            let Some(entry) = self.handles.get_mut(id) else { continue };
+            entry.state = HandleState::Queued(now);
+            if entry.lease.lapsed(now) {
                 self.lapse(now, *id);
                 continue;
             }
-            let key = (held.sub_app, held.handle.clone());
+            let key = (entry.sub_app, entry.handle.clone());
             match self.open_handles.get(&key) {
                 Some(other) => self.merge(now, *id, *other),
                 None => {
@@ -246,57 +250,57 @@ impl Core {
 
     /// While `from` was in its call, another delivery came under the same handle: they are confirmed together now, when the
     /// events of both are safe.
-    fn merge(&mut self, now: Moment, from: HeldId, into: HeldId) {
-        let Some(held) = self.held.remove(&from) else { return };
-        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(from)));
-        for (_, event) in &held.deliveries {
-            if let Some(carried) = self.events.get_mut(event) {
-                carried.holds.retain(|id| *id != from);
-                if !carried.holds.contains(&into) {
-                    carried.holds.push(into);
+    fn merge(&mut self, now: Moment, from: HandleId, into: HandleId) {
+        let Some(entry) = self.handles.remove(&from) else { return };
+        self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(from)));
+        for (_, event) in &entry.deliveries {
+            if let Some(in_flight) = self.events.get_mut(event) {
+                in_flight.holds.retain(|id| *id != from);
+                if !in_flight.holds.contains(&into) {
+                    in_flight.holds.push(into);
                 }
             }
         }
-        if let Some(other) = self.held.get_mut(&into) {
-            if held.lease.cutoff < other.lease.cutoff {
+        if let Some(other) = self.handles.get_mut(&into) {
+            if entry.lease.cutoff < other.lease.cutoff {
                 self.timers.remove(&(other.lease.cutoff, Timer::Lapse(into)));
-                self.timers.insert((held.lease.cutoff, Timer::Lapse(into)));
-                other.lease = held.lease;
+                self.timers.insert((entry.lease.cutoff, Timer::Lapse(into)));
+                other.lease = entry.lease;
             }
-            other.tried |= held.tried;
-            other.deliveries.extend(held.deliveries);
+            other.tried |= entry.tried;
+            other.deliveries.extend(entry.deliveries);
         }
         self.queue_if_safe(now, into);
     }
 
     /// Queues a handle for its call when all its events are safe; takes it back when a new event under it is not.
-    pub(super) fn queue_if_safe(&mut self, now: Moment, id: HeldId) {
-        let Some(held) = self.held.get_mut(&id) else { return };
+    pub(super) fn queue_if_safe(&mut self, now: Moment, id: HandleId) {
+        let Some(entry) = self.handles.get_mut(&id) else { return };
         let confirm_after = self.settings.confirm_after;
-        let safe = held.deliveries.iter().all(|(_, event)| {
-            self.events.get(event).is_none_or(|carried| carried.may_confirm(confirm_after))
+        let safe = entry.deliveries.iter().all(|(_, event)| {
+            self.events.get(event).is_none_or(|in_flight| in_flight.may_confirm(confirm_after))
         });
-        let index = held.sub_app;
-        match held.state {
-            HeldStage::Waiting if safe => {
+        let index = entry.sub_app;
+        match entry.state {
+            HandleState::Waiting if safe => {
                 self.queues[index].confirms.queue.push_back(id);
-                held.state = HeldStage::Queued(now);
+                entry.state = HandleState::Queued(now);
             }
-            HeldStage::Queued(_) if !safe => {
+            HandleState::Queued(_) if !safe => {
                 self.queues[index].confirms.take_back(id);
-                held.state = HeldStage::Waiting;
+                entry.state = HandleState::Waiting;
             }
             _ => return,
         }
         self.queue_changed(index);
     }
 
-    fn forgotten_by_the_cloud(&mut self, now: Moment, id: HeldId) {
-        let Some(held) = self.held.remove(&id) else { return };
-        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
-        for (delivery, event) in held.deliveries {
-            let lease = held.lease;
-            let received_at = held.received_at;
+    fn forgotten_by_the_cloud(&mut self, now: Moment, id: HandleId) {
+        let Some(entry) = self.handles.remove(&id) else { return };
+        self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(id)));
+        for (delivery, event) in entry.deliveries {
+            let lease = entry.lease;
+            let received_at = entry.received_at;
             self.out.confirmed.push(ConfirmedDelivery {
                 delivery,
                 event,
@@ -304,44 +308,44 @@ impl Core {
                 received_at,
                 confirmed_at: now,
             });
-            if let Some(carried) = self.events.get_mut(&event) {
-                carried.confirmed = true;
-                carried.holds.retain(|held| *held != id);
+            if let Some(in_flight) = self.events.get_mut(&event) {
+                in_flight.confirmed = true;
+                in_flight.holds.retain(|entry| *entry != id);
             }
             self.forget_if_done(event);
         }
     }
 
-    fn refused(&mut self, id: HeldId) {
-        let Some(held) = self.held.remove(&id) else { return };
-        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
-        for (delivery, event) in held.deliveries {
+    fn refused(&mut self, id: HandleId) {
+        let Some(entry) = self.handles.remove(&id) else { return };
+        self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(id)));
+        for (delivery, event) in entry.deliveries {
             self.out.refused.push(delivery);
             self.release(id, event);
         }
     }
 
     /// Lets a handle go: the event comes again under another one, and is then confirmed without being published again.
-    pub(super) fn lapse(&mut self, now: Moment, id: HeldId) {
+    pub(super) fn lapse(&mut self, now: Moment, id: HandleId) {
         // A call ends by the lease's cutoff, and says itself what became of the handle.
-        if self.held.get(&id).is_none_or(|held| held.state == HeldStage::Calling) {
+        if self.handles.get(&id).is_none_or(|entry| entry.state == HandleState::Requested) {
             return;
         }
-        let Some(held) = self.held.remove(&id) else { return };
-        self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
-        let key = (held.sub_app, held.handle);
+        let Some(entry) = self.handles.remove(&id) else { return };
+        self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(id)));
+        let key = (entry.sub_app, entry.handle);
         if self.open_handles.get(&key) == Some(&id) {
             self.open_handles.remove(&key);
         }
-        if matches!(held.state, HeldStage::Queued(_)) {
-            self.queues[held.sub_app].confirms.take_back(id);
-            self.queue_changed(held.sub_app);
+        if matches!(entry.state, HandleState::Queued(_)) {
+            self.queues[entry.sub_app].confirms.take_back(id);
+            self.queue_changed(entry.sub_app);
         }
-        if self.output_up && held.deliveries.iter().any(|(_, event)| self.waits_for_the_output(*event)) {
-            self.room.lapsed(held.lease, self.in_hand(), now);
+        if self.output_up && entry.deliveries.iter().any(|(_, event)| self.waits_for_the_output(*event)) {
+            self.capacity.lapsed(entry.lease, self.in_hand(), now);
         }
-        for (delivery, event) in held.deliveries {
-            if held.tried {
+        for (delivery, event) in entry.deliveries {
+            if entry.tried {
                 self.out.lost.push(delivery);
             }
             self.release(id, event);
@@ -350,20 +354,20 @@ impl Core {
 
     /// Whether nothing is wrong with an event but that its turn to be published has not come, or takes long.
     fn waits_for_the_output(&self, event: EventId) -> bool {
-        let waits = |carried: &Carried| {
-            carried.tries.failures == 0
+        let waits = |in_flight: &InFlight| {
+            in_flight.tries.failures == 0
                 && matches!(
-                    carried.state,
+                    in_flight.state,
                     InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked
                 )
-                && !carried.may_confirm(self.settings.confirm_after)
+                && !in_flight.may_confirm(self.settings.confirm_after)
         };
         self.events.get(&event).is_some_and(waits)
     }
 
-    fn release(&mut self, id: HeldId, event: EventId) {
-        if let Some(carried) = self.events.get_mut(&event) {
-            carried.holds.retain(|held| *held != id);
+    fn release(&mut self, id: HandleId, event: EventId) {
+        if let Some(in_flight) = self.events.get_mut(&event) {
+            in_flight.holds.retain(|entry| *entry != id);
         }
         self.forget_if_done(event);
     }

@@ -13,17 +13,17 @@
 //!
 //! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence leaves.
 
+mod capacity;
 mod confirms;
+mod fair_queue;
 mod proofs;
 mod publishes;
 mod pulls;
 mod quota;
 mod reconfigure;
 mod refusals;
-mod room;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -37,13 +37,13 @@ use super::pacing::Polls;
 use crate::clock::{Moment, WallTime};
 use crate::identity::{DeliveryId, EventId};
 use crate::lease::{Lease, Window};
-use crate::outcome::{CallFailure, JournalState, OutputState, Problem, PublishOutcome};
+use crate::outcome::{JournalState, OutputState, Problem, PublishOutcome, RequestFailure};
 use crate::outgoing::Outgoing;
 use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, PullId, Write, Written};
+use capacity::Capacity;
+use fair_queue::{FairQueue, RoundRobin};
 use quota::{Quota, Ticket};
 use refusals::{Breaker, Suspects, Tries};
-use room::Room;
-use turns::{PollTurns, Round};
 
 /// On which proof an event counts as safe, so that its handle may be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct Settings {
 
 /// A confirm request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u64);
+pub struct ConfirmId(pub u64);
 
 /// What a pull brought, as the shell received it.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub enum Input {
         /// The same moment, for people.
         pulled_at: WallTime,
         /// What came of it.
-        result: Result<Answer, CallFailure>,
+        result: Result<Answer, RequestFailure>,
     },
     /// The journal committed a write of the core.
     Written(Written),
@@ -122,16 +122,16 @@ pub enum Input {
     /// A confirm call ended.
     Confirmed {
         /// Which call.
-        call: CallId,
+        call: ConfirmId,
         /// What the cloud said.
-        result: Result<(), CallFailure>,
+        result: Result<(), RequestFailure>,
     },
     /// A [`Effect::ProveConfirm`] ended.
     ConfirmProof {
         /// Which request.
-        call: CallId,
+        call: ConfirmId,
         /// What the cloud said.
-        result: Result<(), CallFailure>,
+        result: Result<(), RequestFailure>,
     },
     /// Time has passed.
     Tick,
@@ -165,7 +165,7 @@ pub enum Effect {
     /// Call `ConfirmEvents`.
     Confirm {
         /// Which call.
-        call: CallId,
+        call: ConfirmId,
         /// Whose queue.
         sub_app: SubAppId,
         /// The handles, each once.
@@ -176,7 +176,7 @@ pub enum Effect {
     /// Call `ConfirmEvents` with a made-up handle, to learn whether the key may call it.
     ProveConfirm {
         /// Returned with the answer.
-        call: CallId,
+        call: ConfirmId,
         /// Whose queue.
         sub_app: SubAppId,
     },
@@ -186,7 +186,7 @@ pub enum Effect {
 
 /// A handle under a lease. Keyed by a number, because a handle is no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct HeldId(u64);
+struct HandleId(u64);
 
 /// How far an event got in the relay's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,12 +211,12 @@ enum InFlightState {
 
 /// An event in the relay's hands: until it is safe, and no handle of it is left to confirm.
 #[derive(Debug)]
-struct Carried {
+struct InFlight {
     sub_app: usize,
     outgoing: Option<Arc<Outgoing>>,
     state: InFlightState,
     /// Its handles that can still be confirmed.
-    holds: SmallVec<[HeldId; 1]>,
+    holds: SmallVec<[HandleId; 1]>,
     /// What its publishes have met.
     tries: Tries,
     /// In a batch of its own.
@@ -226,7 +226,7 @@ struct Carried {
     received_at: Moment,
 }
 
-impl Carried {
+impl InFlight {
     /// Whether it may be confirmed.
     fn may_confirm(&self, confirm_after: ConfirmAfter) -> bool {
         match confirm_after {
@@ -238,30 +238,30 @@ impl Carried {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HeldStage {
+enum HandleState {
     /// Waits for its events to be safe.
     Waiting,
     /// Waits for its call, since then.
     Queued(Moment),
     /// In a call.
-    Calling,
+    Requested,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HandleEntry {
     sub_app: usize,
     handle: EventHandle,
     lease: Lease,
     received_at: Moment,
     deliveries: SmallVec<[(DeliveryId, EventId); 1]>,
-    state: HeldStage,
+    state: HandleState,
     /// Whether a call with it may have reached the cloud.
     tried: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    Lapse(HeldId),
+    Lapse(HandleId),
     Retry(EventId),
 }
 
@@ -276,7 +276,7 @@ struct Queue {
     /// to a pull sent well after that settles it.
     unsettled: Option<(Moment, Moment)>,
     /// Until then an idle answer proves nothing: a pull whose answer was lost may have hidden events that long.
-    veiled_until: Moment,
+    settle_from: Moment,
 }
 
 /// Pulls between their answer and their record.
@@ -299,12 +299,12 @@ pub struct Core {
     draining: bool,
     finished: bool,
     queues: Vec<Queue>,
-    poll_turns: PollTurns,
+    poll_queue: FairQueue,
     /// Sub-applications with something to confirm.
-    confirm_turns: Round,
+    confirm_queue: RoundRobin,
     pull_quota: Quota,
     confirm_quota: Quota,
-    room: Room,
+    capacity: Capacity,
     next_id: u64,
 
     pulls: FxHashMap<PullId, (usize, Ticket)>,
@@ -313,7 +313,7 @@ pub struct Core {
     /// Whether nothing is to be pulled now.
     paused: bool,
     recordings: Recordings,
-    events: FxHashMap<EventId, Carried>,
+    events: FxHashMap<EventId, InFlight>,
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
     /// Events that may break the connection.
@@ -328,10 +328,10 @@ pub struct Core {
     publishing: usize,
     /// Before this moment nothing is published: an outage of the output has just brought events back.
     publish_from: Moment,
-    held: FxHashMap<HeldId, Held>,
+    handles: FxHashMap<HandleId, HandleEntry>,
     /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
-    open_handles: HashMap<(usize, EventHandle), HeldId>,
-    calls: FxHashMap<CallId, confirms::Call>,
+    open_handles: HashMap<(usize, EventHandle), HandleId>,
+    calls: FxHashMap<ConfirmId, confirms::ConfirmRequest>,
     backlog: publishes::Backlog,
     /// Commits that nothing but the drain waits for.
     commits: usize,
@@ -378,9 +378,9 @@ impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
         let queues: Vec<Queue> = settings.sub_apps.iter().map(|id| Queue::new(*id, &settings, now)).collect();
-        let mut poll_turns = PollTurns::default();
+        let mut poll_queue = FairQueue::default();
         for (index, queue) in queues.iter().enumerate() {
-            poll_turns.wishes(index, queue.polls.wish());
+            poll_queue.wishes(index, queue.polls.wish());
         }
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -389,11 +389,11 @@ impl Core {
             draining: false,
             finished: false,
             queues,
-            poll_turns,
-            confirm_turns: Round::default(),
+            poll_queue,
+            confirm_queue: RoundRobin::default(),
             pull_quota: Quota::new(settings.requests_per_second, now),
             confirm_quota: Quota::new(settings.requests_per_second, now),
-            room: Room::new(settings.max_in_flight, now),
+            capacity: Capacity::new(settings.max_in_flight, now),
             next_id: 0,
             pulls: FxHashMap::default(),
             polled: 0,
@@ -408,7 +408,7 @@ impl Core {
             acks: 0,
             publishing: 0,
             publish_from: now,
-            held: FxHashMap::default(),
+            handles: FxHashMap::default(),
             open_handles: HashMap::new(),
             calls: FxHashMap::default(),
             backlog: publishes::Backlog::after_start(),
@@ -456,7 +456,7 @@ impl Core {
         Load {
             events: self.events.len(),
             publishing: self.publishing,
-            handles: self.held.len(),
+            handles: self.handles.len(),
             confirms: self.calls.len(),
             polls: self.pulls.len(),
             paused: self.paused,
@@ -469,7 +469,7 @@ impl Core {
     pub fn only_commits_pending(&self) -> bool {
         let commits = self.commits > 0 || self.recordings.pulls > 0;
         let pulls = !self.paused || !self.pulls.is_empty();
-        let confirms = !self.calls.is_empty() || self.confirm_turns.iter().next().is_some();
+        let confirms = !self.calls.is_empty() || self.confirm_queue.iter().next().is_some();
         commits && !pulls && !confirms && self.publishing == 0
     }
 
@@ -514,7 +514,7 @@ impl Core {
             }
             self.timers.pop_first();
             match timer {
-                Timer::Lapse(held) => self.lapse(now, held),
+                Timer::Lapse(entry) => self.lapse(now, entry),
                 Timer::Retry(event) => self.retry(event),
             }
         }
@@ -560,7 +560,7 @@ impl Core {
             return;
         }
         let publishable = self.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
-        let confirmable = self.held.values().any(|held| held.state != HeldStage::Waiting);
+        let confirmable = self.handles.values().any(|entry| entry.state != HandleState::Waiting);
         let busy = !self.pulls.is_empty()
             || self.recordings.pulls > 0
             || self.publishing > 0
@@ -576,10 +576,11 @@ impl Core {
     }
 
     /// Distinct handles: no call may carry one twice.
-    fn distinct(&self, held: &[HeldId]) -> Vec<EventHandle> {
+    fn distinct(&self, entry: &[HandleId]) -> Vec<EventHandle> {
         let mut seen = HashSet::new();
-        held.iter()
-            .map(|id| self.held[id].handle.clone())
+        entry
+            .iter()
+            .map(|id| self.handles[id].handle.clone())
             .filter(|handle| seen.insert(handle.clone()))
             .collect()
     }

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::{CallId, Core, Effect, Ticket};
+use super::{ConfirmId, Core, Effect, Ticket};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
-use crate::outcome::CallFailure;
+use crate::outcome::RequestFailure;
 
 /// The waits after a request that proved nothing: somebody has to grant the right, and that takes minutes.
 const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
@@ -19,7 +19,7 @@ const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_sec
 pub(super) struct ConfirmRight {
     proven: bool,
     /// The request under way.
-    asking: Option<(CallId, Ticket)>,
+    asking: Option<(ConfirmId, Ticket)>,
     /// Whether an answer was idle since the last request.
     idle: bool,
     not_before: Moment,
@@ -43,12 +43,12 @@ impl ConfirmRight {
     }
 
     /// How any `ConfirmEvents` of the sub-application ended.
-    pub(super) fn learn(&mut self, result: Result<(), CallFailure>) {
+    pub(super) fn learn(&mut self, result: Result<(), RequestFailure>) {
         match result {
-            Ok(()) | Err(CallFailure::Refused) => self.proven = true,
+            Ok(()) | Err(RequestFailure::Refused) => self.proven = true,
             // The right was taken away.
-            Err(CallFailure::Configuration | CallFailure::Credentials) => self.proven = false,
-            Err(CallFailure::Throttled | CallFailure::Clock | CallFailure::Transient) => {}
+            Err(RequestFailure::Configuration | RequestFailure::Credentials) => self.proven = false,
+            Err(RequestFailure::Throttled | RequestFailure::Clock | RequestFailure::Transient) => {}
         }
     }
 
@@ -61,7 +61,7 @@ impl Core {
     /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an event needs goes
     /// first, and one that cannot go now waits for the next idle answer.
     pub(super) fn prove_rights(&mut self, now: Moment) {
-        if self.draining || !self.calls.is_empty() || self.confirm_turns.iter().next().is_some() {
+        if self.draining || !self.calls.is_empty() || self.confirm_queue.iter().next().is_some() {
             return;
         }
         for index in 0..self.queues.len() {
@@ -70,7 +70,7 @@ impl Core {
                 continue;
             }
             let Ok(ticket) = self.confirm_quota.take(now) else { return };
-            let call = CallId(self.new_id());
+            let call = ConfirmId(self.new_id());
             let queue = &mut self.queues[index];
             queue.confirm_right.asking = Some((call, ticket));
             queue.confirm_right.idle = false;
@@ -80,14 +80,14 @@ impl Core {
     }
 
     /// A request that was to prove the right ended.
-    pub(super) fn confirm_proof(&mut self, now: Moment, call: CallId, result: Result<(), CallFailure>) {
+    pub(super) fn confirm_proof(&mut self, now: Moment, call: ConfirmId, result: Result<(), RequestFailure>) {
         let asked = |right: &ConfirmRight| right.asking.as_ref().is_some_and(|(asked, _)| *asked == call);
         let Some(queue) = self.queues.iter_mut().find(|queue| asked(&queue.confirm_right)) else { return };
         let right = &mut queue.confirm_right;
         let Some((_, ticket)) = right.asking.take() else { return };
         right.learn(result);
         right.not_before = now + right.backoff.next(&mut self.rng);
-        if result == Err(CallFailure::Throttled) {
+        if result == Err(RequestFailure::Throttled) {
             self.confirm_quota.throttled(ticket, now, &mut self.rng);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::refusals::{RETRY_WAITS, Tries};
-use super::{Carried, ConfirmAfter, Core, Effect, EventId, InFlightState};
+use super::{ConfirmAfter, Core, Effect, EventId, InFlight, InFlightState};
 use crate::clock::Moment;
 use crate::error_code::ErrorCode;
 use crate::outcome::{Problem, PublishOutcome};
@@ -81,35 +81,35 @@ impl Core {
                 // What is being recorded to wait must not be overtaken.
                 let overtakes = self.recordings.waiting > 0;
                 let waits = self.backlog.is_open() || overtakes;
-                self.output_up && !waits && self.in_hand() < self.room_for_publishing()
+                self.output_up && !waits && self.in_hand() < self.capacity_for_publishing()
             }
         }
     }
 
     /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half is kept for
     /// pulling: the cloud is not to wait while the broker takes nothing.
-    fn room_for_publishing(&self) -> usize {
+    fn capacity_for_publishing(&self) -> usize {
         let most = match self.settings.confirm_after {
             ConfirmAfter::Publish => self.settings.max_in_flight,
             ConfirmAfter::Journal => self.settings.max_in_flight / 2,
         };
-        most.saturating_add(self.room_besides())
+        most.saturating_add(self.capacity_besides())
     }
 
     /// How many events more may be in hand, because the broker returns or refuses some for minutes, or because some may break the
-    /// connection: the others must not wait for their room. An event that may break the connection is given up only when others
-    /// get through. While nothing is routable, this is the room for an event that may be.
-    pub(super) fn room_besides(&self) -> usize {
+    /// connection: the others must not wait for their capacity. An event that may break the connection is given up only when others
+    /// get through. While nothing is routable, this is the capacity for an event that may be.
+    pub(super) fn capacity_besides(&self) -> usize {
         let most = (self.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
         if self.breaker.is_open() { most } else { (self.refused + self.suspected).min(most) }
     }
 
-    /// Reads on in the backlog while there is room for it.
+    /// Reads on in the backlog while there is capacity for it.
     pub(super) fn load_backlog(&mut self, now: Moment) {
         let taken = self.in_hand() + self.further_polls() * EVENTS_PER_PULL;
         let most = if self.breaker.is_open() { EVENTS_PER_PULL } else { LOAD_MAX };
-        let room = self.room_for_publishing().saturating_sub(taken).min(most);
-        let worth_it = room >= most.min(self.settings.max_in_flight / 4).max(1);
+        let capacity = self.capacity_for_publishing().saturating_sub(taken).min(most);
+        let worth_it = capacity >= most.min(self.settings.max_in_flight / 4).max(1);
         if !self.backlog.is_open()
             || self.backlog.is_loading()
             || !self.output_up
@@ -119,7 +119,7 @@ impl Core {
         {
             return;
         }
-        let limit = u32::try_from(room).unwrap_or(u32::MAX);
+        let limit = u32::try_from(capacity).unwrap_or(u32::MAX);
         self.backlog.loading = Some(limit);
         self.out.effects.push(Effect::Write(Write::Load { after: self.backlog.cursor, limit }));
     }
@@ -147,15 +147,15 @@ impl Core {
         confirmed: bool,
     ) {
         let outgoing = Some(Arc::new(outgoing));
-        if let Some(carried) = self.events.get_mut(&event) {
-            if carried.state == InFlightState::Stored {
-                carried.outgoing = outgoing;
-                carried.state = InFlightState::Ready;
+        if let Some(in_flight) = self.events.get_mut(&event) {
+            if in_flight.state == InFlightState::Stored {
+                in_flight.outgoing = outgoing;
+                in_flight.state = InFlightState::Ready;
                 self.ready.insert(event);
             }
             return;
         }
-        let carried = Carried {
+        let in_flight = InFlight {
             sub_app,
             outgoing,
             state: InFlightState::Ready,
@@ -165,7 +165,7 @@ impl Core {
             confirmed,
             received_at: now,
         };
-        self.events.insert(event, carried);
+        self.events.insert(event, in_flight);
         self.ready.insert(event);
     }
 
@@ -184,16 +184,17 @@ impl Core {
                 return;
             };
             let Some(event) = event else { break };
-            let carried = self.events.get_mut(&event).filter(|carried| carried.state == InFlightState::Ready);
-            let Some((carried, outgoing)) =
-                carried.and_then(|c| c.outgoing.clone().map(|outgoing| (c, outgoing)))
+            let in_flight =
+                self.events.get_mut(&event).filter(|in_flight| in_flight.state == InFlightState::Ready);
+            let Some((in_flight, outgoing)) =
+                in_flight.and_then(|c| c.outgoing.clone().map(|outgoing| (c, outgoing)))
             else {
                 self.suspects.ended(event);
                 continue;
             };
-            carried.state = InFlightState::Publishing;
+            in_flight.state = InFlightState::Publishing;
             self.publishing += 1;
-            let alone = carried.alone || self.suspects.occupies();
+            let alone = in_flight.alone || self.suspects.occupies();
             self.out.effects.push(Effect::Publish { event, outgoing, alone });
         }
         if !self.suspects.occupies() {
@@ -204,12 +205,12 @@ impl Core {
     pub(super) fn published(&mut self, now: Moment, event: EventId, outcome: PublishOutcome) {
         self.publishing -= 1;
         let was_alone = self.suspects.ended(event);
-        let Some(carried) = self.events.get_mut(&event) else { return };
+        let Some(in_flight) = self.events.get_mut(&event) else { return };
         let error_code = outcome.error_code().unwrap_or(ErrorCode::NoPublish);
         let problem = |message: Arc<str>| Problem { error_code, message };
         match outcome {
             PublishOutcome::Acked => {
-                carried.state = InFlightState::Acked;
+                in_flight.state = InFlightState::Acked;
                 self.acked(event);
                 self.out.published.push(event);
             }
@@ -232,7 +233,7 @@ impl Core {
                 self.refuse(event, parks, problem(format!("refused by the broker: {code} {text}").into()));
             }
             PublishOutcome::Unknown { message, suspect: true } => {
-                carried.alone = true;
+                in_flight.alone = true;
                 self.fail(event, true, problem(message));
             }
             PublishOutcome::Unknown { message, suspect: false } => match self.lost(event, was_alone) {
@@ -255,24 +256,24 @@ impl Core {
 
     fn park(&mut self, event: EventId, problem: Problem) {
         self.no_longer_refused(event);
-        if let Some(carried) = self.events.get_mut(&event) {
-            carried.state = InFlightState::Parking;
+        if let Some(in_flight) = self.events.get_mut(&event) {
+            in_flight.state = InFlightState::Parking;
             self.out.parked.push((event, problem));
         }
     }
 
     /// The failure is committed before the next publish may leave, so that every repeat is on record.
     fn fail(&mut self, event: EventId, uncertain: bool, problem: Problem) {
-        if let Some(carried) = self.events.get_mut(&event) {
-            carried.state = InFlightState::Failing;
+        if let Some(in_flight) = self.events.get_mut(&event) {
+            in_flight.state = InFlightState::Failing;
             self.out.attempts.push(FailedAttempt { event, uncertain, problem });
         }
     }
 
     pub(super) fn back_off(&mut self, now: Moment, event: EventId) {
-        let Some(carried) = self.events.get_mut(&event) else { return };
-        let failures = carried.tries.failures;
-        carried.tries.failures = failures.saturating_add(1);
+        let Some(in_flight) = self.events.get_mut(&event) else { return };
+        let failures = in_flight.tries.failures;
+        in_flight.tries.failures = failures.saturating_add(1);
         // The output went away under it, which is no fault of the event: it waits for the output, in its old place. A second
         // time it may be the event that takes the connection down.
         if failures == 0 && !self.output_up {
@@ -290,9 +291,9 @@ impl Core {
     }
 
     fn make_ready(&mut self, event: EventId) {
-        let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.state = InFlightState::Ready;
-        if carried.tries.is_suspect() {
+        let Some(in_flight) = self.events.get_mut(&event) else { return };
+        in_flight.state = InFlightState::Ready;
+        if in_flight.tries.is_suspect() {
             self.suspects.add(event);
         } else {
             self.ready.insert(event);
@@ -300,33 +301,33 @@ impl Core {
     }
 
     pub(super) fn retry(&mut self, event: EventId) {
-        if self.events.get(&event).is_some_and(|carried| carried.state == InFlightState::BackingOff) {
+        if self.events.get(&event).is_some_and(|in_flight| in_flight.state == InFlightState::BackingOff) {
             self.make_ready(event);
         }
     }
 
     /// The journal has committed that the event is published or parked.
     pub(super) fn safe(&mut self, now: Moment, event: EventId) {
-        let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.state = InFlightState::Safe;
-        carried.outgoing = None;
-        for held in carried.holds.clone() {
-            self.queue_if_safe(now, held);
+        let Some(in_flight) = self.events.get_mut(&event) else { return };
+        in_flight.state = InFlightState::Safe;
+        in_flight.outgoing = None;
+        for entry in in_flight.holds.clone() {
+            self.queue_if_safe(now, entry);
         }
         self.forget_if_done(event);
     }
 
     /// Lets an event out of the relay's hands when nothing is left to do for it here.
     pub(super) fn forget_if_done(&mut self, event: EventId) {
-        let Some(carried) = self.events.get(&event) else { return };
-        let done =
-            matches!(carried.state, InFlightState::Safe | InFlightState::Stored) && carried.holds.is_empty();
+        let Some(in_flight) = self.events.get(&event) else { return };
+        let done = matches!(in_flight.state, InFlightState::Safe | InFlightState::Stored)
+            && in_flight.holds.is_empty();
         if !done {
             return;
         }
-        if carried.state == InFlightState::Safe && !carried.confirmed {
-            let received_at = carried.received_at;
-            let unsettled = &mut self.queues[carried.sub_app].unsettled;
+        if in_flight.state == InFlightState::Safe && !in_flight.confirmed {
+            let received_at = in_flight.received_at;
+            let unsettled = &mut self.queues[in_flight.sub_app].unsettled;
             let (oldest, newest) = unsettled.unwrap_or((received_at, received_at));
             *unsettled = Some((oldest.min(received_at), newest.max(received_at)));
         }

@@ -8,11 +8,13 @@ use smallvec::SmallVec;
 use tencent_vod_event::{Event, EventHandle};
 
 use super::refusals::Tries;
-use super::{Answer, Carried, ConfirmAfter, Core, Effect, Held, HeldId, HeldStage, InFlightState, Timer};
+use super::{
+    Answer, ConfirmAfter, Core, Effect, HandleEntry, HandleId, HandleState, InFlight, InFlightState, Timer,
+};
 use crate::clock::{Moment, WallTime};
 use crate::identity::Recorded;
 use crate::lease::Lease;
-use crate::outcome::CallFailure;
+use crate::outcome::RequestFailure;
 use crate::outgoing::Outgoing;
 use crate::write::{EVENTS_PER_PULL, PullId, Pulled, Write};
 
@@ -27,8 +29,8 @@ impl Core {
             ConfirmAfter::Publish => self.output_up,
             ConfirmAfter::Journal => true,
         };
-        let room = self.room_for_polls(now).unwrap_or(0);
-        let kept = self.draining || !self.journal_up || !may_go_on || room < EVENTS_PER_PULL;
+        let capacity = self.capacity_for_polls(now).unwrap_or(0);
+        let kept = self.draining || !self.journal_up || !may_go_on || capacity < EVENTS_PER_PULL;
         // While nothing is routable there is a poll now and then (`Polls::rest`), to meet an event that is.
         self.paused = kept || self.breaker.is_open();
         if kept {
@@ -46,36 +48,36 @@ impl Core {
             let queue = &mut self.queues[index];
             self.polled += usize::from(queue.polls.in_flight() == 0);
             queue.polls.started(now);
-            self.poll_turns.served(index);
-            self.poll_turns.wishes(index, queue.polls.wish());
+            self.poll_queue.served(index);
+            self.poll_queue.wishes(index, queue.polls.wish());
             let sub_app = queue.id;
             self.pulls.insert(pull, (index, ticket));
             self.out.effects.push(Effect::Pull { pull, sub_app });
         }
-        if let Some(due) = self.poll_turns.next_due(now) {
+        if let Some(due) = self.poll_queue.next_due(now) {
             self.wake(due);
         }
     }
 
-    /// The sub-application whose turn it is, if there is room for what its poll may bring. Room is made by an input, so that
-    /// no timer is needed. A first poll needs room for its own batch, a further one for the batches of all further polls:
+    /// The sub-application whose turn it is, if there is capacity for what its poll may bring. Capacity is made by an input, so that
+    /// no timer is needed. A first poll needs capacity for its own batch, a further one for the batches of all further polls:
     /// reserving for first polls would let many idle sub-applications starve each other.
     fn next_to_poll(&self, now: Moment) -> Option<usize> {
-        let room = self.room_for_polls(now)?;
-        let for_a_further_one = (self.further_polls() + 2) * EVENTS_PER_PULL <= room;
+        let capacity = self.capacity_for_polls(now)?;
+        let for_a_further_one = (self.further_polls() + 2) * EVENTS_PER_PULL <= capacity;
         let may = |index: usize| for_a_further_one || self.queues[index].polls.in_flight() == 0;
-        (EVENTS_PER_PULL <= room).then(|| self.poll_turns.next(now, may)).flatten()
+        (EVENTS_PER_PULL <= capacity).then(|| self.poll_queue.next(now, may)).flatten()
     }
 
     /// How many events more can be held.
-    fn room_for_polls(&self, now: Moment) -> Option<usize> {
-        self.room
+    fn capacity_for_polls(&self, now: Moment) -> Option<usize> {
+        self.capacity
             .events(now)
-            .saturating_add(self.room_besides())
+            .saturating_add(self.capacity_besides())
             .checked_sub(self.in_hand() + self.backlog.coming())
     }
 
-    /// Polls beyond the first of each sub-application: room is kept for what they bring.
+    /// Polls beyond the first of each sub-application: capacity is kept for what they bring.
     pub(super) fn further_polls(&self) -> usize {
         self.pulls.len() - self.polled
     }
@@ -92,20 +94,20 @@ impl Core {
         sent_at: Moment,
         received_at: Moment,
         pulled_at: WallTime,
-        result: Result<Answer, CallFailure>,
+        result: Result<Answer, RequestFailure>,
     ) {
         let Some((index, ticket)) = self.pulls.remove(&pull) else { return };
         match result {
             Err(failure) => {
-                if failure == CallFailure::Throttled {
+                if failure == RequestFailure::Throttled {
                     self.pull_quota.throttled(ticket, now, &mut self.rng);
                 }
                 let queue = &mut self.queues[index];
                 queue.polls.failed(failure, now, &mut self.rng);
-                if failure == CallFailure::Transient {
+                if failure == RequestFailure::Transient {
                     // The cloud may have handed events to an answer that never arrived.
-                    queue.veiled_until =
-                        queue.veiled_until.max(now + self.settings.window.length + SETTLE_SLACK);
+                    queue.settle_from =
+                        queue.settle_from.max(now + self.settings.window.length + SETTLE_SLACK);
                 }
             }
             Ok(answer) if answer.events.is_empty() => {
@@ -130,7 +132,7 @@ impl Core {
         }
         let polls = &self.queues[index].polls;
         self.polled -= usize::from(polls.in_flight() == 0);
-        self.poll_turns.wishes(index, polls.wish());
+        self.poll_queue.wishes(index, polls.wish());
     }
 
     /// An idle answer proves that the cloud holds nothing that was visible when the pull was sent: what was let go long
@@ -139,7 +141,7 @@ impl Core {
     fn settle(&mut self, index: usize, sent_at: Moment) {
         let queue = &mut self.queues[index];
         let Some((oldest, newest)) = queue.unsettled else { return };
-        if queue.polls.in_flight() > 0 || sent_at < queue.veiled_until {
+        if queue.polls.in_flight() > 0 || sent_at < queue.settle_from {
             return;
         }
         let received_before = sent_at - self.settings.window.length - SETTLE_SLACK;
@@ -170,8 +172,8 @@ impl Core {
     /// Takes an event into the relay's hands, unless it is there already.
     fn meet(&mut self, index: usize, pulled: &Pulled, event: &Arc<Event>, record: Recorded) {
         let new = match self.events.entry(record.event) {
-            Entry::Occupied(mut carried) => {
-                carried.get_mut().received_at = pulled.received_at;
+            Entry::Occupied(mut in_flight) => {
+                in_flight.get_mut().received_at = pulled.received_at;
                 return;
             }
             Entry::Vacant(new) => new,
@@ -185,7 +187,7 @@ impl Core {
             // Stored, or known from an earlier run and not loaded yet, or released by an operator.
             InFlightState::Stored
         };
-        let carried = Carried {
+        let in_flight = InFlight {
             sub_app: index,
             outgoing: (state == InFlightState::Ready).then(|| {
                 let Recorded { occurrence, redelivered, .. } = record;
@@ -199,7 +201,7 @@ impl Core {
             confirmed: record.progress.confirmed,
             received_at: pulled.received_at,
         };
-        new.insert(carried);
+        new.insert(in_flight);
         match state {
             InFlightState::Ready => _ = self.ready.insert(record.event),
             InFlightState::Stored => self.backlog.add(record.event),
@@ -226,35 +228,35 @@ impl Core {
         let id = match self.open_handles.entry((sub_app, handle.clone())) {
             Entry::Occupied(open) => *open.get(),
             Entry::Vacant(open) => {
-                let id = *open.insert(HeldId(next_id));
-                let held = Held {
+                let id = *open.insert(HandleId(next_id));
+                let entry = HandleEntry {
                     sub_app,
                     handle: handle.clone(),
                     lease,
                     received_at,
                     deliveries: SmallVec::new(),
-                    state: HeldStage::Waiting,
+                    state: HandleState::Waiting,
                     tried: false,
                 };
-                self.held.insert(id, held);
+                self.handles.insert(id, entry);
                 self.timers.insert((lease.cutoff, Timer::Lapse(id)));
                 id
             }
         };
-        if let Some(held) = self.held.get_mut(&id) {
-            held.deliveries.push((record.delivery, record.event));
-            held.received_at = held.received_at.max(received_at);
+        if let Some(entry) = self.handles.get_mut(&id) {
+            entry.deliveries.push((record.delivery, record.event));
+            entry.received_at = entry.received_at.max(received_at);
             // An answer can overtake one whose pull left before: the earliest lease counts, whichever came first.
-            if lease.cutoff < held.lease.cutoff {
-                self.timers.remove(&(held.lease.cutoff, Timer::Lapse(id)));
+            if lease.cutoff < entry.lease.cutoff {
+                self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(id)));
                 self.timers.insert((lease.cutoff, Timer::Lapse(id)));
-                held.lease = lease;
+                entry.lease = lease;
             }
         }
-        if let Some(carried) = self.events.get_mut(&record.event)
-            && !carried.holds.contains(&id)
+        if let Some(in_flight) = self.events.get_mut(&record.event)
+            && !in_flight.holds.contains(&id)
         {
-            carried.holds.push(id);
+            in_flight.holds.push(id);
         }
         self.queue_if_safe(now, id);
     }

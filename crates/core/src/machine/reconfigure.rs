@@ -4,12 +4,12 @@ use tencent_vod_event::SubAppId;
 
 use super::{Core, Queue, Settings, pulls};
 use crate::clock::Moment;
+use crate::machine::capacity::Capacity;
 use crate::machine::refusals::PROBE_EVERY;
-use crate::machine::room::Room;
 use crate::pacing::Polls;
 
 impl Core {
-    /// Takes over what can change at work: the sub-applications, the quota, the back-off, the room, and the attempts. What a
+    /// Takes over what can change at work: the sub-applications, the quota, the back-off, the capacity, and the attempts. What a
     /// running lease or a proof depends on stays: the window, and what a confirm waits for.
     pub(super) fn reconfigure(&mut self, now: Moment, new: Settings) {
         let old = &self.settings;
@@ -18,7 +18,7 @@ impl Core {
             self.confirm_quota.configure(new.requests_per_second);
         }
         if old.max_in_flight != new.max_in_flight {
-            self.room = Room::new(new.max_in_flight, now);
+            self.capacity = Capacity::new(new.max_in_flight, now);
         }
         if (old.idle_backoff_min, old.idle_backoff_max) != (new.idle_backoff_min, new.idle_backoff_max) {
             for queue in &mut self.queues {
@@ -41,7 +41,7 @@ impl Core {
         }
         for (index, queue) in self.queues.iter_mut().enumerate() {
             queue.polls.want(wanted.contains(&queue.id));
-            self.poll_turns.wishes(index, queue.polls.wish());
+            self.poll_queue.wishes(index, queue.polls.wish());
         }
     }
 
@@ -64,7 +64,7 @@ impl Queue {
             confirm_right: super::proofs::ConfirmRight::new(),
             // An earlier run may have left unconfirmed events behind, and a pull whose answer it never saw.
             unsettled: Some((now, now)),
-            veiled_until: now + settings.window.length + pulls::SETTLE_SLACK,
+            settle_from: now + settings.window.length + pulls::SETTLE_SLACK,
         }
     }
 }

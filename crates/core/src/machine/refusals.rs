@@ -22,7 +22,7 @@ const REFUSAL_FACTOR: u32 = 5;
 const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// The same while many events wait like that: only twice as long. Otherwise one frequent unroutable type fills the relay's
-/// hands, and the routable ones wait for room.
+/// hands, and the routable ones wait for capacity.
 const CROWDED_WAIT: Duration = Duration::from_secs(1);
 const CROWDED_FACTOR: u32 = 2;
 
@@ -170,8 +170,8 @@ impl Core {
 
     pub(super) fn no_longer_refused(&mut self, event: EventId) {
         self.answered(event);
-        if let Some(carried) = self.events.get_mut(&event)
-            && carried.tries.refused_since.take().is_some()
+        if let Some(in_flight) = self.events.get_mut(&event)
+            && in_flight.tries.refused_since.take().is_some()
         {
             self.refused -= 1;
         }
@@ -179,18 +179,18 @@ impl Core {
 
     /// The broker answered, whatever it said: the event does not break the connection.
     fn answered(&mut self, event: EventId) {
-        if let Some(carried) = self.events.get_mut(&event) {
-            self.suspected -= usize::from(carried.tries.is_suspect());
-            carried.tries.losses = 0;
-            carried.tries.losses_alone = 0;
+        if let Some(in_flight) = self.events.get_mut(&event) {
+            self.suspected -= usize::from(in_flight.tries.is_suspect());
+            in_flight.tries.losses = 0;
+            in_flight.tries.losses_alone = 0;
         }
     }
 
     /// The broker nacked it: the next wait grows further than others.
     pub(super) fn nacked(&mut self, event: EventId) {
         self.answered(event);
-        if let Some(carried) = self.events.get_mut(&event) {
-            carried.tries.waits = Waits::Nacked;
+        if let Some(in_flight) = self.events.get_mut(&event) {
+            in_flight.tries.waits = Waits::Nacked;
         }
     }
 
@@ -202,8 +202,8 @@ impl Core {
         self.answered(event);
         let open = self.breaker.is_open();
         let attempts = self.settings.publish_attempts;
-        let Some(carried) = self.events.get_mut(&event) else { return false };
-        let tries = &mut carried.tries;
+        let Some(in_flight) = self.events.get_mut(&event) else { return false };
+        let tries = &mut in_flight.tries;
         tries.waits = Waits::Refused;
         if tries.refused_since.is_none() {
             self.refused += 1;
@@ -240,8 +240,8 @@ impl Core {
     pub(super) fn wait(&mut self, now: Moment, event: EventId) -> Duration {
         let open = self.breaker.is_open();
         let crowded = self.refused > self.settings.max_in_flight / 4;
-        let Some(carried) = self.events.get(&event) else { return RETRY_WAITS.0 };
-        let Tries { failures, refused_since, waits, .. } = carried.tries;
+        let Some(in_flight) = self.events.get(&event) else { return RETRY_WAITS.0 };
+        let Tries { failures, refused_since, waits, .. } = in_flight.tries;
         let earlier = failures.saturating_sub(1);
         match waits {
             Waits::Retry => wait_after(earlier, RETRY_WAITS.0, RETRY_WAITS.1, &mut self.rng),
@@ -262,9 +262,9 @@ impl Core {
 
     /// An event waits until its next publish is due.
     pub(super) fn wait_until(&mut self, at: Moment, event: EventId) {
-        let Some(carried) = self.events.get_mut(&event) else { return };
-        carried.state = InFlightState::BackingOff;
-        carried.tries.retry_at = Some(at);
+        let Some(in_flight) = self.events.get_mut(&event) else { return };
+        in_flight.state = InFlightState::BackingOff;
+        in_flight.tries.retry_at = Some(at);
         self.timers.insert((at, Timer::Retry(event)));
     }
 
@@ -307,16 +307,16 @@ impl Core {
     fn rest_pulls(&mut self, every: Option<Duration>) {
         for (index, queue) in self.queues.iter_mut().enumerate() {
             queue.polls.rest(every);
-            self.poll_turns.wishes(index, queue.polls.wish());
+            self.poll_queue.wishes(index, queue.polls.wish());
         }
     }
 
     /// Makes events that wait after a return or a refusal wait no longer than this.
     fn hurry_refused(&mut self, now: Moment, longest: Duration) {
-        let late = |(event, carried): (&EventId, &super::Carried)| {
-            let tries = &carried.tries;
+        let late = |(event, in_flight): (&EventId, &super::InFlight)| {
+            let tries = &in_flight.tries;
             let at = tries.retry_at.filter(|at| *at > now + longest)?;
-            (carried.state == InFlightState::BackingOff && tries.waits == Waits::Refused)
+            (in_flight.state == InFlightState::BackingOff && tries.waits == Waits::Refused)
                 .then_some((at, *event))
         };
         let mut late: Vec<(Moment, EventId)> = self.events.iter().filter_map(late).collect();

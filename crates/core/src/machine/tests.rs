@@ -159,7 +159,7 @@ impl Play {
         EventId(self.next_row)
     }
 
-    fn pull_fails(&mut self, pull: PullId, failure: CallFailure) {
+    fn pull_fails(&mut self, pull: PullId, failure: RequestFailure) {
         let (sent_at, received_at) = (self.now, self.now);
         let result = Err(failure);
         self.give(Input::Pulled { pull, sent_at, received_at, pulled_at: WallTime(0), result });
@@ -208,7 +208,7 @@ impl Play {
     }
 
     #[track_caller]
-    fn confirm_call(&mut self) -> (CallId, Vec<String>, Moment) {
+    fn confirm_call(&mut self) -> (ConfirmId, Vec<String>, Moment) {
         let Effect::Confirm { call, handles, cutoff, .. } = self.one(is_confirm) else { unreachable!() };
         (call, handles.into_iter().map(|h| h.0.to_string()).collect(), cutoff)
     }
@@ -303,8 +303,8 @@ fn what_is_full_waits_for_commits_alone_when_nothing_else_is_under_way() {
     assert!(!play.core.only_commits_pending(), "a confirm is under way");
     let (call, ..) = play.confirm_call();
     play.give(Input::Confirmed { call, result: Ok(()) });
-    assert!(!play.core.only_commits_pending(), "there is room for a pull again");
-    // One with room left pulls on, though it may wait for the quota.
+    assert!(!play.core.only_commits_pending(), "there is capacity for a pull again");
+    // One with capacity left pulls on, though it may wait for the quota.
     let mut play = Play::new(settings());
     play.answer(&["h"]);
     assert!(!play.core.only_commits_pending());
@@ -485,7 +485,7 @@ fn a_failed_call_waits_for_the_event_that_came_under_its_handle_meanwhile() {
     play.commit();
     let (call, ..) = play.confirm_call();
     play.deliver(&["same"]);
-    play.give(Input::Confirmed { call, result: Err(CallFailure::Transient) });
+    play.give(Input::Confirmed { call, result: Err(RequestFailure::Transient) });
     play.pass(5 * SECOND);
     play.none(is_confirm);
     play.broker_says(&PublishOutcome::Acked);
@@ -587,7 +587,7 @@ fn a_lost_answer_is_tried_again_while_the_lease_allows_and_then_put_on_record() 
             let Effect::Confirm { call, cutoff, .. } = effect else { unreachable!() };
             assert!(play.now < cutoff);
             calls += 1;
-            play.give(Input::Confirmed { call, result: Err(CallFailure::Transient) });
+            play.give(Input::Confirmed { call, result: Err(RequestFailure::Transient) });
         }
         play.pass(100);
     }
@@ -617,7 +617,7 @@ fn a_rejected_call_is_halved_until_the_bad_handle_stands_alone() {
             let bad = handles.iter().any(|h| &*h.0 == "h11");
             play.give(Input::Confirmed {
                 call,
-                result: if bad { Err(CallFailure::Refused) } else { Ok(()) },
+                result: if bad { Err(RequestFailure::Refused) } else { Ok(()) },
             });
         }
         for effect in
@@ -794,7 +794,7 @@ fn a_handle_that_was_taken_back_and_is_ready_again_in_one_step_is_queued_once() 
     let effects = play.core.step(play.now, inputs);
     play.asked(effects);
     let (call, _, _) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Err(CallFailure::Refused) });
+    play.give(Input::Confirmed { call, result: Err(RequestFailure::Refused) });
     play.none(is_confirm);
     assert_eq!((play.core.load().events, play.core.load().handles), (0, 0));
 }
@@ -876,7 +876,7 @@ fn a_lost_pull_answer_veils_the_queue_so_that_idle_proves_nothing() {
     let settles = |e: &Effect| matches!(e, Effect::Write(Write::Settle { .. }));
     play.pass(40 * SECOND);
     let Effect::Pull { pull, .. } = play.one(is_pull) else { unreachable!() };
-    play.pull_fails(pull, CallFailure::Transient);
+    play.pull_fails(pull, RequestFailure::Transient);
     play.pass(20 * SECOND);
     play.answer(&[]);
     play.none(settles);

@@ -5,8 +5,8 @@
 
 use tencent_vod_event::{EventHandle, SubAppId};
 use vodrelay_core::clock::Moment;
-use vodrelay_core::machine::CallId;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::machine::ConfirmId;
+use vodrelay_core::outcome::RequestFailure;
 
 use super::{Checker, HandleKey};
 
@@ -20,7 +20,7 @@ pub(super) struct Joined {
     earliest: u64,
     latest: u64,
     /// The call that they are in.
-    call: Option<CallId>,
+    call: Option<ConfirmId>,
     /// They may have joined a delivery whose lease ended then, and have been let go with it.
     gone_from: Option<u64>,
 }
@@ -55,7 +55,7 @@ impl Checker {
         relay: usize,
         sub_app: SubAppId,
         handle: &EventHandle,
-        call: CallId,
+        call: ConfirmId,
     ) -> Moment {
         let key = (relay, sub_app, handle.clone());
         let joined = self.joined.get_mut(&key).and_then(|all| all.iter_mut().find(|one| one.call.is_none()));
@@ -80,9 +80,9 @@ impl Checker {
     }
 
     /// The relay learnt how a call ended.
-    pub(crate) fn call_ended(&mut self, relay: usize, call: CallId, result: Result<(), CallFailure>) {
+    pub(crate) fn call_ended(&mut self, relay: usize, call: ConfirmId, result: Result<(), RequestFailure>) {
         let keys: Vec<HandleKey> = self.in_calls.remove(&(relay, call)).unwrap_or_default();
-        let done = result.is_ok() || (result == Err(CallFailure::Refused) && keys.len() == 1);
+        let done = result.is_ok() || (result == Err(RequestFailure::Refused) && keys.len() == 1);
         for key in keys {
             let all = self.joined.entry(key).or_default();
             let Some(at) = all.iter().position(|one| one.call == Some(call)) else { continue };

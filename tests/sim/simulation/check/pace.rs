@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tencent_vod_event::SubAppId;
-use vodrelay_core::outcome::CallFailure;
+use vodrelay_core::outcome::RequestFailure;
 
 use super::{Checker, Guarantee};
 
@@ -63,8 +63,13 @@ impl Checker {
     }
 
     /// The relay learnt whether it may confirm.
-    pub(crate) fn proof_ended(&mut self, relay: usize, sub_app: SubAppId, result: Result<(), CallFailure>) {
-        if matches!(result, Ok(()) | Err(CallFailure::Refused)) {
+    pub(crate) fn proof_ended(
+        &mut self,
+        relay: usize,
+        sub_app: SubAppId,
+        result: Result<(), RequestFailure>,
+    ) {
+        if matches!(result, Ok(()) | Err(RequestFailure::Refused)) {
             // Until a confirm is denied or the process dies.
             self.paces[relay].proof_not_before.insert(sub_app, u64::MAX);
         }

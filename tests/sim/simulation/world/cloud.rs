@@ -69,7 +69,7 @@ impl World {
 
     pub(super) fn pull_leaves(&mut self, relay: usize, pull: PullId, sub_app: SubAppId) {
         let sent_at = self.now;
-        let give_up = Within::PullBack { pull, sub_app, sent_at, result: Err(CallFailure::Transient) };
+        let give_up = Within::PullBack { pull, sub_app, sent_at, result: Err(RequestFailure::Transient) };
         self.within(relay, self.plan.pull_timeout_ms, give_up);
         if self.strikes(Fault::PullRequestLost) {
             return;
@@ -88,7 +88,7 @@ impl World {
         sent_at: u64,
     ) {
         if self.throttles(Api::Pull) {
-            let result = Err(CallFailure::Throttled);
+            let result = Err(RequestFailure::Throttled);
             let back = Within::PullBack { pull, sub_app, sent_at, result };
             let answer_takes = self.trip();
             self.after(answer_takes, Happening::Within { relay, life, what: back });
@@ -124,10 +124,10 @@ impl World {
         let now = self.now;
         let refusal = if self.strikes(Fault::PullRefused) {
             let kinds = [
-                CallFailure::Credentials,
-                CallFailure::Clock,
-                CallFailure::Configuration,
-                CallFailure::Refused,
+                RequestFailure::Credentials,
+                RequestFailure::Clock,
+                RequestFailure::Configuration,
+                RequestFailure::Refused,
             ];
             Some(kinds[self.rng.usize(0..4)])
         } else {
@@ -212,7 +212,7 @@ impl World {
         pull: PullId,
         sub_app: SubAppId,
         sent_at: u64,
-        result: Result<Vec<Bytes>, CallFailure>,
+        result: Result<Vec<Bytes>, RequestFailure>,
     ) {
         let now = self.now;
         let dropped = self.sabotage == Some(Sabotage::DrainDropsPull) && self.process(relay).draining;
@@ -220,7 +220,7 @@ impl World {
             return;
         }
         let end = match &result {
-            Err(CallFailure::Throttled) => PullEnd::Throttled,
+            Err(RequestFailure::Throttled) => PullEnd::Throttled,
             Err(_) => PullEnd::Failed,
             Ok(bodies) if bodies.is_empty() => PullEnd::Idle,
             Ok(_) => PullEnd::Brought,
@@ -264,12 +264,13 @@ impl World {
     pub(super) fn confirm_leaves(
         &mut self,
         relay: usize,
-        call: CallId,
+        call: ConfirmId,
         sub_app: SubAppId,
         handles: Vec<EventHandle>,
         cutoff: Moment,
     ) {
-        let give_up = |left| Within::ConfirmBack { call, sub_app, result: Err(CallFailure::Transient), left };
+        let give_up =
+            |left| Within::ConfirmBack { call, sub_app, result: Err(RequestFailure::Transient), left };
         if Moment(self.now) >= cutoff {
             // The client sends nothing when no time is left.
             self.within(relay, 0, give_up(false));
@@ -291,7 +292,7 @@ impl World {
         &mut self,
         relay: usize,
         life: u64,
-        call: CallId,
+        call: ConfirmId,
         sub_app: SubAppId,
         handles: &[EventHandle],
     ) {
@@ -301,9 +302,9 @@ impl World {
             self.checker.call_accepted(relay, Api::Confirm);
         }
         let result = if throttled {
-            Err(CallFailure::Throttled)
+            Err(RequestFailure::Throttled)
         } else if self.strikes(Fault::ConfirmDenied) {
-            let kinds = [CallFailure::Credentials, CallFailure::Clock, CallFailure::Configuration];
+            let kinds = [RequestFailure::Credentials, RequestFailure::Clock, RequestFailure::Configuration];
             Err(kinds[self.rng.usize(0..3)])
         } else if self.strikes(Fault::ConfirmForgotten) {
             self.confirm_forgotten(sub_app, handles);
@@ -322,7 +323,7 @@ impl World {
             }
             say!(self, "cloud: {call:?} {:?}", result.verdicts);
             self.checker.confirm_arrived(relay, sub_app, handles, &deleted);
-            if result.is_ok() { Ok(()) } else { Err(CallFailure::Refused) }
+            if result.is_ok() { Ok(()) } else { Err(RequestFailure::Refused) }
         };
         if self.relays[relay].life == life && self.strikes(Fault::CrashAfterConfirm) {
             self.crash(relay);
@@ -335,9 +336,9 @@ impl World {
         self.after(answer_takes, Happening::Within { relay, life, what: back });
     }
 
-    pub(super) fn proof_leaves(&mut self, relay: usize, call: CallId, sub_app: SubAppId) {
+    pub(super) fn proof_leaves(&mut self, relay: usize, call: ConfirmId, sub_app: SubAppId) {
         say!(self, "relay {relay} asks whether it may confirm by {call:?}");
-        let result = Err(CallFailure::Transient);
+        let result = Err(RequestFailure::Transient);
         self.within(relay, CONFIRM_TIMEOUT_MS, Within::ProofBack { call, sub_app, result });
         if self.strikes(Fault::ConfirmRequestLost) {
             return;
@@ -347,16 +348,16 @@ impl World {
         self.after(trip, Happening::ProofAtCloud { relay, life, call, sub_app });
     }
 
-    pub(super) fn proof_at_cloud(&mut self, relay: usize, life: u64, call: CallId, sub_app: SubAppId) {
+    pub(super) fn proof_at_cloud(&mut self, relay: usize, life: u64, call: ConfirmId, sub_app: SubAppId) {
         let answer_takes = self.slow(Fault::ConfirmSlow);
         let result = if self.throttles(Api::Confirm) {
-            Err(CallFailure::Throttled)
+            Err(RequestFailure::Throttled)
         } else {
             self.checker.call_accepted(relay, Api::Confirm);
             Err(if self.strikes(Fault::ConfirmDenied) {
-                CallFailure::Configuration
+                RequestFailure::Configuration
             } else {
-                CallFailure::Refused
+                RequestFailure::Refused
             })
         };
         if !self.strikes(Fault::ConfirmAnswerLost) {
@@ -368,14 +369,14 @@ impl World {
     pub(super) fn proof_back(
         &mut self,
         relay: usize,
-        call: CallId,
+        call: ConfirmId,
         sub_app: SubAppId,
-        result: Result<(), CallFailure>,
+        result: Result<(), RequestFailure>,
     ) {
         if !self.process(relay).proofs.remove(&call) {
             return;
         }
-        if result == Err(CallFailure::Throttled) {
+        if result == Err(RequestFailure::Throttled) {
             self.process(relay).ended.push(Ended::ConfirmThrottled);
         }
         self.checker.proof_ended(relay, sub_app, result);

@@ -251,7 +251,7 @@ impl World {
             Effect::Confirm { call, sub_app, handles, cutoff } => {
                 if self.sabotage == Some(Sabotage::NoTurns) && self.is_behind(sub_app) {
                     self.process(relay).confirms.insert(call);
-                    let result = Err(CallFailure::Configuration);
+                    let result = Err(RequestFailure::Configuration);
                     self.within(relay, 1, Within::ConfirmBack { call, sub_app, result, left: true });
                     return;
                 }

@@ -7,7 +7,7 @@ fn a_throttled_pull_slows_every_sub_application_down() {
     let sub_apps = (0..4).map(SubAppId).collect();
     let mut play = Play::new(Settings { sub_apps, ..settings() });
     let Effect::Pull { pull, .. } = play.one(is_pull) else { unreachable!() };
-    play.pull_fails(pull, CallFailure::Throttled);
+    play.pull_fails(pull, RequestFailure::Throttled);
     play.pass(90);
     play.none(is_pull);
     // One of them tries, and the others wait for what becomes of it.
@@ -31,7 +31,7 @@ fn polls_that_are_throttled_are_asked_again_as_many_as_they_were() {
     let polls = play.core.load().polls;
     assert!(polls > 4, "{polls}");
     for pull in play.core.pulls.keys().copied().collect::<Vec<_>>() {
-        play.pull_fails(pull, CallFailure::Throttled);
+        play.pull_fails(pull, RequestFailure::Throttled);
     }
     play.pass(2 * SECOND);
     assert_eq!(play.core.load().polls, polls);
@@ -46,7 +46,7 @@ fn a_throttled_confirm_is_made_again_as_it_was_before_all_others() {
     assert_eq!(first, ["a", "b", "c"]);
     play.deliver(&["later"]);
     play.all_are_published();
-    play.give(Input::Confirmed { call, result: Err(CallFailure::Throttled) });
+    play.give(Input::Confirmed { call, result: Err(RequestFailure::Throttled) });
     play.pass(90);
     play.none(is_confirm);
     play.pass(100);
@@ -59,7 +59,7 @@ fn a_part_of_a_rejected_call_stays_apart_when_it_is_throttled() {
     play.deliver(&["a", "b", "c", "d"]);
     play.all_are_published();
     let (call, ..) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Err(CallFailure::Refused) });
+    play.give(Input::Confirmed { call, result: Err(RequestFailure::Refused) });
     for _ in 0..2 {
         play.pass(SECOND);
         let halves = play.take(is_confirm);
@@ -67,7 +67,7 @@ fn a_part_of_a_rejected_call_stays_apart_when_it_is_throttled() {
         for effect in halves {
             let Effect::Confirm { call, handles, .. } = effect else { unreachable!() };
             assert_eq!(handles.len(), 2);
-            play.give(Input::Confirmed { call, result: Err(CallFailure::Throttled) });
+            play.give(Input::Confirmed { call, result: Err(RequestFailure::Throttled) });
         }
     }
 }

@@ -52,8 +52,8 @@ enum Happening {
     Wake,
     Pull(PullId, SubAppId),
     HoldEnds(PullId, SubAppId),
-    Confirm(CallId, Vec<EventHandle>),
-    Prove(CallId),
+    Confirm(ConfirmId, Vec<EventHandle>),
+    Prove(ConfirmId),
     Other,
     Put(SubAppId),
     /// The window of these events is over.
@@ -236,7 +236,7 @@ impl Model {
             }
             Happening::Pull(pull, sub_app) => {
                 if !self.pulls.accepts(self.now, self.limit) {
-                    self.answer_pull(pull, Err(CallFailure::Throttled));
+                    self.answer_pull(pull, Err(RequestFailure::Throttled));
                 } else if self.waiting.entry(sub_app).or_default().is_empty() {
                     self.held.entry(sub_app).or_default().push(pull);
                     self.after(5_000, Happening::HoldEnds(pull, sub_app));
@@ -246,7 +246,7 @@ impl Model {
             }
             Happening::HoldEnds(pull, sub_app) => {
                 let held = self.held.entry(sub_app).or_default();
-                if let Some(at) = held.iter().position(|held| *held == pull) {
+                if let Some(at) = held.iter().position(|one| *one == pull) {
                     held.remove(at);
                     self.answer_pull(pull, Ok(Vec::new()));
                 }
@@ -261,13 +261,13 @@ impl Model {
                         self.confirmed.push(self.now);
                     }
                 }
-                let result = if accepted { Ok(()) } else { Err(CallFailure::Throttled) };
+                let result = if accepted { Ok(()) } else { Err(RequestFailure::Throttled) };
                 let way = self.way();
                 self.after(way, Happening::Told(Input::Confirmed { call, result }));
             }
             Happening::Prove(call) => {
                 let accepted = self.confirms.accepts(self.now, self.limit);
-                let result = Err(if accepted { CallFailure::Refused } else { CallFailure::Throttled });
+                let result = Err(if accepted { RequestFailure::Refused } else { RequestFailure::Throttled });
                 let way = self.way();
                 self.after(way, Happening::Told(Input::ConfirmProof { call, result }));
             }
@@ -320,7 +320,7 @@ impl Model {
         self.answer_pull(pull, Ok(events));
     }
 
-    fn answer_pull(&mut self, pull: PullId, result: Result<Vec<Arc<Event>>, CallFailure>) {
+    fn answer_pull(&mut self, pull: PullId, result: Result<Vec<Arc<Event>>, RequestFailure>) {
         let way = self.way();
         let at = Moment(self.now + way);
         let result = result.map(|events| Answer { request_id: "r".into(), events });
@@ -464,7 +464,7 @@ fn what_another_program_takes_is_given_up_and_taken_back() {
             let (taken, back) = (model.use_of(left, 10.0, 25.0), model.use_of(100.0, 50.0, 60.0));
             let throttled = model.throttled_since(0.0);
             println!("{name} {seed}: {taken:.3}, then {back:.3}, throttled {throttled:.4?}");
-            // The other program's calls are uneven: a count that begins anew each second has room for more in one second
+            // The other program's calls are uneven: a count that begins anew each second has capacity for more in one second
             // than in the next, and nothing is saved up.
             assert!(taken >= if name == "bucket" { 0.97 } else { 0.94 });
             assert!(back >= 0.97);

@@ -27,13 +27,13 @@ fn finds_nothing(play: &mut Play, pull: &Effect) {
     });
 }
 
-fn proof_ends(play: &mut Play, result: Result<(), CallFailure>) {
+fn proof_ends(play: &mut Play, result: Result<(), RequestFailure>) {
     let Effect::ProveConfirm { call, .. } = play.one(is_proof) else { unreachable!() };
     play.give(Input::ConfirmProof { call, result });
 }
 
 /// The waits between the requests of so many minutes on an idle queue, each answered alike.
-fn asked_within(play: &mut Play, minutes: u64, result: Result<(), CallFailure>) -> Vec<Moment> {
+fn asked_within(play: &mut Play, minutes: u64, result: Result<(), RequestFailure>) -> Vec<Moment> {
     let mut at = Vec::new();
     let end = play.now + Duration::from_millis(minutes * MINUTE);
     while play.now < end {
@@ -51,7 +51,7 @@ fn asked_within(play: &mut Play, minutes: u64, result: Result<(), CallFailure>) 
 
 #[test]
 fn an_idle_answer_asks_once_and_what_is_said_of_the_handle_is_proof() {
-    for proof in [Ok(()), Err(CallFailure::Refused)] {
+    for proof in [Ok(()), Err(RequestFailure::Refused)] {
         let mut play = Play::new(settings());
         play.none(is_proof);
         assert_eq!(asked_within(&mut play, 60, proof).len(), 1);
@@ -60,7 +60,7 @@ fn an_idle_answer_asks_once_and_what_is_said_of_the_handle_is_proof() {
 
 #[test]
 fn while_it_is_denied_it_is_asked_again_slower_and_slower() {
-    for failure in [CallFailure::Configuration, CallFailure::Credentials, CallFailure::Transient] {
+    for failure in [RequestFailure::Configuration, RequestFailure::Credentials, RequestFailure::Transient] {
         let mut play = Play::new(settings());
         let at = asked_within(&mut play, 120, Err(failure));
         assert!((8..=60).contains(&at.len()), "{failure}: {at:?}");
@@ -82,14 +82,14 @@ fn a_real_confirm_is_proof_and_one_that_is_denied_takes_it_back() {
     play.all_are_published();
     play.all_are_acked();
     let (call, ..) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Err(CallFailure::Configuration) });
+    play.give(Input::Confirmed { call, result: Err(RequestFailure::Configuration) });
     for _ in 0..40 {
         if play.core.load().handles > 0 {
             play.none(is_proof);
         }
         for effect in play.take(is_confirm) {
             let Effect::Confirm { call, .. } = effect else { unreachable!() };
-            play.give(Input::Confirmed { call, result: Err(CallFailure::Configuration) });
+            play.give(Input::Confirmed { call, result: Err(RequestFailure::Configuration) });
         }
         play.pass(SECOND);
     }
@@ -128,7 +128,7 @@ fn each_sub_application_has_a_request_of_its_own() {
         for effect in play.take(is_proof) {
             let Effect::ProveConfirm { call, sub_app } = effect else { unreachable!() };
             asked.push(sub_app);
-            play.give(Input::ConfirmProof { call, result: Err(CallFailure::Refused) });
+            play.give(Input::ConfirmProof { call, result: Err(RequestFailure::Refused) });
         }
         play.pass(SECOND);
     }

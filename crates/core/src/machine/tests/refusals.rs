@@ -265,13 +265,13 @@ fn a_broker_that_breaks_under_every_publish_parks_nothing() {
 }
 
 #[test]
-fn an_event_that_breaks_the_connection_does_not_take_the_last_room() {
+fn an_event_that_breaks_the_connection_does_not_take_the_last_capacity() {
     let mut play = Play::new(Settings { max_in_flight: 16, ..settings() });
     deliver(&mut play, 1);
     let begin = play.now;
-    // With the event in hand there is no room for a whole answer, and without others nothing says that it is the culprit.
+    // With the event in hand there is no capacity for a whole answer, and without others nothing says that it is the culprit.
     while !play.asked.iter().any(is_pull) {
-        assert!(play.now.since(begin) < Duration::from_secs(60), "the relay has no room to pull");
+        assert!(play.now.since(begin) < Duration::from_secs(60), "the relay has no capacity to pull");
         broker(&mut play, |_| unknown(false));
         play.pass(SECOND);
     }

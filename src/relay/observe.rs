@@ -12,20 +12,20 @@ use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::identity::{EventId, Recorded};
 use vodrelay_core::lease::Window;
 use vodrelay_core::machine::{Input, Load};
-use vodrelay_core::outcome::{CallFailure, Problem, PublishOutcome};
+use vodrelay_core::outcome::{Problem, PublishOutcome, RequestFailure};
 use vodrelay_core::stages::Stages;
 use vodrelay_core::write::{ConfirmedDelivery, LetGo, Pulled, Written};
 
 use super::meters::{self, Meters};
 use super::stats::Stats;
-use crate::vod::{Action, CallError};
+use crate::vod::{Action, RequestError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
 #[derive(Debug)]
-pub(super) struct CallEnded {
+pub(super) struct RequestEnded {
     pub(super) sub_app: SubAppId,
     pub(super) action: Action,
-    pub(super) error: Option<CallError>,
+    pub(super) error: Option<RequestError>,
 }
 
 /// What is being said, and what was said already.
@@ -126,8 +126,8 @@ impl Report {
     }
 
     /// A call ended: transitions are said, not attempts.
-    pub(super) fn call(&mut self, now: Moment, call: &CallEnded) {
-        let CallEnded { sub_app, action, error } = call;
+    pub(super) fn call(&mut self, now: Moment, call: &RequestEnded) {
+        let RequestEnded { sub_app, action, error } = call;
         let (key, action) = ((*sub_app, action.name()), action.name());
         let Some(error) = error else {
             if self.failing.remove(&key).is_some_and(|was| was.told) {
@@ -139,7 +139,7 @@ impl Report {
         let since = before.as_ref().map_or(now, |was| was.since);
         let was_told = before.as_ref().is_some_and(|was| was.told);
         let is_known = was_told && before.is_some_and(|was| was.code == error.code);
-        let is_pace = error.failure == CallFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
+        let is_pace = error.failure == RequestFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
         if !is_known && !is_pace {
             // The error's text ends with the next step.
             let error_code = error.failure.error_code();
@@ -152,7 +152,7 @@ impl Report {
 
     pub(super) fn input(&mut self, now: Moment, input: &Input) {
         match input {
-            Input::ConfirmProof { result: Ok(()) | Err(CallFailure::Refused), .. } => {
+            Input::ConfirmProof { result: Ok(()) | Err(RequestFailure::Refused), .. } => {
                 self.stats.update(|s| s.stages.confirm.succeeded(now));
             }
             Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.stages.pull.succeeded(now)),
@@ -388,9 +388,9 @@ mod tests {
     use super::*;
     use vodrelay_core::identity::DeliveryId;
 
-    fn call(failure: Option<(CallFailure, &str)>) -> CallEnded {
+    fn call(failure: Option<(RequestFailure, &str)>) -> RequestEnded {
         let action = Action::PullEvents;
-        let error = failure.map(|(failure, code)| CallError {
+        let error = failure.map(|(failure, code)| RequestError {
             failure,
             code: code.to_owned(),
             message: "words".to_owned(),
@@ -398,7 +398,7 @@ mod tests {
             action,
             may_have_acted: false,
         });
-        CallEnded { sub_app: SubAppId(0), action, error }
+        RequestEnded { sub_app: SubAppId(0), action, error }
     }
 
     #[test]
@@ -440,7 +440,7 @@ mod tests {
     fn throttled_calls_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Report::new(Arc::new(Stats::new()), window);
-        let throttled = call(Some((CallFailure::Throttled, "RequestLimitExceeded")));
+        let throttled = call(Some((RequestFailure::Throttled, "RequestLimitExceeded")));
         for second in 0..9 {
             report.call(Moment(second * 1_000), &throttled);
             assert_eq!(report.failing(Action::PullEvents), None);
@@ -453,7 +453,7 @@ mod tests {
         assert!(report.failing(Action::PullEvents).is_some());
         report.call(Moment(23_000), &call(None));
         assert_eq!(report.failing(Action::PullEvents), None);
-        report.call(Moment(24_000), &call(Some((CallFailure::Transient, "timeout"))));
+        report.call(Moment(24_000), &call(Some((RequestFailure::Transient, "timeout"))));
         assert!(report.failing(Action::PullEvents).is_some(), "other failures are told at once");
     }
 
@@ -488,7 +488,7 @@ mod tests {
     fn a_failure_says_the_next_step_once() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Report::new(Arc::new(Stats::new()), window);
-        let failed = call(Some((CallFailure::Credentials, "AuthFailure.SignatureFailure")));
+        let failed = call(Some((RequestFailure::Credentials, "AuthFailure.SignatureFailure")));
         let text = logged(|| report.call(Moment(0), &failed));
         assert_eq!(text.matches("belong together").count(), 1, "{text}");
     }

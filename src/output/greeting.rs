@@ -7,7 +7,7 @@ const MOST: usize = 16 << 10;
 
 /// What the other side said first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Greeting(Arc<Mutex<Vec<u8>>>);
 
 /// What answers, going by its first words.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum Speaker {
     Unknown(String),
 }
 
-impl Heard {
+impl Greeting {
     /// The largest frame that the broker takes, from its `connection.tune`; `None` when it has not said so, or sets no limit.
     pub(super) fn frame_max(&self) -> Option<u32> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn speaker(bytes: &[u8]) -> Speaker {
-        let heard = Heard::default();
+        let heard = Greeting::default();
         // However it arrives.
         for byte in bytes {
             assert!(heard.take(&[*byte]));
@@ -131,7 +131,7 @@ mod tests {
             [&[1, 0, 0, 0, 0, 0, 12, 0, 10, 0, 30, 7, 255][..], &size, &[0, 60, 0xce]].concat()
         };
         let frame_max = |bytes: &[u8]| {
-            let heard = Heard::default();
+            let heard = Greeting::default();
             heard.take(bytes);
             heard.frame_max()
         };
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_a_greeting() {
-        let heard = Heard::default();
+        let heard = Greeting::default();
         assert!(!heard.take(&vec![1; 2 * MOST]));
         assert!(!heard.take(b"more"));
         assert_eq!(heard.0.lock().unwrap().len(), MOST);

@@ -2,7 +2,7 @@
 //!
 //! A test cannot hit the moment between a commit and its reply from outside. With `CRASH_AT="committed record:3"` in its
 //! environment the process kills itself when it passes that point the third time. The variable counts in builds with debug
-//! assertions only; in all others, and so in every release, [`point`] is empty.
+//! assertions only; in all others, and so in every release, [`reach`] is empty.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +18,8 @@ static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
     )
 });
 
-/// A point on the way: what has been done, and to what. `point("committed", "record")` is called `committed record`.
-pub fn point(done: &str, what: &str) {
+/// A point on the way: what has been done, and to what. `reach("committed", "record")` is called `committed record`.
+pub fn reach(done: &str, what: &str) {
     if cfg!(debug_assertions)
         && let Some(plan) = &*PLAN
         && plan.is_due(done, what)

@@ -12,13 +12,13 @@ const RETURN: Duration = Duration::from_secs(1_800);
 /// As many as configured, or fewer: no more than the output makes safe within their leases. What is beyond that lapses in
 /// hand and comes again, over and over, and what has been published meanwhile waits behind it to be confirmed.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     most: usize,
     events: usize,
     lowered_at: Moment,
 }
 
-impl Room {
+impl Capacity {
     pub(super) fn new(max_in_flight: usize, now: Moment) -> Self {
         Self { most: max_in_flight, events: max_in_flight, lowered_at: now }
     }
@@ -29,7 +29,7 @@ impl Room {
         self.events.saturating_add(returned as usize).min(self.most)
     }
 
-    /// A lease lapsed while its event waited for the output. Leases that began before the room was lowered tell nothing new.
+    /// A lease lapsed while its event waited for the output. Leases that began before the capacity was lowered tell nothing new.
     pub(super) fn lapsed(&mut self, lease: Lease, in_hand: usize, now: Moment) {
         if lease.sent_at >= self.lowered_at {
             // Not so few that some events in trouble fill it.
@@ -49,28 +49,28 @@ mod tests {
     }
 
     #[test]
-    fn room_is_halved_once_for_what_lapses_together_and_returns() {
-        let mut room = Room::new(1_024, Moment(0));
-        room.lapsed(lease(10), 1_000, Moment(27_010));
-        room.lapsed(lease(20_000), 1_000, Moment(47_000));
-        assert_eq!(room.events(Moment(27_010)), 500);
-        assert_eq!(room.events(Moment(127_010)), 556);
-        assert_eq!(room.events(Moment(1_027_010)), 1_024);
+    fn capacity_is_halved_once_for_what_lapses_together_and_returns() {
+        let mut capacity = Capacity::new(1_024, Moment(0));
+        capacity.lapsed(lease(10), 1_000, Moment(27_010));
+        capacity.lapsed(lease(20_000), 1_000, Moment(47_000));
+        assert_eq!(capacity.events(Moment(27_010)), 500);
+        assert_eq!(capacity.events(Moment(127_010)), 556);
+        assert_eq!(capacity.events(Moment(1_027_010)), 1_024);
         for second in 100..200 {
-            room.lapsed(lease(second * 30_000), 100, Moment(second * 30_000 + 27_000));
+            capacity.lapsed(lease(second * 30_000), 100, Moment(second * 30_000 + 27_000));
         }
-        assert_eq!(room.events(Moment(6_000_000)), 128 + 1);
+        assert_eq!(capacity.events(Moment(6_000_000)), 128 + 1);
     }
 
     #[test]
     fn a_small_room_is_left_as_it_is_and_a_boundless_one_does_not_overflow() {
         for most in [1, 16, 64] {
-            let mut room = Room::new(most, Moment(0));
-            room.lapsed(lease(0), most, Moment(27_000));
-            assert_eq!(room.events(Moment(27_000)), most);
+            let mut capacity = Capacity::new(most, Moment(0));
+            capacity.lapsed(lease(0), most, Moment(27_000));
+            assert_eq!(capacity.events(Moment(27_000)), most);
         }
-        let mut room = Room::new(usize::MAX, Moment(0));
-        room.lapsed(lease(0), 1_000, Moment(27_000));
-        assert_eq!(room.events(Moment(u64::MAX)), usize::MAX);
+        let mut capacity = Capacity::new(usize::MAX, Moment(0));
+        capacity.lapsed(lease(0), 1_000, Moment(27_000));
+        assert_eq!(capacity.events(Moment(u64::MAX)), usize::MAX);
     }
 }

@@ -7,14 +7,14 @@ use crate::pacing::Wish;
 
 /// Sub-applications that want something, the one first that has waited the longest since it was served.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct RoundRobin {
     waiting: BTreeSet<(u64, usize)>,
     /// The turn of each sub-application that waits.
     turns: Vec<Option<u64>>,
     next_turn: u64,
 }
 
-impl Round {
+impl RoundRobin {
     /// It waits from now on, behind all others, if it did not wait already.
     pub(super) fn enter(&mut self, index: usize) {
         if self.turns.len() <= index {
@@ -49,15 +49,15 @@ impl Round {
 /// Who is polled next. Two classes share the polls one by one: those of which a backlog is known, and those that are merely
 /// due. So many idle sub-applications do not keep one with a backlog waiting, and the other way round.
 #[derive(Debug, Default)]
-pub(super) struct PollTurns {
-    backlogged: Round,
+pub(super) struct FairQueue {
+    backlogged: RoundRobin,
     /// In the order of the moments from which on they want a poll.
     due: BTreeSet<(Moment, usize)>,
     due_from: Vec<Option<Moment>>,
     due_is_next: bool,
 }
 
-impl PollTurns {
+impl FairQueue {
     /// What a sub-application wants from now on.
     pub(super) fn wishes(&mut self, index: usize, wish: Option<Wish>) {
         if self.due_from.len() <= index {
@@ -100,7 +100,7 @@ impl PollTurns {
 mod tests {
     use super::*;
 
-    fn served(turns: &mut PollTurns, now: u64, wish: Wish) -> usize {
+    fn served(turns: &mut FairQueue, now: u64, wish: Wish) -> usize {
         let index = turns.next(Moment(now), |_| true).unwrap();
         turns.served(index);
         turns.wishes(index, Some(wish));
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_two_classes_share_and_each_takes_turns_among_its_own() {
-        let mut turns = PollTurns::default();
+        let mut turns = FairQueue::default();
         for index in 0..3 {
             turns.wishes(index, Some(Wish::More));
         }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_class_that_is_alone_has_every_turn() {
-        let mut turns = PollTurns::default();
+        let mut turns = FairQueue::default();
         turns.wishes(0, Some(Wish::More));
         turns.wishes(1, Some(Wish::More));
         turns.wishes(2, Some(Wish::From(Moment(100))));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn those_that_may_not_are_passed_over() {
-        let mut turns = PollTurns::default();
+        let mut turns = FairQueue::default();
         turns.wishes(0, Some(Wish::More));
         turns.wishes(1, Some(Wish::More));
         assert_eq!(turns.next(Moment(0), |index| index == 1), Some(1));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_round_is_gone_through_once_and_who_enters_again_comes_last() {
-        let mut round = Round::default();
+        let mut round = RoundRobin::default();
         for index in [4, 2, 7, 2] {
             round.enter(index);
         }

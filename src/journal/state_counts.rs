@@ -8,12 +8,12 @@ use super::query::State;
 
 /// What a transaction changed so far.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct StateCounts {
     /// In the order of [`State::ALL`].
     more: RefCell<[i64; State::ALL.len()]>,
 }
 
-impl Tally {
+impl StateCounts {
     /// A transaction begins; what an earlier one left here was rolled back.
     pub(super) fn begin(&self) {
         self.more.take();

@@ -9,14 +9,14 @@ use hdrhistogram::Histogram;
 /// A histogram of durations, in microseconds, good to a hundredth of each value.
 ///
 /// What is recorded goes to the metric of the same times as well, if a recorder is at work.
-pub struct Times {
+pub struct Latency {
     histogram: Mutex<Histogram<u64>>,
     metric: metrics::Histogram,
 }
 
-impl fmt::Debug for Times {
+impl fmt::Debug for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Times").field(&self.quantiles()).finish()
+        f.debug_tuple("Latency").field(&self.quantiles()).finish()
     }
 }
 
@@ -33,7 +33,7 @@ pub struct Quantiles {
     pub max_us: u64,
 }
 
-impl Times {
+impl Latency {
     /// Nothing recorded; what will be goes to this metric, too.
     pub fn of(metric: &'static str) -> Self {
         // Whatever takes longer than an hour counts as an hour. Two digits keep the histogram at some ten kilobytes.
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_what_was_recorded() {
-        let times = Times::of("a_metric");
+        let times = Latency::of("a_metric");
         assert_eq!(times.quantiles(), Quantiles::default());
         for micros in 1..=100 {
             times.record(&[Duration::from_micros(micros)]);

@@ -8,8 +8,8 @@ use tracing::{info, warn};
 use vodrelay_core::clock::Moment;
 use vodrelay_core::error_code::ErrorCode;
 
+use super::credential_sources::Places;
 use super::credentials::{Credentials, CredentialsError};
-use super::places::Places;
 use crate::clock::Now as _;
 
 /// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
@@ -20,7 +20,7 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(15);
 
 /// The credentials in use. Whoever needs them while they are being read waits for the one reading.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct CredentialCache {
     places: Places,
     held: Mutex<Option<Arc<Credentials>>>,
     /// Held while the source is read.
@@ -37,7 +37,7 @@ struct Reading {
     pause_until: Option<Moment>,
 }
 
-impl Keeper {
+impl CredentialCache {
     pub(super) fn new(places: Places) -> Self {
         Self {
             places,
