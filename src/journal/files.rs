@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
@@ -38,9 +38,7 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
         .mode(FOLDER_MODE)
         .create(folder)
         .map_err(|e| no_folder(path, folder, &e))?;
-    if path.is_dir() {
-        return Err(unusable("it is a folder: set journal.path to a file in it".into()));
-    }
+    refuse_other_kinds(path)?;
     refuse_network(path, folder)?;
     let not_writable = |e: io::Error| not_writable(path, &e);
     if !path.exists() {
@@ -57,6 +55,34 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
             Err(OpenError::InUse { path, pid: pid.unwrap_or_else(|| "unknown".to_owned()) })
         }
         Err(TryLockError::Error(e)) => Err(unusable(format!("its file system cannot lock it ({e})"))),
+    }
+}
+
+/// Refuses what is there and is not a file. To open a FIFO can block for ever, and a device is not the relay's: it would lose the
+/// right of others to use it.
+pub(super) fn refuse_other_kinds(path: &Path) -> Result<(), OpenError> {
+    match other_kind(path) {
+        None => Ok(()),
+        Some("folder") => Err(OpenError::unusable(path, "it is a folder: set journal.path to a file in it")),
+        Some(kind) => {
+            Err(OpenError::unusable(path, format!("it is a {kind}: set journal.path to a file of its own")))
+        }
+    }
+}
+
+/// What is at `path`, if it is there and is not a file.
+pub(super) fn other_kind(path: &Path) -> Option<&'static str> {
+    let kind = fs::metadata(path).ok()?.file_type();
+    if kind.is_file() {
+        None
+    } else if kind.is_dir() {
+        Some("folder")
+    } else if kind.is_fifo() {
+        Some("FIFO")
+    } else if kind.is_socket() {
+        Some("socket")
+    } else {
+        Some("device")
     }
 }
 

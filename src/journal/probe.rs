@@ -62,9 +62,7 @@ pub fn probe(path: &Path) -> Result<Report, OpenError> {
     if path.as_os_str().is_empty() || path.file_name().is_none() {
         return Err(unusable("journal.path must name a file".into()));
     }
-    if path.is_dir() {
-        return Err(unusable("it is a folder: set journal.path to a file in it".into()));
-    }
+    files::refuse_other_kinds(path)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -160,6 +158,9 @@ pub fn in_use_by(path: &Path) -> io::Result<Option<String>> {
 
 /// The file, if another process has locked it.
 fn held(path: &Path) -> io::Result<Option<File>> {
+    if files::other_kind(path).is_some() {
+        return Ok(None);
+    }
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

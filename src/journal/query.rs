@@ -16,6 +16,7 @@ use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 
 use super::disk::Fault;
+use super::files;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::Now as _;
@@ -258,8 +259,8 @@ impl Reader {
             return Err(QueryError::Missing { path: path.to_owned() });
         }
         let unreadable = |problem: String| QueryError::Unreadable { path: path.to_owned(), problem };
-        if path.is_dir() {
-            return Err(unreadable("it is a folder: check journal.path".into()));
+        if let Some(kind) = files::other_kind(path) {
+            return Err(unreadable(format!("it is a {kind}: check journal.path")));
         }
         match reading::open(path, BUSY_TIMEOUT, schema::examine) {
             Ok((reading, Found::Version(schema::VERSION))) => Ok(Self { reading, path: path.to_owned() }),

@@ -805,16 +805,33 @@ fn a_path_that_cannot_hold_a_journal_is_refused_with_the_next_step() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "x").unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&fifo, fs::Permissions::from_mode(0o666)).unwrap();
     for (path, words) in [
         (folder.path().to_owned(), "it is a folder: set journal.path to a file in it"),
+        (fifo.clone(), "it is a FIFO: set journal.path to a file of its own"),
+        (socket, "it is a socket: set journal.path to a file of its own"),
         (file.join("journal.db"), "its folder cannot be made"),
         (PathBuf::from("/proc/vodrelay/journal.db"), "its folder cannot be made"),
         (PathBuf::from("/proc/vodrelay.db"), "it cannot be written"),
     ] {
+        let looked = vodrelay::journal::probe::probe(&path).unwrap_err();
+        assert_eq!(vodrelay::journal::probe::in_use_by(&path).ok().flatten(), None, "and does not block");
+        if path.exists() {
+            assert!(Reader::open(&path).unwrap_err().to_string().contains("it is a "), "{}", path.display());
+        }
         let error = Journal::open(&Options { path }).unwrap_err();
         assert!(matches!(error, OpenError::Unusable { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
+        assert!(looked.to_string().contains(words) || words.starts_with("its"), "{looked}");
     }
+    assert_eq!(fs::metadata(&fifo).unwrap().permissions().mode() & 0o777, 0o666, "it is somebody else's");
+    // Only looked at: a mistake here could change the host's own.
+    let device = vodrelay::journal::probe::probe(Path::new("/dev/null")).unwrap_err().to_string();
+    assert!(device.ends_with("it is a device: set journal.path to a file of its own"), "{device}");
 }
 
 #[test]
