@@ -231,15 +231,20 @@ impl Journal {
     pub fn open_in(options: &Options, boot: &Boot) -> Result<(Self, Writer), OpenError> {
         let (lock, path) = files::prepare(&options.path)?;
         let store = Store::open(&path, boot)?;
-        Self::start(store, lock, path)
+        Self::start(store, lock, path, &options.path)
     }
 
-    fn start(store: Store, lock: Lock, path: PathBuf) -> Result<(Self, Writer), OpenError> {
+    fn start(
+        store: Store,
+        lock: Lock,
+        path: PathBuf,
+        configured: &Path,
+    ) -> Result<(Self, Writer), OpenError> {
         let (queue, queued) = mpsc::unbounded_channel();
         let times = Arc::new(Latency::of("vodrelay_journal_commit_seconds"));
         let heartbeat = Heartbeat::new("journal");
         let (writer, state) =
-            Writer::start(store, lock, path.clone(), queued, times.clone(), heartbeat.clone())?;
+            Writer::start(store, lock, path.clone(), configured, queued, times.clone(), heartbeat.clone())?;
         Ok((Self { queue, path: path.into(), state, times, heartbeat }, writer))
     }
 

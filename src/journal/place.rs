@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
+
 /// The beginning of a WAL: magic number, version, page size, number of the checkpoint, two salts (sqlite.org, "The WAL-Index
 /// File Format"). Checkpoint number and salts are new whenever SQLite begins the WAL anew.
 const HEAD_BYTES: usize = 24;
@@ -38,6 +40,8 @@ impl Identity {
 pub(super) enum Misplaced {
     /// The database is not at its name.
     Database,
+    /// Another program made the database shorter. What it held there is lost, but for what the WAL holds.
+    DatabaseCut,
     /// The file with this suffix is not at its name.
     Beside(&'static str),
     /// Another program made the WAL shorter or wrote over its beginning. What it held is lost.
@@ -47,7 +51,12 @@ pub(super) enum Misplaced {
 /// The files as they were opened.
 #[derive(Debug)]
 pub(super) struct Place {
-    database: (PathBuf, Identity),
+    /// The names that must lead to the database: its own, and the one that it was opened by, where symbolic links lead elsewhere
+    /// when they are changed.
+    names: Vec<PathBuf>,
+    database: Identity,
+    /// How long the database was.
+    length: Cell<u64>,
     beside: [(PathBuf, &'static str, Identity); 2],
     wal: File,
     /// How long a WAL was when it was opened that SQLite takes for an empty one, until SQLite begins it anew.
@@ -57,8 +66,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// To be called when SQLite has all of them open.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    /// To be called when SQLite has all of them open, with the name without links and the one that the next process goes by.
+    pub(super) fn of(path: &Path, configured: &Path, conn: &Connection) -> io::Result<Self> {
         let named = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
@@ -72,21 +81,30 @@ impl Place {
         let leftover = (!begins(&wal)?.is_some_and(is_wal)).then_some(metadata.len());
         let shm_identity = Identity::at(&shm_path)?;
         let new = Self {
-            database: (path.to_owned(), Identity::at(path)?),
+            names: if configured == path {
+                vec![path.to_owned()]
+            } else {
+                vec![path.to_owned(), configured.to_owned()]
+            },
+            database: Identity::at(path)?,
+            length: Cell::new(0),
             beside: [(wal_path, "-wal", wal_identity), (shm_path, "-shm", shm_identity)],
             wal,
             leftover,
             seen: Cell::new(None),
         };
-        new.look().map_err(|_| io::Error::other("its files changed while they were opened"))?;
+        new.look(conn).map_err(|_| io::Error::other("its files changed while they were opened"))?;
         Ok(new)
     }
 
     /// Whether a commit that was made before this is one that the next process finds.
-    pub(super) fn look(&self) -> Result<(), Misplaced> {
-        let (path, identity) = &self.database;
-        if Identity::at(path).ok() != Some(*identity) {
-            return Err(Misplaced::Database);
+    pub(super) fn look(&self, conn: &Connection) -> Result<(), Misplaced> {
+        for name in &self.names {
+            let there = fs::metadata(name).map_err(|_| Misplaced::Database)?;
+            if Identity::of(&there) != self.database {
+                return Err(Misplaced::Database);
+            }
+            self.look_at_length(there.len(), conn)?;
         }
         for (path, suffix, identity) in &self.beside {
             if Identity::at(path).ok() != Some(*identity) {
@@ -94,6 +112,22 @@ impl Place {
             }
         }
         self.look_at_wal()
+    }
+
+    /// SQLite makes the database shorter when pages were given back, and then to the pages that it still has. When others do, SQLite
+    /// goes on, and the next process takes a database without content for one without a WAL, too.
+    fn look_at_length(&self, bytes: u64, conn: &Connection) -> Result<(), Misplaced> {
+        if bytes < self.length.get() {
+            let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+            let needed =
+                pragma("page_count").and_then(|pages| Ok(u64::from(pages) * u64::from(pragma("page_size")?)));
+            // What cannot be asked fails the commit by itself.
+            if needed.is_ok_and(|needed| bytes < needed) {
+                return Err(Misplaced::DatabaseCut);
+            }
+        }
+        self.length.set(bytes);
+        Ok(())
     }
 
     /// A WAL that is made shorter by others does not stop SQLite: it writes on at its old place, and what is in between reads
@@ -139,14 +173,12 @@ fn is_wal([a, b, c, d, ..]: [u8; HEAD_BYTES]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::*;
 
     fn open(path: &Path) -> (Connection, Place) {
         let conn = Connection::open(path).unwrap();
         conn.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
-        let place = Place::of(path).unwrap();
+        let place = Place::of(path, path, &conn).unwrap();
         (conn, place)
     }
 
@@ -166,12 +198,16 @@ mod tests {
             conn.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(())).unwrap();
             for way in ["PASSIVE", "RESTART", "TRUNCATE"] {
                 insert(&conn, 20);
-                assert_eq!(place.look(), Ok(()));
+                assert_eq!(place.look(&conn), Ok(()));
                 for who in [&conn, &other] {
                     who.query_row(&format!("PRAGMA wal_checkpoint({way})"), [], |_| Ok(())).unwrap();
-                    assert_eq!(place.look(), Ok(()), "{limit} {way}");
+                    assert_eq!(place.look(&conn), Ok(()), "{limit} {way}");
+                    who.execute_batch("DELETE FROM t; VACUUM").unwrap();
+                    assert_eq!(place.look(&conn), Ok(()), "{limit} {way}");
+                    who.query_row(&format!("PRAGMA wal_checkpoint({way})"), [], |_| Ok(())).unwrap();
+                    assert_eq!(place.look(&conn), Ok(()), "{limit} {way}");
                     insert(who, 1);
-                    assert_eq!(place.look(), Ok(()), "{limit} {way}");
+                    assert_eq!(place.look(&conn), Ok(()), "{limit} {way}");
                 }
             }
         }
@@ -196,9 +232,9 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let (conn, place) = open(&folder.path().join("j.db"));
                 insert(&conn, 1);
-                assert_eq!(place.look(), Ok(()));
+                assert_eq!(place.look(&conn), Ok(()));
                 change(&folder.path().join(name));
-                assert_eq!(place.look(), Err(expected));
+                assert_eq!(place.look(&conn), Err(expected));
             }
         }
     }
@@ -209,13 +245,42 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (conn, place) = open(&folder.path().join("j.db"));
             insert(&conn, 10);
-            assert_eq!(place.look(), Ok(()));
+            assert_eq!(place.look(&conn), Ok(()));
             let wal = File::options().write(true).open(folder.path().join("j.db-wal")).unwrap();
             wal.set_len(bytes).unwrap();
-            let before = place.look();
+            let before = place.look(&conn);
             insert(&conn, 1);
-            let after = place.look();
+            let after = place.look(&conn);
             assert!(before.and(after) == Err(Misplaced::WalCut), "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_database_that_others_made_shorter_is_noticed() {
+        for bytes in [0, 4096, 40_960] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("j.db");
+            let (conn, place) = open(&path);
+            insert(&conn, 100);
+            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+            assert_eq!(place.look(&conn), Ok(()));
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(bytes).unwrap();
+            assert_eq!(place.look(&conn), Err(Misplaced::DatabaseCut), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let (conn, _) = open(&real.join("j.db"));
+        let place = Place::of(&real.join("j.db"), &link.join("j.db"), &conn).unwrap();
+        assert_eq!(place.look(&conn), Ok(()));
+        fs::remove_file(&link).unwrap();
+        assert_eq!(place.look(&conn), Err(Misplaced::Database));
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert_eq!(place.look(&conn), Ok(()));
     }
 }

@@ -1,6 +1,6 @@
 //! The one thread that writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -91,12 +91,13 @@ impl Writer {
         store: Store,
         lock: Lock,
         path: PathBuf,
+        configured: &Path,
         requests: mpsc::UnboundedReceiver<Queued>,
         times: Arc<Latency>,
         heartbeat: Heartbeat,
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
-        let place = Place::of(&path)
+        let place = Place::of(&path, configured, &store.conn)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
         let work = Work { store, path, place, state, times, heartbeat };
@@ -257,7 +258,7 @@ impl Work {
     /// One try. Dropping the transaction on the way out rolls it back.
     fn commit(&self, batch: &[Asked]) -> Result<Vec<Written>, CommitError> {
         // Nothing is written where the next process would not find it.
-        self.place.look()?;
+        self.place.look(&self.store.conn)?;
         let began = Instant::now();
         let transaction = self.store.begin()?;
         let mut written = Vec::with_capacity(batch.len());
@@ -268,7 +269,7 @@ impl Work {
         self.store.finish()?;
         transaction.commit()?;
         // And nothing counts as committed that went where it would not be found.
-        self.place.look()?;
+        self.place.look(&self.store.conn)?;
         self.times.record(&[began.elapsed()]);
         Ok(written)
     }
@@ -296,6 +297,20 @@ impl Work {
                 );
                 let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
                 Ok((problem, WriteError::TakenApart { path, message }))
+            }
+            CommitError::Misplaced(Misplaced::DatabaseCut) => {
+                // The next process takes a file without content for a new journal, and removes the WAL. So what the WAL holds is
+                // copied into the file, and stays in the WAL.
+                let stays =
+                    self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
+                let copied = self.store.fold_wal().unwrap_or(false);
+                let message = format!(
+                    "another program made it shorter; what it held beyond that is lost{}; keep other programs from writing to it, look at it \
+                     with `PRAGMA integrity_check`, then start the relay again",
+                    if stays && copied { ", but for what the -wal file holds" } else { "" }
+                );
+                let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
+                Err(self.failed(problem, WriteError::TakenApart { path, message }))
             }
             CommitError::Misplaced(Misplaced::Beside(suffix)) => self.rescue(suffix),
             CommitError::Misplaced(Misplaced::WalCut) => {
@@ -455,7 +470,7 @@ mod tests {
         let store = Store::open(&path, &Boot::this()).unwrap();
         // No limit is below what the file has already.
         store.conn.execute_batch("PRAGMA max_page_count = 1").unwrap();
-        let (journal, writer) = Journal::start(store, lock, path).unwrap();
+        let (journal, writer) = Journal::start(store, lock, path.clone(), &path).unwrap();
         let mut state = journal.state();
         let calls: Vec<_> = (0..10)
             .map(|n| {

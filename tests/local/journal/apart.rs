@@ -115,6 +115,49 @@ async fn a_wal_that_others_cut_ends_the_journal_before_another_answer() {
 }
 
 #[tokio::test]
+async fn a_database_that_others_cut_ends_the_journal_before_another_answer() {
+    let mut desk = Desk::new();
+    desk.record(answer(0, &[("h", "before")])).await;
+    File::options().write(true).open(desk.path()).unwrap().set_len(0).unwrap();
+    let (journal, writer) = desk.open.take().unwrap();
+    assert!(journal.record(answer(0, &[("i", "after")])).await.is_err());
+    let ended = writer.join().unwrap_err().to_string();
+    assert!(ended.contains("another program made it shorter"), "{ended}");
+    // All of it was in the WAL still, which SQLite removes beside a database without content.
+    assert_eq!(after_a_kill(&desk.path()), ["t-before"]);
+    desk.start();
+    assert_eq!(texts(&desk.sql(), "PRAGMA integrity_check"), ["ok"]);
+}
+
+#[tokio::test]
+async fn a_link_that_leads_to_another_folder_takes_no_more_until_it_leads_back() {
+    let outer = tempfile::tempdir().unwrap();
+    let (here, there, link) = (outer.path().join("a"), outer.path().join("b"), outer.path().join("link"));
+    let lead_to = |folder: &Path| {
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(folder, &link).unwrap();
+    };
+    fs::create_dir(&here).unwrap();
+    fs::create_dir(&there).unwrap();
+    lead_to(&here);
+    let path = link.join("journal.db");
+    let (journal, writer) = Journal::open(&Options { path: path.clone() }).unwrap();
+    let mut state = journal.state();
+    lead_to(&there);
+    let call = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.record(answer(0, &[("h", "a")])).await }
+    });
+    let JournalState::Down(problem) = until(&mut state, is_down).await else { unreachable!() };
+    assert_eq!(problem.error_code.as_str(), "VR-206");
+    lead_to(&here);
+    assert_eq!(call.await.unwrap().unwrap().len(), 1);
+    assert_eq!(after_a_kill(&path), ["t-a"]);
+    drop(journal);
+    writer.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_folder_that_was_renamed_takes_no_more_until_it_is_back() {
     let outer = tempfile::tempdir().unwrap();
     let (here, there) = (outer.path().join("state"), outer.path().join("renamed"));
