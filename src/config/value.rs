@@ -224,6 +224,23 @@ impl Value<'_> {
             if url.path().matches('/').count() > 1 {
                 return Err("has a path of several parts; write / in a virtual host's name as %2f".to_owned());
             }
+            let virtual_host = url.path().strip_prefix('/').unwrap_or_default();
+            for (what, text) in [
+                ("user", url.username()),
+                ("password", url.password().unwrap_or_default()),
+                ("virtual host", virtual_host),
+            ] {
+                let text = percent_encoding::percent_decode_str(text)
+                    .decode_utf8()
+                    .map_err(|_| format!("has a {what} that is not UTF-8; write its bytes in UTF-8"))?;
+                // The login puts a zero between user and password.
+                if text.contains('\0') {
+                    return Err(format!("has a zero byte (%00) in its {what}; remove it"));
+                }
+                if what == "virtual host" && text.len() > 255 {
+                    return Err(format!("has a virtual host of {} bytes; AMQP allows 255", text.len()));
+                }
+            }
             Ok(AmqpUrl(url))
         })?;
         if urls.is_empty() { Err("must name at least one broker".to_owned()) } else { Ok(urls) }

@@ -152,6 +152,21 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
         "config.toml:2: amqp.urls URL 1 has a path of several parts; write / in a virtual host's name as %2f",
     ),
     (
+        "[amqp]\nurls = [\"amqp://a/vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\
+         vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\
+         vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\
+         vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\"]",
+        "config.toml:2: amqp.urls URL 1 has a virtual host of 256 bytes; AMQP allows 255",
+    ),
+    (
+        "[amqp]\nurls = [\"amqp://us%00er:x@a/\"]",
+        "config.toml:2: amqp.urls URL 1 has a zero byte (%00) in its user; remove it",
+    ),
+    (
+        "[amqp]\nurls = [\"amqp://user:s%E9same@a/\"]",
+        "config.toml:2: amqp.urls URL 1 has a password that is not UTF-8; write its bytes in UTF-8",
+    ),
+    (
         "[amqp]\nrouting_key = \"vod.{event_typ}\"",
         "config.toml:2: amqp.routing_key has the unknown placeholder {event_typ}; did you mean {event_type}?",
     ),
