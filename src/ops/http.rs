@@ -40,13 +40,6 @@ pub struct ListenError {
     source: io::Error,
 }
 
-impl ListenError {
-    /// Whether the address is free by itself when another process ends.
-    pub fn may_pass(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
-    }
-}
-
 /// Who has an address that is to be listened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {

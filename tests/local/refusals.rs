@@ -187,6 +187,28 @@ async fn what_run_cannot_open_is_told_by_check_as_by_run() {
         let words = format!("cannot listen on {address} (http.listen): ");
         assert!(told.contains(&words) && told.contains("VR-508"), "{args:?}: {told}");
     }
+    // An address of no host, for documentation (RFC 3849).
+    desk.write(&desk.good("[http]\nlisten = \"[2001:db8::1]:9464\"\n[status]\nsocket = \"\"\n"));
+    for args in &READERS[1..] {
+        let (code, told) = desk.told(args);
+        assert_eq!(code, Some(75), "{args:?}: {told}");
+        assert!(told.contains("cannot listen on [2001:db8::1]:9464"), "{args:?}: {told}");
+    }
+    // A folder that is made for the journal is there for the socket, too.
+    let (state, journal) = (desk.path("new-state"), desk.path("journal.db"));
+    let socket = state.join("status.sock");
+    let text = desk.good(&format!("[http]\nlisten = \"\"\n[status]\nsocket = {socket:?}\n"));
+    desk.write(&text.replace(journal.to_str().unwrap(), state.join("inner/journal.db").to_str().unwrap()));
+    let (code, told) = desk.told(&["check"]);
+    let made = told.contains("makes its folder, with the journal's") && !told.contains("VR-508");
+    assert!(code == Some(0) && made, "{told}");
+    let log = desk.path("log");
+    let mut command = desk.command(&["run"]);
+    command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+    let relay = Relay(command.spawn().unwrap());
+    let told = wait_for(&log, |log| socket.exists() || log.contains("VR-508"));
+    assert!(!told.contains("VR-508"), "{told}");
+    drop(relay);
     // The relay works without its status socket.
     let socket = desk.path("no-such-folder/status.sock");
     let text = desk.good(&format!("[http]\nlisten = \"\"\n[status]\nsocket = {socket:?}\n"));

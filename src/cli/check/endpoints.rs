@@ -38,10 +38,8 @@ async fn listener(address: SocketAddr, holder: Option<&str>) -> Line {
             ),
         )
         .error_code(ErrorCode::ListenerFailed),
-        (Err(error), _) => {
-            let line = if error.may_pass() { Line::away } else { Line::wrong };
-            line(PART, error.to_string()).error_code(ErrorCode::ListenerFailed)
-        }
+        // As `run` ends: an address may be free later, or come with its network.
+        (Err(error), _) => Line::away(PART, error.to_string()).error_code(ErrorCode::ListenerFailed),
     }
 }
 
@@ -62,11 +60,22 @@ async fn socket(path: &Path, journal: &Path) -> Line {
             ),
         )
         .error_code(ErrorCode::ListenerFailed),
+        Err(_) if comes_with(path, journal) => {
+            Line::ok(PART, format!("{shown} can be made; `vodrelay run` makes its folder, with the journal's"))
+        }
         Err(error) => {
             Line::warn(PART, format!("{error}; the systemd unit makes /run/vodrelay when the service starts"))
                 .error_code(ErrorCode::ListenerFailed)
         }
     }
+}
+
+/// Whether the socket's folder is missing and is one of those that are made for the journal, which is before the socket.
+fn comes_with(socket: &Path, journal: &Path) -> bool {
+    let folder =
+        |path: &Path| std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
+    let (Some(socket), Some(journal)) = (folder(socket), folder(journal)) else { return false };
+    !socket.exists() && journal.starts_with(socket)
 }
 
 /// Whether a status document is of the relay on this journal.
