@@ -236,6 +236,39 @@ fn the_runbook_has_a_section_for_each_alert_and_each_code_and_no_others() {
     }
 }
 
+/// References such as `docs/runbook.md`, "Alerts", in whichever document they stand.
+#[test]
+fn the_sections_that_are_referred_to_are_there() {
+    let mut paths: Vec<String> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "RELIABILITY.md",
+        "CHANGELOG.md",
+        "config.example.toml",
+        "benches/README.md",
+    ]
+    .map(str::to_owned)
+    .into();
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            paths.push(format!("docs/{name}"));
+        }
+    }
+    let reference = regex_lite::Regex::new("([A-Za-z/.-]+\\.md)`?,(?:\\s|#)+\"([^\"]+)\"").unwrap();
+    let mut referred = 0;
+    for path in paths {
+        for found in reference.captures_iter(&document(&path)) {
+            referred += 1;
+            let text = document(&found[1]);
+            let mut titles = text.lines().filter_map(|line| line.strip_prefix('#'));
+            let is_there = titles.any(|title| title.trim_start_matches('#').trim() == &found[2]);
+            assert!(is_there, "{path}: {} has no section {:?}", &found[1], &found[2]);
+        }
+    }
+    assert!(referred > 5, "{referred}");
+}
+
 /// The documents for operators.
 const FOR_OPERATORS: [&str; 6] = [
     "README.md",
