@@ -288,3 +288,74 @@ impl HttpBody for Timed {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        connections: 8,
+        head: Duration::from_secs(10),
+        body: Duration::from_secs(5),
+        life: Duration::from_secs(100),
+    };
+
+    /// Connections that a test makes.
+    struct Given(mpsc::UnboundedReceiver<DuplexStream>);
+
+    impl Accept for Given {
+        type Io = DuplexStream;
+        type Peer = ();
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, ())> {
+            match self.0.recv().await {
+                Some(io) => Ok((io, ())),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn serving() -> mpsc::UnboundedSender<DuplexStream> {
+        let (give, given) = mpsc::unbounded_channel();
+        let router = Router::new().route("/", post(|body: Bytes| async move { body.len().to_string() }));
+        tokio::spawn(serve(Given(given), router, LIMITS, CancellationToken::new(), |_| {}));
+        give
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_come_in_time_is_not_waited_for() {
+        let give = serving();
+        for (said, waited) in [
+            ("", LIMITS.head),
+            ("POST / HTTP/1.1\r\nX-Half: ", LIMITS.head),
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", LIMITS.body),
+            // The answer comes at once, and the next request does not.
+            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", LIMITS.head),
+        ] {
+            let (mut client, server) = duplex(4096);
+            client.write_all(said.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            give.send(server).unwrap();
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+            assert_eq!(began.elapsed().as_secs(), waited.as_secs(), "{said:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_kept_busy_ends_at_last() {
+        let give = serving();
+        let (mut client, server) = duplex(4096);
+        let began = Instant::now();
+        give.send(server).unwrap();
+        let request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+        while client.write_all(request).await.is_ok() && client.read(&mut [0; 4096]).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        let lived = began.elapsed();
+        assert!(lived >= LIMITS.life && lived <= LIMITS.life + LIMITS.head, "{lived:?}");
+    }
+}
