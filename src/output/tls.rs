@@ -70,8 +70,16 @@ pub(super) enum TlsError {
 
 /// Reads a file, without the mark that some editors put at its beginning: behind it the first line is none of PEM.
 async fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let read = tokio::fs::read(path).await;
-    let mut bytes = read.map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })?;
+    let read = async {
+        let kind = tokio::fs::metadata(path).await?.file_type();
+        // A FIFO may have no writer, and a device no end: whoever reads one waits for ever, or takes all memory.
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a FIFO, a socket or a device"));
+        }
+        tokio::fs::read(path).await
+    };
+    let mut bytes =
+        read.await.map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })?;
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
@@ -83,6 +91,10 @@ fn found_in(bytes: &[u8]) -> String {
     match bytes {
         [] => return "it is empty".to_owned(),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return "it is UTF-16: save it as UTF-8".to_owned(),
+        // A sequence whose first element is the version 3 (RFC 7292).
+        [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..] | [0x30, 0x81, _, 0x02, 0x01, 0x03, ..] => {
+            return "it is PKCS #12: `openssl pkcs12 -noenc` makes PEM of it".to_owned();
+        }
         // A sequence with a length of two bytes, as a certificate or a key begins in DER.
         [0x30, 0x81 | 0x82, ..] => {
             return "it is DER: `openssl x509 -inform der` or `openssl pkey -inform der` makes PEM of it"
@@ -95,6 +107,18 @@ fn found_in(bytes: &[u8]) -> String {
         text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
     let labels: Vec<&str> = labels.take(3).collect();
     if labels.is_empty() { "it is not PEM".to_owned() } else { format!("it holds {}", labels.join(", ")) }
+}
+
+/// What is wrong with PEM, without the bytes that it is wrong with: they may be of a key.
+fn damage(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no line \"-----END ...-----\"".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line \"-----BEGIN ...\" does not end in \"-----\"".to_owned()
+        }
+        pem::Error::Base64Decode(why) => format!("a section is not base64 ({why})"),
+        other => other.to_string(),
+    }
 }
 
 async fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -110,7 +134,7 @@ async fn certificates(what: &'static str, path: &Path) -> Result<Vec<Certificate
             found: found_in(&pem),
         }),
         Err(error) => {
-            Err(TlsError::Damaged { what, path: path.to_owned(), reason: error.to_string(), tool: "x509" })
+            Err(TlsError::Damaged { what, path: path.to_owned(), reason: damage(&error), tool: "x509" })
         }
     }
 }
@@ -131,7 +155,7 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             found: found_in(&pem),
         },
         error => {
-            TlsError::Damaged { what: WHAT, path: path.to_owned(), reason: error.to_string(), tool: "pkey" }
+            TlsError::Damaged { what: WHAT, path: path.to_owned(), reason: damage(&error), tool: "pkey" }
         }
     })?;
     match rustls::crypto::ring::sign::any_supported_type(&key) {
@@ -284,7 +308,11 @@ mod tests {
         files.openssl("pkey -in good.key -aes256 -passout pass:x -out encrypted.key");
         files.openssl("ec -in good.key -aes256 -passout pass:x -out old.key");
         files.openssl("x509 -in good.pem -outform der -out good.der");
+        files.openssl("pkcs12 -export -inkey good.key -in good.pem -passout pass: -out good.p12");
         files.write("empty", b"");
+        files.write("cut.pem", &files.read("good.pem")[..300]);
+        files.write("cut.key", &files.read("good.key")[..100]);
+        rustix::fs::mkfifoat(rustix::fs::CWD, files.0.path().join("fifo"), rustix::fs::Mode::RWXU).unwrap();
         let utf16: Vec<u8> = files.read("good.pem").iter().flat_map(|byte| [*byte, 0]).collect();
         files.write("utf16", &[&[0xff, 0xfe][..], &utf16].concat());
         files.write("bad.pem", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
@@ -306,6 +334,19 @@ mod tests {
             ("utf16", "good.key", "(it is UTF-16: save it as UTF-8)"),
             ("good.der", "good.key", "(it is DER: `openssl x509 -inform der`"),
             ("bad.pem", "good.key", "the client certificate bad.pem is damaged"),
+            ("good.p12", "good.key", "(it is PKCS #12: `openssl pkcs12 -noenc` makes PEM of it)"),
+            (
+                "cut.pem",
+                "good.key",
+                "cut.pem is damaged: a section has no line \"-----END ...-----\"; `openssl x509",
+            ),
+            (
+                "good.pem",
+                "cut.key",
+                "cut.key is damaged: a section has no line \"-----END ...-----\"; `openssl pkey",
+            ),
+            ("fifo", "good.key", "fifo: it is a FIFO, a socket or a device; check the path"),
+            ("good.pem", "/dev/zero", "/dev/zero: it is a FIFO, a socket or a device; check the path"),
         ] {
             let told = files.identity(certificate, key).await;
             assert!(told.contains(expected), "{certificate} {key}: {told}");
