@@ -352,6 +352,8 @@ RECEIVED UTC         PUBLISHED  STATE      TYPE                   FILE          
         }
         let wide = written(ALL, None, &page);
         assert!(wide.contains(&"x".repeat(66_000)), "nothing is cut where there is no screen");
+        let narrow = wide.lines().map(screen::width).min().unwrap();
+        assert!(narrow < 1_000, "and a long cell makes no other line long: {narrow}");
     }
 
     #[test]
