@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use vodrelay_core::clock::{Moment, WallTime};
 
-use super::Figures;
+use super::JournalFigures;
 use super::supervisor::Supervisor;
 use crate::config::{self, Config};
-use crate::ops::health::{StageHealth, Verdict};
+use crate::ops::health::{HealthVerdict, StageHealth};
 use crate::ops::maintenance::JobState;
 use crate::ops::problems::{self, LoggedProblem};
 use crate::relay::Snapshot;
@@ -49,14 +49,14 @@ impl About {
 
 /// What waits in the cloud, by its own count.
 #[derive(Debug, Serialize)]
-struct Backlog {
+struct CloudBacklog {
     events: u64,
     counted: WallTime,
 }
 
 /// The relay's state, for people and for programs.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+struct StatusDocument<'a> {
     version: &'static str,
     pid: u32,
     started: String,
@@ -69,11 +69,11 @@ struct Document<'a> {
     in_flight: InFlight,
     totals: Totals,
     per_second: Rates,
-    lease: Lease,
+    lease: LeaseFigures,
     about: &'a About,
     broker: Option<String>,
-    backlog: Option<Backlog>,
-    journal: Option<JournalFigures>,
+    backlog: Option<CloudBacklog>,
+    journal: Option<StatusJournal>,
     clock_skew_s: Option<f64>,
     problems: Vec<LoggedProblem>,
     maintenance: Vec<JobState>,
@@ -108,14 +108,14 @@ pub(super) struct Rates {
 
 /// How near the edge of the cloud's window the relay works.
 #[derive(Debug, Serialize)]
-struct Lease {
+struct LeaseFigures {
     smallest_left_s: Option<f64>,
     pull_to_confirm_p50_s: Option<f64>,
     pull_to_confirm_p99_s: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
-struct JournalFigures {
+struct StatusJournal {
     received: u64,
     published: u64,
     confirmed: u64,
@@ -139,8 +139,8 @@ impl Supervisor {
         now: Moment,
         wall: WallTime,
         snapshot: &Snapshot,
-        verdict: &Verdict,
-        figures: Option<Figures>,
+        verdict: &HealthVerdict,
+        figures: Option<JournalFigures>,
         line: &str,
     ) -> String {
         let (commit, publish) = (self.watch.commit_times(), self.watch.publish_times());
@@ -149,7 +149,7 @@ impl Supervisor {
         let age =
             |at: Option<WallTime>| at.map(|at| wall.0.saturating_sub(at.0).max(0).cast_unsigned() / 1_000);
         let seconds = |duration: Option<Duration>| duration.map(|d| d.as_secs_f64());
-        let document = Document {
+        let document = StatusDocument {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             started: self.started.1.to_string(),
@@ -175,15 +175,15 @@ impl Supervisor {
                 parked: snapshot.parked,
             },
             per_second: self.rates(),
-            lease: Lease {
+            lease: LeaseFigures {
                 smallest_left_s: seconds(snapshot.smallest_lease_left),
                 pull_to_confirm_p50_s: seconds(snapshot.pull_to_confirm_p50),
                 pull_to_confirm_p99_s: seconds(snapshot.pull_to_confirm_p99),
             },
             about: &self.about,
             broker: self.watch.broker.borrow().as_deref().map(str::to_owned),
-            backlog: self.watch.waiting.total().map(|(events, counted)| Backlog { events, counted }),
-            journal: figures.map(|Figures { summary, bytes, .. }| JournalFigures {
+            backlog: self.watch.waiting.total().map(|(events, counted)| CloudBacklog { events, counted }),
+            journal: figures.map(|JournalFigures { summary, bytes, .. }| StatusJournal {
                 received: summary.received,
                 published: summary.published,
                 confirmed: summary.confirmed,

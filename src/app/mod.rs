@@ -22,12 +22,12 @@ use vodrelay_core::write::{Summary, Write, Written};
 use crate::clock::Now as _;
 use crate::config::{self, Config};
 use crate::heartbeat::Heartbeat;
-use crate::journal::query::Reader;
+use crate::journal::query::JournalReader;
 use crate::journal::{self, Closed, Journal};
 use crate::latency::{Latency, Quantiles};
 use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::output;
-use crate::relay::{self, Parts, RelayError, Snapshot, Stats};
+use crate::relay::{self, RelayError, RelayParts, RelayStats, Snapshot};
 use crate::vod;
 pub use reload::{Reload, warn_of};
 
@@ -84,7 +84,7 @@ pub struct Running {
 
 /// What the journal says of itself.
 #[derive(Clone, Debug)]
-struct Figures {
+struct JournalFigures {
     summary: Summary,
     /// Its size with its WAL.
     bytes: u64,
@@ -109,7 +109,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// What can be seen of a relay at work.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    stats: Arc<Stats>,
+    stats: Arc<RelayStats>,
     // The states only: a way to the journal would keep its writer waiting for whoever looks on.
     journal: watch::Receiver<JournalState>,
     output: watch::Receiver<OutputState>,
@@ -119,7 +119,7 @@ pub struct Watch {
     publish_times: Arc<Latency>,
     client: vod::Client,
     heartbeats: Arc<[Heartbeat]>,
-    figures: watch::Receiver<Option<Figures>>,
+    figures: watch::Receiver<Option<JournalFigures>>,
     jobs: Jobs,
 }
 
@@ -220,14 +220,14 @@ impl Running {
                 output::stdout::spawn_to(options, standard_output, stop.clone())
             }
         };
-        let stats = Arc::new(Stats::new());
+        let stats = Arc::new(RelayStats::new());
         let heartbeat = Heartbeat::new("relay");
         let (found, figures) = watch::channel(None);
         let waiting = maintenance::Waiting::default();
         let (sub_apps, sub_apps_now) = watch::channel(config.vod.sub_apps());
         let look = look_at_figures(journal.clone(), sub_apps_now.clone(), found);
         let figures_task = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
-        let parts = maintenance::Parts {
+        let parts = maintenance::MaintenanceParts {
             journal: journal.clone(),
             client: client.clone(),
             sub_apps: sub_apps_now,
@@ -250,8 +250,15 @@ impl Running {
             jobs,
         };
         let (changes, changed) = mpsc::unbounded_channel();
-        let parts =
-            Parts { settings: settings(config), client, journal, output, stats, changes: changed, heartbeat };
+        let parts = RelayParts {
+            settings: settings(config),
+            client,
+            journal,
+            output,
+            stats,
+            changes: changed,
+            heartbeat,
+        };
         let relay = tokio::spawn(relay::run(parts, drain.clone()));
         Ok(Self {
             drain,
@@ -361,12 +368,12 @@ async fn settle_unpolled(journal: &Journal, polled: &Arc<[SubAppId]>) -> Result<
 async fn look_at_figures(
     journal: Journal,
     sub_apps: watch::Receiver<Vec<SubAppId>>,
-    found: watch::Sender<Option<Figures>>,
+    found: watch::Sender<Option<JournalFigures>>,
 ) {
     let mut settle_from = Moment(0);
     let midnight = WallTime(WallTime::now().0 / DAY_MS * DAY_MS);
     let path = journal.path().to_owned();
-    let received = tokio::task::spawn_blocking(move || Reader::open(&path)?.received_since(midnight));
+    let received = tokio::task::spawn_blocking(move || JournalReader::open(&path)?.received_since(midnight));
     // It only completes a line for people.
     let received_before_today = unwound(received.await).unwrap_or(0);
     loop {
@@ -377,7 +384,7 @@ async fn look_at_figures(
         }
         let Ok(summary) = journal.summary(Some(polled)).await else { return };
         let bytes = journal.bytes();
-        found.send_replace(Some(Figures { summary, bytes, received_before_today }));
+        found.send_replace(Some(JournalFigures { summary, bytes, received_before_today }));
         tokio::time::sleep(FIGURES_PERIOD).await;
     }
 }
@@ -411,7 +418,7 @@ pub fn settings(config: &Config) -> Settings {
 
 /// What maintenance must know.
 fn maintenance_options(config: &Config) -> maintenance::Options {
-    let config::Maintenance { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir } =
+    let config::MaintenanceConfig { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir } =
         config.maintenance.clone();
     maintenance::Options {
         prune,
@@ -426,7 +433,7 @@ fn maintenance_options(config: &Config) -> maintenance::Options {
 }
 
 /// What the daily summary is made of.
-fn figures_of(stats: Arc<Stats>) -> Box<dyn Fn() -> maintenance::Figures + Send> {
+fn figures_of(stats: Arc<RelayStats>) -> Box<dyn Fn() -> maintenance::Figures + Send> {
     Box::new(move || {
         let snapshot = stats.snapshot();
         maintenance::Figures {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::machine::Settings;
 
-use crate::config::{Change, Config, ConfigError, ConfigErrors, Loaded, changes};
+use crate::config::{Change, Config, ConfigError, ConfigErrors, LoadedConfig, changes};
 use crate::ops::logging;
 use crate::vod;
 
@@ -33,15 +33,15 @@ impl Reload {
 
     /// Takes over what was read. What is wrong changes nothing; what needs a restart is named, each time until there is one.
     /// The credentials are read again, whatever changed: their files are not part of the configuration.
-    pub async fn apply(&mut self, read: Result<Loaded, ConfigErrors>) {
+    pub async fn apply(&mut self, read: Result<LoadedConfig, ConfigErrors>) {
         let error_code = ErrorCode::ReloadRefused;
         let new = match read {
-            Ok(Loaded { config, warnings }) => {
+            Ok(LoadedConfig { config, warnings }) => {
                 warn_of(&warnings);
                 config
             }
             Err(errors) => {
-                let reason = Lines(&errors);
+                let reason = ErrorLines(&errors);
                 warn!(%error_code, %reason, "reload refused: nothing was changed; correct the configuration and reload again");
                 return count("refused");
             }
@@ -98,9 +98,9 @@ fn count(result: &'static str) {
 }
 
 /// Errors of a configuration in one line.
-struct Lines<'a>(&'a ConfigErrors);
+struct ErrorLines<'a>(&'a ConfigErrors);
 
-impl fmt::Display for Lines<'_> {
+impl fmt::Display for ErrorLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_string().replace('\n', "; "))
     }

@@ -13,11 +13,11 @@ use vodrelay_core::outcome::Problem;
 use vodrelay_core::stages::Stages;
 
 use super::document::{About, Rates};
-use super::{DAY_MS, Figures, Watch};
+use super::{DAY_MS, JournalFigures, Watch};
 use crate::clock::Now as _;
 use crate::config::Config;
 use crate::latency::spoken;
-use crate::ops::health::{self, Facts, Health, LOOP_LIMIT, Turn, Verdict};
+use crate::ops::health::{self, Facts, Health, HealthVerdict, LOOP_LIMIT, Turn};
 use crate::ops::metrics::Metrics;
 use crate::ops::problems;
 use crate::relay::Snapshot;
@@ -41,7 +41,7 @@ pub struct Look {
 
 /// One look's counts.
 #[derive(Clone, Copy)]
-struct Counts {
+struct LookCounts {
     at: Moment,
     received: u64,
     published: u64,
@@ -56,17 +56,17 @@ pub struct Supervisor {
     health: Health,
     metrics: Option<Metrics>,
     pub(super) started: (Moment, WallTime),
-    verdict: watch::Sender<Arc<Verdict>>,
+    verdict: watch::Sender<Arc<HealthVerdict>>,
     document: watch::Sender<String>,
-    counts: VecDeque<Counts>,
+    counts: VecDeque<LookCounts>,
     told_ready: bool,
     /// The day, and how many events had been received when it began.
     today: (i64, u64),
 }
 
-impl std::fmt::Debug for Counts {
+impl std::fmt::Debug for LookCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Counts").field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("LookCounts").field("at", &self.at).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +75,7 @@ impl Supervisor {
     pub fn new(watch: Watch, config: &Config, file: Option<&Path>, metrics: Option<Metrics>) -> Self {
         let (now, wall) = (Moment::now(), WallTime::now());
         let health = Health::new(config.health.ready_limit, config.health.exit_after, now, wall);
-        let verdict = Verdict {
+        let verdict = HealthVerdict {
             ready: false,
             unproven: Vec::new(),
             live: true,
@@ -99,7 +99,7 @@ impl Supervisor {
     }
 
     /// The newest judgement.
-    pub fn verdict(&self) -> watch::Receiver<Arc<Verdict>> {
+    pub fn verdict(&self) -> watch::Receiver<Arc<HealthVerdict>> {
         self.verdict.subscribe()
     }
 
@@ -136,7 +136,7 @@ impl Supervisor {
         let figures = self.watch.figures.borrow().clone();
         let published = snapshot.published();
         let received = snapshot.received();
-        self.count(Counts { at: now, received, published, confirmed: snapshot.confirmed });
+        self.count(LookCounts { at: now, received, published, confirmed: snapshot.confirmed });
         let line = self.line(now, wall, &snapshot, received, figures.as_ref());
         self.measure(now, &snapshot, &verdict, figures.as_ref());
         let document = self.describe(now, wall, &snapshot, &verdict, figures, &line);
@@ -146,7 +146,7 @@ impl Supervisor {
         Look { line, live, stuck: self.health.stuck(now, &facts) }
     }
 
-    fn count(&mut self, counts: Counts) {
+    fn count(&mut self, counts: LookCounts) {
         if self.counts.len() > RATE_LOOKS {
             self.counts.pop_front();
         }
@@ -175,7 +175,7 @@ impl Supervisor {
         wall: WallTime,
         snapshot: &Snapshot,
         received: u64,
-        figures: Option<&Figures>,
+        figures: Option<&JournalFigures>,
     ) -> String {
         let day = wall.0 / DAY_MS;
         if day != self.today.0 {
@@ -189,7 +189,13 @@ impl Supervisor {
         format!("{}; {} events today; {pulled}", self.watch.state(snapshot), thousands(today))
     }
 
-    fn measure(&self, now: Moment, snapshot: &Snapshot, verdict: &Verdict, figures: Option<&Figures>) {
+    fn measure(
+        &self,
+        now: Moment,
+        snapshot: &Snapshot,
+        verdict: &HealthVerdict,
+        figures: Option<&JournalFigures>,
+    ) {
         let Some(recorder) = &self.metrics else { return };
         metrics::gauge!("vodrelay_in_flight_events").set(snapshot.load.events as f64);
         metrics::gauge!("vodrelay_in_flight_handles").set(snapshot.load.handles as f64);
@@ -214,7 +220,7 @@ impl Supervisor {
                 metrics::gauge!("vodrelay_stage_error_code", "stage" => stage.stage, "error_code" => code.as_str()).set(1.0);
             }
         }
-        if let Some(Figures { summary, bytes, .. }) = figures {
+        if let Some(JournalFigures { summary, bytes, .. }) = figures {
             let states = [
                 ("received", summary.received),
                 ("published", summary.published),
@@ -258,7 +264,7 @@ impl Watch {
 }
 
 /// The problems that last now.
-fn present(verdict: &Verdict, facts: &Facts) -> Vec<ErrorCode> {
+fn present(verdict: &HealthVerdict, facts: &Facts) -> Vec<ErrorCode> {
     let Stages { pull, journal, publish, confirm } = &facts.stages;
     let failing = [pull, journal, publish, confirm].into_iter().filter_map(|stage| stage.problem.as_ref());
     let mut present: Vec<ErrorCode> = failing.map(|(problem, _)| problem.error_code).collect();

@@ -86,7 +86,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let output = running.watch().output_state();
     let mut ended = pin!(running.wait());
     let (told, ended) = tokio::select! {
-        told = tell(Stage { emulator: &emulator, talk: &talk, lines: &lines, drain: &drain, output }) => {
+        told = tell(DemoStage { emulator: &emulator, talk: &talk, lines: &lines, drain: &drain, output }) => {
             drain.cancel();
             (told, ended.await)
         }
@@ -110,7 +110,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
 }
 
 /// What the story is told with.
-struct Stage<'a> {
+struct DemoStage<'a> {
     emulator: &'a Emulator,
     talk: &'a Talk,
     lines: &'a Brief,
@@ -119,8 +119,8 @@ struct Stage<'a> {
 }
 
 /// The tutorial's story: uploads go through; then a confirm is lost, and the redelivery is recognised; then a bit of all.
-async fn tell(stage: Stage<'_>) -> Result<(), Failure> {
-    let Stage { emulator, talk, lines, .. } = stage;
+async fn tell(stage: DemoStage<'_>) -> Result<(), Failure> {
+    let DemoStage { emulator, talk, lines, .. } = stage;
     let put = |events: Vec<String>| {
         for event in events {
             emulator.put(0, event);
@@ -156,7 +156,7 @@ async fn tell(stage: Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Stage<'_> {
+impl DemoStage<'_> {
     /// Waits until something holds at the emulator; `false` when the demonstration is being ended before that.
     async fn wait(&self, holds: impl Fn(&tencent_vod_emulator::Stats) -> bool) -> Result<bool, Failure> {
         let mut output = self.output.clone();

@@ -15,7 +15,9 @@ pub use super::table::Column;
 use super::table::{self, Table};
 use super::{release, when};
 use crate::config::{Config, environment};
-use crate::journal::query::{DeliveryRow, EventRow, Filter, QueryError, Reader, Shown, State};
+use crate::journal::query::{
+    DeliveryRow, EventRow, EventState, Filter, JournalReader, QueryError, ShownEvent,
+};
 
 /// Events that are read, and laid out in columns, together.
 const PAGE: u32 = 200;
@@ -24,7 +26,7 @@ const DEEPEST_INDENT: usize = 40;
 
 /// Look at the events in the journal
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+pub(super) enum EventsCommand {
     /// List events, the newest first
     List(ListArgs),
     /// Show one event with its deliveries and its body
@@ -33,11 +35,11 @@ pub(super) enum Command {
     Release(release::Args),
 }
 
-pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Failure> {
+pub(super) fn run(command: &EventsCommand, config: Option<&Path>) -> Result<Exit, Failure> {
     let path = Config::load(config, environment())?.journal.path;
     let mut out = io::stdout().lock();
     match command {
-        Command::List(args) => {
+        EventsCommand::List(args) => {
             let listed = list(&path, args, Screen::of_stdout(), &mut out)?;
             // There is nobody left to tell when standard error is gone.
             if listed.more && !args.json {
@@ -47,8 +49,8 @@ pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Fail
                 let _ = writeln!(io::stderr(), "no event matches");
             }
         }
-        Command::Show(args) => show(&path, args, Screen::of_stdout(), &mut out)?,
-        Command::Release(args) => {
+        EventsCommand::Show(args) => show(&path, args, Screen::of_stdout(), &mut out)?,
+        EventsCommand::Release(args) => {
             drop(out);
             return release::run(args, &path);
         }
@@ -61,7 +63,7 @@ pub(super) fn run(command: &Command, config: Option<&Path>) -> Result<Exit, Fail
 pub struct ListArgs {
     /// Only events in this state
     #[arg(long, value_parser = states())]
-    pub state: Option<State>,
+    pub state: Option<EventState>,
     /// Only events of this EventType
     #[arg(long = "type", value_name = "TYPE")]
     pub event_type: Option<String>,
@@ -155,7 +157,7 @@ pub fn list(
     screen: Screen,
     out: &mut impl Write,
 ) -> Result<Listed, EventsError> {
-    let reader = Reader::open(journal_path)?;
+    let reader = JournalReader::open(journal_path)?;
     let filter = Filter {
         state: args.state,
         event_type: args.event_type.clone(),
@@ -169,7 +171,7 @@ pub fn list(
     let mut listed = Listed { events: 0, more: false };
     let columns = match (args.columns.as_slice(), args.state) {
         ([], _) if args.wide => table::ALL,
-        ([], Some(State::Parked)) => table::PARKED,
+        ([], Some(EventState::Parked)) => table::PARKED,
         ([], _) => table::USUAL,
         (named, _) => named,
     };
@@ -209,7 +211,7 @@ pub fn show(
     screen: Screen,
     out: &mut impl Write,
 ) -> Result<(), EventsError> {
-    let shown = Reader::open(journal_path)?.show(&args.id)?;
+    let shown = JournalReader::open(journal_path)?.show(&args.id)?;
     if args.json {
         show_json(&shown, out)?
     } else {
@@ -218,7 +220,7 @@ pub fn show(
     Ok(out.flush()?)
 }
 
-fn show_json(shown: &Shown, out: &mut impl Write) -> io::Result<()> {
+fn show_json(shown: &ShownEvent, out: &mut impl Write) -> io::Result<()> {
     #[derive(Serialize)]
     struct Object<'a> {
         #[serde(flatten)]
@@ -241,7 +243,7 @@ fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
 }
 
 /// The event in lines, each of them printable.
-fn show_people(shown: &Shown) -> String {
+fn show_people(shown: &ShownEvent) -> String {
     let event = &shown.event;
     let text = |value: &Option<String>| value.as_deref().map_or_else(|| "-".into(), printable);
     let time = |value: Option<WallTime>| value.map_or_else(|| "-".into(), |t| t.to_string());
@@ -252,7 +254,7 @@ fn show_people(shown: &Shown) -> String {
     };
     // While it is parked, the line above says it.
     let was_parked = match event.state {
-        State::Parked => "-".to_owned(),
+        EventState::Parked => "-".to_owned(),
         _ => text(&event.parked_message),
     };
     let facts = [
@@ -343,8 +345,9 @@ fn indented(json: &str) -> String {
     out
 }
 
-fn states() -> impl TypedValueParser<Value = State> {
-    PossibleValuesParser::new(State::ALL.map(State::name)).try_map(|name| name.parse::<State>())
+fn states() -> impl TypedValueParser<Value = EventState> {
+    PossibleValuesParser::new(EventState::ALL.map(EventState::name))
+        .try_map(|name| name.parse::<EventState>())
 }
 
 #[cfg(test)]

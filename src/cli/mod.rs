@@ -50,7 +50,7 @@ enum Command {
     Trigger(trigger::TriggerArgs),
     /// Look at the events in the journal
     #[command(subcommand)]
-    Events(events::Command),
+    Events(events::EventsCommand),
     Completions(completions::Args),
     // For packages; who reads `--help` has the manual already.
     #[command(hide = true)]

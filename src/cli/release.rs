@@ -9,7 +9,7 @@ use vodrelay_core::write::{Write, Written};
 use super::events::EventsError;
 use super::exit::{Exit, Failure};
 use crate::app::AppError;
-use crate::journal::query::{Filter, Reader, State};
+use crate::journal::query::{EventState, Filter, JournalReader};
 use crate::journal::{Journal, Options};
 
 /// Parked events that are read together.
@@ -61,8 +61,8 @@ pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
 }
 
 fn parked(path: &Path) -> Result<Vec<i64>, EventsError> {
-    let reader = Reader::open(path)?;
-    let filter = Filter { state: Some(State::Parked), ..Filter::default() };
+    let reader = JournalReader::open(path)?;
+    let filter = Filter { state: Some(EventState::Parked), ..Filter::default() };
     let (mut ids, mut cursor) = (Vec::new(), None);
     loop {
         let page = reader.list(&filter, cursor, PAGE)?;

@@ -14,9 +14,9 @@ use super::exit::{Exit, Failure};
 use crate::app::reload::Reload;
 use crate::app::supervisor::{self, Supervisor};
 use crate::app::{self, AppError, Running};
-use crate::config::{self, Config, CredentialSource, Loaded, environment};
+use crate::config::{self, Config, CredentialSource, LoadedConfig, environment};
 use crate::journal::OpenError;
-use crate::journal::query::{Reader, State};
+use crate::journal::query::{EventState, JournalReader};
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
 use crate::ops::{dead_mans_switch, http, logging, status};
@@ -34,7 +34,7 @@ const START_EXTENSION: Duration = Duration::from_secs(30);
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
-    let Loaded { config, warnings } = Config::load_with_warnings(path, environment())?;
+    let LoadedConfig { config, warnings } = Config::load_with_warnings(path, environment())?;
     logging::init(config.log.format.into(), &config.log.level)?;
     // What the process knows by heart is not to lie in a file after a crash.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
@@ -146,14 +146,14 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
 /// What a relay that has stopped leaves behind, and where. What the cloud has and was not pulled is not known here.
 async fn left_in(path: PathBuf) -> String {
     let count = move || {
-        let counts = Reader::open(&path).and_then(|reader| reader.count_by_state());
+        let counts = JournalReader::open(&path).and_then(|reader| reader.count_by_state());
         (path, counts)
     };
     match tokio::task::spawn_blocking(count).await {
         Ok((path, Ok(counts))) => {
             let of =
                 |wanted| counts.iter().find(|(state, _)| *state == wanted).map_or(0, |(_, events)| *events);
-            left(&path, of(State::Received), of(State::Published), of(State::Parked))
+            left(&path, of(EventState::Received), of(EventState::Published), of(EventState::Parked))
         }
         Ok((_, Err(error))) => format!("what is left is not known: {error}"),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -10,7 +10,7 @@ use super::exit::{Exit, Failure};
 use super::screen::{Screen, printable, printable_json};
 use super::status_screen::for_people;
 use crate::config::{Config, environment};
-use crate::journal::query::Reader;
+use crate::journal::query::JournalReader;
 use crate::ops::status::ask;
 
 /// How often `--watch` asks.
@@ -76,7 +76,7 @@ async fn look(config: &Config, args: &Args) -> Result<(String, Exit), Failure> {
             return Ok((if json { printable_json(&document) } else { for_people(&parsed, screen) }, exit));
         }
     }
-    let counts = Reader::open(&config.journal.path).and_then(|reader| reader.count_by_state());
+    let counts = JournalReader::open(&config.journal.path).and_then(|reader| reader.count_by_state());
     if json {
         let document = match &counts {
             Ok(counts) => {

@@ -11,7 +11,7 @@ const PROMPT: usize = 1;
 
 /// The document in lines, none of them wider than the screen, and no more than it has.
 pub(super) fn for_people(document: &Value, screen: Screen) -> String {
-    let document = Document(document);
+    let document = StatusAnswer(document);
     let mut lines = document.stages();
     lines.extend(document.facts());
     let room = screen.height.map(|height| height.saturating_sub(lines.len() + PROMPT));
@@ -19,9 +19,9 @@ pub(super) fn for_people(document: &Value, screen: Screen) -> String {
     lines.iter().map(|line| screen.line(line)).collect::<Vec<_>>().join("\n")
 }
 
-struct Document<'a>(&'a Value);
+struct StatusAnswer<'a>(&'a Value);
 
-impl Document<'_> {
+impl StatusAnswer<'_> {
     fn at(&self, path: &str) -> String {
         text(self.0.pointer(path).unwrap_or(&Value::Null))
     }

@@ -278,7 +278,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::query::State;
+    use crate::journal::query::EventState;
 
     fn event(id: i64, text: &str) -> EventRow {
         EventRow {
@@ -288,7 +288,7 @@ mod tests {
             event_type: Some(text.into()),
             file_id: Some(text.into()),
             task_id: None,
-            state: State::Published,
+            state: EventState::Published,
             occurrence: 12,
             redeliveries: 0,
             attempts: 1,

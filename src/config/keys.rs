@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tencentcloud_signing::Secret;
 
-use super::value::Value;
+use super::value::RawValue;
 use super::{
     Auth, Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, SwitchUrl, Topology,
 };
@@ -21,7 +21,7 @@ pub(super) struct Key {
     pub(super) read: Read,
 }
 
-type Read = fn(&mut Config, &Value<'_>) -> Result<(), String>;
+type Read = fn(&mut Config, &RawValue<'_>) -> Result<(), String>;
 
 impl Key {
     /// The environment variable that overrides the file.

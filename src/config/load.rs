@@ -13,8 +13,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
 use super::paths;
-use super::value::{Value, nearest, shown, unknown};
-use super::{Amqp, AmqpUrl, Auth, Config, DEFAULT_PATH, OutputKind, Topology, binding};
+use super::value::{RawValue, nearest, shown, unknown};
+use super::{AmqpConfig, AmqpUrl, Auth, Config, DEFAULT_PATH, OutputKind, Topology, binding};
 
 /// One thing that is wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Error for ConfigErrors {}
 
 /// A configuration, and what is doubtful about where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What the program may rely on.
     pub config: Config,
     /// What an operator should look at; nothing is wrong with the configuration itself.
@@ -88,8 +88,8 @@ impl Config {
     pub fn load_with_warnings(
         path: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<Loaded, ConfigErrors> {
-        let mut reader = Reader::default();
+    ) -> Result<LoadedConfig, ConfigErrors> {
+        let mut reader = ConfigReader::default();
         match (path, fs::read(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
             (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             (_, read) => reader.file(path.unwrap_or(Path::new(DEFAULT_PATH)), read),
@@ -103,7 +103,7 @@ impl Config {
     ///
     /// Every error of the variables, not only the first.
     pub fn from_variables(variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
-        Reader::default().finish(variables).map(|loaded| loaded.config)
+        ConfigReader::default().finish(variables).map(|loaded| loaded.config)
     }
 }
 
@@ -116,34 +116,34 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// What became of a key.
-enum Origin {
+enum KeyOrigin {
     /// It was read from here.
-    Read(Place),
+    Read(ConfigPlace),
     /// It has an error of its own already.
     Wrong,
 }
 
 /// Where something stands. The file's lines come before the environment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum ConfigPlace {
     Line(usize),
     Variable(String),
     File(PathBuf),
 }
 
 #[derive(Default)]
-struct Reader {
+struct ConfigReader {
     file: PathBuf,
     config: Config,
-    origins: HashMap<(&'static str, &'static str), Origin>,
-    errors: Vec<(Place, String)>,
-    warnings: Vec<(Place, String)>,
+    origins: HashMap<(&'static str, &'static str), KeyOrigin>,
+    errors: Vec<(ConfigPlace, String)>,
+    warnings: Vec<(ConfigPlace, String)>,
     /// The lines that are not even TOML.
     damaged: Vec<usize>,
 }
 
-impl Reader {
-    fn error(&mut self, place: Place, message: impl Into<String>) {
+impl ConfigReader {
+    fn error(&mut self, place: ConfigPlace, message: impl Into<String>) {
         self.errors.push((place, message.into()));
     }
 
@@ -155,7 +155,7 @@ impl Reader {
                 let message = format!(
                     "cannot be read: {error}; name a file that can be with --config or VODRELAY_CONFIG"
                 );
-                return self.error(Place::File(path.to_owned()), message);
+                return self.error(ConfigPlace::File(path.to_owned()), message);
             }
         };
         let text = match String::from_utf8(bytes) {
@@ -163,7 +163,7 @@ impl Reader {
             Err(error) => {
                 let valid = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
-                return self.error(Place::Line(line), "is not UTF-8; save the file as UTF-8");
+                return self.error(ConfigPlace::Line(line), "is not UTF-8; save the file as UTF-8");
             }
         };
         let line =
@@ -187,7 +187,7 @@ impl Reader {
                         format!("not TOML: {message}")
                     }
                 };
-                self.error(Place::Line(at), message);
+                self.error(ConfigPlace::Line(at), message);
             }
         }
         for (section, content) in document.get_ref() {
@@ -197,7 +197,7 @@ impl Reader {
                 // A heading that is not TOML leaves its keys out in the open, which is no mistake of theirs.
                 _ if !heading && !self.damaged.is_empty() => {}
                 DeValue::Table(table) => self.section(section.get_ref(), at, table, &line),
-                _ => self.outside(section.get_ref(), Place::Line(at)),
+                _ => self.outside(section.get_ref(), ConfigPlace::Line(at)),
             }
         }
         self.secrets_for_all(path);
@@ -216,12 +216,12 @@ impl Reader {
         if mode & 0o004 != 0 {
             let message =
                 format!("every user of this host can read it (mode {mode:03o}), and {secret} (chmod o-rwx)");
-            self.warnings.push((Place::File(path.to_owned()), message));
+            self.warnings.push((ConfigPlace::File(path.to_owned()), message));
         }
     }
 
     /// A value that stands before the first section.
-    fn outside(&mut self, name: &str, at: Place) {
+    fn outside(&mut self, name: &str, at: ConfigPlace) {
         let sections = keys::sections();
         let message = if sections.contains(&name) {
             format!("{name:?} is a section; write [{name}] on a line of its own and its keys below")
@@ -242,7 +242,7 @@ impl Reader {
                 unknown(&format!("unknown section [{}]", word(section)), section, &sections, |name| {
                     format!("[{name}]")
                 });
-            return self.error(Place::Line(at), message);
+            return self.error(ConfigPlace::Line(at), message);
         }
         for (name, value) in table {
             let (first, last) = (line(name.span().start), line(value.span().end));
@@ -250,13 +250,13 @@ impl Reader {
             if self.damaged.iter().any(|damaged| (first..=last).contains(damaged)) {
                 continue;
             }
-            let at = Place::Line(first);
+            let at = ConfigPlace::Line(first);
             let name = name.get_ref();
             match keys::find(section, name) {
                 Some(Key { not_in_file: Some(instead), .. }) => {
                     self.error(at, format!("{section}.{name} must not stand in the file; {instead}"));
                 }
-                Some(key) => self.read(key, at, &Value::Toml(value.get_ref())),
+                Some(key) => self.read(key, at, &RawValue::Toml(value.get_ref())),
                 None => {
                     let what = format!("unknown key {:?} in [{section}]", word(name));
                     let message = match keys::home(name) {
@@ -269,12 +269,12 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, key: &'static Key, at: Place, value: &Value<'_>) {
+    fn read(&mut self, key: &'static Key, at: ConfigPlace, value: &RawValue<'_>) {
         let origin = match (key.read)(&mut self.config, value) {
-            Ok(()) => Origin::Read(at),
+            Ok(()) => KeyOrigin::Read(at),
             Err(message) => {
                 self.error(at, format!("{}.{} {message}", key.section, key.name));
-                Origin::Wrong
+                KeyOrigin::Wrong
             }
         };
         self.origins.insert((key.section, key.name), origin);
@@ -288,9 +288,9 @@ impl Reader {
             if keys::OTHER_VARIABLES.contains(&name.as_str()) || keys::is_of_kubernetes(rest, value) {
                 continue;
             }
-            let at = Place::Variable(name.clone());
+            let at = ConfigPlace::Variable(name.clone());
             if let Some(key) = keys::KEYS.iter().find(|key| key.variable() == *name) {
-                self.read(key, at, &Value::Env(value));
+                self.read(key, at, &RawValue::Env(value));
                 continue;
             }
             // Without what all of them begin with: it would make any two alike.
@@ -330,34 +330,34 @@ impl Reader {
                     }
                     password => return self.config.amqp.password = Some(Secret::new(password)),
                 };
-                self.error(Place::File(file.to_owned()), message);
+                self.error(ConfigPlace::File(file.to_owned()), message);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                self.error(Place::File(file.to_owned()), "is not UTF-8; save the file as UTF-8");
+                self.error(ConfigPlace::File(file.to_owned()), "is not UTF-8; save the file as UTF-8");
             }
             Err(error) => {
                 let message = format!("cannot be read: {error}; see LoadCredential= in the unit");
-                self.error(Place::File(file.to_owned()), message);
+                self.error(ConfigPlace::File(file.to_owned()), message);
             }
         }
     }
 
-    fn finish(mut self, env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigErrors> {
+    fn finish(mut self, env: impl Iterator<Item = (String, String)>) -> Result<LoadedConfig, ConfigErrors> {
         self.environment(env);
         self.weigh();
         let file = self.file;
         let place = |place| match place {
-            Place::Line(line) => format!("{}:{line}", file.display()),
-            Place::Variable(name) => name,
-            Place::File(path) => path.display().to_string(),
+            ConfigPlace::Line(line) => format!("{}:{line}", file.display()),
+            ConfigPlace::Variable(name) => name,
+            ConfigPlace::File(path) => path.display().to_string(),
         };
-        let told = |mut found: Vec<(Place, String)>| -> Vec<ConfigError> {
+        let told = |mut found: Vec<(ConfigPlace, String)>| -> Vec<ConfigError> {
             found.sort();
             found.into_iter().map(|(at, message)| ConfigError { place: place(at), message }).collect()
         };
         if self.errors.is_empty() {
-            return Ok(Loaded { config: self.config, warnings: told(self.warnings) });
+            return Ok(LoadedConfig { config: self.config, warnings: told(self.warnings) });
         }
         Err(ConfigErrors(told(self.errors)))
     }
@@ -425,7 +425,7 @@ impl Reader {
         }
     }
 
-    fn weigh_login(&mut self, amqp: &Amqp) {
+    fn weigh_login(&mut self, amqp: &AmqpConfig) {
         let external = amqp.auth == Auth::External;
         let certified = external && amqp.client_cert_file.is_some() && amqp.urls.iter().all(AmqpUrl::is_tls);
         self.refuse(
@@ -450,7 +450,7 @@ impl Reader {
     }
 
     /// What RabbitMQ, or common sense, would refuse to declare.
-    fn weigh_topology(&mut self, amqp: &Amqp) {
+    fn weigh_topology(&mut self, amqp: &AmqpConfig) {
         if amqp.topology != Topology::Declare {
             return;
         }
@@ -478,15 +478,15 @@ impl Reader {
 
     /// Adds an error at the first of `keys` that was set, unless one of them has an error already.
     fn refuse(&mut self, wrong: bool, keys: &[(&'static str, &'static str)], message: impl Fn() -> String) {
-        let origins: Vec<&Origin> = keys.iter().filter_map(|key| self.origins.get(key)).collect();
-        if !wrong || origins.iter().any(|origin| matches!(origin, Origin::Wrong)) {
+        let origins: Vec<&KeyOrigin> = keys.iter().filter_map(|key| self.origins.get(key)).collect();
+        if !wrong || origins.iter().any(|origin| matches!(origin, KeyOrigin::Wrong)) {
             return;
         }
         let set = origins.iter().find_map(|origin| match origin {
-            Origin::Read(place) => Some(place.clone()),
-            Origin::Wrong => None,
+            KeyOrigin::Read(place) => Some(place.clone()),
+            KeyOrigin::Wrong => None,
         });
-        let place = set.unwrap_or_else(|| Place::File(self.file.clone()));
+        let place = set.unwrap_or_else(|| ConfigPlace::File(self.file.clone()));
         self.error(place, message());
     }
 }

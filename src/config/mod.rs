@@ -22,7 +22,7 @@ use url::Url;
 use crate::cron::Cron;
 use crate::routing_key::RoutingKeyTemplate;
 pub use changes::{Change, changes};
-pub use load::{ConfigError, ConfigErrors, Loaded, environment};
+pub use load::{ConfigError, ConfigErrors, LoadedConfig, environment};
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";
@@ -45,35 +45,35 @@ pub fn origin(named: Option<&Path>) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// The cloud's API.
-    pub vod: Vod,
+    pub vod: VodConfig,
     /// How events are carried.
-    pub relay: Relay,
+    pub relay: RelayConfig,
     /// Where events go.
-    pub output: Output,
+    pub output: OutputConfig,
     /// RabbitMQ.
-    pub amqp: Amqp,
+    pub amqp: AmqpConfig,
     /// The durable record.
-    pub journal: Journal,
+    pub journal: JournalConfig,
     /// The pages for machines.
-    pub http: Http,
+    pub http: HttpConfig,
     /// When something is wrong.
-    pub health: Health,
+    pub health: HealthConfig,
     /// The state for people.
-    pub status: Status,
+    pub status: StatusConfig,
     /// What is done at set times.
-    pub maintenance: Maintenance,
+    pub maintenance: MaintenanceConfig,
     /// What the program says about itself.
-    pub log: Log,
+    pub log: LogConfig,
 }
 
 /// `[vod]`: the cloud's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vod {
+pub struct VodConfig {
     /// The API's address: `https`, or `http` on a loopback host.
     pub endpoint: Url,
     /// `X-TC-Region`, if it is to be sent.
     pub region: Option<String>,
-    /// The sub-applications to pull for, as configured; see [`Vod::sub_apps`].
+    /// The sub-applications to pull for, as configured; see [`VodConfig::sub_apps`].
     pub sub_app_ids: Vec<SubAppId>,
     /// Where the credentials come from.
     pub credentials: CredentialSource,
@@ -83,14 +83,14 @@ pub struct Vod {
     pub requests_per_second: u32,
 }
 
-impl Vod {
+impl VodConfig {
     /// The sub-applications to pull for: the default application when none is configured.
     pub fn sub_apps(&self) -> Vec<SubAppId> {
         if self.sub_app_ids.is_empty() { vec![SubAppId(0)] } else { self.sub_app_ids.clone() }
     }
 }
 
-impl Default for Vod {
+impl Default for VodConfig {
     fn default() -> Self {
         Self {
             endpoint: Url::parse("https://vod.tencentcloudapi.com").expect("a constant URL parses"),
@@ -121,7 +121,7 @@ pub enum CredentialSource {
 
 /// `[relay]`: how events are carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relay {
+pub struct RelayConfig {
     /// What must be safe before an event is confirmed.
     pub confirm_after: ConfirmAfter,
     /// The end of the window that no confirm may use.
@@ -136,7 +136,7 @@ pub struct Relay {
     pub publish_attempts: u32,
 }
 
-impl Default for Relay {
+impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             confirm_after: ConfirmAfter::Publish,
@@ -161,7 +161,7 @@ pub enum ConfirmAfter {
 
 /// `[output]`: where events go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
+pub struct OutputConfig {
     /// The kind of output.
     pub kind: OutputKind,
 }
@@ -178,7 +178,7 @@ pub enum OutputKind {
 
 /// `[amqp]`: RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Amqp {
+pub struct AmqpConfig {
     /// The brokers, tried in turn; never empty.
     pub urls: Vec<AmqpUrl>,
     /// The user, in place of the one in the URLs.
@@ -207,7 +207,7 @@ pub struct Amqp {
     pub client_key_file: Option<PathBuf>,
 }
 
-impl Default for Amqp {
+impl Default for AmqpConfig {
     fn default() -> Self {
         let url = Url::parse("amqp://guest:guest@127.0.0.1:5672/%2f").expect("a constant URL parses");
         Self {
@@ -292,14 +292,14 @@ pub enum Format {
 
 /// `[journal]`: the durable record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Journal {
+pub struct JournalConfig {
     /// The database file.
     pub path: PathBuf,
     /// How long confirmed events are kept.
     pub retention: Duration,
 }
 
-impl Default for Journal {
+impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::from("/var/lib/vodrelay/journal.db"),
@@ -310,12 +310,12 @@ impl Default for Journal {
 
 /// `[http]`: `/metrics`, `/livez` and `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Http {
+pub struct HttpConfig {
     /// Where to listen; nowhere when empty.
     pub listen: Option<SocketAddr>,
 }
 
-impl Default for Http {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))) }
     }
@@ -323,7 +323,7 @@ impl Default for Http {
 
 /// `[health]`: when something is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthConfig {
     /// How long work may wait without a step before a stage is not ready.
     pub ready_limit: Duration,
     /// How long work may wait without any step before the process ends; zero: it never does.
@@ -332,7 +332,7 @@ pub struct Health {
     pub dead_mans_switch_url: Option<SwitchUrl>,
 }
 
-impl Default for Health {
+impl Default for HealthConfig {
     fn default() -> Self {
         Self {
             ready_limit: Duration::from_secs(60),
@@ -361,12 +361,12 @@ impl fmt::Debug for SwitchUrl {
 
 /// `[status]`: the state for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct StatusConfig {
     /// The socket that `vodrelay status` asks; none when empty.
     pub socket: Option<PathBuf>,
 }
 
-impl Default for Status {
+impl Default for StatusConfig {
     fn default() -> Self {
         Self { socket: Some(PathBuf::from("/run/vodrelay/status.sock")) }
     }
@@ -374,7 +374,7 @@ impl Default for Status {
 
 /// `[maintenance]`: what is done at set times, in UTC. A job without a time is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Maintenance {
+pub struct MaintenanceConfig {
     /// Forgets confirmed events after their retention.
     pub prune: Option<Cron>,
     /// Gives the journal's free pages back to the file system.
@@ -391,7 +391,7 @@ pub struct Maintenance {
     pub backup_dir: Option<PathBuf>,
 }
 
-impl Default for Maintenance {
+impl Default for MaintenanceConfig {
     fn default() -> Self {
         let cron = |text| Some(Cron::parse(text).expect("a constant expression is right"));
         Self {
@@ -408,14 +408,14 @@ impl Default for Maintenance {
 
 /// `[log]`: what the program says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// How a line looks.
     pub format: LogFormat,
     /// A level, or directives such as `info,vodrelay::vod=debug`.
     pub level: String,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: "info".to_owned() }
     }

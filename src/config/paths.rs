@@ -4,11 +4,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Config;
 
-type Key = (&'static str, &'static str);
+type KeyName = (&'static str, &'static str);
 
 /// A path of the configuration, or one that the relay makes beside it.
 struct Used {
-    key: Key,
+    key: KeyName,
     path: PathBuf,
     /// What is added to the key's path.
     suffix: &'static str,
@@ -28,7 +28,7 @@ impl Used {
 }
 
 /// The first two that do not keep apart, and why.
-pub(super) fn conflict(config: &Config) -> Option<([Key; 2], String)> {
+pub(super) fn conflict(config: &Config) -> Option<([KeyName; 2], String)> {
     let used = used(config);
     for (at, one) in used.iter().enumerate() {
         for other in &used[at + 1..] {

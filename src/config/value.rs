@@ -17,7 +17,7 @@ use crate::cron::Cron;
 use crate::routing_key::{PLACEHOLDERS, RoutingKeyTemplate, TemplateError};
 
 /// A value as it was given.
-pub(super) enum Value<'a> {
+pub(super) enum RawValue<'a> {
     /// TOML, typed by its syntax.
     Toml(&'a DeValue<'a>),
     /// An environment variable: bare text that stands for any type.
@@ -26,7 +26,7 @@ pub(super) enum Value<'a> {
 
 type Parsed<T> = Result<T, String>;
 
-impl Value<'_> {
+impl RawValue<'_> {
     /// Text, which may be empty.
     pub(super) fn text(&self) -> Parsed<String> {
         match self {
@@ -279,8 +279,8 @@ impl Value<'_> {
     }
 
     /// A list; in the environment, values between commas or a TOML array.
-    fn list<T>(&self, what: &str, parse: impl Fn(&Value<'_>) -> Parsed<T>) -> Parsed<Vec<T>> {
-        let parse_all = |items: &mut dyn Iterator<Item = Value<'_>>| {
+    fn list<T>(&self, what: &str, parse: impl Fn(&RawValue<'_>) -> Parsed<T>) -> Parsed<Vec<T>> {
+        let parse_all = |items: &mut dyn Iterator<Item = RawValue<'_>>| {
             let parsed = items
                 .enumerate()
                 .map(|(at, item)| parse(&item).map_err(|message| format!("{what} {} {message}", at + 1)));
@@ -288,7 +288,7 @@ impl Value<'_> {
         };
         match self {
             Self::Toml(DeValue::Array(items)) => {
-                parse_all(&mut items.iter().map(|item| Value::Toml(item.get_ref())))
+                parse_all(&mut items.iter().map(|item| RawValue::Toml(item.get_ref())))
             }
             Self::Toml(other) => Err(format!("must be a list in brackets, not {}", with_article(other))),
             Self::Env(text) if text.trim_start().starts_with('[') => {
@@ -298,7 +298,7 @@ impl Value<'_> {
                 })?;
                 match table.get_ref().get("list").map(|list| list.get_ref()) {
                     Some(DeValue::Array(items)) => {
-                        parse_all(&mut items.iter().map(|item| Value::Toml(item.get_ref())))
+                        parse_all(&mut items.iter().map(|item| RawValue::Toml(item.get_ref())))
                     }
                     _ => Err("is not a list; write values between commas".to_owned()),
                 }
@@ -307,7 +307,7 @@ impl Value<'_> {
             Self::Env(text) if text.split(',').any(|item| item.trim().is_empty()) => {
                 Err("has a comma with nothing before or behind it; remove the comma".to_owned())
             }
-            Self::Env(text) => parse_all(&mut text.split(',').map(|item| Value::Env(item.trim()))),
+            Self::Env(text) => parse_all(&mut text.split(',').map(|item| RawValue::Env(item.trim()))),
         }
     }
 

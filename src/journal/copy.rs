@@ -34,7 +34,7 @@ pub enum CopyError {
 
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct CopyStep {
     /// Pages that the journal has.
     pub pages: u64,
     /// Pages that are not in the copy yet; none means that it is done, and its file is closed.
@@ -49,11 +49,11 @@ pub struct Copying {
     wanted: Arc<()>,
 }
 
-type Reply = oneshot::Sender<Result<Step, rusqlite::Error>>;
+type CopyReply = oneshot::Sender<Result<CopyStep, rusqlite::Error>>;
 
 /// What the writer is asked for between its transactions.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum CopyCommand {
     /// A new copy.
     Begin(Begin),
     /// More pages.
@@ -66,7 +66,7 @@ pub(super) enum Command {
 pub(super) struct Begin {
     to: PathBuf,
     wanted: Weak<()>,
-    reply: Reply,
+    reply: CopyReply,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(super) struct More {
     pages: u16,
     /// Which copy is meant.
     of: Weak<()>,
-    reply: Reply,
+    reply: CopyReply,
 }
 
 impl Copying {
@@ -86,7 +86,7 @@ impl Copying {
         let (reply, answer) = oneshot::channel();
         let begin = Begin { to, wanted: Arc::downgrade(&wanted), reply };
         let copying = Self { requests, wanted };
-        copying.ask(Command::Begin(begin), answer).await?;
+        copying.ask(CopyCommand::Begin(begin), answer).await?;
         Ok(copying)
     }
 
@@ -98,17 +98,17 @@ impl Copying {
     /// # Errors
     ///
     /// [`CopyError`]; the copy is over then.
-    pub async fn step(&mut self, pages: u16) -> Result<Step, CopyError> {
+    pub async fn step(&mut self, pages: u16) -> Result<CopyStep, CopyError> {
         let (reply, answer) = oneshot::channel();
         let more = More { pages, of: Arc::downgrade(&self.wanted), reply };
-        self.ask(Command::Step(more), answer).await
+        self.ask(CopyCommand::Step(more), answer).await
     }
 
     async fn ask(
         &self,
-        command: Command,
-        answer: oneshot::Receiver<Result<Step, rusqlite::Error>>,
-    ) -> Result<Step, CopyError> {
+        command: CopyCommand,
+        answer: oneshot::Receiver<Result<CopyStep, rusqlite::Error>>,
+    ) -> Result<CopyStep, CopyError> {
         self.requests.send(Queued::Copy(command)).map_err(|_| Closed)?;
         match answer.await {
             Ok(step) => step.map_err(CopyError::Failed),
@@ -121,7 +121,7 @@ impl Copying {
 impl Drop for Copying {
     fn drop(&mut self) {
         // A queue that is full has work for a writer that will notice by itself.
-        let _ = self.requests.send(Queued::Copy(Command::End));
+        let _ = self.requests.send(Queued::Copy(CopyCommand::End));
     }
 }
 
@@ -142,7 +142,7 @@ impl Begin {
         };
         let (done, over) = match Backup::new(journal, &mut file) {
             Ok(backup) => {
-                let _ = reply.send(Ok(Step { pages: 0, left: 0 }));
+                let _ = reply.send(Ok(CopyStep { pages: 0, left: 0 }));
                 let mut copy = Copy { backup, wanted, over: None };
                 let done = work(&mut copy);
                 (done.map(Some), copy.over)
@@ -163,7 +163,7 @@ pub(super) struct Copy<'a> {
     backup: Backup<'a, 'a>,
     wanted: Weak<()>,
     /// How it ended, and who waits to hear it.
-    over: Option<(Reply, Result<Step, rusqlite::Error>)>,
+    over: Option<(CopyReply, Result<CopyStep, rusqlite::Error>)>,
 }
 
 impl fmt::Debug for Copy<'_> {
@@ -186,14 +186,14 @@ impl Copy<'_> {
         let stepped = self.backup.step(more.pages.max(1).into());
         let progress = self.backup.progress();
         let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
-        let step = Step { pages: count(progress.pagecount), left: count(progress.remaining) };
+        let step = CopyStep { pages: count(progress.pagecount), left: count(progress.remaining) };
         match stepped {
-            Ok(StepResult::Done) => self.over = Some((more.reply, Ok(Step { left: 0, ..step }))),
+            Ok(StepResult::Done) => self.over = Some((more.reply, Ok(CopyStep { left: 0, ..step }))),
             Err(cause) => self.over = Some((more.reply, Err(cause))),
             // Another program holds a lock for a moment, or there is more to do. The last page can be copied, and the end
             // still be to come.
             Ok(_) => {
-                let _ = more.reply.send(Ok(Step { left: step.left.max(1), ..step }));
+                let _ = more.reply.send(Ok(CopyStep { left: step.left.max(1), ..step }));
             }
         }
         self.over.is_none()

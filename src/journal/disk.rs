@@ -16,7 +16,7 @@ const TRIAL_BYTES: usize = 64 << 10;
 
 /// A fault of the disk or of its file system. Time or an operator can mend it, with the journal as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum DiskFault {
     /// No space, or no inodes.
     Full,
     /// The quota of the user, the group or the project is used up.
@@ -27,7 +27,7 @@ pub(super) enum Fault {
     Io,
 }
 
-impl Fault {
+impl DiskFault {
     /// What an error of the system says about the disk. None when it is about something else, such as the mode of a file.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error)? {
@@ -113,18 +113,18 @@ mod tests {
 
     #[test]
     fn each_error_of_the_system_is_told_for_what_it_is() {
-        let of = |errno: Errno| Fault::of(&io::Error::from(errno));
+        let of = |errno: Errno| DiskFault::of(&io::Error::from(errno));
         for (errno, fault, code) in [
-            (Errno::NOSPC, Fault::Full, "VR-204"),
-            (Errno::DQUOT, Fault::Quota, "VR-204"),
-            (Errno::ROFS, Fault::ReadOnly, "VR-206"),
-            (Errno::IO, Fault::Io, "VR-207"),
+            (Errno::NOSPC, DiskFault::Full, "VR-204"),
+            (Errno::DQUOT, DiskFault::Quota, "VR-204"),
+            (Errno::ROFS, DiskFault::ReadOnly, "VR-206"),
+            (Errno::IO, DiskFault::Io, "VR-207"),
         ] {
             assert_eq!(of(errno), Some(fault));
             assert_eq!(fault.error_code().to_string(), code);
         }
-        assert!(Fault::Quota.next_step().contains("quota"));
-        assert!(Fault::ReadOnly.next_step().contains("read-only"));
+        assert!(DiskFault::Quota.next_step().contains("quota"));
+        assert!(DiskFault::ReadOnly.next_step().contains("read-only"));
         for other in [Errno::ACCESS, Errno::PERM, Errno::NOENT, Errno::MFILE] {
             assert_eq!(of(other), None, "{other:?} says nothing about the disk");
         }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_trial_leaves_nothing_behind_and_finds_no_fault_where_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Fault::at(&folder.path().join("journal.db")), None);
+        assert_eq!(DiskFault::at(&folder.path().join("journal.db")), None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -46,8 +46,8 @@ use crate::clock::boot_id;
 use crate::descriptors;
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
-pub use copy::{CopyError, Copying, Examined, Step, examine_copy};
-use disk::Fault;
+pub use copy::{CopyError, CopyStep, Copying, Examined, examine_copy};
+use disk::DiskFault;
 use files::Lock;
 use queue::{Asked, Queued};
 use store::Store;
@@ -177,13 +177,13 @@ impl OpenError {
             return Self::Files { path: path.to_owned(), cause };
         }
         let problem = format!("{what} ({error})");
-        match Fault::of(error) {
+        match DiskFault::of(error) {
             Some(fault) => Self::faulty(path, problem, fault),
             None => Self::unusable(path, format!("{problem}: {otherwise}")),
         }
     }
 
-    fn faulty(path: &Path, problem: impl Into<String>, fault: Fault) -> Self {
+    fn faulty(path: &Path, problem: impl Into<String>, fault: DiskFault) -> Self {
         Self::Disk {
             path: path.to_owned(),
             problem: problem.into(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::disk::Fault;
+use super::disk::DiskFault;
 use super::reading::{self, beside};
 use super::schema::{self, Found};
 use super::{OpenError, files, store};
@@ -24,7 +24,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is there now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum JournalStanding {
     /// No file; [`super::Journal::open`] makes it.
     Absent,
     /// A journal of this schema version; 0 is an empty file.
@@ -33,9 +33,9 @@ pub enum Standing {
 
 /// What was found at a path that can hold a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct JournalReport {
     /// What is there now.
-    pub standing: Standing,
+    pub standing: JournalStanding,
     /// The process that has it open, as it wrote itself down.
     pub in_use_by: Option<String>,
     /// The median of what a small synchronised write costs in the journal's folder, and of how many.
@@ -46,7 +46,7 @@ pub struct Report {
     pub in_memory: bool,
 }
 
-impl Report {
+impl JournalReport {
     /// The newest schema version that this program knows.
     pub const NEWEST_VERSION: i64 = schema::VERSION;
 }
@@ -57,7 +57,7 @@ impl Report {
 /// # Errors
 ///
 /// [`OpenError`], what [`super::Journal::open`] would say; never [`OpenError::InUse`].
-pub fn probe(path: &Path) -> Result<Report, OpenError> {
+pub fn probe(path: &Path) -> Result<JournalReport, OpenError> {
     let unusable = |problem: String| OpenError::unusable(path, problem);
     if path.as_os_str().is_empty() || path.file_name().is_none() {
         return Err(unusable("journal.path must name a file".into()));
@@ -71,8 +71,8 @@ pub fn probe(path: &Path) -> Result<Report, OpenError> {
     files::refuse_network(path, &existing)?;
     let not_writable = |e: io::Error| files::not_writable(path, &e);
     let standing = match OpenOptions::new().write(true).open(path) {
-        Ok(_) => Standing::Version(version(path)?),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Standing::Absent,
+        Ok(_) => JournalStanding::Version(version(path)?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => JournalStanding::Absent,
         Err(e) => return Err(not_writable(e)),
     };
     let in_use_by = in_use_by(path).map_err(|e| {
@@ -81,7 +81,7 @@ pub fn probe(path: &Path) -> Result<Report, OpenError> {
     let (free_bytes, in_memory) =
         file_system(&existing).map_err(|e| unusable(format!("its file system cannot be examined ({e})")))?;
     let sync = measure(&existing).map_err(not_writable)?;
-    Ok(Report { standing, in_use_by, sync, free_bytes, in_memory })
+    Ok(JournalReport { standing, in_use_by, sync, free_bytes, in_memory })
 }
 
 /// The folder itself, or the one that it would be made in.
@@ -105,14 +105,14 @@ fn version(path: &Path) -> Result<i64, OpenError> {
             OpenError::Damaged { path: path.to_owned(), cause }
         }
         code => {
-            let fault = Fault::behind(path, &cause);
+            let fault = DiskFault::behind(path, &cause);
             OpenError::Failed {
                 path: path.to_owned(),
                 cause,
-                reason: fault.map_or_else(|| store::error_code(code), Fault::error_code),
+                reason: fault.map_or_else(|| store::error_code(code), DiskFault::error_code),
                 next_step: fault.map_or(
                     "see whether another program holds it, and what the kernel's log says of the disk",
-                    Fault::next_step,
+                    DiskFault::next_step,
                 ),
             }
         }

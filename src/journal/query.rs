@@ -15,7 +15,7 @@ use tencent_vod_event::{Fingerprint, MessageId, SubAppId};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 
-use super::disk::Fault;
+use super::disk::DiskFault;
 use super::files;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
@@ -23,7 +23,7 @@ use crate::clock::Now as _;
 
 /// A reader waits for a writer in few cases only, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Deliveries that [`Reader::show`] names: the newest ones.
+/// Deliveries that [`JournalReader::show`] names: the newest ones.
 const SHOWN_DELIVERIES: u32 = 1_000;
 /// Events that an ambiguous id is answered with.
 const CANDIDATES: u32 = 5;
@@ -80,7 +80,7 @@ pub enum QueryError {
 /// How far an event got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum EventState {
     /// Waits for its ack.
     Received,
     /// The broker has it; the cloud still holds it.
@@ -91,7 +91,7 @@ pub enum State {
     Parked,
 }
 
-impl State {
+impl EventState {
     /// Every state, in the order of an event's life.
     pub const ALL: [Self; 4] = [Self::Received, Self::Published, Self::Confirmed, Self::Parked];
 
@@ -106,7 +106,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for EventState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -117,14 +117,14 @@ impl fmt::Display for State {
 #[error("{0:?} is no state of an event: received, published, confirmed or parked")]
 pub struct NoState(String);
 
-impl FromStr for State {
+impl FromStr for EventState {
     type Err = NoState;
     fn from_str(name: &str) -> Result<Self, NoState> {
         Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| NoState(name.to_owned()))
     }
 }
 
-impl FromSql for State {
+impl FromSql for EventState {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         value.as_str()?.parse().map_err(FromSqlError::other)
     }
@@ -141,7 +141,7 @@ const IN_A_STRETCH: &str = "e.id / 512 IN (
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// In this state.
-    pub state: Option<State>,
+    pub state: Option<EventState>,
     /// With this `EventType`.
     pub event_type: Option<String>,
     /// From this sub-application.
@@ -181,7 +181,7 @@ pub struct EventRow {
     /// The task that it is about.
     pub task_id: Option<String>,
     /// How far it got.
-    pub state: State,
+    pub state: EventState,
     /// The how-manieth event of its fingerprint.
     pub occurrence: u32,
     /// How often the cloud handed it over again.
@@ -230,7 +230,7 @@ pub struct DeliveryRow {
 
 /// An event with all that the journal knows of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownEvent {
     /// The event.
     pub event: EventRow,
     /// Digest of what it says, in hex.
@@ -243,12 +243,12 @@ pub struct Shown {
 
 /// A read-only connection to a journal, whether or not a relay is writing to it.
 #[derive(Debug)]
-pub struct Reader {
+pub struct JournalReader {
     reading: Reading,
     path: PathBuf,
 }
 
-impl Reader {
+impl JournalReader {
     /// Opens the journal at `path`.
     ///
     /// # Errors
@@ -289,22 +289,22 @@ impl Reader {
         before: Option<Cursor>,
         limit: u32,
     ) -> Result<Vec<EventRow>, QueryError> {
-        let state = filter.state.map(State::name);
+        let state = filter.state.map(EventState::name);
         let sub_app = filter.sub_app.map(|s| s.0.cast_signed());
         let since = filter.since.map(|t| t.0);
         let until = filter.until.map(|t| t.0);
         let (received_at, id) = before.map_or((0, 0), |c| (c.received_at.0, c.id));
         let from = match filter.state {
-            Some(State::Received | State::Published | State::Parked) => {
+            Some(EventState::Received | EventState::Published | EventState::Parked) => {
                 format!("({}) AS n CROSS JOIN event AS e ON e.id = n.id", schema::NOT_DONE)
             }
             // By the index of the doubtful ones, and by those of what is not done: the rest is not looked at.
-            Some(State::Confirmed) | None if filter.maybe_duplicate => format!(
+            Some(EventState::Confirmed) | None if filter.maybe_duplicate => format!(
                 "(SELECT id FROM event WHERE uncertain UNION
                   SELECT id FROM ({}) WHERE id <= {COPIED_UP_TO}) AS n CROSS JOIN event AS e ON e.id = n.id",
                 schema::NOT_DONE
             ),
-            Some(State::Confirmed) | None => "event AS e".to_owned(),
+            Some(EventState::Confirmed) | None => "event AS e".to_owned(),
         };
         let mut sql = format!("SELECT {EVENT} FROM {from} WHERE TRUE");
         let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
@@ -354,7 +354,7 @@ impl Reader {
     /// # Errors
     ///
     /// [`QueryError::NotFound`], [`QueryError::Ambiguous`], or [`QueryError::Unreadable`].
-    pub fn show(&self, what: &str) -> Result<Shown, QueryError> {
+    pub fn show(&self, what: &str) -> Result<ShownEvent, QueryError> {
         if let Ok(id) = what.parse::<i64>()
             && let Some(shown) = self.show_one(id)?
         {
@@ -392,10 +392,10 @@ impl Reader {
     /// # Errors
     ///
     /// [`QueryError::Unreadable`].
-    pub fn count_by_state(&self) -> Result<Vec<(State, u64)>, QueryError> {
+    pub fn count_by_state(&self) -> Result<Vec<(EventState, u64)>, QueryError> {
         self.read(|conn| {
             let mut statement = conn.prepare("SELECT events FROM tally WHERE state = ?1")?;
-            State::ALL
+            EventState::ALL
                 .into_iter()
                 .map(|state| {
                     let events: i64 = statement.query_row([state.name()], |row| row.get(0))?;
@@ -431,7 +431,7 @@ impl Reader {
         })
     }
 
-    fn show_one(&self, id: i64) -> Result<Option<Shown>, QueryError> {
+    fn show_one(&self, id: i64) -> Result<Option<ShownEvent>, QueryError> {
         self.read(|conn| {
             // One transaction: the event and its deliveries belong together.
             let tx = conn.unchecked_transaction()?;
@@ -451,7 +451,7 @@ impl Reader {
                 )?
                 .query_map((id, SHOWN_DELIVERIES, WallTime::now().0), delivery_row)?
                 .collect::<rusqlite::Result<_>>()?;
-            Ok(Some(Shown {
+            Ok(Some(ShownEvent {
                 event: event_row(row)?,
                 fingerprint: Fingerprint(row.get("fingerprint")?).to_string(),
                 body: row.get_ref("body")?.as_bytes()?.to_vec(),
@@ -545,7 +545,7 @@ fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
 }
 
 fn failed(path: &Path, source: rusqlite::Error) -> QueryError {
-    if let Some(fault) = Fault::behind(path, &source) {
+    if let Some(fault) = DiskFault::behind(path, &source) {
         return QueryError::Disk {
             path: path.to_owned(),
             cause: source,

@@ -12,7 +12,7 @@ pub(super) enum Queued {
     /// Work for one transaction.
     Writes(Vec<Asked>),
     /// Work between two transactions.
-    Copy(copy::Command),
+    Copy(copy::CopyCommand),
 }
 
 /// One write, and who asked for it.

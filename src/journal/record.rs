@@ -12,7 +12,7 @@ use vodrelay_core::identity::{
 use vodrelay_core::lease::{Clocks, KeptLease, Lease};
 use vodrelay_core::write::Pulled;
 
-use super::query::State;
+use super::query::EventState;
 use super::store::Store;
 
 /// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
@@ -225,7 +225,7 @@ impl<'a> Recorder<'a> {
                 recorded[*index].event = EventId(id);
                 // The number of an event is that of its first delivery as well.
                 recorded[*index].delivery = DeliveryId(id);
-                self.store.counts.came(State::Received);
+                self.store.counts.came(EventState::Received);
             }
         }
         Ok(())
@@ -235,7 +235,7 @@ impl<'a> Recorder<'a> {
     fn insert_events(&self, new: &[(usize, New<'_>)]) -> rusqlite::Result<i64> {
         let [one, many] = &*INSERT_EVENTS;
         let mut statement = self.store.conn.prepare_cached(if new.len() == 1 { one } else { many })?;
-        let mut values = Values { statement: &mut statement, bound: 0 };
+        let mut values = Parameters { statement: &mut statement, bound: 0 };
         let pulled = self.pulled;
         values.add(pulled.pulled_at.0)?;
         values.add(pulled.publish_now)?;
@@ -292,12 +292,12 @@ impl<'a> Recorder<'a> {
 }
 
 /// The values of a statement's parameters, in their order.
-struct Values<'a, 'c> {
+struct Parameters<'a, 'c> {
     statement: &'a mut Statement<'c>,
     bound: usize,
 }
 
-impl Values<'_, '_> {
+impl Parameters<'_, '_> {
     fn add(&mut self, value: impl ToSql) -> rusqlite::Result<()> {
         self.bound += 1;
         self.statement.raw_bind_parameter(self.bound, value)

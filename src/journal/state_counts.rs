@@ -4,13 +4,13 @@ use std::cell::RefCell;
 
 use rusqlite::{Connection, params};
 
-use super::query::State;
+use super::query::EventState;
 
 /// What a transaction changed so far.
 #[derive(Debug, Default)]
 pub(super) struct StateCounts {
-    /// In the order of [`State::ALL`].
-    more: RefCell<[i64; State::ALL.len()]>,
+    /// In the order of [`EventState::ALL`].
+    more: RefCell<[i64; EventState::ALL.len()]>,
 }
 
 impl StateCounts {
@@ -20,12 +20,12 @@ impl StateCounts {
     }
 
     /// An event came.
-    pub(super) fn came(&self, state: State) {
+    pub(super) fn came(&self, state: EventState) {
         self.more.borrow_mut()[state as usize] += 1;
     }
 
     /// So many events went from one state to another.
-    pub(super) fn moved(&self, events: usize, from: State, to: State) {
+    pub(super) fn moved(&self, events: usize, from: EventState, to: EventState) {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         let mut more = self.more.borrow_mut();
         more[from as usize] -= events;
@@ -35,7 +35,7 @@ impl StateCounts {
     /// Adds what changed to the file.
     pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
         let mut statement = conn.prepare_cached("UPDATE tally SET events = events + ?2 WHERE state = ?1")?;
-        for (state, more) in State::ALL.into_iter().zip(self.more.take()) {
+        for (state, more) in EventState::ALL.into_iter().zip(self.more.take()) {
             if more != 0 {
                 statement.execute(params![state.name(), more])?;
             }

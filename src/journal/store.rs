@@ -12,7 +12,7 @@ use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::write::{Summary, Vacuumed};
 
 use super::damage;
-use super::disk::Fault;
+use super::disk::DiskFault;
 use super::origin::{self, Origin};
 use super::schema::{self, Found};
 use super::state_counts::StateCounts;
@@ -71,7 +71,7 @@ impl Store {
             Found::Version(version) => {
                 damage::look(&mut conn, damage::LIMIT_AT_START).map_err(failed)?;
                 if !configure(&conn, version == 0).map_err(failed)? {
-                    if let Some(fault) = Fault::at(path) {
+                    if let Some(fault) = DiskFault::at(path) {
                         return Err(OpenError::faulty(path, "it cannot have a WAL", fault));
                     }
                     let problem =
@@ -214,7 +214,7 @@ impl Store {
 /// Which problem a failure at `path` is, and what an operator can do about it. Looks at the disk where SQLite's code leaves open
 /// what is wrong.
 pub(super) fn diagnosis(path: &Path, cause: &rusqlite::Error) -> (ErrorCode, &'static str) {
-    match Fault::behind(path, cause) {
+    match DiskFault::behind(path, cause) {
         Some(fault) => (fault.error_code(), fault.next_step()),
         None => (error_code(cause.sqlite_error_code()), next_step(cause.sqlite_error_code())),
     }
@@ -243,7 +243,7 @@ pub(super) fn error_code(code: Option<rusqlite::ErrorCode>) -> ErrorCode {
 /// What an operator can do about a failure that may pass, by SQLite's code alone.
 pub(super) fn next_step(code: Option<rusqlite::ErrorCode>) -> &'static str {
     match code {
-        Some(rusqlite::ErrorCode::DiskFull) => Fault::Full.next_step(),
+        Some(rusqlite::ErrorCode::DiskFull) => DiskFault::Full.next_step(),
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
         }

@@ -15,7 +15,7 @@ use vodrelay_core::outcome::Problem;
 use vodrelay_core::outgoing::Outgoing;
 use vodrelay_core::write::{ConfirmedDelivery, FailedAttempt, LetGo, Loaded};
 
-use super::query::State;
+use super::query::EventState;
 use super::record::latest_time;
 use super::store::Store;
 
@@ -52,7 +52,7 @@ impl Store {
                      WHERE id BETWEEN ?1 AND ?2 AND published_at IS NULL AND confirmed_at IS NULL AND NOT parked",
                 )?
                 .execute(params![first.0, last.0, at.0])?;
-            self.counts.moved(published, State::Received, State::Published);
+            self.counts.moved(published, EventState::Received, EventState::Published);
             if published < neighbours.len() {
                 self.published_late(first, last, at)?;
             }
@@ -70,7 +70,7 @@ impl Store {
                  WHERE id BETWEEN ?1 AND ?2 AND published_at IS NULL AND confirmed_at IS NOT NULL AND NOT parked",
             )?
             .execute(set)?;
-        self.counts.moved(confirmed, State::Received, State::Confirmed);
+        self.counts.moved(confirmed, EventState::Received, EventState::Confirmed);
         self.conn
             .prepare_cached(
                 "UPDATE OR ROLLBACK event SET published_at = ?3, room = NULL
@@ -91,7 +91,7 @@ impl Store {
         for (event, problem) in events {
             let problem = problem.to_string();
             if park.execute(params![event.0, problem])? > 0 {
-                self.counts.moved(1, State::Received, State::Parked);
+                self.counts.moved(1, EventState::Received, EventState::Parked);
             } else {
                 again.execute(params![event.0, problem])?;
             }
@@ -129,7 +129,7 @@ impl Store {
                    AND confirmed_at IS NULL AND published_at IS NOT NULL AND NOT parked",
             )?
             .execute(set)?;
-        self.counts.moved(done, State::Published, State::Confirmed);
+        self.counts.moved(done, EventState::Published, EventState::Confirmed);
         if i64::try_from(done).unwrap_or(i64::MAX) > last.0 - first.0 {
             return Ok(done);
         }
@@ -174,7 +174,7 @@ impl Store {
                  WHERE id = ?1 AND confirmed_at IS NULL AND published_at IS NOT NULL AND NOT parked",
             )?
             .execute(params![event, at.0])?;
-        self.counts.moved(done, State::Published, State::Confirmed);
+        self.counts.moved(done, EventState::Published, EventState::Confirmed);
         if done == 0 {
             self.conn
                 .prepare_cached(
@@ -323,7 +323,7 @@ impl Store {
             .query_row([event.0], |row| row.get(0))
             .optional()?;
         if let Some(state) = released {
-            self.counts.moved(1, State::Parked, state);
+            self.counts.moved(1, EventState::Parked, state);
         }
         Ok(released.is_some())
     }

@@ -100,7 +100,7 @@ impl Writer {
         let place = Place::of(&path, configured, &store.conn)
             .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
         let unusable = path.clone();
-        let work = Work { store, path, place, state, times, heartbeat };
+        let work = WriterWork { store, path, place, state, times, heartbeat };
         let thread = thread::Builder::new()
             .name("journal-writer".into())
             .spawn(move || {
@@ -126,7 +126,7 @@ impl Writer {
     }
 }
 
-struct Work {
+struct WriterWork {
     store: Store,
     path: PathBuf,
     place: Place,
@@ -164,7 +164,7 @@ enum Next {
     Copy(copy::Begin),
 }
 
-impl Work {
+impl WriterWork {
     fn run(&self, mut requests: mpsc::UnboundedReceiver<Queued>) -> Result<(), WriteError> {
         let mut next = Next::Work;
         loop {
@@ -212,14 +212,14 @@ impl Work {
                 }
             }
             let goes_on = match (command, &mut copy) {
-                (Some(copy::Command::Begin(begin)), _) => {
+                (Some(copy::CopyCommand::Begin(begin)), _) => {
                     self.heartbeat.rest();
                     return Ok(Next::Copy(begin));
                 }
-                (Some(copy::Command::Step(step)), Some(copy)) => copy.step(step),
+                (Some(copy::CopyCommand::Step(step)), Some(copy)) => copy.step(step),
                 // The copy that this is about has ended.
-                (Some(copy::Command::Step(_) | copy::Command::End), None) | (None, None) => true,
-                (Some(copy::Command::End) | None, Some(copy)) => copy.is_wanted(),
+                (Some(copy::CopyCommand::Step(_) | copy::CopyCommand::End), None) | (None, None) => true,
+                (Some(copy::CopyCommand::End) | None, Some(copy)) => copy.is_wanted(),
             };
             self.heartbeat.rest();
             if !goes_on {

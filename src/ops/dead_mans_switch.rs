@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use url::Url;
 use vodrelay_core::error_code::ErrorCode;
 
-use super::health::Verdict;
+use super::health::HealthVerdict;
 
 /// How often it is called.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// When no client can be made.
 pub fn spawn(
     url: Url,
-    verdict: watch::Receiver<Arc<Verdict>>,
+    verdict: watch::Receiver<Arc<HealthVerdict>>,
     stop: CancellationToken,
 ) -> reqwest::Result<JoinHandle<()>> {
     let client = reqwest::Client::builder()
@@ -40,7 +40,7 @@ pub fn spawn(
 async fn call_on(
     client: &reqwest::Client,
     url: &Url,
-    mut verdict: watch::Receiver<Arc<Verdict>>,
+    mut verdict: watch::Receiver<Arc<HealthVerdict>>,
     period: Duration,
 ) {
     let mut failing = false;
@@ -76,8 +76,8 @@ mod tests {
 
     use super::*;
 
-    fn verdict(ready: bool) -> Arc<Verdict> {
-        Arc::new(Verdict {
+    fn verdict(ready: bool) -> Arc<HealthVerdict> {
+        Arc::new(HealthVerdict {
             ready,
             unproven: Vec::new(),
             live: true,

@@ -75,7 +75,7 @@ pub struct StageHealth {
 
 /// How all of it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct HealthVerdict {
     /// Whether no stage fails.
     pub ready: bool,
     /// The stages that do not fail and have not done their work in this run yet: nothing proves that they can.
@@ -126,7 +126,7 @@ impl Health {
     }
 
     /// How it stands now, and what turned since the last look.
-    pub fn look(&mut self, now: Moment, wall: WallTime, facts: &Facts) -> (Verdict, Vec<Turn>) {
+    pub fn look(&mut self, now: Moment, wall: WallTime, facts: &Facts) -> (HealthVerdict, Vec<Turn>) {
         let Stages { pull, journal, publish, confirm } = &facts.stages;
         let judged = [
             ("pull", pull, self.pull(now, facts)),
@@ -177,7 +177,7 @@ impl Health {
         let unproven =
             stages.iter().filter(|stage| stage.state == UNPROVEN).map(|stage| stage.stage).collect();
         let stuck_loops = facts.stuck_loops.clone();
-        (Verdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, stages }, turns)
+        (HealthVerdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, stages }, turns)
     }
 
     /// Why the process had better end: for too long work has waited for an answer and no event has made a step, though the

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_serve::{self, Limits};
 
-use super::health::Verdict;
+use super::health::HealthVerdict;
 use super::metrics::Metrics;
 
 /// Enough for some scrapers and probes. What others open beside them costs no more than these.
@@ -88,7 +88,7 @@ async fn is_relay(address: SocketAddr) -> bool {
 #[derive(Clone)]
 struct Pages {
     metrics: Metrics,
-    verdict: watch::Receiver<Arc<Verdict>>,
+    verdict: watch::Receiver<Arc<HealthVerdict>>,
 }
 
 /// Serves until `stop` is cancelled. Returns the address too: a port of 0 is one that the system chooses.
@@ -99,7 +99,7 @@ struct Pages {
 pub async fn spawn(
     address: SocketAddr,
     metrics: Metrics,
-    verdict: watch::Receiver<Arc<Verdict>>,
+    verdict: watch::Receiver<Arc<HealthVerdict>>,
     stop: CancellationToken,
 ) -> Result<(SocketAddr, JoinHandle<()>), ListenError> {
     let failed = |source| ListenError { address, source };

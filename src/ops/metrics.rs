@@ -8,7 +8,7 @@ use metrics_process::Collector;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// It only grows.
     Counter,
     /// It goes up and down.
@@ -18,71 +18,79 @@ pub enum Kind {
 }
 
 /// Every metric of ours, with its meaning. Those of the process itself (`process_*`) come from their library.
-pub const METRICS: &[(&str, Kind, &str)] = &[
-    ("vodrelay_events_received_total", Kind::Counter, "Events that were journalled as new"),
-    ("vodrelay_redelivered_total", Kind::Counter, "Deliveries of events that the journal knew already"),
-    ("vodrelay_published_total", Kind::Counter, "Publishes by their outcome"),
-    ("vodrelay_confirmed_total", Kind::Counter, "Handles by how their confirm ended"),
-    ("vodrelay_parked_total", Kind::Counter, "Events that were given up and wait for an operator, by reason"),
-    ("vodrelay_api_requests_total", Kind::Counter, "Calls to the cloud by action and code"),
-    ("vodrelay_problems_total", Kind::Counter, "Warnings and errors of the log by their code"),
+pub const METRICS: &[(&str, MetricKind, &str)] = &[
+    ("vodrelay_events_received_total", MetricKind::Counter, "Events that were journalled as new"),
+    ("vodrelay_redelivered_total", MetricKind::Counter, "Deliveries of events that the journal knew already"),
+    ("vodrelay_published_total", MetricKind::Counter, "Publishes by their outcome"),
+    ("vodrelay_confirmed_total", MetricKind::Counter, "Handles by how their confirm ended"),
+    (
+        "vodrelay_parked_total",
+        MetricKind::Counter,
+        "Events that were given up and wait for an operator, by reason",
+    ),
+    ("vodrelay_api_requests_total", MetricKind::Counter, "Calls to the cloud by action and code"),
+    ("vodrelay_problems_total", MetricKind::Counter, "Warnings and errors of the log by their code"),
     (
         "vodrelay_log_lines_dropped_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Lines of the log that were dropped because nobody read it",
     ),
-    ("vodrelay_reloads_total", Kind::Counter, "Reloads of the configuration by their result"),
-    ("vodrelay_maintenance_runs_total", Kind::Counter, "Runs of scheduled jobs by their result"),
+    ("vodrelay_reloads_total", MetricKind::Counter, "Reloads of the configuration by their result"),
+    ("vodrelay_maintenance_runs_total", MetricKind::Counter, "Runs of scheduled jobs by their result"),
     (
         "vodrelay_publish_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "From a batch's first frame to the broker's answers for all of it, for each message",
     ),
     (
         "vodrelay_pull_to_confirm_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "From a pull's answer to the answer of its confirm",
     ),
     (
         "vodrelay_lease_remaining_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "What was left of the cloud's window when a confirm was answered",
     ),
     (
         "vodrelay_journal_commit_seconds",
-        Kind::Histogram,
+        MetricKind::Histogram,
         "Time of a transaction of the journal with its sync",
     ),
-    ("vodrelay_journal_events", Kind::Gauge, "Events in the journal by their state"),
-    ("vodrelay_journal_bytes", Kind::Gauge, "Size of the journal with its WAL"),
+    ("vodrelay_journal_events", MetricKind::Gauge, "Events in the journal by their state"),
+    ("vodrelay_journal_bytes", MetricKind::Gauge, "Size of the journal with its WAL"),
     (
         "vodrelay_oldest_unconfirmed_age_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Age of the oldest event that is not confirmed; 0 when there is none",
     ),
     (
         "vodrelay_oldest_unpublished_age_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Age of the oldest event that waits for the broker's ack; 0 when there is none",
     ),
     (
         "vodrelay_backlog_events",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Events that wait in the cloud by sub-application; about three minutes late",
     ),
-    ("vodrelay_clock_skew_seconds", Kind::Gauge, "The cloud's clock minus the host's"),
-    ("vodrelay_in_flight_events", Kind::Gauge, "Events in the relay's hands"),
-    ("vodrelay_in_flight_handles", Kind::Gauge, "Handles that can still be confirmed"),
-    ("vodrelay_stage_state", Kind::Gauge, "1 for the state of the stage: ready, unproven, or not_ready"),
-    ("vodrelay_stage_error_code", Kind::Gauge, "1 for the reason why a stage is not ready"),
-    ("vodrelay_stage_last_success_age_seconds", Kind::Gauge, "Time since the stage did its work last"),
-    ("vodrelay_maintenance_last_run_timestamp_seconds", Kind::Gauge, "When a scheduled job ended last"),
+    ("vodrelay_clock_skew_seconds", MetricKind::Gauge, "The cloud's clock minus the host's"),
+    ("vodrelay_in_flight_events", MetricKind::Gauge, "Events in the relay's hands"),
+    ("vodrelay_in_flight_handles", MetricKind::Gauge, "Handles that can still be confirmed"),
+    (
+        "vodrelay_stage_state",
+        MetricKind::Gauge,
+        "1 for the state of the stage: ready, unproven, or not_ready",
+    ),
+    ("vodrelay_stage_error_code", MetricKind::Gauge, "1 for the reason why a stage is not ready"),
+    ("vodrelay_stage_last_success_age_seconds", MetricKind::Gauge, "Time since the stage did its work last"),
+    ("vodrelay_maintenance_last_run_timestamp_seconds", MetricKind::Gauge, "When a scheduled job ended last"),
     (
         "vodrelay_maintenance_last_success_timestamp_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "When a scheduled job succeeded last",
     ),
-    ("vodrelay_build_info", Kind::Gauge, "1, with the version as its label"),
+    ("vodrelay_build_info", MetricKind::Gauge, "1, with the version as its label"),
 ];
 
 /// From a fast disk to a broker that took its whole time limit.
@@ -125,9 +133,9 @@ impl Metrics {
                 Unit::Count
             };
             match kind {
-                Kind::Counter => metrics::describe_counter!(*name, unit, *meaning),
-                Kind::Gauge => metrics::describe_gauge!(*name, unit, *meaning),
-                Kind::Histogram => metrics::describe_histogram!(*name, unit, *meaning),
+                MetricKind::Counter => metrics::describe_counter!(*name, unit, *meaning),
+                MetricKind::Gauge => metrics::describe_gauge!(*name, unit, *meaning),
+                MetricKind::Histogram => metrics::describe_histogram!(*name, unit, *meaning),
             }
         }
         metrics::gauge!("vodrelay_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -62,7 +62,7 @@ pub(super) struct Collector;
 
 impl<S: Subscriber> Layer<S> for Collector {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::default();
+        let mut line = ProblemLine::default();
         event.record(&mut line);
         if !line.error_code.starts_with("VR-") {
             return;
@@ -86,19 +86,19 @@ impl<S: Subscriber> Layer<S> for Collector {
 
 /// The parts of a line that people read.
 #[derive(Default)]
-struct Line {
+struct ProblemLine {
     error_code: String,
     message: String,
     error: String,
 }
 
-impl Line {
+impl ProblemLine {
     fn text(self) -> String {
         if self.error.is_empty() { self.message } else { format!("{}: {}", self.message, self.error) }
     }
 }
 
-impl Visit for Line {
+impl Visit for ProblemLine {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let to = match field.name() {
             "error_code" => &mut self.error_code,

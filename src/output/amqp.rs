@@ -19,13 +19,13 @@ use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
 
 use super::backoff::Backoff;
-use super::lanes::{Epoch, Lane};
+use super::lanes::{Epoch, PublishLane};
 use super::link::{self, Link};
 pub use super::message::Format;
-pub use super::probe::{Step, probe};
+pub use super::probe::{ProbeStep, probe};
 use super::refusal;
 pub use super::tls::TlsFiles;
-use super::{Ends, Error, Job, Output, channel, refuse_the_rest};
+use super::{Ends, Error, Output, PublishJob, channel, refuse_the_rest};
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
 use crate::routing_key::RoutingKeyTemplate;
@@ -70,7 +70,7 @@ pub enum Topology {
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TimeLimits {
     /// From the host name to channels that are ready to publish.
     pub connect: Duration,
     /// From a batch's first publish to its last answer. Two heartbeats (10 s) are what the library needs to notice a dead
@@ -84,7 +84,7 @@ pub struct Limits {
     pub heartbeat_seconds: u16,
 }
 
-impl Default for Limits {
+impl Default for TimeLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -127,7 +127,7 @@ pub struct Options {
     /// over. Otherwise each goes over whichever lane is free first.
     pub in_order: bool,
     /// How long things may take.
-    pub limits: Limits,
+    pub limits: TimeLimits,
 }
 
 impl Options {
@@ -147,7 +147,7 @@ impl Options {
             tls: TlsFiles::default(),
             lanes: LANES,
             in_order: false,
-            limits: Limits::default(),
+            limits: TimeLimits::default(),
         }
     }
 
@@ -184,7 +184,7 @@ enum Ended {
 
 struct Owner {
     options: Arc<Options>,
-    queues: Vec<async_channel::Receiver<Job>>,
+    queues: Vec<async_channel::Receiver<PublishJob>>,
     state: watch::Sender<OutputState>,
     broker: watch::Sender<Option<Arc<str>>>,
     times: Arc<Latency>,
@@ -272,7 +272,7 @@ impl Owner {
         };
         let mut lanes = JoinSet::new();
         for (channel, jobs) in channels.into_iter().zip(self.queues.iter().cycle()) {
-            lanes.spawn(Lane::new(epoch.clone(), jobs.clone(), channel).run());
+            lanes.spawn(PublishLane::new(epoch.clone(), jobs.clone(), channel).run());
         }
         drop(epoch);
         tracing::info!(broker = %link.address, "connected to RabbitMQ");
@@ -362,8 +362,8 @@ impl Owner {
 }
 
 /// Answers every job with `Unsent` until the queues close: nobody waits for a connection that may never come.
-async fn refuse(queues: &[async_channel::Receiver<Job>]) {
-    let refuse_one = async |jobs: &async_channel::Receiver<Job>| {
+async fn refuse(queues: &[async_channel::Receiver<PublishJob>]) {
+    let refuse_one = async |jobs: &async_channel::Receiver<PublishJob>| {
         while let Ok(job) = jobs.recv().await {
             job.answer(PublishOutcome::Unsent);
         }

@@ -20,8 +20,8 @@ use vodrelay_core::outgoing::Outgoing;
 
 use super::amqp::Options;
 use super::message::{HEADER_VALUE_MAX_BYTES, properties, short};
-use super::returns::{Answer, Returned, settle};
-use super::{Job, answer_all, link, topology, unknown};
+use super::returns::{BrokerAnswer, Returned, settle};
+use super::{PublishJob, answer_all, link, topology, unknown};
 use crate::failpoint;
 use crate::latency::Latency;
 
@@ -52,13 +52,13 @@ pub(super) struct Epoch {
     pub(super) problem: mpsc::Sender<Problem>,
 }
 
-pub(super) struct Lane {
+pub(super) struct PublishLane {
     epoch: Epoch,
-    jobs: async_channel::Receiver<Job>,
+    jobs: async_channel::Receiver<PublishJob>,
     channel: Channel,
     opened_at: Instant,
     /// A job that was taken from the queue but has to go into the next batch.
-    held: Option<Job>,
+    held: Option<PublishJob>,
 }
 
 /// What a batch leaves behind.
@@ -81,13 +81,13 @@ enum Ending {
 /// What the broker said of a batch.
 struct Replies {
     /// Of each message, in the order of the batch.
-    answers: Vec<Option<Answer>>,
+    answers: Vec<Option<BrokerAnswer>>,
     errors: Vec<lapin::Error>,
     ending: Ending,
 }
 
-impl Lane {
-    pub(super) fn new(epoch: Epoch, jobs: async_channel::Receiver<Job>, channel: Channel) -> Self {
+impl PublishLane {
+    pub(super) fn new(epoch: Epoch, jobs: async_channel::Receiver<PublishJob>, channel: Channel) -> Self {
         Self { epoch, jobs, channel, opened_at: Instant::now(), held: None }
     }
 
@@ -119,7 +119,7 @@ impl Lane {
     }
 
     /// The first job of the next batch, or `None` when this lane is done.
-    async fn next(&mut self) -> Option<Job> {
+    async fn next(&mut self) -> Option<PublishJob> {
         let epoch = &mut self.epoch;
         loop {
             let blocked = *epoch.blocked.borrow_and_update();
@@ -137,7 +137,7 @@ impl Lane {
     }
 
     /// `first` and what else is queued. Message ids within a batch are distinct, and a job that wants to be alone is.
-    fn collect(&mut self, first: Job) -> Vec<Job> {
+    fn collect(&mut self, first: PublishJob) -> Vec<PublishJob> {
         let room = BATCH_MAX.min(1 + self.jobs.len());
         let mut ids = HashSet::with_capacity(room);
         let mut batch = Vec::with_capacity(room);
@@ -154,7 +154,7 @@ impl Lane {
         batch
     }
 
-    async fn publish(&self, batch: Vec<Job>) -> After {
+    async fn publish(&self, batch: Vec<PublishJob>) -> After {
         if self.epoch.dead.is_cancelled() {
             answer_all(batch.into_iter().map(|job| (job, PublishOutcome::Unsent)));
             return After::Lost(unreachable("the connection to RabbitMQ was lost"));
@@ -190,11 +190,11 @@ impl Lane {
     }
 
     /// Hands a batch to the connection, and waits for what the broker says of it.
-    async fn send(&self, batch: &[Job]) -> Replies {
+    async fn send(&self, batch: &[PublishJob]) -> Replies {
         let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
         let began = Instant::now();
         let limit = self.epoch.options.limits.publish;
-        let mut answers: Vec<Option<Answer>> = vec![None; batch.len()];
+        let mut answers: Vec<Option<BrokerAnswer>> = vec![None; batch.len()];
         let mut took = Vec::with_capacity(batch.len());
         let mut errors = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
@@ -246,7 +246,11 @@ impl Lane {
         Replies { answers, errors, ending }
     }
 
-    async fn publish_one(&self, message: &Outgoing, longest_header: usize) -> lapin::Result<Option<Answer>> {
+    async fn publish_one(
+        &self,
+        message: &Outgoing,
+        longest_header: usize,
+    ) -> lapin::Result<Option<BrokerAnswer>> {
         let options = &self.epoch.options;
         let exchange = short(&options.exchange);
         let key = short(&options.routing_key.key(&message.event));
@@ -299,7 +303,12 @@ impl Lane {
     }
 
     /// What became of the messages whose confirms did not resolve, and what is left to work with.
-    fn verdict(&self, ending: Ending, errors: &[lapin::Error], batch: &[Job]) -> (PublishOutcome, After) {
+    fn verdict(
+        &self,
+        ending: Ending,
+        errors: &[lapin::Error],
+        batch: &[PublishJob],
+    ) -> (PublishOutcome, After) {
         // One message alone may be parked for this: then it is told where it was to go.
         let unknown = |reason: &str| match batch {
             [only] => unknown(format!("{reason}{}", self.way_of(&only.message)).as_str()),
@@ -396,7 +405,7 @@ fn way(routing_key: &str, exchange: &str, broker: &str) -> String {
     format!("; routing key {routing_key}, exchange {exchange}, broker {broker}")
 }
 
-fn answer(confirmation: Confirmation, broker: &str) -> Option<Answer> {
+fn answer(confirmation: Confirmation, broker: &str) -> Option<BrokerAnswer> {
     let returned = |message: lapin::message::BasicReturnMessage| Returned {
         message_id: message.delivery.properties.message_id().as_ref().map(ToString::to_string),
         code: message.reply_code,
@@ -408,8 +417,8 @@ fn answer(confirmation: Confirmation, broker: &str) -> Option<Answer> {
         },
     };
     match confirmation {
-        Confirmation::Ack(message) => Some(Answer::Ack(message.map(returned))),
-        Confirmation::Nack(message) => Some(Answer::Nack(message.map(returned))),
+        Confirmation::Ack(message) => Some(BrokerAnswer::Ack(message.map(returned))),
+        Confirmation::Nack(message) => Some(BrokerAnswer::Nack(message.map(returned))),
         Confirmation::NotRequested => {
             tracing::error!(error_code = %ErrorCode::Bug, "published on a channel that is not in confirm mode: this is a bug");
             None

@@ -33,9 +33,9 @@ const FRAME_MAX_BYTES: u32 = 32 << 10;
 ///
 /// `Connection::close` waits behind every frame that is queued, and for ever while the broker blocks or is frozen; the
 /// frames would still be published whenever it comes back. A shutdown of the socket drops them and ends lapin's thread.
-struct Cut(std::net::TcpStream);
+struct ShutdownOnDrop(std::net::TcpStream);
 
-impl Drop for Cut {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         // It fails when the peer was faster, and then there is nothing left to cut.
         let _ = self.0.shutdown(Shutdown::Both);
@@ -48,7 +48,7 @@ pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     pub(super) events: Pin<Box<dyn Stream<Item = lapin::Event> + Send>>,
     /// Holds back what lapin would write.
-    _cut: Cut,
+    _cut: ShutdownOnDrop,
 }
 
 impl fmt::Debug for Link {
@@ -174,7 +174,7 @@ async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Resu
             .unwrap_or_else(|| LinkError::Unreachable { address: address.to_string(), source: error.into() })
     };
     tcp.set_nodelay(true).map_err(unreachable)?;
-    let cut = Cut(tcp.as_fd().try_clone_to_owned().map_err(unreachable)?.into());
+    let cut = ShutdownOnDrop(tcp.as_fd().try_clone_to_owned().map_err(unreachable)?.into());
     let socket: Box<dyn Socket> = if address.tls {
         let setup = |source| {
             LinkError::out_of_files(address, &source).unwrap_or_else(|| LinkError::TlsSetup {

@@ -48,7 +48,7 @@ pub type Outcomes = mpsc::UnboundedSender<Vec<(EventId, PublishOutcome)>>;
 #[derive(Clone, Debug)]
 pub struct Output {
     /// One for all lanes, or one for each.
-    queues: Arc<[async_channel::Sender<Job>]>,
+    queues: Arc<[async_channel::Sender<PublishJob>]>,
     state: watch::Receiver<OutputState>,
     broker: watch::Receiver<Option<Arc<str>>>,
     times: Arc<Latency>,
@@ -65,7 +65,7 @@ impl Output {
         let lanes = self.queues.len() as u64;
         let lane = usize::try_from(message.event.sub_app.0 % lanes).unwrap_or_default();
         let receipt = Receipt { event, outcomes: Some(outcomes.clone()) };
-        if let Err(refused) = self.queues[lane].try_send(Job { message, alone, receipt }) {
+        if let Err(refused) = self.queues[lane].try_send(PublishJob { message, alone, receipt }) {
             refused.into_inner().answer(PublishOutcome::Unsent);
         }
     }
@@ -93,13 +93,13 @@ impl Output {
 
 /// A message that waits to be published, and whom to tell.
 #[derive(Debug)]
-struct Job {
+struct PublishJob {
     message: Arc<Outgoing>,
     alone: bool,
     receipt: Receipt,
 }
 
-impl Job {
+impl PublishJob {
     fn answer(self, outcome: PublishOutcome) {
         answer_all([(self, outcome)]);
     }
@@ -123,7 +123,7 @@ impl Drop for Receipt {
 }
 
 /// Answers several jobs, and wakes whom it concerns once.
-fn answer_all(jobs: impl IntoIterator<Item = (Job, PublishOutcome)>) {
+fn answer_all(jobs: impl IntoIterator<Item = (PublishJob, PublishOutcome)>) {
     let jobs = jobs.into_iter();
     let (about, _) = jobs.size_hint();
     let mut together: Option<(Outcomes, Vec<(EventId, PublishOutcome)>)> = None;
@@ -153,7 +153,7 @@ fn tell(outcomes: &Outcomes, batch: Vec<(EventId, PublishOutcome)>) {
 
 /// The ends of an output that its own tasks hold.
 struct Ends {
-    queues: Vec<async_channel::Receiver<Job>>,
+    queues: Vec<async_channel::Receiver<PublishJob>>,
     state: watch::Sender<OutputState>,
     broker: watch::Sender<Option<Arc<str>>>,
     times: Arc<Latency>,
@@ -178,7 +178,7 @@ fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
 }
 
 /// Closes the queues and answers what is left in them. It never left this process.
-fn refuse_the_rest(queues: &[async_channel::Receiver<Job>]) {
+fn refuse_the_rest(queues: &[async_channel::Receiver<PublishJob>]) {
     for jobs in queues {
         jobs.close();
         while let Ok(job) = jobs.try_recv() {

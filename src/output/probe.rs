@@ -16,7 +16,7 @@ const NOT_TRIED_QUEUE: &str =
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ProbeStep {
     /// What was looked at, with its name: `login at ...`, `exchange "..."`.
     pub name: String,
     /// Whether the output can work with it.
@@ -31,7 +31,7 @@ pub struct Step {
     pub error_code: Option<ErrorCode>,
 }
 
-impl Step {
+impl ProbeStep {
     fn new(name: String, result: Result<String, String>) -> Self {
         let ok = result.is_ok();
         let (Ok(text) | Err(text)) = result;
@@ -98,12 +98,12 @@ fn may_pass(error: &TopologyError) -> bool {
 /// binding. The steps are in the order of the addresses.
 ///
 /// Nothing is created: what is missing is only declared by [`super::amqp::spawn`]. Bounded by the limits in `options`.
-pub async fn probe(options: &Options) -> Vec<Step> {
+pub async fn probe(options: &Options) -> Vec<ProbeStep> {
     let probes = options.urls.iter().map(|address| probe_one(address, options));
     join_all(probes).await.into_iter().flatten().collect()
 }
 
-async fn probe_one(address: &Address, options: &Options) -> Vec<Step> {
+async fn probe_one(address: &Address, options: &Options) -> Vec<ProbeStep> {
     let limit = options.limits.connect;
     let silent = || LinkError::silent(address, limit);
     let login =
@@ -111,17 +111,17 @@ async fn probe_one(address: &Address, options: &Options) -> Vec<Step> {
     let name = format!("login at {address}");
     let link = match login {
         Ok(link) => link,
-        Err(error) => return vec![Step::failed(name, &error)],
+        Err(error) => return vec![ProbeStep::failed(name, &error)],
     };
-    let mut steps = vec![Step::new(name, Ok("connected and logged in".to_owned()))];
+    let mut steps = vec![ProbeStep::new(name, Ok("connected and logged in".to_owned()))];
     if tokio::time::timeout(limit, look(&link.connection, options, &mut steps)).await.is_err() {
-        steps.push(Step::failed("topology".to_owned(), &silent()));
+        steps.push(ProbeStep::failed("topology".to_owned(), &silent()));
     }
     link.close(limit).await;
     steps
 }
 
-async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>) {
+async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeStep>) {
     let declare = options.topology == Topology::Declare;
     let exists = async |channel: Channel| topology::exchange_exists(&channel, options).await;
     let exchange = ask(connection, exists).await;
@@ -145,7 +145,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
         }
         other => other,
     };
-    steps.push(Step::about(format!("exchange \"{}\"", options.exchange), verdict));
+    steps.push(ProbeStep::about(format!("exchange \"{}\"", options.exchange), verdict));
     if options.queue.is_empty() {
         return;
     }
@@ -155,30 +155,30 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
     let waiting = match queue {
         Ok(waiting) => waiting,
         Err(TopologyError::Missing { .. }) if declare => {
-            return steps.push(Step::new(
+            return steps.push(ProbeStep::new(
                 name,
                 Ok(format!("missing; it will be declared as a quorum queue at the start; {NOT_TRIED_QUEUE}")),
             ));
         }
-        Err(error) => return steps.push(Step::about(name, Err(error))),
+        Err(error) => return steps.push(ProbeStep::about(name, Err(error))),
     };
     let same = ask(connection, async |channel| topology::declare_queue(&channel, options).await).await;
     steps.push(match same {
-        Ok(()) => Step::new(name, Ok(format!("exists, a durable quorum queue with {waiting} messages"))),
+        Ok(()) => ProbeStep::new(name, Ok(format!("exists, a durable quorum queue with {waiting} messages"))),
         Err(TopologyError::Different { text, .. }) if !declare => {
             let found = format!("exists with {waiting} messages; it is not a plain quorum queue ({text})");
             if keeps_less(&text) {
                 let advice =
                     "events in it live on one node, or not on its disk: a durable quorum queue is safer";
-                Step::new(name, Ok(format!("{found}; {advice}"))).doubtful()
+                ProbeStep::new(name, Ok(format!("{found}; {advice}"))).doubtful()
             } else {
-                Step::new(name, Ok(found))
+                ProbeStep::new(name, Ok(found))
             }
         }
         Err(TopologyError::Forbidden { .. }) if !declare => {
-            Step::new(name, Ok(format!("exists with {waiting} messages")))
+            ProbeStep::new(name, Ok(format!("exists with {waiting} messages")))
         }
-        Err(error) => Step::about(name, Err(error)),
+        Err(error) => ProbeStep::about(name, Err(error)),
     });
     let binding = if declare && exchange_is_there {
         let bind = ask(connection, async |channel| topology::may_bind(&channel, options).await).await;
@@ -191,7 +191,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<Step>)
         Ok("cannot be seen over AMQP; an event that no queue is bound for comes back and is parked"
             .to_owned())
     };
-    steps.push(Step::about(format!("binding of \"{}\"", options.queue), binding));
+    steps.push(ProbeStep::about(format!("binding of \"{}\"", options.queue), binding));
 }
 
 /// Whether a queue differs from ours in what makes acked messages survive, going by the name that RabbitMQ puts in quotes.

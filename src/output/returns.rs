@@ -26,7 +26,7 @@ pub(super) struct Returned {
 
 /// How one confirm resolved, with whichever return came attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum BrokerAnswer {
     Ack(Option<Returned>),
     Nack(Option<Returned>),
 }
@@ -35,14 +35,14 @@ pub(super) enum Answer {
 /// and such a message gets `unresolved`. The ids are distinct.
 pub(super) fn settle(
     ids: &[MessageId],
-    answers: &[Option<Answer>],
+    answers: &[Option<BrokerAnswer>],
     unresolved: &PublishOutcome,
 ) -> Vec<PublishOutcome> {
     let complete = answers.iter().all(Option::is_some);
     let mut returned: HashMap<&str, &Returned> = HashMap::new();
     let mut stray = false;
     for answer in answers.iter().flatten() {
-        let (Answer::Ack(attached) | Answer::Nack(attached)) = answer;
+        let (BrokerAnswer::Ack(attached) | BrokerAnswer::Nack(attached)) = answer;
         if let Some(message) = attached {
             match message.message_id.as_deref().filter(|id| ids.iter().any(|known| known.as_str() == *id)) {
                 Some(id) => _ = returned.insert(id, message),
@@ -50,16 +50,16 @@ pub(super) fn settle(
             }
         }
     }
-    let one = |(id, answer): (&MessageId, &Option<Answer>)| match (answer, returned.get(id.as_str())) {
-        (Some(Answer::Nack(_)), _) => PublishOutcome::Nacked,
+    let one = |(id, answer): (&MessageId, &Option<BrokerAnswer>)| match (answer, returned.get(id.as_str())) {
+        (Some(BrokerAnswer::Nack(_)), _) => PublishOutcome::Nacked,
         (_, Some(message)) => PublishOutcome::Returned { code: message.code, text: message.text.clone() },
         // A return that cannot be matched may be anybody's.
-        (Some(Answer::Ack(_)), None) if stray => {
+        (Some(BrokerAnswer::Ack(_)), None) if stray => {
             super::unknown("the broker returned a message that was not in the batch")
         }
-        (Some(Answer::Ack(None)), None) => PublishOutcome::Acked,
-        (Some(Answer::Ack(Some(_))), None) if complete => PublishOutcome::Acked,
-        (Some(Answer::Ack(Some(_))) | None, None) => unresolved.clone(),
+        (Some(BrokerAnswer::Ack(None)), None) => PublishOutcome::Acked,
+        (Some(BrokerAnswer::Ack(Some(_))), None) if complete => PublishOutcome::Acked,
+        (Some(BrokerAnswer::Ack(Some(_))) | None, None) => unresolved.clone(),
     };
     ids.iter().zip(answers).map(one).collect()
 }
@@ -92,7 +92,11 @@ mod tests {
 
     /// What lapin makes of a batch: `acknowledgement.rs` and `returned_messages.rs` of 4.12.3. The broker returns each
     /// unroutable message before it acks it, in order; acks come one by one or for all up to a tag, and then resolve in any order.
-    fn broker_and_library(fates: &[Fate], resolved: usize, rng: &mut fastrand::Rng) -> Vec<Option<Answer>> {
+    fn broker_and_library(
+        fates: &[Fate],
+        resolved: usize,
+        rng: &mut fastrand::Rng,
+    ) -> Vec<Option<BrokerAnswer>> {
         let mut waiting = VecDeque::new();
         let mut answers = vec![None; fates.len()];
         let mut handled = 0;
@@ -112,7 +116,8 @@ mod tests {
             rng.shuffle(&mut now);
             for n in now.into_iter().take(resolved - count) {
                 let attached = waiting.pop_front();
-                answers[n] = Some(if rejected { Answer::Nack(attached) } else { Answer::Ack(attached) });
+                answers[n] =
+                    Some(if rejected { BrokerAnswer::Nack(attached) } else { BrokerAnswer::Ack(attached) });
                 count += 1;
             }
         }
@@ -145,7 +150,7 @@ mod tests {
                 if complete || outcome != lost {
                     assert_eq!(outcome, truth, "seed {seed}, message {n} of {fates:?}: {answers:?}");
                 }
-                if answers[n] == Some(Answer::Ack(None)) && fates[n] == Fate::Unroutable {
+                if answers[n] == Some(BrokerAnswer::Ack(None)) && fates[n] == Fate::Unroutable {
                     misattached += 1;
                 }
             }
@@ -156,7 +161,7 @@ mod tests {
     #[test]
     fn a_bare_ack_is_proof_even_if_a_sibling_is_never_answered() {
         let lost = crate::output::unknown("lost");
-        let answers = [Some(Answer::Ack(None)), None, Some(Answer::Nack(None))];
+        let answers = [Some(BrokerAnswer::Ack(None)), None, Some(BrokerAnswer::Nack(None))];
         let outcomes = settle(&[id(1), id(2), id(3)], &answers, &lost);
         assert_eq!(outcomes, [PublishOutcome::Acked, lost, PublishOutcome::Nacked]);
     }
@@ -164,7 +169,7 @@ mod tests {
     #[test]
     fn a_return_that_fits_no_message_takes_the_proof_from_every_ack() {
         let stray = Returned { message_id: None, ..returned(9) };
-        let answers = [Some(Answer::Ack(None)), Some(Answer::Ack(Some(stray)))];
+        let answers = [Some(BrokerAnswer::Ack(None)), Some(BrokerAnswer::Ack(Some(stray)))];
         for outcome in settle(&[id(1), id(2)], &answers, &PublishOutcome::Unsent) {
             assert!(matches!(outcome, PublishOutcome::Unknown { .. }), "{outcome:?}");
         }

@@ -16,7 +16,7 @@ use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
 use vodrelay_core::outgoing::Outgoing;
 
 use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, headers};
-use super::{Ends, Error, Job, Output, answer_all, channel, refuse_the_rest, unknown};
+use super::{Ends, Error, Output, PublishJob, answer_all, channel, refuse_the_rest, unknown};
 use crate::routing_key::RoutingKeyTemplate;
 
 /// What the output needs to know.
@@ -65,7 +65,7 @@ type Chunk = (Vec<u8>, oneshot::Sender<io::Result<()>>);
 async fn run(
     options: &Options,
     mut writer: impl Write + Send + 'static,
-    jobs: &async_channel::Receiver<Job>,
+    jobs: &async_channel::Receiver<PublishJob>,
     state: &tokio::sync::watch::Sender<OutputState>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
@@ -129,7 +129,7 @@ async fn run(
 }
 
 /// `first` and what else is queued: one flush serves them all.
-fn drain(first: Job, jobs: &async_channel::Receiver<Job>) -> Vec<Job> {
+fn drain(first: PublishJob, jobs: &async_channel::Receiver<PublishJob>) -> Vec<PublishJob> {
     const BATCH_MAX: usize = 256;
     let mut batch = vec![first];
     while batch.len() < BATCH_MAX
@@ -140,7 +140,7 @@ fn drain(first: Job, jobs: &async_channel::Receiver<Job>) -> Vec<Job> {
     batch
 }
 
-fn answer_alike(batch: Vec<Job>, outcome: &PublishOutcome) {
+fn answer_alike(batch: Vec<PublishJob>, outcome: &PublishOutcome) {
     answer_all(batch.into_iter().map(|job| (job, outcome.clone())));
 }
 

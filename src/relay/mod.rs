@@ -30,8 +30,8 @@ use crate::journal::Journal;
 use crate::output::{Outcomes, Output};
 use crate::vod::{self, Action};
 use commits::Commits;
-use observe::{Report, RequestEnded};
-pub use stats::{Snapshot, Stats};
+use observe::{Observer, RequestEnded};
+pub use stats::{RelayStats, Snapshot};
 
 /// How many inputs are taken together at the most; what they lead to is committed together.
 const INPUTS_PER_STEP: usize = 256;
@@ -44,7 +44,7 @@ const ROUND_MAX: Duration = Duration::from_secs(5);
 
 /// What the relay works with.
 #[derive(Debug)]
-pub struct Parts {
+pub struct RelayParts {
     /// What the core must know.
     pub settings: Settings,
     /// The cloud.
@@ -54,7 +54,7 @@ pub struct Parts {
     /// Where events go.
     pub output: Output,
     /// Figures, for whoever looks on.
-    pub stats: Arc<Stats>,
+    pub stats: Arc<RelayStats>,
     /// Settings that change at work.
     pub changes: mpsc::UnboundedReceiver<Settings>,
     /// The loop's sign of life.
@@ -77,14 +77,14 @@ pub enum RelayError {
 /// # Errors
 ///
 /// [`RelayError`] when a part that it cannot do without is gone.
-pub async fn run(parts: Parts, drain: CancellationToken) -> Result<(), RelayError> {
-    let Parts { settings, client, journal, output, stats, changes, heartbeat } = parts;
+pub async fn run(parts: RelayParts, drain: CancellationToken) -> Result<(), RelayError> {
+    let RelayParts { settings, client, journal, output, stats, changes, heartbeat } = parts;
     let (window, max_in_flight) = (settings.window, settings.max_in_flight);
     let core = Core::new(settings, Moment::now());
     let (inputs, arrived) = mpsc::unbounded_channel();
     let (journal_state, output_state) = (journal.state(), output.state());
     let (outcomes, published) = mpsc::unbounded_channel();
-    let report = Report::new(stats, window);
+    let report = Observer::new(stats, window);
     let (answers, written) = mpsc::unbounded_channel();
     let commits = Commits::new(journal, answers, max_in_flight);
     let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks: JoinSet::new(), report };
@@ -131,7 +131,7 @@ struct Shell {
     inputs: mpsc::UnboundedSender<Arrived>,
     commits: Commits,
     tasks: JoinSet<Result<(), RelayError>>,
-    report: Report,
+    report: Observer,
 }
 
 impl Shell {

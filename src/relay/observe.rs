@@ -17,7 +17,7 @@ use vodrelay_core::stages::Stages;
 use vodrelay_core::write::{ConfirmedDelivery, LetGo, Pulled, Written};
 
 use super::meters::{self, Meters};
-use super::stats::Stats;
+use super::stats::RelayStats;
 use crate::vod::{Action, RequestError};
 
 /// How a call to the cloud ended, with the words that the core has no use for.
@@ -29,8 +29,8 @@ pub(super) struct RequestEnded {
 }
 
 /// What is being said, and what was said already.
-pub(super) struct Report {
-    stats: Arc<Stats>,
+pub(super) struct Observer {
+    stats: Arc<RelayStats>,
     meters: Meters,
     window: Window,
     /// Why calls fail now, by whose and which they are.
@@ -38,7 +38,7 @@ pub(super) struct Report {
     refused: Refused,
     /// Whether the log says that nothing is routable.
     told_unroutable: bool,
-    since: Progress,
+    since: LoggedProgress,
     /// When progress was told last.
     told_at: Option<Moment>,
     parked: Parked,
@@ -59,7 +59,7 @@ const THROTTLED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What has been done since it was told last.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Progress {
+struct LoggedProgress {
     pulled: usize,
     redelivered: usize,
     confirmed: usize,
@@ -110,8 +110,8 @@ struct Refused {
 /// How many different reasons of the broker are told before some publish has to succeed first.
 const REASONS_TOLD: usize = 8;
 
-impl Report {
-    pub(super) fn new(stats: Arc<Stats>, window: Window) -> Self {
+impl Observer {
+    pub(super) fn new(stats: Arc<RelayStats>, window: Window) -> Self {
         Self {
             stats,
             meters: Meters::new(),
@@ -119,7 +119,7 @@ impl Report {
             failing: BTreeMap::new(),
             refused: Refused::default(),
             told_unroutable: false,
-            since: Progress::default(),
+            since: LoggedProgress::default(),
             told_at: None,
             parked: Parked::default(),
         }
@@ -329,14 +329,15 @@ impl Report {
     /// Tells what was done since it was told last, if there is anything to tell.
     pub(super) fn progress(&mut self) {
         self.parked.tell_now();
-        let Progress { pulled, redelivered, confirmed, let_go } = std::mem::take(&mut self.since);
+        let LoggedProgress { pulled, redelivered, confirmed, let_go } = std::mem::take(&mut self.since);
         if pulled + confirmed + let_go > 0 {
             info!(pulled, redelivered, confirmed, let_go, "relayed");
         }
     }
 
     pub(super) fn load(&mut self, now: Moment, load: Load) {
-        if self.since != Progress::default() && self.told_at.is_none_or(|at| now.since(at) >= PROGRESS_EVERY)
+        if self.since != LoggedProgress::default()
+            && self.told_at.is_none_or(|at| now.since(at) >= PROGRESS_EVERY)
         {
             self.told_at = Some(now);
             self.progress();
@@ -404,8 +405,8 @@ mod tests {
     #[test]
     fn nothing_counts_before_the_journal_has_committed_it() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        let stats = Arc::new(Stats::new());
-        let mut report = Report::new(Arc::clone(&stats), window);
+        let stats = Arc::new(RelayStats::new());
+        let mut report = Observer::new(Arc::clone(&stats), window);
         let counts = || {
             let s = stats.snapshot();
             (s.published(), s.confirmed, s.let_go, s.parked)
@@ -439,7 +440,7 @@ mod tests {
     #[test]
     fn throttled_calls_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        let mut report = Report::new(Arc::new(Stats::new()), window);
+        let mut report = Observer::new(Arc::new(RelayStats::new()), window);
         let throttled = call(Some((RequestFailure::Throttled, "RequestLimitExceeded")));
         for second in 0..9 {
             report.call(Moment(second * 1_000), &throttled);
@@ -487,7 +488,7 @@ mod tests {
     #[test]
     fn a_failure_says_the_next_step_once() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        let mut report = Report::new(Arc::new(Stats::new()), window);
+        let mut report = Observer::new(Arc::new(RelayStats::new()), window);
         let failed = call(Some((RequestFailure::Credentials, "AuthFailure.SignatureFailure")));
         let text = logged(|| report.call(Moment(0), &failed));
         assert_eq!(text.matches("belong together").count(), 1, "{text}");
@@ -496,8 +497,8 @@ mod tests {
     #[test]
     fn a_burst_of_parked_events_is_told_in_a_line_or_two() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
-        let stats = Arc::new(Stats::new());
-        let mut report = Report::new(Arc::clone(&stats), window);
+        let stats = Arc::new(RelayStats::new());
+        let mut report = Observer::new(Arc::clone(&stats), window);
         let text = logged(|| {
             for n in 1..=1_000 {
                 let problem = Problem::new(ErrorCode::PublishReturned, "unroutable: routing key k");

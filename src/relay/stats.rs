@@ -12,12 +12,12 @@ use vodrelay_core::stages::Stages;
 
 /// Figures that the relay writes and others read.
 #[derive(Debug)]
-pub struct Stats {
-    figures: Mutex<Figures>,
+pub struct RelayStats {
+    figures: Mutex<Measured>,
 }
 
 #[derive(Debug)]
-struct Figures {
+struct Measured {
     snapshot: Snapshot,
     pull_to_confirm_ms: Histogram<u64>,
 }
@@ -72,19 +72,19 @@ impl Snapshot {
     }
 }
 
-impl Default for Stats {
+impl Default for RelayStats {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Stats {
+impl RelayStats {
     /// All zero.
     pub fn new() -> Self {
         // An hour is far beyond the window; what is longer counts as an hour.
         let pull_to_confirm_ms =
             Histogram::new_with_max(3_600_000, 3).expect("the bounds are constants that fit");
-        Self { figures: Mutex::new(Figures { snapshot: Snapshot::default(), pull_to_confirm_ms }) }
+        Self { figures: Mutex::new(Measured { snapshot: Snapshot::default(), pull_to_confirm_ms }) }
     }
 
     /// The figures now.
@@ -122,7 +122,7 @@ impl Stats {
         figures.pull_to_confirm_ms.saturating_record(ms);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Figures> {
+    fn lock(&self) -> MutexGuard<'_, Measured> {
         // A figure half written is still a figure.
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn figures_add_up() {
-        let stats = Stats::new();
+        let stats = RelayStats::new();
         assert_eq!(stats.snapshot().pull_to_confirm_p50, None);
         stats.published(Moment(1), 2);
         stats.failed(&PublishOutcome::Nacked);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tencent_vod_event::SubAppId;
 
 use super::classify::{Action, RequestError};
-use super::wire::{Answer, EventConfig, Pull};
+use super::wire::{ApiAnswer, EventConfig, Pull};
 
 /// What [`super::Client::pull_events`] makes of an answer.
 ///
@@ -43,8 +43,8 @@ pub fn event_config(body: Bytes) -> Result<EventConfig, RequestError> {
     read(Action::DescribeEventConfig, SubAppId(0), body)?.into_event_config()
 }
 
-fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Answer, RequestError> {
-    let answer = Answer::read(action, sub_app, body)?;
+fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<ApiAnswer, RequestError> {
+    let answer = ApiAnswer::read(action, sub_app, body)?;
     match answer.error() {
         Some(error) if !answer.is_idle() => Err(error),
         _ => Ok(answer),

@@ -24,13 +24,13 @@ pub(super) struct CredentialCache {
     places: Places,
     held: Mutex<Option<Arc<Credentials>>>,
     /// Held while the source is read.
-    reading: tokio::sync::Mutex<Reading>,
+    reading: tokio::sync::Mutex<LastReading>,
     /// How many readings have ended.
     ended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Reading {
+struct LastReading {
     /// The error of the last reading, if it failed.
     failed: Option<CredentialsError>,
     /// Before this moment, valid credentials are not refreshed.
@@ -118,7 +118,7 @@ impl CredentialCache {
         }
     }
 
-    async fn read(&self, reading: &mut Reading) -> Result<Arc<Credentials>, CredentialsError> {
+    async fn read(&self, reading: &mut LastReading) -> Result<Arc<Credentials>, CredentialsError> {
         let result = self.places.read().await;
         self.ended.fetch_add(1, Ordering::AcqRel);
         reading.pause_until = Some(Moment::now() + REFRESH_PAUSE);

@@ -42,10 +42,10 @@ use credential_cache::CredentialCache;
 pub use credential_sources::{CredentialSource, Environment, Places};
 pub use credentials::{Credentials, CredentialsError};
 use signer::Signer;
-use skew::{Change, Skew};
-use transport::{Endpoint, Reply};
+use skew::{Skew, SkewChange};
+use transport::{Endpoint, HttpReply};
 pub use transport::{SetupError, install_crypto_provider};
-use wire::{Answer, Body};
+use wire::{ApiAnswer, Body};
 pub use wire::{EventConfig, Pull};
 
 /// The most handles that one `ConfirmEvents` takes (its document: "array length limit: 16").
@@ -239,7 +239,12 @@ impl Client {
 }
 
 impl Inner {
-    async fn call(&self, action: Action, body: Body<'_>, deadline: Moment) -> Result<Answer, RequestError> {
+    async fn call(
+        &self,
+        action: Action,
+        body: Body<'_>,
+        deadline: Moment,
+    ) -> Result<ApiAnswer, RequestError> {
         let started = Moment::now();
         let sent = AtomicBool::new(false);
         let result = if started >= deadline {
@@ -274,7 +279,7 @@ impl Inner {
         action: Action,
         body: Body<'_>,
         sent: &AtomicBool,
-    ) -> Result<Answer, RequestError> {
+    ) -> Result<ApiAnswer, RequestError> {
         let (sub_app, body) = (body.sub_app, Bytes::from(body.to_json()));
         let (mut clock_mended, mut credentials_replaced) = (false, false);
         loop {
@@ -289,7 +294,7 @@ impl Inner {
                 Sent::Refused(error, change) => (error.about_key(&credentials), change),
             };
             let tried = match error.failure {
-                RequestFailure::Clock if change != Change::None => &mut clock_mended,
+                RequestFailure::Clock if change != SkewChange::None => &mut clock_mended,
                 RequestFailure::Credentials if self.keeper.replace(&credentials).await => {
                     &mut credentials_replaced
                 }
@@ -312,8 +317,8 @@ impl Inner {
         let timestamp = self.skew.timestamp(WallTime::now());
         let headers = self.headers(action, &body, timestamp, credentials);
         let request = self.endpoint.client.post(self.endpoint.url.clone()).headers(headers).body(body);
-        let Reply { status, date, arrived, body } = transport::exchange(action, request).await?;
-        let answer = match body.and_then(|body| Answer::read(action, sub_app, body)) {
+        let HttpReply { status, date, arrived, body } = transport::exchange(action, request).await?;
+        let answer = match body.and_then(|body| ApiAnswer::read(action, sub_app, body)) {
             Ok(answer) => answer,
             // Whatever it is, it is not from the API: the status is all that can be told.
             Err(_) if !status.is_success() => return Err(transport::status_error(action, status)),
@@ -324,7 +329,7 @@ impl Inner {
         let change = match date.as_deref().and_then(skew::parse_date) {
             Some(date) if expired => self.skew.refused(timestamp, date, arrived),
             Some(date) => self.skew.observe(date, arrived),
-            None => Change::None,
+            None => SkewChange::None,
         };
         log_clock(change);
         match error {
@@ -371,21 +376,21 @@ impl Inner {
 
 /// How one request of a call ended, if it was answered.
 enum Sent {
-    Answered(Answer),
+    Answered(ApiAnswer),
     /// The cloud's error, and what the answer told about the clock.
-    Refused(RequestError, Change),
+    Refused(RequestError, SkewChange),
 }
 
-fn log_clock(change: Change) {
+fn log_clock(change: SkewChange) {
     match change {
-        Change::Corrected(by_ms) => warn!(
+        SkewChange::Corrected(by_ms) => warn!(
             error_code = %ErrorCode::ClockWrong,
             skew_seconds = by_ms / 1_000,
             "the host's clock is wrong, and the cloud refuses its time stamps; requests are signed with the cloud's time \
              from now on; set the host's clock, and keep it set with NTP"
         ),
-        Change::Lifted => info!("the host's clock fits the cloud's again; requests are signed with it"),
-        Change::None | Change::Known => {}
+        SkewChange::Lifted => info!("the host's clock fits the cloud's again; requests are signed with it"),
+        SkewChange::None | SkewChange::Known => {}
     }
 }
 

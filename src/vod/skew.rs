@@ -13,17 +13,17 @@ const TOLERATED_MS: i64 = 30_000;
 ///
 /// A correction is made only when the cloud refused a time stamp: an answer's `Date` alone may come from a cache in between.
 #[derive(Debug, Default)]
-pub(super) struct Skew(Mutex<State>);
+pub(super) struct Skew(Mutex<SkewState>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct SkewState {
     measured_ms: Option<i64>,
     correction_ms: i64,
 }
 
 /// What an answer changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum SkewChange {
     /// Nothing.
     None,
     /// Time stamps are now shifted by this many milliseconds.
@@ -46,47 +46,47 @@ impl Skew {
     }
 
     /// Takes note of an answer that was dated `date_ms` and arrived at `now`.
-    pub(super) fn observe(&self, date_ms: i64, now: WallTime) -> Change {
+    pub(super) fn observe(&self, date_ms: i64, now: WallTime) -> SkewChange {
         let measured = date_ms.saturating_sub(now.0);
         let mut state = self.state();
         state.measured_ms = Some(measured);
         if state.correction_ms == 0 || measured.abs_diff(state.correction_ms) <= TOLERATED_MS.unsigned_abs() {
-            return Change::None;
+            return SkewChange::None;
         }
         state.set(measured)
     }
 
     /// Takes note that the cloud refused a time stamp, in an answer that was dated `date_ms` and arrived at `now`. Unless
-    /// [`Change::None`], the call can be repeated with a better one.
-    pub(super) fn refused(&self, used_timestamp: i64, date_ms: i64, now: WallTime) -> Change {
+    /// [`SkewChange::None`], the call can be repeated with a better one.
+    pub(super) fn refused(&self, used_timestamp: i64, date_ms: i64, now: WallTime) -> SkewChange {
         let measured = date_ms.saturating_sub(now.0);
         let mut state = self.state();
         state.measured_ms = Some(measured);
         // A time stamp that was right is refused for another reason; the same one again would be refused again.
         if used_timestamp.saturating_mul(1_000).abs_diff(date_ms) <= TOLERATED_MS.unsigned_abs() {
-            return Change::None;
+            return SkewChange::None;
         }
         match state.set(measured) {
-            Change::None => Change::Known,
+            SkewChange::None => SkewChange::Known,
             change => change,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SkewState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn set(&mut self, measured_ms: i64) -> Change {
+impl SkewState {
+    fn set(&mut self, measured_ms: i64) -> SkewChange {
         let wanted = if measured_ms.abs() <= TOLERATED_MS { 0 } else { measured_ms };
         if wanted.abs_diff(self.correction_ms) <= TOLERATED_MS.unsigned_abs()
             && (wanted == 0) == (self.correction_ms == 0)
         {
-            return Change::None;
+            return SkewChange::None;
         }
         self.correction_ms = wanted;
-        if wanted == 0 { Change::Lifted } else { Change::Corrected(wanted) }
+        if wanted == 0 { SkewChange::Lifted } else { SkewChange::Corrected(wanted) }
     }
 }
 
@@ -115,17 +115,17 @@ mod tests {
     fn a_skew_is_measured_but_not_acted_upon_until_the_cloud_objects() {
         let skew = Skew::default();
         assert_eq!(skew.measured_ms(), None);
-        assert_eq!(skew.observe(TRUE_MS + 600_000, NOW), Change::None);
+        assert_eq!(skew.observe(TRUE_MS + 600_000, NOW), SkewChange::None);
         assert_eq!(skew.measured_ms(), Some(600_250));
         assert_eq!(skew.timestamp(NOW), 1_551_113_065);
-        assert_eq!(skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW), Change::Corrected(600_250));
+        assert_eq!(skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW), SkewChange::Corrected(600_250));
         assert_eq!(skew.timestamp(NOW), 1_551_113_665);
     }
 
     #[test]
     fn a_refusal_of_a_right_time_stamp_changes_nothing() {
         let skew = Skew::default();
-        assert_eq!(skew.refused(1_551_113_065, TRUE_MS, NOW), Change::None);
+        assert_eq!(skew.refused(1_551_113_065, TRUE_MS, NOW), SkewChange::None);
         assert_eq!(skew.timestamp(NOW), 1_551_113_065);
     }
 
@@ -133,18 +133,18 @@ mod tests {
     fn calls_that_were_refused_together_are_all_repeated() {
         let skew = Skew::default();
         let refused = || skew.refused(1_551_113_065, TRUE_MS - 600_000, NOW);
-        assert_eq!((refused(), refused()), (Change::Corrected(-599_750), Change::Known));
+        assert_eq!((refused(), refused()), (SkewChange::Corrected(-599_750), SkewChange::Known));
     }
 
     #[test]
     fn a_correction_is_revised_when_the_clock_is_set() {
         let skew = Skew::default();
         skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW);
-        assert_eq!(skew.observe(TRUE_MS + 610_000, NOW), Change::None, "small drifts are tolerated");
-        assert_eq!(skew.observe(TRUE_MS + 700_000, NOW), Change::Corrected(700_250));
-        assert_eq!(skew.observe(TRUE_MS, NOW), Change::Lifted);
+        assert_eq!(skew.observe(TRUE_MS + 610_000, NOW), SkewChange::None, "small drifts are tolerated");
+        assert_eq!(skew.observe(TRUE_MS + 700_000, NOW), SkewChange::Corrected(700_250));
+        assert_eq!(skew.observe(TRUE_MS, NOW), SkewChange::Lifted);
         assert_eq!(skew.timestamp(NOW), 1_551_113_065);
-        assert_eq!(skew.observe(TRUE_MS, NOW), Change::None);
+        assert_eq!(skew.observe(TRUE_MS, NOW), SkewChange::None);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let skew = Skew::default();
         skew.refused(1_551_113_065, TRUE_MS + 600_000, NOW);
         // The operator set the host's clock: the corrected time stamp is now ten minutes ahead.
-        assert_eq!(skew.refused(1_551_113_665, TRUE_MS, NOW), Change::Lifted);
+        assert_eq!(skew.refused(1_551_113_665, TRUE_MS, NOW), SkewChange::Lifted);
         assert_eq!(skew.timestamp(NOW), 1_551_113_065);
     }
 }

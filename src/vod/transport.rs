@@ -170,7 +170,7 @@ pub(super) async fn read_body(answer: &mut reqwest::Response, limit: u64) -> Res
 }
 
 /// What came back over HTTP.
-pub(super) struct Reply {
+pub(super) struct HttpReply {
     pub(super) status: StatusCode,
     /// The header `Date`.
     pub(super) date: Option<String>,
@@ -184,7 +184,7 @@ pub(super) struct Reply {
 pub(super) async fn exchange(
     action: Action,
     request: reqwest::RequestBuilder,
-) -> Result<Reply, RequestError> {
+) -> Result<HttpReply, RequestError> {
     let mut answer = request.send().await.map_err(|error| send_error(action, &error))?;
     let arrived = WallTime::now();
     let status = answer.status();
@@ -210,7 +210,7 @@ pub(super) async fn exchange(
             ),
         )),
     });
-    Ok(Reply { status, date, arrived, body })
+    Ok(HttpReply { status, date, arrived, body })
 }
 
 /// What a body is encoded with, by its header or by its first bytes.

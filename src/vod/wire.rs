@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
-use tencent_vod_event::{Document, Event, EventHandle, Malformed, Reader, SubAppId, Value};
+use tencent_vod_event::{Document, DocumentReader, Event, EventHandle, Malformed, SubAppId, Value};
 use tracing::warn;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::RequestFailure;
@@ -78,7 +78,7 @@ pub struct EventConfig {
 
 /// An answer in its envelope: `{"Response":{..}}`, or an error in it.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiAnswer {
     action: Action,
     body: Bytes,
     response: Response,
@@ -86,7 +86,7 @@ pub(super) struct Answer {
     error: Option<(String, String)>,
 }
 
-impl Answer {
+impl ApiAnswer {
     /// Reads the envelope, and the events that an answer to `PullEvents` brings from the queue of `sub_app`.
     ///
     /// # Errors
@@ -220,7 +220,7 @@ impl Response {
     /// Reads an answer in one pass, because it can be long; `None` when it has no object called `Response`. Events are only
     /// read if they come from the queue of a `sub_app`.
     fn read(answer: &Bytes, sub_app: Option<SubAppId>) -> Result<Option<Self>, Malformed> {
-        let mut reader = Reader::new(answer)?;
+        let mut reader = DocumentReader::new(answer)?;
         let mut response = None;
         if reader.coming() == Some(b'{') {
             reader.members(|reader, name| {
@@ -240,7 +240,7 @@ impl Response {
     }
 
     fn members(
-        reader: &mut Reader<'_>,
+        reader: &mut DocumentReader<'_>,
         answer: &Bytes,
         sub_app: Option<SubAppId>,
     ) -> Result<Self, Malformed> {
@@ -263,7 +263,7 @@ impl Response {
 }
 
 impl EventSet {
-    fn read(reader: &mut Reader<'_>, answer: &Bytes, sub_app: SubAppId) -> Result<Self, Malformed> {
+    fn read(reader: &mut DocumentReader<'_>, answer: &Bytes, sub_app: SubAppId) -> Result<Self, Malformed> {
         if reader.coming() != Some(b'[') {
             let is_null = reader.value()?.root().is_null();
             return Ok(if is_null { Self::Absent } else { Self::Odd });
@@ -295,8 +295,8 @@ mod tests {
 
     const APP: SubAppId = SubAppId(7);
 
-    fn read(action: Action, body: impl AsRef<[u8]>) -> Result<Answer, RequestError> {
-        Answer::read(action, APP, Bytes::copy_from_slice(body.as_ref()))
+    fn read(action: Action, body: impl AsRef<[u8]>) -> Result<ApiAnswer, RequestError> {
+        ApiAnswer::read(action, APP, Bytes::copy_from_slice(body.as_ref()))
     }
 
     fn pull(body: impl AsRef<[u8]>) -> Result<Pull, RequestError> {
@@ -358,7 +358,7 @@ mod tests {
         let body = Bytes::from(format!(
             "{{\"Response\": {{\"Extra\":{{\"a\":[1]}},\"EventSet\":[ {first} ,\n{second}],\"RequestId\":\"r\"}},\"More\":1}}"
         ));
-        let pull = Answer::read(Action::PullEvents, APP, body.clone()).unwrap().into_pull().unwrap();
+        let pull = ApiAnswer::read(Action::PullEvents, APP, body.clone()).unwrap().into_pull().unwrap();
         assert_eq!(bodies(&pull), [first, second]);
         let range = body.as_ptr_range();
         assert!(pull.events.iter().all(|e| range.contains(&e.body.as_ptr())), "slices, not copies");

@@ -9,8 +9,9 @@ use tencent_vod_event::SubAppId;
 use tencentcloud_signing::Secret;
 use url::Url;
 use vodrelay::config::{
-    Amqp, AmqpUrl, Auth, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, Health, Http, Journal,
-    Log, LogFormat, Maintenance, Output, OutputKind, Relay, Status, Topology, Vod,
+    AmqpConfig, AmqpUrl, Auth, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, HealthConfig,
+    HttpConfig, JournalConfig, LogConfig, LogFormat, MaintenanceConfig, OutputConfig, OutputKind,
+    RelayConfig, StatusConfig, Topology, VodConfig,
 };
 use vodrelay::cron::Cron;
 use vodrelay::routing_key::RoutingKeyTemplate;
@@ -335,9 +336,9 @@ prop_compose! {
         source in 0_usize..5,
         window in duration(30_000),
         requests_per_second in 1_u32..,
-    ) -> Vod {
+    ) -> VodConfig {
         use CredentialSource::{Auto, CvmRole, Env, File, Systemd};
-        Vod {
+        VodConfig {
             endpoint: Url::parse(endpoint).unwrap(),
             region,
             sub_app_ids: ids.into_iter().map(SubAppId).collect(),
@@ -356,8 +357,8 @@ prop_compose! {
         min in duration(10),
         more in duration(0),
         publish_attempts in 1_u32..,
-    ) -> Relay {
-        Relay {
+    ) -> RelayConfig {
+        RelayConfig {
             confirm_after: if after_publish { ConfirmAfter::Publish } else { ConfirmAfter::Journal },
             lease_margin: Duration::from_millis(lease_margin),
             max_in_flight,
@@ -379,13 +380,13 @@ prop_compose! {
         external in any::<bool>(),
         event in any::<bool>(),
         certificates in (path("/ca"), path("/client"), 0_u8..3),
-    ) -> Amqp {
+    ) -> AmqpConfig {
         let tls = urls.iter().any(AmqpUrl::is_tls);
         let (ca_file, client, which) = certificates;
         let no_user = |url: &AmqpUrl| url.expose().username().is_empty() && url.expose().password().is_none();
         let external = external && which > 1 && urls.iter().all(|url| url.is_tls() && no_user(url));
         let username = username.filter(|_| !external);
-        Amqp {
+        AmqpConfig {
             urls,
             password: username.is_some().then(|| Secret::new(password)),
             username,
@@ -424,8 +425,8 @@ prop_compose! {
         (prune, vacuum, backup, summary, backlog) in (cron(), cron(), cron(), cron(), cron()),
         backups_kept in any::<usize>(),
         backup_dir in prop::option::of(path("/backups")),
-    ) -> Maintenance {
-        Maintenance { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir }
+    ) -> MaintenanceConfig {
+        MaintenanceConfig { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir }
     }
 }
 
@@ -449,15 +450,15 @@ prop_compose! {
         Config {
             vod,
             relay,
-            output: Output { kind: if stdout { OutputKind::Stdout } else { OutputKind::Amqp } },
+            output: OutputConfig { kind: if stdout { OutputKind::Stdout } else { OutputKind::Amqp } },
             amqp,
-            journal: Journal { path, retention },
-            http: Http { listen: port.map(|port| ([127, 0, 0, 1], port).into()) },
+            journal: JournalConfig { path, retention },
+            http: HttpConfig { listen: port.map(|port| ([127, 0, 0, 1], port).into()) },
             // The switch's address is a secret, and has tests of its own.
-            health: Health { ready_limit, exit_after, dead_mans_switch_url: None },
-            status: Status { socket },
+            health: HealthConfig { ready_limit, exit_after, dead_mans_switch_url: None },
+            status: StatusConfig { socket },
             maintenance,
-            log: Log { format: [Auto, Pretty, Json, Journald][format], level: level.to_owned() },
+            log: LogConfig { format: [Auto, Pretty, Json, Journald][format], level: level.to_owned() },
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tencent_vod_emulator::{Action, Fault, FaultKind, Verdict};
+use tencent_vod_emulator::{Action, ConfirmVerdict, Fault, FaultKind};
 
 use crate::broker::{LIMIT, Received, shared};
 use crate::world::World;
@@ -211,7 +211,7 @@ async fn the_comparison_sees_what_is_wrong() {
     };
     sees("after the cutoff by", &later(4_000), &later(-4_000));
     let verdict = |verdict| move |evidence: &mut Evidence| evidence.ledger.confirms[0].verdict = verdict;
-    sees("ConfirmRecord", &verdict(Verdict::Late), &verdict(Verdict::Confirmed));
+    sees("ConfirmRecord", &verdict(ConfirmVerdict::Late), &verdict(ConfirmVerdict::Confirmed));
     let requests = evidence.journals[0].requests.clone();
     evidence.journals[0].requests.clear();
     assert!(evidence.findings().iter().any(|finding| finding.starts_with("published from an answer")));

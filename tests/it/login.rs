@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tencentcloud_signing::Secret;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use vodrelay::output::amqp::{self, Address, Options, Step, TlsFiles};
+use vodrelay::output::amqp::{self, Address, Options, ProbeStep, TlsFiles};
 use vodrelay_core::outcome::OutputState;
 
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, USER_PASSWORD, unique};
@@ -27,7 +27,7 @@ fn options(port: u16, user: &str, vhost: &str) -> Options {
 }
 
 /// The first thing that a probe finds wrong.
-async fn wrong(options: &Options) -> Step {
+async fn wrong(options: &Options) -> ProbeStep {
     let steps = timeout(LIMIT, amqp::probe(options)).await.expect("a probe is bounded");
     steps.iter().find(|step| !step.ok).unwrap_or_else(|| panic!("all is well: {steps:#?}")).clone()
 }

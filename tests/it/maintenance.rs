@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vodrelay::clock::Now as _;
 use vodrelay::cron::Cron;
-use vodrelay::journal::query::Reader;
+use vodrelay::journal::query::JournalReader;
 use vodrelay::journal::{self, Journal};
 use vodrelay::ops::maintenance::{self, Figures, Job, JobState, RunResult};
 use vodrelay::vod;
@@ -54,7 +54,8 @@ async fn every_job_is_done_beside_a_relay_at_work() {
         .collect();
     assert!((1..=2).contains(&copies.len()), "{copies:?}");
     let newest = copies.iter().max().unwrap();
-    let events: u64 = Reader::open(newest).unwrap().count_by_state().unwrap().iter().map(|(_, n)| n).sum();
+    let events: u64 =
+        JournalReader::open(newest).unwrap().count_by_state().unwrap().iter().map(|(_, n)| n).sum();
     assert_eq!(events, 200);
 }
 
@@ -71,7 +72,7 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
     options.credentials = places;
     let (journal, writer) = Journal::open(&journal::Options { path: world.journal_path() }).unwrap();
     let (sub_apps, now) = watch::channel(world.config.vod.sub_apps());
-    let parts = maintenance::Parts {
+    let parts = maintenance::MaintenanceParts {
         journal,
         client: vod::Client::new(options).unwrap(),
         sub_apps: now,

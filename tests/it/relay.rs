@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tencent_vod_emulator::events::{EVENT_TYPES, sample};
-use tencent_vod_emulator::{Action, Fault, FaultKind, IdleShape, Redelivery, Verdict};
+use tencent_vod_emulator::{Action, ConfirmVerdict, Fault, FaultKind, IdleShape, Redelivery};
 use tencent_vod_event::{Event, SubAppId};
 use tokio::time::timeout;
 use vodrelay::clock::Now as _;
@@ -66,7 +66,7 @@ async fn five_thousand_events_of_every_type_through_everything_that_the_cloud_ca
     assert_eq!(carried(&ledger, &messages), put(&ledger));
     assert_eq!(snapshot.publishes["acked"], 5_001);
     assert!(snapshot.redelivered > 100, "{}", snapshot.redelivered);
-    assert_eq!(ledger.with_verdict(Verdict::Late).count(), 0, "no confirm after its window");
+    assert_eq!(ledger.with_verdict(ConfirmVerdict::Late).count(), 0, "no confirm after its window");
     assert_eq!(ledger.calls_with_a_handle_twice(), []);
     assert_eq!(ledger.unconfirmed().count(), 0);
 
@@ -336,7 +336,7 @@ async fn a_broker_that_is_killed_and_restarted_in_the_middle_loses_nothing() {
     let repeated = messages.len() - ids.len();
     let named = usize::try_from(world.figure("SELECT count(*) FROM event WHERE uncertain")).unwrap();
     assert!(repeated <= named, "{repeated} repeats, {named} named");
-    assert_eq!(ledger.with_verdict(Verdict::Late).count(), 0);
+    assert_eq!(ledger.with_verdict(ConfirmVerdict::Late).count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

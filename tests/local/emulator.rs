@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tencent_vod_emulator::{
-    Action, Credential, Emulator, Fault, FaultKind, IdleShape, Options, QueueSettings, Redelivery, Settings,
-    Verdict,
+    Action, ConfirmVerdict, Credential, Emulator, Fault, FaultKind, IdleShape, Options, QueueSettings,
+    Redelivery, Settings,
 };
 use tencent_vod_emulator::{events, handles::HandleForm};
 use tencentcloud_signing::Secret;
@@ -219,7 +219,7 @@ async fn events_are_pulled_byte_for_byte_and_confirmed() {
     assert_eq!(seen.len(), 37);
     let ledger = emulator.ledger(None);
     assert_eq!(ledger.unconfirmed().count(), 0);
-    assert_eq!(ledger.with_verdict(Verdict::Confirmed).count(), 37);
+    assert_eq!(ledger.with_verdict(ConfirmVerdict::Confirmed).count(), 37);
     assert!(ledger.calls_with_a_handle_twice().is_empty());
     assert_eq!(emulator.stats().events().confirmed, 37);
 }
@@ -317,7 +317,7 @@ async fn a_held_pull_wakes_when_a_window_ends() {
     assert_eq!((first.len(), second.len()), (1, 1));
     assert_ne!(first, second, "a new handle for each delivery");
     assert_eq!(Call::confirm(&[&first[0]]).code(&emulator).await, "InvalidParameterValue");
-    assert_eq!(emulator.ledger(0).confirms[0].verdict, Verdict::Late);
+    assert_eq!(emulator.ledger(0).confirms[0].verdict, ConfirmVerdict::Late);
 }
 
 #[tokio::test]

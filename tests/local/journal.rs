@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use vodrelay::cli::events::{self, ListArgs, ShowArgs};
 use vodrelay::clock::Now as _;
 use vodrelay::clock::boot_id;
-use vodrelay::journal::query::{Filter, QueryError, Reader, State};
+use vodrelay::journal::query::{EventState, Filter, JournalReader, QueryError};
 use vodrelay::journal::{Journal, OpenError, Options, WriteError, Writer};
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
@@ -519,7 +519,7 @@ async fn a_parked_event_is_released_once_and_an_acked_one_is_not_parked() {
     assert_eq!(told(), ["received 1 nacked unroutable [VR-406]"]);
     desk.publish(both[0].event).await;
     assert_eq!(told(), ["published 1 nacked unroutable [VR-406]"]);
-    let shown = Reader::open(&desk.path()).unwrap().show("1").unwrap();
+    let shown = JournalReader::open(&desk.path()).unwrap().show("1").unwrap();
     assert_eq!(shown.event.parked_message.as_deref(), Some("unroutable [VR-406]"));
 }
 
@@ -821,7 +821,11 @@ fn a_path_that_cannot_hold_a_journal_is_refused_with_the_next_step() {
         let looked = vodrelay::journal::probe::probe(&path).unwrap_err();
         assert_eq!(vodrelay::journal::probe::in_use_by(&path).ok().flatten(), None, "and does not block");
         if path.exists() {
-            assert!(Reader::open(&path).unwrap_err().to_string().contains("it is a "), "{}", path.display());
+            assert!(
+                JournalReader::open(&path).unwrap_err().to_string().contains("it is a "),
+                "{}",
+                path.display()
+            );
         }
         let error = Journal::open(&Options { path }).unwrap_err();
         assert!(matches!(error, OpenError::Unusable { .. }), "{error:?}");

@@ -51,17 +51,17 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.name() == name)
     }
 
-    fn takes(self, key: Key) -> bool {
+    fn takes(self, key: ParameterName) -> bool {
         match key {
-            Key::SubAppId => true,
-            Key::ExtInfo => matches!(self, Self::PullEvents | Self::ConfirmEvents),
-            Key::EventHandles => self == Self::ConfirmEvents,
-            Key::Mode
-            | Key::NotificationUrl
-            | Key::Upload
-            | Key::Delete
-            | Key::Persistence
-            | Key::Signing => self == Self::ModifyEventConfig,
+            ParameterName::SubAppId => true,
+            ParameterName::ExtInfo => matches!(self, Self::PullEvents | Self::ConfirmEvents),
+            ParameterName::EventHandles => self == Self::ConfirmEvents,
+            ParameterName::Mode
+            | ParameterName::NotificationUrl
+            | ParameterName::Upload
+            | ParameterName::Delete
+            | ParameterName::Persistence
+            | ParameterName::Signing => self == Self::ModifyEventConfig,
         }
     }
 }
@@ -82,16 +82,16 @@ impl ApiError {
     pub(super) fn to_json(&self) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
-        struct Shown<'a> {
+        struct ErrorBody<'a> {
             code: &'a str,
             message: &'a str,
         }
-        serde_json::to_string(&Shown { code: &self.code, message: &self.message }).unwrap_or_default()
+        serde_json::to_string(&ErrorBody { code: &self.code, message: &self.message }).unwrap_or_default()
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum ParameterName {
     SubAppId,
     ExtInfo,
     EventHandles,
@@ -103,7 +103,7 @@ enum Key {
     Signing,
 }
 
-impl Key {
+impl ParameterName {
     fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "SubAppId" => Self::SubAppId,
@@ -153,31 +153,35 @@ impl Params {
     pub(super) fn from_query(action: Action, query: &str) -> Result<Self, ApiError> {
         let mut params = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let key = name.split('.').next().and_then(Key::from_name).filter(|key| action.takes(*key));
+            let key =
+                name.split('.').next().and_then(ParameterName::from_name).filter(|key| action.takes(*key));
             let value = value.into_owned();
             match key {
                 None => params.unknown = Some(name.into_owned()),
-                Some(Key::SubAppId) => {
+                Some(ParameterName::SubAppId) => {
                     params.sub_app_id = value.parse().map_err(|_| {
                         ApiError::new("InvalidParameter", "SubAppId is not an unsigned number")
                     })?;
                 }
-                Some(Key::EventHandles) => params.event_handles.get_or_insert_default().push(value),
+                Some(ParameterName::EventHandles) => params.event_handles.get_or_insert_default().push(value),
                 Some(key) => params.set(key, value),
             }
         }
         params.checked(action)
     }
 
-    fn set(&mut self, key: Key, value: String) {
+    fn set(&mut self, key: ParameterName, value: String) {
         match key {
-            Key::Mode => self.mode = Some(value),
-            Key::NotificationUrl => self.notification_url = Some(value),
-            Key::Upload => self.upload = Some(value),
-            Key::Delete => self.delete = Some(value),
-            Key::Persistence => self.persistence = Some(value),
+            ParameterName::Mode => self.mode = Some(value),
+            ParameterName::NotificationUrl => self.notification_url = Some(value),
+            ParameterName::Upload => self.upload = Some(value),
+            ParameterName::Delete => self.delete = Some(value),
+            ParameterName::Persistence => self.persistence = Some(value),
             // ExtInfo is reserved, and what PUSH messages are signed with is nothing to an emulator of PULL.
-            Key::ExtInfo | Key::Signing | Key::SubAppId | Key::EventHandles => {}
+            ParameterName::ExtInfo
+            | ParameterName::Signing
+            | ParameterName::SubAppId
+            | ParameterName::EventHandles => {}
         }
     }
 
@@ -238,13 +242,15 @@ impl<'de> Visitor<'de> for ParamsSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Params, A::Error> {
         let mut params = Params::default();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match Key::from_name(&name).filter(|key| self.0.takes(*key)) {
+            match ParameterName::from_name(&name).filter(|key| self.0.takes(*key)) {
                 None => {
                     params.unknown.get_or_insert(name.into_owned());
                     map.next_value::<IgnoredAny>()?;
                 }
-                Some(Key::SubAppId) => params.sub_app_id = map.next_value::<Option<u64>>()?.unwrap_or(0),
-                Some(Key::EventHandles) => {
+                Some(ParameterName::SubAppId) => {
+                    params.sub_app_id = map.next_value::<Option<u64>>()?.unwrap_or(0)
+                }
+                Some(ParameterName::EventHandles) => {
                     params.event_handles = map.next_value()?;
                 }
                 Some(key) => {

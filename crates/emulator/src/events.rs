@@ -29,13 +29,13 @@ const APP_ID: &str = "1500004321";
 /// Every eighth index spells out the members of other types as explicit nulls, which the cloud's documents do, too.
 pub fn sample(event_type: &str, index: u64) -> Option<String> {
     let sample = SAMPLES.iter().find(|sample| sample.event_type == event_type)?;
-    Some(write(sample, &Values { index, salt: sample.member, procedure: false }))
+    Some(write(sample, &SampleValues { index, salt: sample.member, procedure: false }))
 }
 
 /// The vendor's tutorial as two events: a file is uploaded, with a source context, and the procedure that the upload asked
 /// for ends with a transcode and a cover. `ProcedureTaskId` of the first is `TaskId` of the second.
 pub fn upload_story(index: u64) -> [String; 2] {
-    let values = Values { index, salt: "upload", procedure: true };
+    let values = SampleValues { index, salt: "upload", procedure: true };
     [write(&SAMPLES[0], &values), write(&SAMPLES[1], &values)]
 }
 
@@ -70,7 +70,7 @@ pub enum NoEvents {
 /// When the text is not JSON, or an element of it is not an object.
 pub fn read(text: &str) -> Result<Vec<String>, NoEvents> {
     #[derive(serde::Deserialize)]
-    struct Answer<'a> {
+    struct PullBody<'a> {
         #[serde(rename = "Response", borrow)]
         response: EventSet<'a>,
     }
@@ -85,7 +85,7 @@ pub fn read(text: &str) -> Result<Vec<String>, NoEvents> {
         if value.starts_with('[') {
             let list: Vec<&RawValue> = serde_json::from_str(value).map_err(NoEvents::NotJson)?;
             events.extend(list.into_iter().map(RawValue::get));
-        } else if let Ok(answer) = serde_json::from_str::<Answer<'_>>(value) {
+        } else if let Ok(answer) = serde_json::from_str::<PullBody<'_>>(value) {
             events.extend(answer.response.event_set.into_iter().map(RawValue::get));
         } else {
             events.push(value);
@@ -183,7 +183,7 @@ fn object(members: &[(String, String)]) -> String {
 }
 
 /// What the placeholders of one sample stand for.
-struct Values<'a> {
+struct SampleValues<'a> {
     index: u64,
     /// Samples of one salt and index tell of the same file and task.
     salt: &'a str,
@@ -191,7 +191,7 @@ struct Values<'a> {
     procedure: bool,
 }
 
-impl Values<'_> {
+impl SampleValues<'_> {
     /// A number that looks random, and is the same for the same name, salt and index.
     fn number(&self, name: &str) -> u64 {
         let text = self.salt.bytes().chain(name.bytes());
@@ -280,7 +280,7 @@ fn context(number: u64) -> String {
     }
 }
 
-fn write(sample: &Sample, values: &Values<'_>) -> String {
+fn write(sample: &Sample, values: &SampleValues<'_>) -> String {
     let mut spaced = format!(r#"{{"EventType": "{}", "{}": "#, sample.event_type, sample.member);
     values.expand(sample.body, &mut spaced);
     if values.index % 8 == 7 {

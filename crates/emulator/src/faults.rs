@@ -87,7 +87,7 @@ pub enum FaultKind {
 /// When in the life of a request a fault strikes. A fault with a count is spent only where it takes effect: an idle poll
 /// does not use up a fault that concerns events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum RequestStage {
     Arrival,
     Delivery,
     /// Of a confirm: before its handles are looked at.
@@ -97,7 +97,7 @@ enum Stage {
 }
 
 impl FaultKind {
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> RequestStage {
         match self {
             Self::Delay { .. }
             | Self::Throttle
@@ -106,13 +106,13 @@ impl FaultKind {
             | Self::Rubbish
             | Self::Reset
             | Self::Idle { .. }
-            | Self::ClockSkew { .. } => Stage::Arrival,
+            | Self::ClockSkew { .. } => RequestStage::Arrival,
             Self::Redelivered { .. } | Self::OneHandle | Self::NoHandle | Self::NumericHandle => {
-                Stage::Delivery
+                RequestStage::Delivery
             }
-            Self::FirstConfirmLost => Stage::Way,
-            Self::BadHandle { .. } => Stage::Confirm,
-            Self::SlowAnswer { .. } | Self::AnswerLost | Self::Truncated => Stage::Answer,
+            Self::FirstConfirmLost => RequestStage::Way,
+            Self::BadHandle { .. } => RequestStage::Confirm,
+            Self::SlowAnswer { .. } | Self::AnswerLost | Self::Truncated => RequestStage::Answer,
         }
     }
 }
@@ -223,7 +223,7 @@ impl Faults {
     /// and is not spent.
     fn draw(
         &mut self,
-        stage: Stage,
+        stage: RequestStage,
         action: Action,
         rng: &mut fastrand::Rng,
         mut strike: impl FnMut(&FaultKind) -> bool,
@@ -240,7 +240,7 @@ impl Faults {
 
     pub(super) fn arrival(&mut self, action: Action, rng: &mut fastrand::Rng) -> Arrival {
         let mut arrival = Arrival::default();
-        self.draw(Stage::Arrival, action, rng, |fault| {
+        self.draw(RequestStage::Arrival, action, rng, |fault| {
             let early = match fault {
                 FaultKind::Delay { ms } => {
                     arrival.delay_ms = arrival.delay_ms.saturating_add(*ms);
@@ -270,7 +270,7 @@ impl Faults {
 
     pub(super) fn delivery(&mut self, rng: &mut fastrand::Rng) -> DeliveryFaults {
         let mut faults = DeliveryFaults::default();
-        self.draw(Stage::Delivery, Action::PullEvents, rng, |fault| {
+        self.draw(RequestStage::Delivery, Action::PullEvents, rng, |fault| {
             match fault {
                 FaultKind::OneHandle => faults.style = HandleStyle::OneForAll,
                 FaultKind::NoHandle => faults.style = HandleStyle::Missing,
@@ -287,7 +287,7 @@ impl Faults {
     pub(super) fn bad_handles(&mut self, handles: &[String], rng: &mut fastrand::Rng) -> Vec<String> {
         let mut bad = Vec::new();
         let mut by_chance = rng.fork();
-        self.draw(Stage::Confirm, Action::ConfirmEvents, rng, |fault| {
+        self.draw(RequestStage::Confirm, Action::ConfirmEvents, rng, |fault| {
             let FaultKind::BadHandle { handle } = fault else { return false };
             let chosen = match handle {
                 Some(handle) => handles.iter().find(|h| *h == handle),
@@ -302,7 +302,7 @@ impl Faults {
     /// Whether a confirm is lost on its way; `is_first` tells whether it is for an event that was handed out once.
     pub(super) fn loses_confirm(&mut self, is_first: impl Fn() -> bool, rng: &mut fastrand::Rng) -> bool {
         let mut lost = false;
-        self.draw(Stage::Way, Action::ConfirmEvents, rng, |_| {
+        self.draw(RequestStage::Way, Action::ConfirmEvents, rng, |_| {
             lost = is_first();
             lost
         });
@@ -311,7 +311,7 @@ impl Faults {
 
     pub(super) fn answer(&mut self, action: Action, rng: &mut fastrand::Rng) -> AnswerFaults {
         let mut faults = AnswerFaults::default();
-        self.draw(Stage::Answer, action, rng, |fault| {
+        self.draw(RequestStage::Answer, action, rng, |fault| {
             match fault {
                 FaultKind::SlowAnswer { ms } => faults.delay_ms = faults.delay_ms.saturating_add(*ms),
                 FaultKind::AnswerLost => faults.lost = true,

@@ -80,14 +80,14 @@ impl Drop for PullUnderWay {
 }
 
 /// What the envelope will hold.
-struct Answer {
+struct HttpAnswer {
     /// Members of `Response`, each with a comma after it.
     members: Vec<u8>,
     idle: bool,
     faults: AnswerFaults,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn new(members: impl Into<Vec<u8>>) -> Self {
         Self { members: members.into(), idle: false, faults: AnswerFaults::default() }
     }
@@ -131,16 +131,16 @@ fn half_of(mut body: Vec<u8>) -> Body {
     Body::from_stream(parts)
 }
 
-fn fail(cloud: &Cloud, error: ApiError) -> Answer {
+fn fail(cloud: &Cloud, error: ApiError) -> HttpAnswer {
     cloud.lock().count_error(&error.code);
-    Answer::new(format!("\"Error\":{},", error.to_json()))
+    HttpAnswer::new(format!("\"Error\":{},", error.to_json()))
 }
 
 /// How a request ends before it is looked at.
 enum End {
     Cut(Cut),
     Response(Response),
-    Answer(Answer),
+    Answer(HttpAnswer),
 }
 
 fn early(cloud: &Cloud, arrival: &Arrival) -> Option<End> {
@@ -223,7 +223,7 @@ fn prepare(
 }
 
 /// Lets a call take effect, and says which faults its answer meets.
-async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<Answer, ApiError> {
+async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer, ApiError> {
     let answer = match action {
         Action::PullEvents => pull(cloud, params.sub_app_id).await,
         other => describe_or_change(cloud, other, params)?,
@@ -235,23 +235,23 @@ async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<Answer, Ap
     let mut guard = cloud.lock();
     let state = &mut *guard;
     let faults = state.faults.answer(action, &mut state.rng);
-    Ok(Answer { faults, ..answer })
+    Ok(HttpAnswer { faults, ..answer })
 }
 
-fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<Answer, ApiError> {
+fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer, ApiError> {
     match action {
-        Action::PullEvents => Ok(Answer::new("")),
+        Action::PullEvents => Ok(HttpAnswer::new("")),
         Action::ConfirmEvents => confirm(cloud, &params),
         Action::DescribeEventsState => {
             let mut state = cloud.lock();
             let queue = &mut state.app(params.sub_app_id).queue;
             queue.advance(now_ms());
-            Ok(Answer::new(format!("\"CountOfEventsToPull\":{},", queue.counts().visible)))
+            Ok(HttpAnswer::new(format!("\"CountOfEventsToPull\":{},", queue.counts().visible)))
         }
         Action::DescribeEventConfig => {
             let mut state = cloud.lock();
             let config = &state.app(params.sub_app_id).config;
-            Ok(Answer::new(format!(
+            Ok(HttpAnswer::new(format!(
                 "\"Mode\":\"{}\",\"NotificationUrl\":{},\"UploadMediaCompleteEventSwitch\":\"{}\",\
                  \"DeleteMediaCompleteEventSwitch\":\"{}\",\"PersistenceCompleteEventSwitch\":\"{}\",",
                 config.mode,
@@ -279,14 +279,14 @@ fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<A
                     *value = new;
                 }
             }
-            Ok(Answer::new(""))
+            Ok(HttpAnswer::new(""))
         }
     }
 }
 
 /// Takes what there is, or holds on until there is something. A client that goes away while it is held takes nothing:
 /// this future is dropped at one of its waits, and taking and answering have none between them.
-async fn pull(cloud: &Cloud, sub_app_id: u64) -> Answer {
+async fn pull(cloud: &Cloud, sub_app_id: u64) -> HttpAnswer {
     let (wake, deadline_ms) = {
         let mut state = cloud.lock();
         let deadline_ms = now_ms().saturating_add(state.settings.hold_ms);
@@ -300,7 +300,7 @@ async fn pull(cloud: &Cloud, sub_app_id: u64) -> Answer {
             let mut state = cloud.lock();
             let taken = take(&mut state, sub_app_id);
             if !taken.is_empty() {
-                return Answer::new(event_set(&taken));
+                return HttpAnswer::new(event_set(&taken));
             }
             state.app(sub_app_id).queue.next_visible_at()
         };
@@ -349,18 +349,18 @@ fn event_set(taken: &[Delivered]) -> Vec<u8> {
     members
 }
 
-fn idle(cloud: &Cloud, shape: IdleShape) -> Answer {
+fn idle(cloud: &Cloud, shape: IdleShape) -> HttpAnswer {
     cloud.lock().idle += 1;
     let answer = match shape {
         IdleShape::Error => fail(cloud, ApiError::new("ResourceNotFound", "no event")),
-        IdleShape::Null => Answer::new("\"EventSet\":null,"),
-        IdleShape::Empty => Answer::new("\"EventSet\":[],"),
-        IdleShape::Absent => Answer::new(""),
+        IdleShape::Null => HttpAnswer::new("\"EventSet\":null,"),
+        IdleShape::Empty => HttpAnswer::new("\"EventSet\":[],"),
+        IdleShape::Absent => HttpAnswer::new(""),
     };
-    Answer { idle: true, ..answer }
+    HttpAnswer { idle: true, ..answer }
 }
 
-fn confirm(cloud: &Cloud, params: &Params) -> Result<Answer, ApiError> {
+fn confirm(cloud: &Cloud, params: &Params) -> Result<HttpAnswer, ApiError> {
     let handles = params.event_handles.as_deref().unwrap_or_default();
     let mut guard = cloud.lock();
     let state = &mut *guard;
@@ -371,7 +371,7 @@ fn confirm(cloud: &Cloud, params: &Params) -> Result<Answer, ApiError> {
     };
     if state.faults.loses_confirm(is_first, &mut state.rng) {
         let faults = AnswerFaults { lost: true, ..AnswerFaults::default() };
-        return Ok(Answer { faults, ..Answer::new("") });
+        return Ok(HttpAnswer { faults, ..HttpAnswer::new("") });
     }
     let bad = state.faults.bad_handles(handles, &mut state.rng);
     let queue = &mut state.app(params.sub_app_id).queue;
@@ -380,7 +380,7 @@ fn confirm(cloud: &Cloud, params: &Params) -> Result<Answer, ApiError> {
     }
     let result = queue.confirm(now_ms(), handles);
     match result.first_bad() {
-        None => Ok(Answer::new("")),
+        None => Ok(HttpAnswer::new("")),
         Some((at, verdict)) => {
             let message = format!("EventHandles.{at} cannot be confirmed: {}", verdict.reason());
             Err(ApiError::new("InvalidParameterValue", message))

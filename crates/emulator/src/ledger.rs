@@ -10,7 +10,7 @@ use super::queue::EventNo;
 /// What became of one handle of a confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum ConfirmVerdict {
     /// It deleted its event.
     Confirmed,
     /// It had deleted its event already, and its window is not over: no harm done.
@@ -27,7 +27,7 @@ pub enum Verdict {
     RefusedWithOthers,
 }
 
-impl Verdict {
+impl ConfirmVerdict {
     /// Why, in words for an error message.
     pub(super) fn reason(self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ pub struct ConfirmRecord {
     /// When.
     pub at: u64,
     /// What became of it.
-    pub verdict: Verdict,
+    pub verdict: ConfirmVerdict,
     /// The events that it deleted.
     pub events: Vec<EventNo>,
 }
@@ -107,7 +107,7 @@ impl Ledger {
     }
 
     /// The handles that were received with this verdict.
-    pub fn with_verdict(&self, verdict: Verdict) -> impl Iterator<Item = &ConfirmRecord> {
+    pub fn with_verdict(&self, verdict: ConfirmVerdict) -> impl Iterator<Item = &ConfirmRecord> {
         self.confirms.iter().filter(move |confirm| confirm.verdict == verdict)
     }
 

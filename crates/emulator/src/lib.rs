@@ -51,7 +51,7 @@ pub use self::api::Action;
 pub use self::auth::Credential;
 use self::conn::Listener;
 pub use self::faults::{Fault, FaultKind, IdleShape};
-pub use self::ledger::{Ledger, Verdict};
+pub use self::ledger::{ConfirmVerdict, Ledger};
 pub use self::queue::{EventNo, QueueSettings, Redelivery};
 use self::state::{Cloud, now_ms};
 pub use self::state::{EventConfig, Settings, State, Stats};

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::handles::{HandleForm, HandleMint};
-use super::ledger::{ConfirmRecord, DeliveryRecord, EventRecord, Ledger, Verdict};
+use super::ledger::{ConfirmRecord, ConfirmVerdict, DeliveryRecord, EventRecord, Ledger};
 
 /// The most events that one pull brings, and the most handles that one confirm takes (documents 266/33433, 266/33434).
 pub const MAX_BATCH: usize = 16;
@@ -135,19 +135,23 @@ impl Delivered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfirmResult {
     /// One verdict for each handle of the call, in its order.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<ConfirmVerdict>,
 }
 
 impl ConfirmResult {
     /// Whether the call succeeds.
     pub fn is_ok(&self) -> bool {
-        self.verdicts.iter().all(|v| matches!(v, Verdict::Confirmed | Verdict::Repeated))
+        self.verdicts.iter().all(|v| matches!(v, ConfirmVerdict::Confirmed | ConfirmVerdict::Repeated))
     }
 
     /// The place and the verdict of the first handle that makes the call fail.
-    pub fn first_bad(&self) -> Option<(usize, Verdict)> {
-        let bad =
-            |v: &Verdict| !matches!(v, Verdict::Confirmed | Verdict::Repeated | Verdict::RefusedWithOthers);
+    pub fn first_bad(&self) -> Option<(usize, ConfirmVerdict)> {
+        let bad = |v: &ConfirmVerdict| {
+            !matches!(
+                v,
+                ConfirmVerdict::Confirmed | ConfirmVerdict::Repeated | ConfirmVerdict::RefusedWithOthers
+            )
+        };
         self.verdicts.iter().position(bad).map(|at| (at, self.verdicts[at]))
     }
 }
@@ -179,7 +183,7 @@ impl Counts {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Visibility {
     /// In `visible`.
     Visible,
     /// In `hidden`, under this moment.
@@ -191,7 +195,7 @@ enum Place {
 #[derive(Debug)]
 struct Slot {
     record: EventRecord,
-    place: Place,
+    place: Visibility,
     /// Under which handle it comes next, if that was said for this event alone.
     next: Option<Redelivery>,
 }
@@ -260,7 +264,7 @@ impl Queue {
             confirmed_at: None,
             expired_at: None,
         };
-        self.slots.push_back(Slot { record, place: Place::Visible, next: None });
+        self.slots.push_back(Slot { record, place: Visibility::Visible, next: None });
         self.visible.push_back(number);
         self.counts.put += 1;
         self.counts.visible += 1;
@@ -275,7 +279,7 @@ impl Queue {
         while taken.len() < max.min(MAX_BATCH) {
             let Some(number) = self.visible.pop_front() else { break };
             let Some(slot) = slot(&mut self.slots, self.forgotten, number) else { continue };
-            if slot.place != Place::Visible {
+            if slot.place != Visibility::Visible {
                 continue;
             }
             let redelivery = slot.next.take().unwrap_or(self.settings.redelivery);
@@ -297,7 +301,7 @@ impl Queue {
             }
             let until = now_ms.saturating_add(self.settings.window_ms);
             slot.record.deliveries.push(DeliveryRecord { handle: handle.clone(), at: now_ms, until });
-            slot.place = Place::Hidden { until };
+            slot.place = Visibility::Hidden { until };
             self.hidden.insert((until, number));
             self.counts.visible -= 1;
             self.counts.hidden += 1;
@@ -317,13 +321,14 @@ impl Queue {
     pub fn confirm<H: AsRef<str>>(&mut self, now_ms: u64, handles: &[H]) -> ConfirmResult {
         self.advance(now_ms);
         self.calls += 1;
-        let mut verdicts: Vec<Verdict> = handles.iter().map(|h| self.verdict(now_ms, h.as_ref())).collect();
-        let is_bad = |v: &Verdict| !matches!(v, Verdict::Confirmed | Verdict::Repeated);
-        let refuse = verdicts.contains(&Verdict::Poisoned)
+        let mut verdicts: Vec<ConfirmVerdict> =
+            handles.iter().map(|h| self.verdict(now_ms, h.as_ref())).collect();
+        let is_bad = |v: &ConfirmVerdict| !matches!(v, ConfirmVerdict::Confirmed | ConfirmVerdict::Repeated);
+        let refuse = verdicts.contains(&ConfirmVerdict::Poisoned)
             || (self.settings.mixed == MixedConfirm::RefuseAll && verdicts.iter().any(is_bad));
         if refuse {
             for verdict in verdicts.iter_mut().filter(|v| !is_bad(v)) {
-                *verdict = Verdict::RefusedWithOthers;
+                *verdict = ConfirmVerdict::RefusedWithOthers;
             }
         }
         for (handle, verdict) in handles.iter().zip(&verdicts) {
@@ -332,7 +337,7 @@ impl Queue {
                 None => handle.as_ref().into(),
             };
             let mut events = Vec::new();
-            if *verdict == Verdict::Confirmed {
+            if *verdict == ConfirmVerdict::Confirmed {
                 events = self.confirmable(now_ms, &handle);
                 for number in &events {
                     self.finish(now_ms, *number, true);
@@ -360,8 +365,8 @@ impl Queue {
     /// next delivery. Says whether the event was hidden.
     pub fn force_redeliver(&mut self, event: EventNo, under: Redelivery) -> bool {
         let Some(slot) = slot(&mut self.slots, self.forgotten, event.0) else { return false };
-        let Place::Hidden { until } = slot.place else { return false };
-        slot.place = Place::Visible;
+        let Visibility::Hidden { until } = slot.place else { return false };
+        slot.place = Visibility::Visible;
         slot.next = Some(under);
         self.hidden.remove(&(until, event.0));
         self.visible.push_back(event.0);
@@ -379,7 +384,7 @@ impl Queue {
             self.hidden.pop_first();
             self.counts.hidden -= 1;
             if let Some(slot) = slot(&mut self.slots, self.forgotten, number) {
-                slot.place = Place::Visible;
+                slot.place = Visibility::Visible;
                 self.visible.push_back(number);
                 self.counts.visible += 1;
             }
@@ -430,12 +435,12 @@ impl Queue {
         events.filter_map(|number| self.event(EventNo(*number))).any(|event| event.deliveries.len() == 1)
     }
 
-    fn verdict(&self, now_ms: u64, handle: &str) -> Verdict {
+    fn verdict(&self, now_ms: u64, handle: &str) -> ConfirmVerdict {
         if self.poisoned.contains(handle) {
-            return Verdict::Poisoned;
+            return ConfirmVerdict::Poisoned;
         }
-        let Some(events) = self.by_handle.get(handle) else { return Verdict::Unknown };
-        let mut worst = Verdict::Unknown;
+        let Some(events) = self.by_handle.get(handle) else { return ConfirmVerdict::Unknown };
+        let mut worst = ConfirmVerdict::Unknown;
         for event in events.iter().filter_map(|number| self.event(EventNo(*number))) {
             let delivery = event.deliveries.iter().rev().find(|d| d.handle.as_deref() == Some(handle));
             let latest = event.deliveries.last().is_some_and(|d| d.handle.as_deref() == Some(handle));
@@ -443,13 +448,13 @@ impl Queue {
             let gone = event.confirmed_at.is_some() || event.expired_at.is_some();
             worst = match (live, latest, gone) {
                 // One event to confirm is enough: the others under this handle do not make it bad.
-                (true, true, false) => return Verdict::Confirmed,
+                (true, true, false) => return ConfirmVerdict::Confirmed,
                 (true, _, true) if event.confirmed_at.is_some() && !self.settings.refuse_repeats => {
-                    Verdict::Repeated
+                    ConfirmVerdict::Repeated
                 }
-                (true, _, true) => Verdict::Unknown,
-                (true, false, false) => Verdict::Superseded,
-                (false, ..) => Verdict::Late,
+                (true, _, true) => ConfirmVerdict::Unknown,
+                (true, false, false) => ConfirmVerdict::Superseded,
+                (false, ..) => ConfirmVerdict::Late,
             };
         }
         worst
@@ -474,14 +479,14 @@ impl Queue {
     fn finish(&mut self, now_ms: u64, number: u64, confirmed: bool) {
         let Some(slot) = slot(&mut self.slots, self.forgotten, number) else { return };
         match slot.place {
-            Place::Gone => return,
-            Place::Visible => self.counts.visible -= 1,
-            Place::Hidden { until } => {
+            Visibility::Gone => return,
+            Visibility::Visible => self.counts.visible -= 1,
+            Visibility::Hidden { until } => {
                 self.hidden.remove(&(until, number));
                 self.counts.hidden -= 1;
             }
         }
-        slot.place = Place::Gone;
+        slot.place = Visibility::Gone;
         if confirmed {
             slot.record.confirmed_at = Some(now_ms);
             self.counts.confirmed += 1;
@@ -494,7 +499,7 @@ impl Queue {
     /// Keeps the ledger within its bound. Only finished events at the front go, so that numbers stay without gaps.
     fn forget(&mut self) {
         while self.slots.len() > self.settings.remember {
-            if self.slots.front().is_none_or(|slot| slot.place != Place::Gone) {
+            if self.slots.front().is_none_or(|slot| slot.place != Visibility::Gone) {
                 break;
             }
             let Some(slot) = self.slots.pop_front() else { break };
@@ -549,7 +554,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_confirm(queue: &mut Queue, now: u64, handles: &[String], expected: &[Verdict]) {
+    fn check_confirm(queue: &mut Queue, now: u64, handles: &[String], expected: &[ConfirmVerdict]) {
         assert_eq!(queue.confirm(now, handles).verdicts, expected);
     }
 
@@ -588,9 +593,14 @@ mod tests {
         let mut queue = queue();
         queue.put(0, "{}");
         let first = handle_of(&pull_one(&mut queue, 0));
-        check_confirm(&mut queue, WINDOW, std::slice::from_ref(&first), &[Verdict::Late]);
+        check_confirm(&mut queue, WINDOW, std::slice::from_ref(&first), &[ConfirmVerdict::Late]);
         let second = handle_of(&pull_one(&mut queue, WINDOW));
-        check_confirm(&mut queue, 2 * WINDOW - 1, std::slice::from_ref(&second), &[Verdict::Confirmed]);
+        check_confirm(
+            &mut queue,
+            2 * WINDOW - 1,
+            std::slice::from_ref(&second),
+            &[ConfirmVerdict::Confirmed],
+        );
         assert!(queue.pull(9 * WINDOW, 16, HandleStyle::Each).is_empty());
         assert_eq!(queue.counts().confirmed, 1);
         assert_eq!(queue.event(EventNo(1)).unwrap().confirmed_at, Some(2 * WINDOW - 1));
@@ -604,8 +614,8 @@ mod tests {
         assert!(queue.force_redeliver(first.number, Redelivery::NewHandle));
         let second = pull_one(&mut queue, 10);
         assert_ne!(first.handle, second.handle);
-        check_confirm(&mut queue, 20, &[handle_of(&first)], &[Verdict::Superseded]);
-        check_confirm(&mut queue, 20, &[handle_of(&second)], &[Verdict::Confirmed]);
+        check_confirm(&mut queue, 20, &[handle_of(&first)], &[ConfirmVerdict::Superseded]);
+        check_confirm(&mut queue, 20, &[handle_of(&second)], &[ConfirmVerdict::Confirmed]);
     }
 
     #[test]
@@ -617,7 +627,7 @@ mod tests {
         assert!(!queue.force_redeliver(first.number, Redelivery::SameHandle), "it is visible already");
         let second = pull_one(&mut queue, 5_000);
         assert_eq!(first.handle, second.handle);
-        check_confirm(&mut queue, WINDOW + 4_999, &[handle_of(&first)], &[Verdict::Confirmed]);
+        check_confirm(&mut queue, WINDOW + 4_999, &[handle_of(&first)], &[ConfirmVerdict::Confirmed]);
     }
 
     #[test]
@@ -626,7 +636,7 @@ mod tests {
         queue.put(0, "{}");
         let first = pull_one(&mut queue, 0);
         queue.force_redeliver(first.number, Redelivery::NewHandle);
-        check_confirm(&mut queue, 1, &[handle_of(&first)], &[Verdict::Confirmed]);
+        check_confirm(&mut queue, 1, &[handle_of(&first)], &[ConfirmVerdict::Confirmed]);
         assert!(queue.pull(2, 16, HandleStyle::Each).is_empty(), "confirmed while visible");
         assert_eq!(queue.counts().unconfirmed(), 0);
     }
@@ -648,7 +658,7 @@ mod tests {
         let taken = queue.pull(0, 16, HandleStyle::Each);
         assert_eq!(taken.len(), 2);
         assert_ne!(taken[0].handle, taken[1].handle);
-        check_confirm(&mut queue, 1, &[handle_of(&taken[0])], &[Verdict::Confirmed]);
+        check_confirm(&mut queue, 1, &[handle_of(&taken[0])], &[ConfirmVerdict::Confirmed]);
         let again = pull_one(&mut queue, WINDOW);
         assert_eq!(again.number, taken[1].number);
     }
@@ -656,16 +666,16 @@ mod tests {
     #[test]
     fn a_bad_handle_fails_the_call_and_spares_or_drags_its_neighbours() {
         for (mixed, neighbour, left) in [
-            (MixedConfirm::DeleteGood, Verdict::Confirmed, 0),
-            (MixedConfirm::RefuseAll, Verdict::RefusedWithOthers, 1),
+            (MixedConfirm::DeleteGood, ConfirmVerdict::Confirmed, 0),
+            (MixedConfirm::RefuseAll, ConfirmVerdict::RefusedWithOthers, 1),
         ] {
             let mut queue = queue_with(|s| s.mixed = mixed);
             queue.put(0, "{}");
             let handle = handle_of(&pull_one(&mut queue, 0));
             let result = queue.confirm(1, &[handle, "nonsense".to_owned()]);
-            assert_eq!(result.verdicts, [neighbour, Verdict::Unknown]);
+            assert_eq!(result.verdicts, [neighbour, ConfirmVerdict::Unknown]);
             assert!(!result.is_ok());
-            assert_eq!(result.first_bad(), Some((1, Verdict::Unknown)));
+            assert_eq!(result.first_bad(), Some((1, ConfirmVerdict::Unknown)));
             assert_eq!(queue.counts().unconfirmed(), left);
         }
     }
@@ -679,22 +689,22 @@ mod tests {
         let (good, bad) = (handle_of(&taken[0]), handle_of(&taken[1]));
         queue.poison(&bad);
         let both = [good.clone(), bad.clone()];
-        check_confirm(&mut queue, 1, &both, &[Verdict::RefusedWithOthers, Verdict::Poisoned]);
-        check_confirm(&mut queue, 2, &[good], &[Verdict::Confirmed]);
-        check_confirm(&mut queue, 3, std::slice::from_ref(&bad), &[Verdict::Poisoned]);
+        check_confirm(&mut queue, 1, &both, &[ConfirmVerdict::RefusedWithOthers, ConfirmVerdict::Poisoned]);
+        check_confirm(&mut queue, 2, &[good], &[ConfirmVerdict::Confirmed]);
+        check_confirm(&mut queue, 3, std::slice::from_ref(&bad), &[ConfirmVerdict::Poisoned]);
         queue.heal();
-        check_confirm(&mut queue, 4, &[bad], &[Verdict::Confirmed]);
+        check_confirm(&mut queue, 4, &[bad], &[ConfirmVerdict::Confirmed]);
     }
 
     #[test]
     fn confirming_twice_is_harmless_within_the_window_or_an_error_as_set() {
-        for (refuse, expected) in [(false, Verdict::Repeated), (true, Verdict::Unknown)] {
+        for (refuse, expected) in [(false, ConfirmVerdict::Repeated), (true, ConfirmVerdict::Unknown)] {
             let mut queue = queue_with(|s| s.refuse_repeats = refuse);
             queue.put(0, "{}");
             let handle = [handle_of(&pull_one(&mut queue, 0))];
-            check_confirm(&mut queue, 1, &handle, &[Verdict::Confirmed]);
+            check_confirm(&mut queue, 1, &handle, &[ConfirmVerdict::Confirmed]);
             check_confirm(&mut queue, 2, &handle, &[expected]);
-            check_confirm(&mut queue, WINDOW, &handle, &[Verdict::Late]);
+            check_confirm(&mut queue, WINDOW, &handle, &[ConfirmVerdict::Late]);
         }
     }
 
@@ -733,7 +743,7 @@ mod tests {
         let left = queue.pull(100_000, 16, HandleStyle::Each);
         assert_eq!(left.iter().map(|d| d.number.0).collect::<Vec<_>>(), [3]);
         assert_eq!((queue.counts().expired, queue.counts().unconfirmed()), (2, 1));
-        check_confirm(&mut queue, 100_001, &[handle_of(&taken[0])], &[Verdict::Unknown]);
+        check_confirm(&mut queue, 100_001, &[handle_of(&taken[0])], &[ConfirmVerdict::Unknown]);
     }
 
     #[test]
@@ -773,7 +783,7 @@ mod tests {
         let rest = queue.pull(102, 16, HandleStyle::Each);
         assert_eq!(rest.iter().map(|d| d.number.0).collect::<Vec<_>>(), [17, 18, 19, 20]);
         assert_eq!(queue.put(103, "{}"), EventNo(21));
-        check_confirm(&mut queue, 104, &[handles[0].clone()], &[Verdict::Unknown]);
+        check_confirm(&mut queue, 104, &[handles[0].clone()], &[ConfirmVerdict::Unknown]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The canonical form of JSON: keys sorted, no white space, null members dropped, numbers by their literal text.
 
-use super::document::{Document, Kind, Literal, USUAL_DEPTH, Value, unescape};
+use super::document::{Document, Literal, USUAL_DEPTH, Value, ValueKind, unescape};
 
 impl Document<'_> {
     /// Writes the canonical form, without the root's members called `without`.
@@ -16,14 +16,16 @@ impl Document<'_> {
         let mut current = self.root();
         loop {
             match current.kind() {
-                kind @ (Kind::Object | Kind::Array) => {
-                    let (begin, close) = if kind == Kind::Object { (b'{', b'}') } else { (b'[', b']') };
+                kind @ (ValueKind::Object | ValueKind::Array) => {
+                    let (begin, close) = if kind == ValueKind::Object { (b'{', b'}') } else { (b'[', b']') };
                     out.push(begin);
                     let root = stack.is_empty();
                     stack.push(Frame { next: current.first_child(), close, root, begun: false });
                 }
-                Kind::String => write_string(out, current.literal()),
-                Kind::Number | Kind::Null | Kind::Bool => out.extend_from_slice(current.literal().text),
+                ValueKind::String => write_string(out, current.literal()),
+                ValueKind::Number | ValueKind::Null | ValueKind::Bool => {
+                    out.extend_from_slice(current.literal().text)
+                }
             }
             loop {
                 let Some(frame) = stack.last_mut() else { return };
@@ -36,7 +38,8 @@ impl Document<'_> {
                 frame.next = current.next_sibling();
                 let key = current.key();
                 if let Some(key) = key
-                    && (current.kind() == Kind::Null || (frame.root && key.meaning() == without.as_bytes()))
+                    && (current.kind() == ValueKind::Null
+                        || (frame.root && key.meaning() == without.as_bytes()))
                 {
                     continue;
                 }

@@ -26,7 +26,7 @@ pub(super) const USUAL_DEPTH: usize = 16;
 const USUAL_NODE_BYTES: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Object,
     Array,
     String,
@@ -69,7 +69,7 @@ struct Open {
 impl<'a> Document<'a> {
     /// Reads a text that is one value.
     pub fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(text)?;
+        let mut reader = DocumentReader::new(text)?;
         let document = reader.value()?;
         reader.end()?;
         Ok(document)
@@ -96,21 +96,21 @@ impl<'a> Document<'a> {
         index
     }
 
-    fn kind(&self, node: u32) -> Kind {
+    fn kind(&self, node: u32) -> ValueKind {
         match self.text[self.nodes[node as usize].start as usize] {
-            b'{' => Kind::Object,
-            b'[' => Kind::Array,
-            b'"' => Kind::String,
-            b'n' => Kind::Null,
-            b't' | b'f' => Kind::Bool,
-            _ => Kind::Number,
+            b'{' => ValueKind::Object,
+            b'[' => ValueKind::Array,
+            b'"' => ValueKind::String,
+            b'n' => ValueKind::Null,
+            b't' | b'f' => ValueKind::Bool,
+            _ => ValueKind::Number,
         }
     }
 
     /// The literal text of a scalar; a string's without its quotes.
     fn literal(&self, node: u32) -> Literal<'a> {
         let Node { start, end, .. } = self.nodes[node as usize];
-        let quote = u32::from(self.kind(node) == Kind::String);
+        let quote = u32::from(self.kind(node) == ValueKind::String);
         Literal::at(self.text, start + quote, end - quote)
     }
 
@@ -225,18 +225,18 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ValueKind {
         self.document.kind(self.node)
     }
 
     /// Whether it is an object.
     pub fn is_object(self) -> bool {
-        self.kind() == Kind::Object
+        self.kind() == ValueKind::Object
     }
 
     /// Whether it is `null`.
     pub fn is_null(self) -> bool {
-        self.kind() == Kind::Null
+        self.kind() == ValueKind::Null
     }
 
     /// What stands for it as a member's key; `None` outside objects.
@@ -274,14 +274,14 @@ impl<'a> Value<'a> {
     /// The last member of this name that is not null.
     pub fn member(self, name: &str) -> Option<Value<'a>> {
         let called = |value: &Value<'a>| {
-            value.key().is_some_and(|key| key.meaning() == name.as_bytes()) && value.kind() != Kind::Null
+            value.key().is_some_and(|key| key.meaning() == name.as_bytes()) && value.kind() != ValueKind::Null
         };
         self.elements().filter(called).last()
     }
 
     /// What a string stands for.
     pub fn string(self) -> Option<Cow<'a, [u8]>> {
-        (self.kind() == Kind::String).then(|| self.literal().meaning())
+        (self.kind() == ValueKind::String).then(|| self.literal().meaning())
     }
 
     /// A string's text; what is no text in it is replaced.
@@ -294,12 +294,12 @@ impl<'a> Value<'a> {
 
     /// A number's literal text.
     pub fn number(self) -> Option<Cow<'a, str>> {
-        (self.kind() == Kind::Number).then(|| String::from_utf8_lossy(self.literal().text))
+        (self.kind() == ValueKind::Number).then(|| String::from_utf8_lossy(self.literal().text))
     }
 
     /// `true` or `false`.
     pub fn truth(self) -> Option<Cow<'a, str>> {
-        (self.kind() == Kind::Bool).then(|| String::from_utf8_lossy(self.literal().text))
+        (self.kind() == ValueKind::Bool).then(|| String::from_utf8_lossy(self.literal().text))
     }
 }
 
@@ -355,12 +355,12 @@ fn low_byte(value: u32) -> u8 {
 }
 
 /// Reads a text from its beginning to its end, value by value.
-pub struct Reader<'a> {
+pub struct DocumentReader<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> DocumentReader<'a> {
     /// Begins to read a text.
     ///
     /// # Errors
@@ -431,7 +431,7 @@ impl<'a> Reader<'a> {
     pub fn value(&mut self) -> Result<Document<'a>, Malformed> {
         self.skip_white_space();
         let text = &self.text[self.at..];
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = DocumentReader { text, at: 0 };
         let read = reader.tree();
         self.at += reader.at;
         read.map_err(|_| self.malformed())

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 pub use document::Malformed;
-pub use document::{Document, Reader, Value};
+pub use document::{Document, DocumentReader, Value};
 pub use latest::LatestTime;
 
 /// A sub-application; 0 is the account's default application, which requests do not name.

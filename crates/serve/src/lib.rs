@@ -158,10 +158,10 @@ where
 
 /// The connections that are served.
 #[derive(Debug, Default)]
-struct Connections(Mutex<Table>);
+struct Connections(Mutex<ConnectionTable>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct ConnectionTable {
     next: u64,
     served: BTreeMap<u64, Served>,
 }
@@ -176,7 +176,7 @@ struct Served {
 }
 
 impl Connections {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,7 +9,7 @@ use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::RequestFailure;
 
-use super::lines::Line;
+use super::lines::CheckLine;
 use crate::app;
 use crate::clock::Now as _;
 use crate::config::Config;
@@ -30,7 +30,7 @@ const SKEW_WARN: Duration = Duration::from_secs(60);
 /// The cloud's own limit ("Signature v3": `AuthFailure.SignatureExpire`).
 const SKEW_REFUSED: Duration = Duration::from_secs(300);
 
-pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
+pub(super) async fn check(config: Config, deadline: Instant) -> Vec<CheckLine> {
     let places = app::places(&config);
     let mut options = vod::Options::new(config.vod.endpoint.clone(), places.source);
     options.region.clone_from(&config.vod.region);
@@ -38,7 +38,7 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
     options.describe_timeout = CALL_LIMIT;
     let client = match Client::new(options) {
         Ok(client) => client,
-        Err(error) => return vec![Line::wrong(PART, error.to_string())],
+        Err(error) => return vec![CheckLine::wrong(PART, error.to_string())],
     };
     let mut lines = Vec::new();
     match timeout(CREDENTIALS_LIMIT, client.refresh_credentials()).await {
@@ -48,7 +48,7 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
             let seconds = CREDENTIALS_LIMIT.as_secs();
             let text =
                 format!("not read within {seconds} s; set vod.credentials to the source that has them");
-            return vec![Line::away(CREDENTIALS, text)];
+            return vec![CheckLine::away(CREDENTIALS, text)];
         }
     }
     let mut turn = Instant::now();
@@ -63,31 +63,33 @@ pub(super) async fn check(config: Config, deadline: Instant) -> Vec<Line> {
 }
 
 /// A line for each source that has none, and the next step in the last one.
-fn missing(error: &CredentialsError) -> Vec<Line> {
+fn missing(error: &CredentialsError) -> Vec<CheckLine> {
     let text = error.to_string();
     let lines = text.lines().map(|line| line.trim().trim_end_matches(';'));
-    lines.map(|line| Line::wrong(CREDENTIALS, line).error_code(ErrorCode::NoCredentials)).collect()
+    lines.map(|line| CheckLine::wrong(CREDENTIALS, line).error_code(ErrorCode::NoCredentials)).collect()
 }
 
-fn found(credentials: &Credentials, now: WallTime) -> Line {
+fn found(credentials: &Credentials, now: WallTime) -> CheckLine {
     let Credentials { origin, token, expires_at, .. } = credentials;
     let id = credentials.masked_id();
     let until = expires_at.map(|seconds| WallTime(seconds.saturating_mul(1_000)));
     match (until, token) {
-        (Some(until), _) if until <= now => Line::wrong(
+        (Some(until), _) if until <= now => CheckLine::wrong(
             CREDENTIALS,
             format!("{id} from {origin}, expired at {until}; renew them there, or set the host's clock"),
         ),
-        (Some(until), _) => Line::ok(CREDENTIALS, format!("{id} from {origin}, temporary, until {until}")),
-        (None, Some(_)) => {
-            Line::ok(CREDENTIALS, format!("{id} from {origin}, temporary, their expiry is not known"))
+        (Some(until), _) => {
+            CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, temporary, until {until}"))
         }
-        (None, None) => Line::ok(CREDENTIALS, format!("{id} from {origin}, permanent")),
+        (None, Some(_)) => {
+            CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, temporary, their expiry is not known"))
+        }
+        (None, None) => CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, permanent")),
     }
 }
 
 /// Two signed calls. Without the right to make them nothing is proven, and nothing is wrong: relaying needs neither.
-async fn ask(client: &Client, sub_app: SubAppId, turn: Instant, deadline: Instant) -> Vec<Line> {
+async fn ask(client: &Client, sub_app: SubAppId, turn: Instant, deadline: Instant) -> Vec<CheckLine> {
     let mut lines = Vec::new();
     let questions = async {
         sleep_until(turn).await;
@@ -103,7 +105,7 @@ async fn ask(client: &Client, sub_app: SubAppId, turn: Instant, deadline: Instan
             }
         }
         lines.push(match client.describe_events_state(sub_app).await {
-            Ok(count) => Line::ok(
+            Ok(count) => CheckLine::ok(
                 PART,
                 format!("sub-application {sub_app}: {count} events wait (a count that is about three minutes late)"),
             ),
@@ -112,16 +114,19 @@ async fn ask(client: &Client, sub_app: SubAppId, turn: Instant, deadline: Instan
     };
     let in_time = timeout_at(deadline, questions).await.is_ok();
     if !in_time {
-        lines.push(Line::away(PART, format!("sub-application {sub_app}: no answer in time; run this again")));
+        lines.push(CheckLine::away(
+            PART,
+            format!("sub-application {sub_app}: no answer in time; run this again"),
+        ));
     }
     lines
 }
 
-fn failed(sub_app: SubAppId, error: &RequestError) -> Line {
+fn failed(sub_app: SubAppId, error: &RequestError) -> CheckLine {
     let action = error.action.name();
     if error.is_denial() {
         let code = &error.code;
-        return Line::warn(
+        return CheckLine::warn(
             PART,
             format!(
                 "sub-application {sub_app}: the key may not call {action} ({code}), so that this is not checked; relaying needs \
@@ -131,16 +136,16 @@ fn failed(sub_app: SubAppId, error: &RequestError) -> Line {
     }
     let text = format!("sub-application {sub_app}: {error}");
     let line = match error.failure {
-        RequestFailure::Throttled | RequestFailure::Transient => Line::away(PART, text),
+        RequestFailure::Throttled | RequestFailure::Transient => CheckLine::away(PART, text),
         RequestFailure::Credentials
         | RequestFailure::Clock
         | RequestFailure::Refused
-        | RequestFailure::Configuration => Line::wrong(PART, text),
+        | RequestFailure::Configuration => CheckLine::wrong(PART, text),
     };
     line.error_code(error.failure.error_code())
 }
 
-fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {
+fn callbacks(sub_app: SubAppId, config: &EventConfig) -> CheckLine {
     let switch = |on: Option<bool>| match on {
         Some(true) => "ON",
         Some(false) => "OFF",
@@ -165,14 +170,14 @@ fn callbacks(sub_app: SubAppId, config: &EventConfig) -> Line {
                  ModifyEventConfig with Mode=PULL";
     }
     match (&config.mode, all_off) {
-        (Some(mode), _) if mode != "PULL" => Line::wrong(PART, text).error_code(ErrorCode::AccountWrong),
-        (Some(_), false) => Line::ok(PART, text),
-        (Some(_), true) | (None, _) => Line::warn(PART, text),
+        (Some(mode), _) if mode != "PULL" => CheckLine::wrong(PART, text).error_code(ErrorCode::AccountWrong),
+        (Some(_), false) => CheckLine::ok(PART, text),
+        (Some(_), true) | (None, _) => CheckLine::warn(PART, text),
     }
 }
 
 /// The host's clock, by the cloud's minus the host's. The measure is good to about a second.
-fn clock(skew_ms: i64) -> Line {
+fn clock(skew_ms: i64) -> CheckLine {
     const PART: &str = "clock";
     let skew = Duration::from_millis(skew_ms.unsigned_abs());
     // Whole seconds, rounded.
@@ -180,13 +185,16 @@ fn clock(skew_ms: i64) -> Line {
     let direction = if skew_ms > 0 { "behind" } else { "ahead of" };
     let off = format!("{seconds} s {direction} the cloud's");
     if seconds <= 1 {
-        Line::ok(PART, "within a second of the cloud's")
+        CheckLine::ok(PART, "within a second of the cloud's")
     } else if skew < SKEW_WARN {
-        Line::ok(PART, off)
+        CheckLine::ok(PART, off)
     } else if skew < SKEW_REFUSED {
-        Line::warn(PART, format!("{off}, which refuses what is 300 s off; set it, and keep it set with NTP"))
+        CheckLine::warn(
+            PART,
+            format!("{off}, which refuses what is 300 s off; set it, and keep it set with NTP"),
+        )
     } else {
-        Line::warn(
+        CheckLine::warn(
             PART,
             format!(
                 "{off}, which refuses what is 300 s off: the relay signs with the cloud's time; set it, and keep it set with NTP"
@@ -202,19 +210,19 @@ mod tests {
 
     #[test]
     fn the_clock_is_warned_of_before_the_cloud_refuses_it() {
-        assert_eq!(clock(-900), Line::ok("clock", "within a second of the cloud's"));
-        assert_eq!(clock(12_400), Line::ok("clock", "12 s behind the cloud's"));
-        assert_eq!(clock(-59_000), Line::ok("clock", "59 s ahead of the cloud's"));
+        assert_eq!(clock(-900), CheckLine::ok("clock", "within a second of the cloud's"));
+        assert_eq!(clock(12_400), CheckLine::ok("clock", "12 s behind the cloud's"));
+        assert_eq!(clock(-59_000), CheckLine::ok("clock", "59 s ahead of the cloud's"));
         assert_eq!(
             clock(60_000),
-            Line::warn(
+            CheckLine::warn(
                 "clock",
                 "60 s behind the cloud's, which refuses what is 300 s off; set it, and keep it set with NTP"
             )
         );
         assert_eq!(
             clock(-301_000),
-            Line::warn(
+            CheckLine::warn(
                 "clock",
                 "301 s ahead of the cloud's, which refuses what is 300 s off: the relay signs with the cloud's time; set it, and \
                  keep it set with NTP"
@@ -232,7 +240,7 @@ mod tests {
             origin: "the environment".to_owned(),
         };
         let now = WallTime(1_551_113_065_000);
-        let ok = |text: &str| Line::ok(CREDENTIALS, text);
+        let ok = |text: &str| CheckLine::ok(CREDENTIALS, text);
         assert_eq!(found(&credentials, now), ok("AKIDz8kr*** from the environment, permanent"));
         credentials.token = Some(Secret::new("hunter3"));
         assert_eq!(
@@ -247,7 +255,7 @@ mod tests {
         credentials.expires_at = Some(1_551_113_065);
         assert_eq!(
             found(&credentials, now),
-            Line::wrong(
+            CheckLine::wrong(
                 CREDENTIALS,
                 "AKIDz8kr*** from the environment, expired at 2019-02-25T16:44:25.000Z; renew them there, or set the host's clock"
             )
@@ -259,7 +267,7 @@ mod tests {
         let line = callbacks(SubAppId(7), &EventConfig::default());
         assert_eq!(
             line,
-            Line::warn(
+            CheckLine::warn(
                 PART,
                 "sub-application 7: mode not said, events: upload not said, delete not said, persistence not said; events can be \
                  pulled in mode PULL only: choose it under callback settings in the VOD console, or call ModifyEventConfig with \

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use vodrelay_core::error_code::ErrorCode;
 
-use super::lines::Line;
+use super::lines::CheckLine;
 use crate::config::Config;
 use crate::ops::http::{self, Taken};
 use crate::ops::status;
 
 /// A line for each. A relay that runs on the same journal has them already, which is no failure.
-pub(super) async fn check(config: Config) -> Vec<Line> {
+pub(super) async fn check(config: Config) -> Vec<CheckLine> {
     let holder = crate::journal::probe::in_use_by(&config.journal.path).ok().flatten();
     let mut lines = Vec::new();
     if let Some(address) = config.http.listen {
@@ -23,14 +23,14 @@ pub(super) async fn check(config: Config) -> Vec<Line> {
     lines
 }
 
-async fn listener(address: SocketAddr, holder: Option<&str>) -> Line {
+async fn listener(address: SocketAddr, holder: Option<&str>) -> CheckLine {
     const PART: &str = "http";
     match (http::probe(address).await, holder) {
-        (Ok(Taken::No), _) => Line::ok(PART, format!("{address} can be listened on")),
+        (Ok(Taken::No), _) => CheckLine::ok(PART, format!("{address} can be listened on")),
         (Ok(Taken::ByRelay), Some(pid)) => {
-            Line::ok(PART, format!("{address} is a relay's, and process {pid} runs on this journal"))
+            CheckLine::ok(PART, format!("{address} is a relay's, and process {pid} runs on this journal"))
         }
-        (Ok(Taken::ByRelay), None) => Line::away(
+        (Ok(Taken::ByRelay), None) => CheckLine::away(
             PART,
             format!(
                 "{address} is a relay's, and none runs on this journal: give each relay an address of its own (http.listen), or set \
@@ -39,20 +39,20 @@ async fn listener(address: SocketAddr, holder: Option<&str>) -> Line {
         )
         .error_code(ErrorCode::ListenerFailed),
         // As `run` ends: an address may be free later, or come with its network.
-        (Err(error), _) => Line::away(PART, error.to_string()).error_code(ErrorCode::ListenerFailed),
+        (Err(error), _) => CheckLine::away(PART, error.to_string()).error_code(ErrorCode::ListenerFailed),
     }
 }
 
 /// The relay works without it: what is wrong is a warning, as it is in the log of `run`.
-async fn socket(path: &Path, journal: &Path) -> Line {
+async fn socket(path: &Path, journal: &Path) -> CheckLine {
     const PART: &str = "status";
     let shown = path.display();
     match status::probe(path).await {
-        Ok(None) => Line::ok(PART, format!("{shown} can be made")),
+        Ok(None) => CheckLine::ok(PART, format!("{shown} can be made")),
         Ok(Some(document)) if is_of(&document, journal) => {
-            Line::ok(PART, format!("{shown}: the relay that runs on this journal answers"))
+            CheckLine::ok(PART, format!("{shown}: the relay that runs on this journal answers"))
         }
-        Ok(Some(_)) => Line::warn(
+        Ok(Some(_)) => CheckLine::warn(
             PART,
             format!(
                 "{shown}: a relay on another journal answers, so that this one would have no status socket; give each a path of its own \
@@ -61,10 +61,10 @@ async fn socket(path: &Path, journal: &Path) -> Line {
         )
         .error_code(ErrorCode::ListenerFailed),
         Err(_) if comes_with(path, journal) => {
-            Line::ok(PART, format!("{shown} can be made; `vodrelay run` makes its folder, with the journal's"))
+            CheckLine::ok(PART, format!("{shown} can be made; `vodrelay run` makes its folder, with the journal's"))
         }
         Err(error) => {
-            Line::warn(PART, format!("{error}; the systemd unit makes /run/vodrelay when the service starts"))
+            CheckLine::warn(PART, format!("{error}; the systemd unit makes /run/vodrelay when the service starts"))
                 .error_code(ErrorCode::ListenerFailed)
         }
     }

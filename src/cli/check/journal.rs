@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::lines::Line;
+use super::lines::CheckLine;
 use crate::journal::OpenError;
-use crate::journal::probe::{Report, Standing, probe};
+use crate::journal::probe::{JournalReport, JournalStanding, probe};
 
 const PART: &str = "journal";
 
@@ -17,40 +17,40 @@ const SLOW_SYNC: Duration = Duration::from_millis(20);
 /// Less than this is gone in a day of many events.
 const LITTLE_SPACE: u64 = 1_000_000_000;
 
-pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<Line> {
+pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<CheckLine> {
     let shown = path.display().to_string();
     let probing = tokio::task::spawn_blocking(move || (probe(&path), path));
     match timeout_at(deadline, probing).await {
         Ok(Ok((Ok(report), path))) => vec![standing(&path, &report), disk(&report)],
         Ok(Ok((Err(error), _))) => vec![refused(&error)],
         Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        Err(_) => vec![Line::away(
+        Err(_) => vec![CheckLine::away(
             PART,
             format!("{shown}: the disk does not answer; see what the kernel's log says of it"),
         )],
     }
 }
 
-fn refused(error: &OpenError) -> Line {
+fn refused(error: &OpenError) -> CheckLine {
     let line = match error {
         OpenError::InUse { .. }
         | OpenError::Files { .. }
         | OpenError::Failed { .. }
-        | OpenError::Disk { .. } => Line::away(PART, error.to_string()),
+        | OpenError::Disk { .. } => CheckLine::away(PART, error.to_string()),
         OpenError::Unusable { .. } | OpenError::Newer { .. } | OpenError::Damaged { .. } => {
-            Line::wrong(PART, error.to_string())
+            CheckLine::wrong(PART, error.to_string())
         }
     };
     line.error_code(error.error_code())
 }
 
-fn standing(path: &Path, report: &Report) -> Line {
-    let newest = Report::NEWEST_VERSION;
+fn standing(path: &Path, report: &JournalReport) -> CheckLine {
+    let newest = JournalReport::NEWEST_VERSION;
     let standing = match report.standing {
-        Standing::Absent => "not there yet, `vodrelay run` makes it".to_owned(),
-        Standing::Version(0) => "empty, `vodrelay run` fills it".to_owned(),
-        Standing::Version(version) if version == newest => format!("schema version {version}"),
-        Standing::Version(old) => {
+        JournalStanding::Absent => "not there yet, `vodrelay run` makes it".to_owned(),
+        JournalStanding::Version(0) => "empty, `vodrelay run` fills it".to_owned(),
+        JournalStanding::Version(version) if version == newest => format!("schema version {version}"),
+        JournalStanding::Version(old) => {
             format!("schema version {old}, which `vodrelay run` brings to {newest}")
         }
     };
@@ -58,10 +58,10 @@ fn standing(path: &Path, report: &Report) -> Line {
         Some(pid) => format!("in use by process {pid}"),
         None => "not in use".to_owned(),
     };
-    Line::ok(PART, format!("{}: {standing}; {user}", path.display()))
+    CheckLine::ok(PART, format!("{}: {standing}; {user}", path.display()))
 }
 
-fn disk(report: &Report) -> Line {
+fn disk(report: &JournalReport) -> CheckLine {
     let (cost, count) = report.sync;
     let mut text = format!(
         "fsync {:.1} ms (p50 of {count}), {} free",
@@ -79,13 +79,13 @@ fn disk(report: &Report) -> Line {
         doubts.push("the relay stops pulling when the disk is full: make room");
     }
     if doubts.is_empty() {
-        return Line::ok(PART, text);
+        return CheckLine::ok(PART, text);
     }
     for doubt in doubts {
         text += "; ";
         text += doubt;
     }
-    Line::warn(PART, text)
+    CheckLine::warn(PART, text)
 }
 
 /// In the units of disks: powers of a thousand.
@@ -98,19 +98,19 @@ fn space(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    fn report(cost_ms: u64, free_bytes: u64, in_memory: bool) -> Report {
+    fn report(cost_ms: u64, free_bytes: u64, in_memory: bool) -> JournalReport {
         let sync = (Duration::from_millis(cost_ms), 20);
-        Report { standing: Standing::Absent, in_use_by: None, sync, free_bytes, in_memory }
+        JournalReport { standing: JournalStanding::Absent, in_use_by: None, sync, free_bytes, in_memory }
     }
 
     #[test]
     fn a_good_disk_is_shown_and_a_bad_one_is_warned_of() {
         let line = disk(&report(20, 64_000_000_000, false));
-        assert_eq!(line, Line::ok(PART, "fsync 20.0 ms (p50 of 20), 64.0 GB free"));
+        assert_eq!(line, CheckLine::ok(PART, "fsync 20.0 ms (p50 of 20), 64.0 GB free"));
         let line = disk(&report(21, 5_000_000, true));
         assert_eq!(
             line,
-            Line::warn(
+            CheckLine::warn(
                 PART,
                 "fsync 21.0 ms (p50 of 20), 5 MB free; this file system is in memory and gone after a reboot: set journal.path \
                  to a real disk; every commit waits that long: use a faster local disk; the relay stops pulling when the disk \
@@ -124,9 +124,12 @@ mod tests {
         let mut report = report(1, u64::MAX, false);
         let path = Path::new("/j");
         let said = "/j: not there yet, `vodrelay run` makes it; not in use";
-        assert_eq!(standing(path, &report), Line::ok(PART, said));
-        report.standing = Standing::Version(Report::NEWEST_VERSION);
+        assert_eq!(standing(path, &report), CheckLine::ok(PART, said));
+        report.standing = JournalStanding::Version(JournalReport::NEWEST_VERSION);
         report.in_use_by = Some("17".to_owned());
-        assert_eq!(standing(path, &report), Line::ok(PART, "/j: schema version 4; in use by process 17"));
+        assert_eq!(
+            standing(path, &report),
+            CheckLine::ok(PART, "/j: schema version 4; in use by process 17")
+        );
     }
 }

@@ -11,13 +11,13 @@ use crate::cli::screen::{Screen, printable};
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+enum LineStatus {
     Ok,
     Warn,
     Fail,
 }
 
-impl Status {
+impl LineStatus {
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -38,8 +38,8 @@ impl Status {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Line {
-    status: Status,
+pub(super) struct CheckLine {
+    status: LineStatus,
     part: &'static str,
     message: String,
     /// Its name in the catalogue: `docs/runbook.md` has a page for it.
@@ -52,8 +52,8 @@ pub(super) struct Line {
     exit: Exit,
 }
 
-impl Line {
-    fn new(status: Status, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
+impl CheckLine {
+    fn new(status: LineStatus, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
         // What others said may hold what a terminal would obey.
         let message = printable(&text.into().replace(char::is_control, " "));
         Self { status, part, message, error_code: None, place: None, exit }
@@ -61,22 +61,22 @@ impl Line {
 
     /// It is as it must be.
     pub(super) fn ok(part: &'static str, text: impl Into<String>) -> Self {
-        Self::new(Status::Ok, Exit::Done, part, text)
+        Self::new(LineStatus::Ok, Exit::Done, part, text)
     }
 
     /// The relay can work with it; an operator should look at it all the same.
     pub(super) fn warn(part: &'static str, text: impl Into<String>) -> Self {
-        Self::new(Status::Warn, Exit::Done, part, text)
+        Self::new(LineStatus::Warn, Exit::Done, part, text)
     }
 
     /// The configuration, the account or the topology must be changed.
     pub(super) fn wrong(part: &'static str, text: impl Into<String>) -> Self {
-        Self::new(Status::Fail, Exit::Configuration, part, text)
+        Self::new(LineStatus::Fail, Exit::Configuration, part, text)
     }
 
     /// It is out of reach right now.
     pub(super) fn away(part: &'static str, text: impl Into<String>) -> Self {
-        Self::new(Status::Fail, Exit::Temporary, part, text)
+        Self::new(LineStatus::Fail, Exit::Temporary, part, text)
     }
 
     /// Names the problem, where it has a name.
@@ -92,14 +92,14 @@ impl Line {
 
 /// Prints lines as they come, and remembers the worst.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     json: bool,
     colour: bool,
     screen: Screen,
     exit: Exit,
 }
 
-impl Report {
+impl CheckReport {
     pub(super) fn new(json: bool) -> Self {
         // An empty NO_COLOR counts as unset (no-color.org).
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -108,7 +108,7 @@ impl Report {
     }
 
     /// Prints one line.
-    pub(super) fn add(&mut self, line: &Line) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, line: &CheckLine) -> Result<(), Failure> {
         self.exit = worse(self.exit, line.exit);
         let mut out = io::stdout().lock();
         let text = if self.json {
@@ -130,10 +130,10 @@ fn worse(so_far: Exit, exit: Exit) -> Exit {
     if so_far == Exit::Configuration || exit == Exit::Done { so_far } else { exit }
 }
 
-fn shown(line: &Line, colour: bool, screen: Screen) -> String {
+fn shown(line: &CheckLine, colour: bool, screen: Screen) -> String {
     /// Where the text begins, and goes on in a line that is too long for the screen.
     const INDENT: usize = 19;
-    let Line { status, part, message, error_code, .. } = line;
+    let CheckLine { status, part, message, error_code, .. } = line;
     let word = status.word();
     let code = error_code.map_or(String::new(), |code| format!(" [{code}]"));
     let plain = screen.wrapped_lines(&format!("{word:<4}  {part:<11}  {message}{code}"), INDENT);
@@ -151,9 +151,9 @@ mod tests {
 
     #[test]
     fn what_must_be_changed_weighs_more_than_what_is_away() {
-        let (ok, warn) = (Line::ok("config", ""), Line::warn("clock", ""));
-        let (wrong, away) = (Line::wrong("cloud", ""), Line::away("broker", ""));
-        let all = |lines: &[&Line]| lines.iter().fold(Exit::Done, |exit, line| worse(exit, line.exit));
+        let (ok, warn) = (CheckLine::ok("config", ""), CheckLine::warn("clock", ""));
+        let (wrong, away) = (CheckLine::wrong("cloud", ""), CheckLine::away("broker", ""));
+        let all = |lines: &[&CheckLine]| lines.iter().fold(Exit::Done, |exit, line| worse(exit, line.exit));
         assert_eq!(all(&[]), Exit::Done);
         assert_eq!(all(&[&ok, &warn]), Exit::Done);
         assert_eq!(all(&[&away, &ok, &warn]), Exit::Temporary);
@@ -163,24 +163,24 @@ mod tests {
 
     #[test]
     fn lines_are_aligned_and_obeyed_by_no_terminal() {
-        let line = Line::warn("clock", "behind\x1b[2J\nby far");
+        let line = CheckLine::warn("clock", "behind\x1b[2J\nby far");
         let screen = Screen::default();
         assert_eq!(shown(&line, false, screen), "warn  clock        behind [2J by far");
         assert_eq!(shown(&line, true, screen), "\x1b[33mwarn\x1b[0m  clock        behind [2J by far");
-        assert_eq!(shown(&Line::ok("credentials", "x"), false, screen), "ok    credentials  x");
+        assert_eq!(shown(&CheckLine::ok("credentials", "x"), false, screen), "ok    credentials  x");
         let narrow = Screen { width: Some(40), height: None };
         assert_eq!(
-            shown(&Line::ok("credentials", "one two three four five"), true, narrow),
+            shown(&CheckLine::ok("credentials", "one two three four five"), true, narrow),
             "\x1b[32mok\x1b[0m    credentials  one two three four\n                   five"
         );
     }
 
     #[test]
     fn json_names_the_place_where_there_is_one() {
-        let json = |line: &Line| serde_json::to_string(line).unwrap();
-        assert_eq!(json(&Line::ok("clock", "x")), r#"{"status":"ok","part":"clock","message":"x"}"#);
+        let json = |line: &CheckLine| serde_json::to_string(line).unwrap();
+        assert_eq!(json(&CheckLine::ok("clock", "x")), r#"{"status":"ok","part":"clock","message":"x"}"#);
         assert_eq!(
-            json(&Line::wrong("config", "a:1: x").at("a:1").error_code(ErrorCode::ConfigurationWrong)),
+            json(&CheckLine::wrong("config", "a:1: x").at("a:1").error_code(ErrorCode::ConfigurationWrong)),
             r#"{"status":"fail","part":"config","message":"a:1: x","error_code":"VR-101","place":"a:1"}"#
         );
     }

@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vodrelay_core::error_code::ErrorCode;
 
-use self::lines::{Line, Report};
+use self::lines::{CheckLine, CheckReport};
 use super::exit::{Exit, Failure};
-use crate::config::{Config, Loaded, environment, origin};
+use crate::config::{Config, LoadedConfig, environment, origin};
 
 /// The longest that the live part takes. What it waits for has shorter limits of its own.
 const LIMIT: Duration = Duration::from_secs(18);
@@ -38,20 +38,20 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
-    let mut report = Report::new(args.json);
-    let Loaded { config, warnings } = match Config::load_with_warnings(path, environment()) {
+    let mut report = CheckReport::new(args.json);
+    let LoadedConfig { config, warnings } = match Config::load_with_warnings(path, environment()) {
         Ok(loaded) => loaded,
         Err(errors) => {
             for error in errors.iter() {
-                let line = Line::wrong("config", error.to_string()).at(&error.place);
+                let line = CheckLine::wrong("config", error.to_string()).at(&error.place);
                 report.add(&line.error_code(ErrorCode::ConfigurationWrong))?;
             }
             return Ok(report.exit());
         }
     };
-    report.add(&Line::ok("config", origin(path)))?;
+    report.add(&CheckLine::ok("config", origin(path)))?;
     for warning in &warnings {
-        let line = Line::warn("config", warning.to_string()).at(&warning.place);
+        let line = CheckLine::warn("config", warning.to_string()).at(&warning.place);
         report.add(&line.error_code(ErrorCode::ConfigurationDoubtful))?;
     }
     if !args.offline {
@@ -65,9 +65,9 @@ pub(super) fn run(args: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
 }
 
 /// Tries everything at once, and reports in one order.
-async fn try_all(config: &Config, report: &mut Report) -> Result<(), Failure> {
+async fn try_all(config: &Config, report: &mut CheckReport) -> Result<(), Failure> {
     let deadline = Instant::now() + LIMIT;
-    let parts: [JoinHandle<Vec<Line>>; 4] = [
+    let parts: [JoinHandle<Vec<CheckLine>>; 4] = [
         tokio::spawn(cloud::check(config.clone(), deadline)),
         tokio::spawn(broker::check(config.clone(), deadline)),
         tokio::spawn(journal::check(config.journal.path.clone(), deadline)),

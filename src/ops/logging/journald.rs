@@ -15,7 +15,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::queue::Queue;
+use super::queue::LogQueue;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 const IDENTIFIER: &str = "vodrelay";
@@ -73,7 +73,7 @@ impl Journald {
 }
 
 /// Makes the fields of each line.
-pub(super) struct Fields(pub(super) Queue);
+pub(super) struct Fields(pub(super) LogQueue);
 
 impl<S: Subscriber> Layer<S> for Fields {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {

@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 use vodrelay_core::clock::WallTime;
 
 use self::journald::{Fields, Journald};
-use self::queue::Queue;
+use self::queue::LogQueue;
 use super::problems;
 use crate::clock::Now as _;
 
@@ -99,7 +99,7 @@ const CAPPED: [&str; 10] = [
     "tokio_rustls",
 ];
 
-static QUEUE: OnceLock<Queue> = OnceLock::new();
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 static HANDLE: OnceLock<Handle> = OnceLock::new();
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
@@ -181,15 +181,15 @@ fn leads_to_journal() -> bool {
 }
 
 /// Starts the thread that writes the log.
-fn queue(format: Format) -> Result<Queue, LoggingError> {
+fn queue(format: Format) -> Result<LogQueue, LoggingError> {
     let started = if format == Format::Journald {
         let mut journal = Journald::connect().map_err(LoggingError::Journald)?;
-        Queue::start(move |fields| journal.send(fields))
+        LogQueue::start(move |fields| journal.send(fields))
     } else {
         // Its own descriptor: a write that waits must not hold the lock of the one that everybody has.
         let fd = io::stderr().as_fd().try_clone_to_owned().map_err(LoggingError::Writer)?;
         let mut stderr = File::from(fd);
-        Queue::start(move |line| queue::write_all(&mut stderr, line))
+        LogQueue::start(move |line| queue::write_all(&mut stderr, line))
     };
     started.map_err(LoggingError::Writer)
 }
@@ -216,7 +216,7 @@ pub fn last_words(words: Vec<u8>) {
     }
 }
 
-fn layer(format: Format, colours: bool, queue: Queue) -> Box<dyn Layer<Registry> + Send + Sync> {
+fn layer(format: Format, colours: bool, queue: LogQueue) -> Box<dyn Layer<Registry> + Send + Sync> {
     if format == Format::Journald {
         return Fields(queue).boxed();
     }

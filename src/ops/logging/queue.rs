@@ -28,23 +28,23 @@ thread_local! {
 
 /// The way to the thread; clones share it.
 #[derive(Clone)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct LogQueue(Arc<Shared>);
 
-impl fmt::Debug for Queue {
+impl fmt::Debug for LogQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").finish_non_exhaustive()
+        f.debug_struct("LogQueue").finish_non_exhaustive()
     }
 }
 
 #[derive(Default)]
 struct Shared {
-    lines: Mutex<Lines>,
+    lines: Mutex<LogLines>,
     /// A line came, or one was written.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Lines {
+struct LogLines {
     waiting: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Whether a line that is not in `waiting` any more is being written.
@@ -54,12 +54,12 @@ struct Lines {
 }
 
 impl Shared {
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+    fn lines(&self) -> MutexGuard<'_, LogLines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
+impl LogQueue {
     /// Starts the thread that gives each line to `write`.
     pub(super) fn start(write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let queue = Self(Arc::default());
@@ -150,12 +150,12 @@ pub(super) fn write_all(to: &mut impl io::Write, mut line: &[u8]) -> io::Result<
 }
 
 /// One line being made; it goes to the queue as a whole.
-pub(super) struct Line {
-    queue: Queue,
+pub(super) struct LogLine {
+    queue: LogQueue,
     bytes: Vec<u8>,
 }
 
-impl io::Write for Line {
+impl io::Write for LogLine {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -166,7 +166,7 @@ impl io::Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.bytes.is_empty() {
             self.queue.push(std::mem::take(&mut self.bytes));
@@ -174,11 +174,11 @@ impl Drop for Line {
     }
 }
 
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Queue {
-    type Writer = Line;
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for LogQueue {
+    type Writer = LogLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line { queue: self.clone(), bytes: Vec::new() }
+    fn make_writer(&'a self) -> LogLine {
+        LogLine { queue: self.clone(), bytes: Vec::new() }
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
     fn a_reader_that_stands_still_costs_lines_and_no_time() {
         let (go, gate) = mpsc::channel::<()>();
         let (written, lines) = mpsc::channel();
-        let queue = Queue::start(move |line| {
+        let queue = LogQueue::start(move |line| {
             // Stands still until it is told to go on; then for good.
             let _ = gate.recv();
             let _ = written.send(line.len());
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_is_not_tried_again_for_each_notice() {
-        let queue = Queue::start(|_| Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+        let queue = LogQueue::start(|_| Err(io::ErrorKind::BrokenPipe.into())).unwrap();
         for _ in 0..5_000 {
             queue.push(vec![b'x'; 1_000]);
         }

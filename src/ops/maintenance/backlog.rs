@@ -12,7 +12,7 @@ use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::RequestFailure;
 
-use super::Failure;
+use super::JobFailure;
 use crate::clock::Now as _;
 use crate::vod::{Client, RequestError};
 
@@ -45,7 +45,7 @@ impl Waiting {
 
 /// Asks for each sub-application in turn.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(super) struct BacklogJob {
     client: Client,
     waiting: Waiting,
     sub_apps: watch::Receiver<Vec<SubAppId>>,
@@ -55,12 +55,12 @@ pub(super) struct Backlog {
     failing: Option<String>,
 }
 
-impl Backlog {
+impl BacklogJob {
     pub(super) fn new(client: Client, sub_apps: watch::Receiver<Vec<SubAppId>>, waiting: Waiting) -> Self {
         Self { client, waiting, sub_apps, known: Vec::new(), failing: None }
     }
 
-    pub(super) async fn run(&mut self) -> Result<(), Failure> {
+    pub(super) async fn run(&mut self) -> Result<(), JobFailure> {
         let now = self.sub_apps.borrow().clone();
         // What is not known is no number: of those that a reload took away, and of those that fail.
         self.known
@@ -91,7 +91,7 @@ impl Backlog {
     }
 
     /// Says the first failure and the recovery, not each attempt.
-    fn tell(&mut self, failed: Option<(SubAppId, RequestError)>) -> Result<(), Failure> {
+    fn tell(&mut self, failed: Option<(SubAppId, RequestError)>) -> Result<(), JobFailure> {
         let Some((sub_app, error)) = failed else {
             if self.failing.take().is_some() {
                 info!("the cloud tells again how many events wait");
@@ -107,7 +107,7 @@ impl Backlog {
             );
             self.failing = Some(error.code.clone());
         }
-        Err(Failure::Failed(format!("sub-application {sub_app}: {error}")))
+        Err(JobFailure::Failed(format!("sub-application {sub_app}: {error}")))
     }
 }
 

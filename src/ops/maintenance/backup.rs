@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 
-use super::Failure;
+use super::JobFailure;
 use crate::clock::Now as _;
 use crate::journal::{CopyError, Examined, Journal, examine_copy};
 
@@ -56,7 +56,7 @@ pub(super) struct Backups {
 
 /// Why there is no new copy.
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum BackupProblem {
     #[error("{0}")]
     Copy(#[from] CopyError),
     #[error("{what} {path} ({cause}); {next_step}", path = path.display())]
@@ -91,7 +91,7 @@ impl Backups {
     }
 
     /// Makes a copy, and removes the oldest beyond those that are kept. Returns where it is.
-    pub(super) async fn run(&self, journal: &Journal) -> Result<PathBuf, Failure> {
+    pub(super) async fn run(&self, journal: &Journal) -> Result<PathBuf, JobFailure> {
         let began = Instant::now();
         let problem = match self.make(journal).await {
             Ok(path) => {
@@ -103,8 +103,10 @@ impl Backups {
             Err(problem) => problem,
         };
         match &problem {
-            Problem::Copy(CopyError::Closed(_)) | Problem::Stopped => return Err(Failure::Closed),
-            Problem::Damaged { path, words } => error!(
+            BackupProblem::Copy(CopyError::Closed(_)) | BackupProblem::Stopped => {
+                return Err(JobFailure::Closed);
+            }
+            BackupProblem::Damaged { path, words } => error!(
                 error_code = %ErrorCode::JournalDamaged,
                 path = %path.display(),
                 cause = %words,
@@ -118,10 +120,10 @@ impl Backups {
                 "there is no new copy of the journal; it is tried again at the next time of maintenance.backup"
             ),
         }
-        Err(Failure::Failed(problem.to_string()))
+        Err(JobFailure::Failed(problem.to_string()))
     }
 
-    async fn make(&self, journal: &Journal) -> Result<PathBuf, Problem> {
+    async fn make(&self, journal: &Journal) -> Result<PathBuf, BackupProblem> {
         let name = self.name(WallTime::now());
         let (folder, stem, needed) =
             (self.folder.clone(), self.stem.clone(), journal.bytes() + self.room_left);
@@ -133,7 +135,7 @@ impl Backups {
     }
 
     /// Copies the journal into the file.
-    async fn fill(&self, journal: &Journal, file: File, partial: &Partial) -> Result<(), Problem> {
+    async fn fill(&self, journal: &Journal, file: File, partial: &Partial) -> Result<(), BackupProblem> {
         let mut copying = journal.copy(partial.0.clone()).await?;
         let (mut copied, mut fresh_starts, mut idle_steps) = (0, 0, 0);
         for steps in 1_u32.. {
@@ -148,7 +150,7 @@ impl Backups {
                 Ordering::Greater => idle_steps = 0,
             }
             if fresh_starts > FRESH_STARTS || idle_steps > IDLE_STEPS {
-                return Err(Problem::Disturbed);
+                return Err(BackupProblem::Disturbed);
             }
             copied = now_copied;
             if steps.is_multiple_of(STEPS_PER_SYNC) {
@@ -174,12 +176,14 @@ impl Backups {
 }
 
 /// Makes the folder and an empty file, when there is room for it.
-fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, Partial), Problem> {
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(|cause| Problem::Files {
-        what: "the folder cannot be made:",
-        path: folder.to_owned(),
-        cause,
-        next_step: "make it writable for the relay's user, or change maintenance.backup_dir",
+fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, Partial), BackupProblem> {
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(|cause| {
+        BackupProblem::Files {
+            what: "the folder cannot be made:",
+            path: folder.to_owned(),
+            cause,
+            next_step: "make it writable for the relay's user, or change maintenance.backup_dir",
+        }
     })?;
     // What a process that was killed left behind.
     for name in names(folder)?.iter().filter(|name| stands_for(name, stem, PARTIAL)) {
@@ -199,13 +203,13 @@ fn finish(
     stem: &str,
     kept: usize,
     stop: CancellationToken,
-) -> Result<PathBuf, Problem> {
+) -> Result<PathBuf, BackupProblem> {
     let path = &partial.0;
     let whole = path.with_extension("");
     let examined = examine_copy(path, move || stop.is_cancelled());
     match examined.map_err(CopyError::Failed)? {
         Examined::Sound => {}
-        Examined::CutOff => return Err(Problem::Stopped),
+        Examined::CutOff => return Err(BackupProblem::Stopped),
         Examined::Damaged(words) => return Err(set_aside(partial, folder, stem, words)?),
     }
     File::open(path)
@@ -220,7 +224,12 @@ fn finish(
 
 /// Keeps a damaged copy, under a name that says so, for whoever repairs the journal. The first one is enough: it is the nearest
 /// to what happened.
-fn set_aside(partial: Partial, folder: &Path, stem: &str, words: String) -> Result<Problem, Problem> {
+fn set_aside(
+    partial: Partial,
+    folder: &Path,
+    stem: &str,
+    words: String,
+) -> Result<BackupProblem, BackupProblem> {
     let before = names(folder)?.into_iter().find(|name| stands_for(name, stem, DAMAGED));
     let path = match before {
         Some(name) => folder.join(name),
@@ -230,11 +239,11 @@ fn set_aside(partial: Partial, folder: &Path, stem: &str, words: String) -> Resu
             path
         }
     };
-    Ok(Problem::Damaged { path, words })
+    Ok(BackupProblem::Damaged { path, words })
 }
 
 /// Removes the oldest copies beyond those that are kept; never the newest one, whatever the clock said when it was made.
-fn remove_old(folder: &Path, stem: &str, kept: usize, newest: &str) -> Result<(), Problem> {
+fn remove_old(folder: &Path, stem: &str, kept: usize, newest: &str) -> Result<(), BackupProblem> {
     let mut others = names(folder)?;
     others.retain(|name| stands_for(name, stem, "") && name != newest);
     others.sort_unstable();
@@ -248,11 +257,11 @@ fn remove_old(folder: &Path, stem: &str, kept: usize, newest: &str) -> Result<()
     Ok(())
 }
 
-fn names(folder: &Path) -> Result<Vec<String>, Problem> {
+fn names(folder: &Path) -> Result<Vec<String>, BackupProblem> {
     let read = || -> io::Result<Vec<String>> {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     };
-    read().map_err(|cause| Problem::Files {
+    read().map_err(|cause| BackupProblem::Files {
         what: "the folder cannot be read:",
         path: folder.to_owned(),
         cause,
@@ -272,8 +281,8 @@ fn stands_for(name: &str, stem: &str, kind: &str) -> bool {
 }
 
 /// An error when less than `needed` bytes are free.
-fn room(folder: &Path, needed: u64) -> Result<(), Problem> {
-    let space = rustix::fs::statvfs(folder).map_err(|cause| Problem::Files {
+fn room(folder: &Path, needed: u64) -> Result<(), BackupProblem> {
+    let space = rustix::fs::statvfs(folder).map_err(|cause| BackupProblem::Files {
         what: "the file system cannot be examined:",
         path: folder.to_owned(),
         cause: cause.into(),
@@ -281,13 +290,13 @@ fn room(folder: &Path, needed: u64) -> Result<(), Problem> {
     })?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     if free < needed {
-        return Err(Problem::Room { path: folder.to_owned(), needed, free });
+        return Err(BackupProblem::Room { path: folder.to_owned(), needed, free });
     }
     Ok(())
 }
 
-fn unwritable(path: &Path, cause: io::Error) -> Problem {
-    Problem::Files {
+fn unwritable(path: &Path, cause: io::Error) -> BackupProblem {
+    BackupProblem::Files {
         what: "it cannot be written:",
         path: path.to_owned(),
         cause,

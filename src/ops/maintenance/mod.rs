@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::cron::Cron;
 use crate::journal::{Closed, Journal};
 use crate::vod;
-use backlog::Backlog;
+use backlog::BacklogJob;
 pub use backlog::Waiting;
 use backup::Backups;
 pub use job_status::{JobState, Jobs, RunResult};
 use schedule::Bells;
+use summary::DailySummary;
 pub use summary::Figures;
-use summary::Summary;
 
 /// What is done at set times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,7 +109,7 @@ impl Options {
 }
 
 /// The parts of the relay that maintenance works on.
-pub struct Parts {
+pub struct MaintenanceParts {
     /// The durable record.
     pub journal: Journal,
     /// The cloud's API.
@@ -122,22 +122,22 @@ pub struct Parts {
     pub figures: Box<dyn Fn() -> Figures + Send>,
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for MaintenanceParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("journal", &self.journal).finish_non_exhaustive()
+        f.debug_struct("MaintenanceParts").field("journal", &self.journal).finish_non_exhaustive()
     }
 }
 
 /// Why a run did not do its work.
 #[derive(Debug)]
-enum Failure {
+enum JobFailure {
     /// The journal's writer is gone; all of this is over.
     Closed,
     /// This, which the log was told.
     Failed(String),
 }
 
-impl From<Closed> for Failure {
+impl From<Closed> for JobFailure {
     fn from(_: Closed) -> Self {
         Self::Closed
     }
@@ -150,14 +150,14 @@ impl From<Closed> for Failure {
 /// When the schedule cannot be made.
 pub async fn spawn(
     options: Options,
-    parts: Parts,
+    parts: MaintenanceParts,
     stop: CancellationToken,
 ) -> Result<(JoinHandle<()>, Jobs), JobSchedulerError> {
     let times = options.times();
     let jobs = Jobs::new(&times);
     let bells = times.into_iter().filter_map(|(job, cron)| Some((job, cron?))).collect();
     let bells = Bells::hang(bells).await?;
-    let work = Work::new(options, parts, stop.clone());
+    let work = MaintenanceWork::new(options, parts, stop.clone());
     let shared = jobs.clone();
     let task = tokio::spawn(async move {
         // What is being committed is committed; the rest waits for the next start.
@@ -166,38 +166,38 @@ pub async fn spawn(
     Ok((task, jobs))
 }
 
-async fn maintain(mut bells: Bells, mut work: Work, jobs: Jobs) {
+async fn maintain(mut bells: Bells, mut work: MaintenanceWork, jobs: Jobs) {
     loop {
         let job = bells.next().await;
         jobs.started(job);
         let result = match work.run(job).await {
             Ok(()) => RunResult::Ok,
-            Err(Failure::Failed(problem)) => RunResult::Failed(problem),
-            Err(Failure::Closed) => return,
+            Err(JobFailure::Failed(problem)) => RunResult::Failed(problem),
+            Err(JobFailure::Closed) => return,
         };
         jobs.ended(job, result);
     }
 }
 
 /// All jobs, with what they keep from one run to the next.
-struct Work {
+struct MaintenanceWork {
     journal: Journal,
     retention: Duration,
     backups: Backups,
     sub_apps: watch::Receiver<Vec<SubAppId>>,
     figures: Box<dyn Fn() -> Figures + Send>,
-    summary: Summary,
-    backlog: Backlog,
+    summary: DailySummary,
+    backlog: BacklogJob,
 }
 
-impl Work {
-    fn new(options: Options, parts: Parts, stop: CancellationToken) -> Self {
-        let Parts { journal, client, sub_apps, waiting, figures } = parts;
+impl MaintenanceWork {
+    fn new(options: Options, parts: MaintenanceParts, stop: CancellationToken) -> Self {
+        let MaintenanceParts { journal, client, sub_apps, waiting, figures } = parts;
         let backup_dir = options.backup_dir.unwrap_or_else(|| journal.path().with_file_name("backups"));
         Self {
             backups: Backups::new(journal.path(), backup_dir, options.backups_kept, stop),
-            summary: Summary::new(figures()),
-            backlog: Backlog::new(client, sub_apps.clone(), waiting),
+            summary: DailySummary::new(figures()),
+            backlog: BacklogJob::new(client, sub_apps.clone(), waiting),
             sub_apps,
             retention: options.retention,
             journal,
@@ -205,7 +205,7 @@ impl Work {
         }
     }
 
-    async fn run(&mut self, job: Job) -> Result<(), Failure> {
+    async fn run(&mut self, job: Job) -> Result<(), JobFailure> {
         match job {
             Job::Prune => prune::run(&self.journal, self.retention).await.map(drop)?,
             Job::Vacuum => vacuum::run(&self.journal).await.map(drop)?,

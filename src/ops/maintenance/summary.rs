@@ -38,12 +38,12 @@ impl Figures {
 
 /// What the last line said.
 #[derive(Debug)]
-pub(super) struct Summary {
+pub(super) struct DailySummary {
     told: Figures,
     told_at: WallTime,
 }
 
-impl Summary {
+impl DailySummary {
     /// The first line is about all since now.
     pub(super) fn new(figures: Figures) -> Self {
         Self { told: figures, told_at: WallTime::now() }

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tencent_vod_emulator::events::{EVENT_TYPES, sample};
-use tencent_vod_emulator::{Action, Verdict};
+use tencent_vod_emulator::{Action, ConfirmVerdict};
 use tokio::time::timeout;
 use vodrelay::app::Running;
 
@@ -87,7 +87,7 @@ fn accounted(world: &World, messages: &[Received]) -> usize {
 #[track_caller]
 fn in_time(world: &World) {
     let ledger = world.emulator.ledger(None);
-    assert_eq!(ledger.with_verdict(Verdict::Late).count(), 0, "no confirm after its window");
+    assert_eq!(ledger.with_verdict(ConfirmVerdict::Late).count(), 0, "no confirm after its window");
     assert_eq!(ledger.calls_with_a_handle_twice(), []);
     assert_eq!(ledger.unconfirmed().count(), 0);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lapin::types::AMQPValue;
 use tencent_vod_emulator::ledger::{ConfirmRecord, EventRecord};
-use tencent_vod_emulator::{Ledger, Verdict};
+use tencent_vod_emulator::{ConfirmVerdict, Ledger};
 use vodrelay::vod::MADE_UP_HANDLE;
 
 use super::process::Host;
@@ -224,7 +224,10 @@ fn check_confirms(ledger: &Ledger, journals: &[Journal], wrong: &mut Vec<String>
         if *confirm.handle == *MADE_UP_HANDLE {
             continue;
         }
-        if matches!(confirm.verdict, Verdict::Late | Verdict::Unknown | Verdict::Superseded) {
+        if matches!(
+            confirm.verdict,
+            ConfirmVerdict::Late | ConfirmVerdict::Unknown | ConfirmVerdict::Superseded
+        ) {
             wrong.push(format!("{confirm:?}"));
         }
         let Some(cutoff) = journals.iter().filter_map(|journal| journal.cutoff(confirm)).max() else {

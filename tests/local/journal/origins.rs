@@ -31,7 +31,7 @@ impl Desk {
 
     fn maybe_duplicates(&self) -> Vec<(i64, Option<String>)> {
         let filter = Filter { maybe_duplicate: true, ..Filter::default() };
-        let rows = Reader::open(&self.path()).unwrap().list(&filter, None, 100).unwrap();
+        let rows = JournalReader::open(&self.path()).unwrap().list(&filter, None, 100).unwrap();
         let mut rows: Vec<_> = rows.into_iter().map(|row| (row.id, row.message)).collect();
         rows.sort_unstable();
         rows

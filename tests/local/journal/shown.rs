@@ -51,11 +51,11 @@ async fn listing_filters_and_pages_while_the_relay_runs_and_when_it_does_not() {
         let path = desk.path();
         assert_eq!(listed_ids(&path, &list_args()), [4, 3, 2, 1]);
         for (args, expected) in [
-            (ListArgs { state: Some(State::Confirmed), ..list_args() }, vec![1]),
-            (ListArgs { state: Some(State::Received), ..list_args() }, vec![4, 3]),
-            (ListArgs { state: Some(State::Parked), ..list_args() }, vec![]),
+            (ListArgs { state: Some(EventState::Confirmed), ..list_args() }, vec![1]),
+            (ListArgs { state: Some(EventState::Received), ..list_args() }, vec![4, 3]),
+            (ListArgs { state: Some(EventState::Parked), ..list_args() }, vec![]),
             (ListArgs { file_id: text("f-b"), ..list_args() }, vec![2]),
-            (ListArgs { task_id: text("t-c"), state: Some(State::Received), ..list_args() }, vec![3]),
+            (ListArgs { task_id: text("t-c"), state: Some(EventState::Received), ..list_args() }, vec![3]),
             (ListArgs { event_type: text("PullComplete"), limit: 2, ..list_args() }, vec![4, 3]),
             (ListArgs { event_type: text("NewFileUpload"), ..list_args() }, vec![]),
             (ListArgs { sub_app: Some(7), since: Some(wall(5_000)), ..list_args() }, vec![4]),
@@ -66,10 +66,15 @@ async fn listing_filters_and_pages_while_the_relay_runs_and_when_it_does_not() {
         ] {
             assert_eq!(listed_ids(&path, &args), expected, "running: {running}, {args:?}");
         }
-        let counts = Reader::open(&path).unwrap().count_by_state().unwrap();
+        let counts = JournalReader::open(&path).unwrap().count_by_state().unwrap();
         assert_eq!(
             counts,
-            [(State::Received, 2), (State::Published, 1), (State::Confirmed, 1), (State::Parked, 0)]
+            [
+                (EventState::Received, 2),
+                (EventState::Published, 1),
+                (EventState::Confirmed, 1),
+                (EventState::Parked, 0)
+            ]
         );
         if running {
             desk.stop();
@@ -94,7 +99,7 @@ async fn listing_goes_over_many_pages_without_a_gap() {
     assert_eq!(listed(&desk.path(), &args).1, events::Listed { events: 450, more: true });
     let all = ListArgs { limit: 500, ..list_args() };
     assert_eq!(listed(&desk.path(), &all).1, events::Listed { events: 500, more: false });
-    let reader = Reader::open(&desk.path()).unwrap();
+    let reader = JournalReader::open(&desk.path()).unwrap();
     let first = reader.list(&Filter::default(), None, 3).unwrap();
     let second = reader.list(&Filter::default(), first.last().map(|e| e.cursor()), 2).unwrap();
     assert_eq!(second.iter().map(|e| e.id).collect::<Vec<_>>(), [497, 496]);
@@ -117,7 +122,7 @@ async fn a_list_for_people_fits_the_screen() {
     assert_eq!(text.lines().count(), 3);
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(text.contains(&format!("f-a-long-name  {}", &id("a-long-name")[..8])), "{text}");
-    let parked = list(ListArgs { state: Some(State::Parked), ..people.clone() });
+    let parked = list(ListArgs { state: Some(EventState::Parked), ..people.clone() });
     assert!(parked.ends_with("312\\u{1b}NO_ROUTE\n"), "{parked}");
     let wide = list(ListArgs { wide: true, ..people });
     assert!(wide.contains(&id("a")) && wide.contains("t-a-long-name"), "{wide}");
@@ -166,7 +171,7 @@ async fn what_cannot_be_shown_is_explained() {
     let desk = Desk::new();
     desk.record(answer(0, &[("h1", "a"), ("h2", "a")])).await;
     let message_id = event("", "a").fingerprint.to_string()[..32].to_owned();
-    let reader = Reader::open(&desk.path()).unwrap();
+    let reader = JournalReader::open(&desk.path()).unwrap();
     assert_eq!(reader.show(&message_id).unwrap().event.id, 1);
     assert_eq!(reader.show(&format!("{message_id}-2")).unwrap().event.id, 2);
     let ambiguous = reader.show(&message_id[..20]).unwrap_err();
@@ -176,13 +181,13 @@ async fn what_cannot_be_shown_is_explained() {
         assert!(matches!(reader.show(what), Err(QueryError::NotFound { .. })), "{what}");
     }
     let nowhere = desk.folder.path().join("none.db");
-    let error = Reader::open(&nowhere).unwrap_err();
+    let error = JournalReader::open(&nowhere).unwrap_err();
     assert!(error.to_string().ends_with("start `vodrelay run` once, which makes it"), "{error}");
     assert!(!nowhere.exists(), "looking makes nothing");
-    let error = Reader::open(desk.folder.path()).unwrap_err();
+    let error = JournalReader::open(desk.folder.path()).unwrap_err();
     assert!(error.to_string().contains("it is a folder"), "{error}");
     fs::write(&nowhere, "").unwrap();
-    assert!(Reader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
+    assert!(JournalReader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn a_journal_of_version_1_goes_on_as_one_of_this_version() {
     desk.publish(EventId(4)).await;
     assert_eq!(desk.event_states(), ["confirmed", "confirmed", "confirmed", "confirmed", "published"]);
     assert_eq!(number(&sql, DIFFERS), 0);
-    let about = |filter| Reader::open(&desk.path()).unwrap().list(&filter, None, 10).unwrap();
+    let about = |filter| JournalReader::open(&desk.path()).unwrap().list(&filter, None, 10).unwrap();
     let ids = |rows: Vec<EventRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
     assert_eq!(ids(about(Filter { file_id: Some("f-1".into()), ..Filter::default() })), [5, 3, 1]);
     assert_eq!(ids(about(Filter { task_id: Some("t-3".into()), ..Filter::default() })), [5, 3]);
@@ -64,7 +64,7 @@ async fn a_journal_of_version_1_goes_on_as_one_of_this_version() {
         vec![Arc::new(Event { fingerprint: Fingerprint(fingerprint), ..Event::clone(&again.events[0]) })];
     let again = desk.record(again).await[0];
     assert_eq!((again.event, again.occurrence, again.redelivered), (EventId(5), 2, true));
-    let show = |what: &str| Reader::open(&desk.path()).unwrap().show(what).unwrap().event.id;
+    let show = |what: &str| JournalReader::open(&desk.path()).unwrap().show(what).unwrap().event.id;
     assert_eq!(show(&format!("{:016}{:016}", 2, 0)), 2);
     let newest = &texts(&sql, "SELECT message_id FROM event_log ORDER BY id DESC LIMIT 1")[0];
     assert_eq!((show(newest), show(&newest[..10])), (new.event.0, new.event.0));

@@ -31,7 +31,7 @@ const FAILURES_BEFORE_HALVING: u32 = 2;
 
 /// One sub-application's calls.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct ConfirmLane {
     queue: VecDeque<HandleId>,
     /// Parts of rejected calls, which must stay apart.
     halves: VecDeque<Vec<HandleId>>,
@@ -41,7 +41,7 @@ pub(super) struct Lane {
     failures_in_a_row: u32,
 }
 
-impl Lane {
+impl ConfirmLane {
     pub(super) fn new() -> Self {
         Self {
             queue: VecDeque::new(),

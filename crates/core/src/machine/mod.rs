@@ -267,10 +267,10 @@ enum Timer {
 
 /// What the core keeps for one sub-application.
 #[derive(Debug)]
-struct Queue {
+struct SubAppState {
     id: SubAppId,
     polls: Polls,
-    confirms: confirms::Lane,
+    confirms: confirms::ConfirmLane,
     confirm_right: proofs::ConfirmRight,
     /// When the oldest and the newest delivery arrived that was let go unconfirmed though its event is safe: an idle answer
     /// to a pull sent well after that settles it.
@@ -298,7 +298,7 @@ pub struct Core {
     journal_up: bool,
     draining: bool,
     finished: bool,
-    queues: Vec<Queue>,
+    queues: Vec<SubAppState>,
     poll_queue: FairQueue,
     /// Sub-applications with something to confirm.
     confirm_queue: RoundRobin,
@@ -377,7 +377,8 @@ pub struct Load {
 impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
-        let queues: Vec<Queue> = settings.sub_apps.iter().map(|id| Queue::new(*id, &settings, now)).collect();
+        let queues: Vec<SubAppState> =
+            settings.sub_apps.iter().map(|id| SubAppState::new(*id, &settings, now)).collect();
         let mut poll_queue = FairQueue::default();
         for (index, queue) in queues.iter().enumerate() {
             poll_queue.wishes(index, queue.polls.wish());

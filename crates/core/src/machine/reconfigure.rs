@@ -2,7 +2,7 @@
 
 use tencent_vod_event::SubAppId;
 
-use super::{Core, Queue, Settings, pulls};
+use super::{Core, Settings, SubAppState, pulls};
 use crate::clock::Moment;
 use crate::machine::capacity::Capacity;
 use crate::machine::refusals::PROBE_EVERY;
@@ -34,7 +34,7 @@ impl Core {
         let wanted = self.settings.sub_apps.clone();
         for id in &wanted {
             if !self.queues.iter().any(|queue| queue.id == *id) {
-                let mut queue = Queue::new(*id, &self.settings, now);
+                let mut queue = SubAppState::new(*id, &self.settings, now);
                 queue.polls.rest(self.breaker.is_open().then_some(PROBE_EVERY));
                 self.queues.push(queue);
             }
@@ -47,7 +47,7 @@ impl Core {
 
     /// A sub-application that only the journal knows. It is not polled.
     pub(super) fn add_unpolled(&mut self, now: Moment, id: SubAppId) -> usize {
-        let mut queue = Queue::new(id, &self.settings, now);
+        let mut queue = SubAppState::new(id, &self.settings, now);
         queue.polls.want(false);
         queue.polls.rest(self.breaker.is_open().then_some(PROBE_EVERY));
         self.queues.push(queue);
@@ -55,12 +55,12 @@ impl Core {
     }
 }
 
-impl Queue {
+impl SubAppState {
     pub(super) fn new(id: SubAppId, settings: &Settings, now: Moment) -> Self {
         Self {
             id,
             polls: Polls::new(settings.idle_backoff_min, settings.idle_backoff_max, now),
-            confirms: super::confirms::Lane::new(),
+            confirms: super::confirms::ConfirmLane::new(),
             confirm_right: super::proofs::ConfirmRight::new(),
             // An earlier run may have left unconfirmed events behind, and a pull whose answer it never saw.
             unsettled: Some((now, now)),

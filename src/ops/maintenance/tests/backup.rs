@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::journal::CopyError;
-use crate::journal::query::{Filter, Reader, State};
+use crate::journal::query::{EventState, Filter, JournalReader};
 
 fn backups(journal: &Journal, kept: usize) -> Backups {
     let folder = journal.path().with_file_name("backups");
@@ -29,7 +29,7 @@ fn integrity(path: &Path) -> String {
 }
 
 fn count(path: &Path) -> usize {
-    let counted = Reader::open(path).unwrap().count_by_state().unwrap();
+    let counted = JournalReader::open(path).unwrap().count_by_state().unwrap();
     counted.into_iter().map(|(_, events)| usize::try_from(events).unwrap()).sum()
 }
 
@@ -60,8 +60,8 @@ async fn a_copy_made_while_events_are_recorded_is_a_journal_with_all_events_of_b
     assert_eq!(integrity(&copied), "ok");
     let events = count(&copied);
     assert!((4_000..=next + 50).contains(&events), "{events} of {next}");
-    let reader = Reader::open(&copied).unwrap();
-    let confirmed = Filter { state: Some(State::Confirmed), ..Filter::default() };
+    let reader = JournalReader::open(&copied).unwrap();
+    let confirmed = Filter { state: Some(EventState::Confirmed), ..Filter::default() };
     assert!(reader.list(&confirmed, None, 5_000).unwrap().len() >= 3_600);
     // It can be read where nothing can be written, and nothing was left beside it by reading it.
     assert_eq!(names(copied.parent().unwrap()).len(), 1);
@@ -144,7 +144,7 @@ async fn the_newest_copy_stays_whatever_the_clock_said_before() {
 
 /// Runs a backup that must fail, and returns its words. No file is left of it.
 async fn failed(backups: &Backups, journal: &Journal) -> String {
-    let Err(Failure::Failed(words)) = backups.run(journal).await else { panic!("it must fail") };
+    let Err(JobFailure::Failed(words)) = backups.run(journal).await else { panic!("it must fail") };
     words
 }
 

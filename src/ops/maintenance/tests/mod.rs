@@ -106,7 +106,7 @@ async fn a_summary_is_of_what_was_done_since_the_last_one() {
     let journal = open(&folder);
     let at =
         |n| Figures { received: n, redelivered: 2 * n, published: 3 * n, confirmed: 4 * n, parked: 5 * n };
-    let mut summary = Summary::new(at(1));
+    let mut summary = DailySummary::new(at(1));
     assert_eq!(summary.run(&journal, [].into(), at(3)).await, Ok(at(2)));
     assert_eq!(summary.run(&journal, [].into(), at(3)).await, Ok(at(0)));
     assert_eq!(summary.run(&journal, [].into(), at(10)).await, Ok(at(7)));

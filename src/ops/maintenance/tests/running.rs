@@ -12,9 +12,9 @@ fn no_cloud() -> vod::Client {
     vod::Client::new(options).unwrap()
 }
 
-fn parts(journal: &Journal) -> Parts {
+fn parts(journal: &Journal) -> MaintenanceParts {
     let (_, sub_apps) = watch::channel(vec![SubAppId(0)]);
-    Parts {
+    MaintenanceParts {
         journal: journal.clone(),
         client: no_cloud(),
         sub_apps,
