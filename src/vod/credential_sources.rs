@@ -421,14 +421,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn systemd_s_files_lose_one_line_break_and_no_more() {
+    async fn systemd_s_files_lose_the_mark_of_an_editor_and_one_line_break_and_no_more() {
         let mut host = Host::new();
         let directory = host.home.path().join("creds");
         host.set(DIRECTORY_VARIABLE, &directory);
         assert!(
             host.read(CredentialSource::Systemd).await.unwrap_err().contains("LoadCredential=secret_id:PATH")
         );
-        host.write("creds/secret_id", "id\n");
+        host.write("creds/secret_id", "\u{feff}id\n");
         assert!(host.read(CredentialSource::Auto).await.unwrap_err().contains("but no secret_key"));
         host.write("creds/secret_key", "key");
         assert_eq!(host.pair(CredentialSource::Systemd).await, pair("id", "key", None));
