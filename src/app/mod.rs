@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::lease::Window;
-use vodrelay_core::machine::{ConfirmAfter, Settings};
+use vodrelay_core::machine::Settings;
 use vodrelay_core::outcome::{JournalState, OutputState, Problem};
 use vodrelay_core::write::{Summary, Write, Written};
 
@@ -402,10 +402,7 @@ fn flatten(ended: Result<Result<(), RelayError>, tokio::task::JoinError>) -> Res
 pub fn settings(config: &Config) -> Settings {
     Settings {
         sub_apps: config.vod.sub_apps(),
-        confirm_after: match config.relay.confirm_after {
-            config::ConfirmAfter::Publish => ConfirmAfter::Publish,
-            config::ConfirmAfter::Journal => ConfirmAfter::Journal,
-        },
+        confirm_after: config.relay.confirm_after,
         window: Window { length: config.vod.window, margin: config.relay.lease_margin },
         max_in_flight: config.relay.max_in_flight,
         idle_backoff_min: config.relay.idle_backoff_min,
@@ -448,13 +445,7 @@ fn figures_of(stats: Arc<RelayStats>) -> Box<dyn Fn() -> maintenance::Figures + 
 
 /// Where the configuration says that credentials are.
 pub fn places(config: &Config) -> vod::Places {
-    vod::Places::new(match config.vod.credentials {
-        config::CredentialSource::Auto => vod::CredentialSource::Auto,
-        config::CredentialSource::Env => vod::CredentialSource::Env,
-        config::CredentialSource::File => vod::CredentialSource::File,
-        config::CredentialSource::CvmRole => vod::CredentialSource::CvmRole,
-        config::CredentialSource::Systemd => vod::CredentialSource::Systemd,
-    })
+    vod::Places::new(config.vod.credentials)
 }
 
 /// The output that the configuration asks for.
@@ -469,10 +460,7 @@ pub enum OutputOptions {
 /// The output that the configuration asks for.
 pub fn output_options(config: &Config) -> OutputOptions {
     let routing_key = config.amqp.routing_key.clone();
-    let format = match config.amqp.format {
-        config::Format::Event => output::message::Format::Event,
-        config::Format::CloudEvents => output::message::Format::CloudEvents,
-    };
+    let format = config.amqp.format;
     if config.output.kind == config::OutputKind::Stdout {
         return OutputOptions::Stdout(output::stdout::Options { routing_key, format });
     }
@@ -485,10 +473,7 @@ pub fn output_options(config: &Config) -> OutputOptions {
         routing_key,
         binding_key: amqp.binding_key.clone(),
         external: amqp.auth == config::Auth::External,
-        topology: match amqp.topology {
-            config::Topology::Declare => output::amqp::Topology::Declare,
-            config::Topology::Verify => output::amqp::Topology::Verify,
-        },
+        topology: amqp.topology,
         format,
         // The journal hands a backlog out in the order in which it was received, and that is kept.
         in_order: config.relay.confirm_after == config::ConfirmAfter::Journal,

@@ -21,8 +21,6 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::LogFormat;
-use crate::ops::logging;
 use exit::{Exit, Failure};
 
 /// Carry Tencent Cloud VOD's reliable-callback events into RabbitMQ, and lose none of them
@@ -89,17 +87,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| {
         Failure::new(Exit::Failure, error).next("see that the process may start threads and open files")
     })
-}
-
-impl From<LogFormat> for logging::Format {
-    fn from(format: LogFormat) -> Self {
-        match format {
-            LogFormat::Auto => Self::Auto,
-            LogFormat::Pretty => Self::Pretty,
-            LogFormat::Json => Self::Json,
-            LogFormat::Journald => Self::Journald,
-        }
-    }
 }
 
 #[cfg(test)]

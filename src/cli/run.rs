@@ -35,7 +35,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let LoadedConfig { config, warnings } = Config::load_with_warnings(path, environment())?;
-    logging::init(config.log.format.into(), &config.log.level)?;
+    logging::init(config.log.format, &config.log.level)?;
     // What the process knows by heart is not to lie in a file after a crash.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)

@@ -57,21 +57,6 @@ impl StatusAnswer<'_> {
 
     fn facts(&self) -> Vec<String> {
         let fact = |name: &str, value: String| format!("{name:<12}{value}");
-        let broker = match (self.at("/about/output").as_str(), self.at("/broker").as_str()) {
-            ("stdout", _) => "standard output".to_owned(),
-            (_, "-") => format!("not connected; exchange {}", self.at("/about/exchange")),
-            (_, broker) => format!("{broker}, exchange {}", self.at("/about/exchange")),
-        };
-        let queue = match self.at("/about/queue").as_str() {
-            "-" => String::new(),
-            queue => format!(", queue {queue}"),
-        };
-        let backlog = match self.0.pointer("/backlog/events") {
-            Some(events) if !events.is_null() => {
-                format!("{} (counted {})", text(events), local(&self.0["backlog"]["counted"]))
-            }
-            _ => "not known".to_owned(),
-        };
         let in_doubt = match self.0.pointer("/journal/in_doubt").and_then(Value::as_u64) {
             Some(events) if events > 0 => format!("; in doubt in a copy: {events}"),
             _ => String::new(),
@@ -96,7 +81,7 @@ impl StatusAnswer<'_> {
                     self.seconds("/journal/oldest_unconfirmed_age_s"),
                 ),
             ),
-            fact("cloud has", backlog),
+            fact("cloud has", self.backlog()),
             fact(
                 "this run",
                 format!(
@@ -118,7 +103,7 @@ impl StatusAnswer<'_> {
                     self.at("/lease/smallest_left_s"),
                 ),
             ),
-            fact("broker", broker + &queue),
+            fact("broker", self.broker()),
             fact("config", self.config()),
             fact(
                 "journal",
@@ -136,6 +121,30 @@ impl StatusAnswer<'_> {
             ),
             fact("maintenance", self.maintenance()),
         ]
+    }
+
+    /// Where events go, and whether a broker is connected.
+    fn broker(&self) -> String {
+        let broker = match (self.at("/about/output").as_str(), self.at("/broker").as_str()) {
+            ("stdout", _) => "standard output".to_owned(),
+            (_, "-") => format!("not connected; exchange {}", self.at("/about/exchange")),
+            (_, broker) => format!("{broker}, exchange {}", self.at("/about/exchange")),
+        };
+        let queue = match self.at("/about/queue").as_str() {
+            "-" => String::new(),
+            queue => format!(", queue {queue}"),
+        };
+        broker + &queue
+    }
+
+    /// What waits in the cloud.
+    fn backlog(&self) -> String {
+        match self.0.pointer("/backlog/events") {
+            Some(events) if !events.is_null() => {
+                format!("{} (counted {})", text(events), local(&self.0["backlog"]["counted"]))
+            }
+            _ => "not known".to_owned(),
+        }
     }
 
     fn config(&self) -> String {

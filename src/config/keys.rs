@@ -6,7 +6,7 @@ use tencentcloud_signing::Secret;
 
 use super::value::RawValue;
 use super::{
-    Auth, Config, ConfirmAfter, CredentialSource, Format, LogFormat, OutputKind, SwitchUrl, Topology,
+    Auth, BodyFormat, Config, ConfirmAfter, CredentialSource, LogFormat, OutputKind, SwitchUrl, Topology,
 };
 
 /// A key of the configuration.
@@ -78,7 +78,8 @@ const CONFIRM_AFTER: &[(&str, ConfirmAfter)] =
 const OUTPUT_KINDS: &[(&str, OutputKind)] = &[("amqp", OutputKind::Amqp), ("stdout", OutputKind::Stdout)];
 const AUTHS: &[(&str, Auth)] = &[("password", Auth::Password), ("external", Auth::External)];
 const TOPOLOGIES: &[(&str, Topology)] = &[("declare", Topology::Declare), ("verify", Topology::Verify)];
-const FORMATS: &[(&str, Format)] = &[("event", Format::Event), ("cloudevents", Format::CloudEvents)];
+const FORMATS: &[(&str, BodyFormat)] =
+    &[("event", BodyFormat::Event), ("cloudevents", BodyFormat::CloudEvents)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[
     ("auto", LogFormat::Auto),
     ("pretty", LogFormat::Pretty),

@@ -20,9 +20,14 @@ use tencentcloud_signing::Secret;
 use url::Url;
 
 use crate::cron::Cron;
+pub use crate::ops::logging::LogFormat;
+pub use crate::output::amqp::Topology;
+pub use crate::output::message::BodyFormat;
 use crate::routing_key::RoutingKeyTemplate;
+pub use crate::vod::CredentialSource;
 pub use changes::{Change, changes};
 pub use load::{ConfigError, ConfigErrors, LoadedConfig, environment};
+pub use vodrelay_core::machine::ConfirmAfter;
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";
@@ -103,22 +108,6 @@ impl Default for VodConfig {
     }
 }
 
-/// Where the cloud's credentials come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CredentialSource {
-    /// The first of the other sources that has some, in the order of the vendor's SDKs.
-    #[default]
-    Auto,
-    /// `TENCENTCLOUD_SECRET_ID` and its siblings.
-    Env,
-    /// `~/.tencentcloud/credentials`.
-    File,
-    /// The role of the instance that this runs on.
-    CvmRole,
-    /// `$CREDENTIALS_DIRECTORY/{secret_id,secret_key}`.
-    Systemd,
-}
-
 /// `[relay]`: how events are carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayConfig {
@@ -147,16 +136,6 @@ impl Default for RelayConfig {
             publish_attempts: 5,
         }
     }
-}
-
-/// What must be safe before an event is confirmed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ConfirmAfter {
-    /// The broker acked it.
-    #[default]
-    Publish,
-    /// The journal committed it.
-    Journal,
 }
 
 /// `[output]`: where events go.
@@ -196,7 +175,7 @@ pub struct AmqpConfig {
     /// Whether exchange and queue are made, or only looked at.
     pub topology: Topology,
     /// What a message's body is.
-    pub format: Format,
+    pub format: BodyFormat,
     /// How the relay says who it is.
     pub auth: Auth,
     /// Certificates (PEM) to trust in place of the host's.
@@ -219,7 +198,7 @@ impl Default for AmqpConfig {
             routing_key: RoutingKeyTemplate::default(),
             binding_key: "vod.#".to_owned(),
             topology: Topology::Declare,
-            format: Format::Event,
+            format: BodyFormat::Event,
             auth: Auth::Password,
             ca_file: None,
             client_cert_file: None,
@@ -268,26 +247,6 @@ pub enum Auth {
     Password,
     /// By the client's certificate, from which the broker takes the user (SASL EXTERNAL).
     External,
-}
-
-/// Whether exchange and queue are made, or only looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Topology {
-    /// Made when they are missing.
-    #[default]
-    Declare,
-    /// Looked at; missing ones are an error.
-    Verify,
-}
-
-/// What a message's body is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The event's JSON as the cloud sent it.
-    #[default]
-    Event,
-    /// CloudEvents 1.0 in structured JSON, with the event's JSON as its data.
-    CloudEvents,
 }
 
 /// `[journal]`: the durable record.
@@ -419,18 +378,4 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: "info".to_owned() }
     }
-}
-
-/// How a line of the log looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Pretty on a terminal, journald under systemd, JSON anywhere else.
-    #[default]
-    Auto,
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-    /// systemd's journal, with its fields.
-    Journald,
 }

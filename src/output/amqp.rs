@@ -15,13 +15,13 @@ use tencentcloud_signing::Secret;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use vodrelay_core::backoff::Backoff;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
 
-use super::backoff::Backoff;
 use super::lanes::{Epoch, PublishLane};
 use super::link::{self, Link};
-pub use super::message::Format;
+pub use super::message::BodyFormat;
 pub use super::probe::{ProbeStep, probe};
 use super::refusal;
 pub use super::tls::TlsFiles;
@@ -76,9 +76,9 @@ pub struct TimeLimits {
     /// From a batch's first publish to its last answer. Two heartbeats (10 s) are what the library needs to notice a dead
     /// peer, and a lease lasts 30 s.
     pub publish: Duration,
-    /// The least ceiling of the wait between two rounds of attempts.
+    /// The shortest wait between two rounds of attempts.
     pub backoff_min: Duration,
-    /// The greatest ceiling of it.
+    /// The longest one.
     pub backoff_max: Duration,
     /// The heartbeat to ask for, in seconds. A peer counts as dead after two of them (measured).
     pub heartbeat_seconds: u16,
@@ -118,7 +118,7 @@ pub struct Options {
     /// Who makes the exchange and the queue.
     pub topology: Topology,
     /// What bodies hold.
-    pub format: Format,
+    pub format: BodyFormat,
     /// Files for `amqps://`.
     pub tls: TlsFiles,
     /// How many channels publish at once.
@@ -143,7 +143,7 @@ impl Options {
             binding_key: "vod.#".to_owned(),
             external: false,
             topology: Topology::default(),
-            format: Format::default(),
+            format: BodyFormat::default(),
             tls: TlsFiles::default(),
             lanes: LANES,
             in_order: false,
@@ -198,6 +198,8 @@ impl Owner {
         const STEADY: Duration = Duration::from_secs(10);
         let limits = self.options.limits;
         let mut backoff = Backoff::new(limits.backoff_min, limits.backoff_max);
+        // Relays that lost one broker draw different waits, and do not come back as one.
+        let mut rng = fastrand::Rng::new();
         let mut turn = 0;
         loop {
             let attempt = tokio::select! {
@@ -223,7 +225,7 @@ impl Owner {
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = refuse(&self.queues) => break,
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.next(&mut rng)) => {}
             }
         }
         self.heartbeat.rest();
@@ -255,6 +257,36 @@ impl Owner {
         })
     }
 
+    /// Takes over what an event of the connection says. A problem when the connection is lost.
+    fn heard(
+        &self,
+        event: Option<lapin::Event>,
+        link: &Link,
+        blocked: &watch::Sender<bool>,
+    ) -> Option<Problem> {
+        match event {
+            Some(lapin::Event::ConnectionBlocked(reason)) => {
+                let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
+                blocked.send_replace(true);
+                let words = format!("RabbitMQ refuses publishes for now: {reason}");
+                self.say(OutputState::Blocked(Problem::new(ErrorCode::BrokerBlocked, words)));
+                None
+            }
+            Some(lapin::Event::ConnectionUnblocked) => {
+                blocked.send_replace(false);
+                tracing::info!(broker = %link.address, "RabbitMQ takes publishes again");
+                self.say(OutputState::Up);
+                None
+            }
+            // A channel's error comes this way too; its lane deals with it.
+            Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
+                Some(lost(&link.address, Some(&error)))
+            }
+            Some(_) => None,
+            None => Some(lost(&link.address, None)),
+        }
+    }
+
     /// Publishes over one connection until it is lost, or until the process stops.
     async fn epoch(&self, mut link: Link, channels: Vec<Channel>) -> Ended {
         let (blocked_sender, blocked) = watch::channel(false);
@@ -282,35 +314,19 @@ impl Owner {
         // Events tell at once; this look at the status catches what they might not tell.
         let mut look = tokio::time::interval(Duration::from_secs(1));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let unreachable = |words: String| Problem::new(ErrorCode::BrokerUnreachable, words);
         let lost = loop {
             self.heartbeat.progress();
             tokio::select! {
                 () = self.shutdown.cancelled() => break None,
                 Some(problem) = problems.recv() => break Some(problem),
-                event = link.events.next() => match event {
-                    Some(lapin::Event::ConnectionBlocked(reason)) => {
-                        let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
-                        blocked_sender.send_replace(true);
-                        let words = format!("RabbitMQ refuses publishes for now: {reason}");
-                        self.say(OutputState::Blocked(Problem::new(ErrorCode::BrokerBlocked, words)));
+                event = link.events.next() => {
+                    if let Some(problem) = self.heard(event, &link, &blocked_sender) {
+                        break Some(problem);
                     }
-                    Some(lapin::Event::ConnectionUnblocked) => {
-                        blocked_sender.send_replace(false);
-                        tracing::info!(broker = %link.address, "RabbitMQ takes publishes again");
-                        self.say(OutputState::Up);
-                    }
-                    // A channel's error comes this way too; its lane deals with it.
-                    Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
-                        let words = refusal::words(&error);
-                        break Some(unreachable(format!("the connection to {} was lost: {words}", link.address)));
-                    }
-                    Some(_) => {}
-                    None => break Some(unreachable(format!("the connection to {} was lost", link.address))),
-                },
+                }
                 _ = look.tick() => {
                     if !link.connection.status().connected() {
-                        break Some(unreachable(format!("the connection to {} was lost", link.address)));
+                        break Some(lost(&link.address, None));
                     }
                 }
             }
@@ -359,6 +375,12 @@ impl Owner {
             }
         }
     }
+}
+
+/// The problem that a lost connection is, with its cause where lapin names one.
+fn lost(address: &Address, cause: Option<&lapin::Error>) -> Problem {
+    let cause = cause.map(|error| format!(": {}", refusal::words(error))).unwrap_or_default();
+    Problem::new(ErrorCode::BrokerUnreachable, format!("the connection to {address} was lost{cause}"))
 }
 
 /// Answers every job with `Unsent` until the queues close: nobody waits for a connection that may never come.

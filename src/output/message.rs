@@ -15,7 +15,7 @@ pub(super) const HEADER_VALUE_MAX_BYTES: usize = 4096;
 
 /// What a message's body holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum BodyFormat {
     /// The cloud's bytes and nothing else.
     #[default]
     Event,
@@ -23,7 +23,7 @@ pub enum Format {
     CloudEvents,
 }
 
-impl Format {
+impl BodyFormat {
     /// The media type of such a body.
     pub fn content_type(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ pub(super) fn headers(message: &Outgoing, longest: usize) -> impl Iterator<Item 
 }
 
 /// The AMQP properties of `message`: persistent, and the same for every publish of it but for the delivery's own headers.
-pub(super) fn properties(message: &Outgoing, format: Format, longest_header: usize) -> BasicProperties {
+pub(super) fn properties(message: &Outgoing, format: BodyFormat, longest_header: usize) -> BasicProperties {
     let value = |header| match header {
         Header::Text(text) => AMQPValue::LongString(text.into()),
         Header::Number(number) => AMQPValue::LongLongInt(number),
@@ -162,7 +162,10 @@ mod tests {
     fn a_short_string_is_cut_between_characters() {
         let long = format!(r#"{{"EventType":"{}"}}"#, "x".repeat(5_000));
         let message = message(event(&long));
-        assert_eq!(properties(&message, Format::Event, 4096).kind().as_ref().unwrap().as_str().len(), 255);
+        assert_eq!(
+            properties(&message, BodyFormat::Event, 4096).kind().as_ref().unwrap().as_str().len(),
+            255
+        );
         assert_eq!(short(&"\u{4e2d}".repeat(100)).as_str().chars().count(), 85);
     }
 
@@ -179,7 +182,7 @@ mod tests {
     fn a_cloud_event_is_an_envelope_around_the_very_bytes() {
         let json = r#"{"EventType":"T", "n":1.0, "E":{"FileId":"5"}, "x":"\u0041"}"#;
         let message = message(event(json));
-        let body = Format::CloudEvents.body(&message);
+        let body = BodyFormat::CloudEvents.body(&message);
         let expected = format!(
             r#"{{"specversion":"1.0","id":"{}","source":"//vod.tencentcloudapi.com/sub-applications/7","type":"com.tencentcloud.vod.T","time":"2019-02-25T16:44:25.007Z","subject":"5","datacontenttype":"application/json","data":{json}}}"#,
             message.message_id

@@ -9,7 +9,6 @@
 //! - [`message`]: what an event looks like on the wire.
 
 pub mod amqp;
-mod backoff;
 mod dial;
 mod greeting;
 mod lanes;

@@ -153,54 +153,10 @@ pub(super) fn lost(
     error: &lapin::Error,
     heard: Option<&Greeting>,
 ) -> LinkError {
-    let shown = address.to_string();
-    let speaker = heard.map(Greeting::speaker);
-    let not_amqp = |found: String, hint| LinkError::NotAmqp { address: shown.clone(), found, hint };
-    match speaker {
-        Some(Speaker::Http) => {
-            return not_amqp(
-                "an HTTP server answers there".to_owned(),
-                "AMQP is at 5672, and at 5671 with TLS; 15672 is RabbitMQ's management page",
-            );
-        }
-        Some(Speaker::Tls) => return not_amqp("it speaks TLS".to_owned(), "write amqps:// in the URL"),
-        Some(Speaker::OtherAmqp(version)) => {
-            return not_amqp(
-                format!("it asks for {version}"),
-                "name a listener of RabbitMQ for AMQP 0-9-1, such as port 5672",
-            );
-        }
-        Some(Speaker::Unknown(beginning)) => {
-            return not_amqp(
-                format!("its answer begins with \"{beginning}\""),
-                "see what listens there; AMQP is at 5672, and at 5671 with TLS",
-            );
-        }
-        Some(Speaker::Amqp { mechanisms: Some(offered) }) => {
-            let (wanted, hint) = if options.external {
-                (
-                    "EXTERNAL",
-                    "enable the plugin rabbitmq_auth_mechanism_ssl and set auth_mechanisms there, or set amqp.auth = \"password\"",
-                )
-            } else {
-                (
-                    "PLAIN",
-                    "add it to auth_mechanisms there, or log in by a client certificate with amqp.auth = \"external\"",
-                )
-            };
-            let (offered, hint) = match offered.as_str() {
-                "" => (
-                    "nothing on this port".to_owned(),
-                    "EXTERNAL is offered over TLS only: begin the URL with amqps://",
-                ),
-                _ => (offered, hint),
-            };
-            if !offered.split_whitespace().any(|mechanism| mechanism == wanted) {
-                return LinkError::Mechanism { address: shown, offered, wanted, hint };
-            }
-        }
-        Some(Speaker::Amqp { mechanisms: None } | Speaker::Nobody) | None => {}
+    if let Some(error) = heard.and_then(|greeting| unfit(address, options, greeting.speaker())) {
+        return error;
     }
+    let shown = address.to_string();
     if let Some(size) = heard.and_then(Greeting::frame_max).filter(|size| *size < LEAST_FRAME) {
         return LinkError::SmallFrames { address: shown, text: format!("it takes {size} bytes at most") };
     }
@@ -229,6 +185,49 @@ pub(super) fn lost(
             broken_tls(address, options, source)
         }
         _ => LinkError::Handshake { address: shown, reason: words(error), hint },
+    }
+}
+
+/// Why what answers there is nothing that this program can log in to. Nothing when it is.
+fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkError> {
+    let not_amqp = |found: String, hint| LinkError::NotAmqp { address: address.to_string(), found, hint };
+    match speaker {
+        Speaker::Http => Some(not_amqp(
+            "an HTTP server answers there".to_owned(),
+            "AMQP is at 5672, and at 5671 with TLS; 15672 is RabbitMQ's management page",
+        )),
+        Speaker::Tls => Some(not_amqp("it speaks TLS".to_owned(), "write amqps:// in the URL")),
+        Speaker::OtherAmqp(version) => Some(not_amqp(
+            format!("it asks for {version}"),
+            "name a listener of RabbitMQ for AMQP 0-9-1, such as port 5672",
+        )),
+        Speaker::Unknown(beginning) => Some(not_amqp(
+            format!("its answer begins with \"{beginning}\""),
+            "see what listens there; AMQP is at 5672, and at 5671 with TLS",
+        )),
+        Speaker::Amqp { mechanisms: Some(offered) } => {
+            let (wanted, hint) = if options.external {
+                (
+                    "EXTERNAL",
+                    "enable the plugin rabbitmq_auth_mechanism_ssl and set auth_mechanisms there, or set amqp.auth = \"password\"",
+                )
+            } else {
+                (
+                    "PLAIN",
+                    "add it to auth_mechanisms there, or log in by a client certificate with amqp.auth = \"external\"",
+                )
+            };
+            let (offered, hint) = match offered.as_str() {
+                "" => (
+                    "nothing on this port".to_owned(),
+                    "EXTERNAL is offered over TLS only: begin the URL with amqps://",
+                ),
+                _ => (offered, hint),
+            };
+            let fits = offered.split_whitespace().any(|mechanism| mechanism == wanted);
+            (!fits).then(|| LinkError::Mechanism { address: address.to_string(), offered, wanted, hint })
+        }
+        Speaker::Amqp { mechanisms: None } | Speaker::Nobody => None,
     }
 }
 

@@ -15,7 +15,7 @@ use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
 use vodrelay_core::outgoing::Outgoing;
 
-use super::message::{Format, HEADER_VALUE_MAX_BYTES, Header, headers};
+use super::message::{BodyFormat, HEADER_VALUE_MAX_BYTES, Header, headers};
 use super::{Ends, Error, Output, PublishJob, answer_all, channel, refuse_the_rest, unknown};
 use crate::routing_key::RoutingKeyTemplate;
 
@@ -25,7 +25,7 @@ pub struct Options {
     /// How routing keys are made.
     pub routing_key: RoutingKeyTemplate,
     /// What the member `event` holds.
-    pub format: Format,
+    pub format: BodyFormat,
 }
 
 /// Starts the output on the process's standard output; see [`spawn_to`].

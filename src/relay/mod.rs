@@ -87,7 +87,17 @@ pub async fn run(parts: RelayParts, drain: CancellationToken) -> Result<(), Rela
     let report = Observer::new(stats, window);
     let (answers, written) = mpsc::unbounded_channel();
     let commits = Commits::new(journal, answers, max_in_flight);
-    let mut shell = Shell { core, client, output, outcomes, inputs, commits, tasks: JoinSet::new(), report };
+    let mut shell = Shell {
+        core,
+        client,
+        output,
+        outcomes,
+        inputs,
+        commits,
+        tasks: JoinSet::new(),
+        report,
+        others: Vec::new(),
+    };
     let arrivals = Arrivals {
         inputs: arrived,
         written,
@@ -132,6 +142,8 @@ struct Shell {
     commits: Commits,
     tasks: JoinSet<Result<(), RelayError>>,
     report: Observer,
+    /// The effects of a step that are no writes. Empty between two steps; only its allocation is kept.
+    others: Vec<Effect>,
 }
 
 impl Shell {
@@ -149,36 +161,13 @@ impl Shell {
             Input::Journal(journal_state.borrow_and_update().clone()).into(),
             Input::Output(output_state.borrow_and_update().clone()).into(),
         ];
-        let (mut batches, mut answers, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut batches, mut answers) = (Vec::new(), Vec::new());
         let mut draining = false;
         loop {
-            let now = Moment::now();
             heartbeat.progress();
-            for Arrived { input, call } in &inputs {
-                if let Some(call) = call {
-                    self.report.call(now, call);
-                }
-                self.report.input(now, input);
+            if self.step(&mut inputs)? {
+                return Ok(());
             }
-            let step = self.core.step(now, inputs.drain(..).map(|arrived| arrived.input));
-            // The writes first: the journal's thread begins with them while this one does the rest. What follows from a write
-            // comes in a later step.
-            for effect in step {
-                match effect {
-                    Effect::Write(write) => self.commits.add(write),
-                    other => others.push(other),
-                }
-            }
-            self.commits.send_due(self.core.only_commits_pending())?;
-            for effect in others.drain(..) {
-                if matches!(effect, Effect::Finished) {
-                    self.report.progress();
-                    return Ok(());
-                }
-                self.carry_out(effect);
-            }
-            self.report.load(now, self.core.load());
-
             // A task that has ended has sent its input before; its end alone is nothing to decide on.
             while inputs.is_empty() {
                 let asleep = async {
@@ -227,6 +216,38 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// Hands the inputs to the core, and carries its effects out. Whether the relay has finished.
+    fn step(&mut self, inputs: &mut Vec<Arrived>) -> Result<bool, RelayError> {
+        let now = Moment::now();
+        for Arrived { input, call } in &*inputs {
+            if let Some(call) = call {
+                self.report.call(now, call);
+            }
+            self.report.input(now, input);
+        }
+        let effects = self.core.step(now, inputs.drain(..).map(|arrived| arrived.input));
+        // The writes first: the journal's thread begins with them while this one does the rest. What follows from a write
+        // comes in a later step.
+        let mut others = std::mem::take(&mut self.others);
+        for effect in effects {
+            match effect {
+                Effect::Write(write) => self.commits.add(write),
+                other => others.push(other),
+            }
+        }
+        self.commits.send_due(self.core.only_commits_pending())?;
+        for effect in others.drain(..) {
+            if matches!(effect, Effect::Finished) {
+                self.report.progress();
+                return Ok(true);
+            }
+            self.carry_out(effect);
+        }
+        self.others = others;
+        self.report.load(now, self.core.load());
+        Ok(false)
     }
 
     /// Starts what an effect asks for. Whatever it leads to comes back as an input.

@@ -9,9 +9,9 @@ use tencent_vod_event::SubAppId;
 use tencentcloud_signing::Secret;
 use url::Url;
 use vodrelay::config::{
-    AmqpConfig, AmqpUrl, Auth, Config, ConfigErrors, ConfirmAfter, CredentialSource, Format, HealthConfig,
-    HttpConfig, JournalConfig, LogConfig, LogFormat, MaintenanceConfig, OutputConfig, OutputKind,
-    RelayConfig, StatusConfig, Topology, VodConfig,
+    AmqpConfig, AmqpUrl, Auth, BodyFormat, Config, ConfigErrors, ConfirmAfter, CredentialSource,
+    HealthConfig, HttpConfig, JournalConfig, LogConfig, LogFormat, MaintenanceConfig, OutputConfig,
+    OutputKind, RelayConfig, StatusConfig, Topology, VodConfig,
 };
 use vodrelay::cron::Cron;
 use vodrelay::routing_key::RoutingKeyTemplate;
@@ -396,7 +396,7 @@ prop_compose! {
             binding_key: "#".to_owned(),
             auth: if external { Auth::External } else { Auth::Password },
             topology: if declare { Topology::Declare } else { Topology::Verify },
-            format: if event { Format::Event } else { Format::CloudEvents },
+            format: if event { BodyFormat::Event } else { BodyFormat::CloudEvents },
             ca_file: (tls && which > 0).then_some(ca_file),
             client_cert_file: (tls && which > 1).then(|| client.clone()),
             client_key_file: (tls && which > 1).then_some(client),
@@ -538,8 +538,8 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
         format!(
             "format = {}",
             word(match amqp.format {
-                Format::Event => "event",
-                Format::CloudEvents => "cloudevents",
+                BodyFormat::Event => "event",
+                BodyFormat::CloudEvents => "cloudevents",
             })
         ),
         format!("ca_file = {}", file(&amqp.ca_file)),

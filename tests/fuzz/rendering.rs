@@ -12,7 +12,7 @@ use tencent_vod_event::{Event, MessageId, SubAppId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vodrelay::config::Config;
-use vodrelay::output::message::Format;
+use vodrelay::output::message::BodyFormat;
 use vodrelay::output::stdout;
 use vodrelay::routing_key::RoutingKeyTemplate;
 use vodrelay_core::clock::WallTime;
@@ -174,7 +174,7 @@ fn message(event: Event, seed: u64) -> Outgoing {
 }
 
 /// What standard output gets for these messages.
-fn lines(messages: &[Outgoing], format: Format) -> Vec<u8> {
+fn lines(messages: &[Outgoing], format: BodyFormat) -> Vec<u8> {
     let written = Written::default();
     let writer = written.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -236,7 +236,7 @@ fn check_message(message: &Outgoing, line: &[u8]) {
     let meant = parse(message.event.sub_app.0, body.into_owned());
     assert_eq!((said.fingerprint, said.handle), (meant.fingerprint, meant.handle));
 
-    let bytes = Format::CloudEvents.body(message);
+    let bytes = BodyFormat::CloudEvents.body(message);
     let text = String::from_utf8_lossy(&bytes);
     let envelope: CloudEvent<'_> =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -244,12 +244,12 @@ fn check_message(message: &Outgoing, line: &[u8]) {
     let required = [envelope.id, envelope.source, envelope.r#type, envelope.time, envelope.datacontenttype];
     assert!(envelope.specversion == "1.0" && required.iter().all(|value| !value.is_empty()), "{text}");
     assert!(bytes.windows(message.event.body.len()).any(|part| part == message.event.body));
-    assert_eq!(Format::Event.body(message), message.event.body);
+    assert_eq!(BodyFormat::Event.body(message), message.event.body);
 }
 
 /// One line for each message, and what it must say.
 fn check_messages(messages: &[Outgoing]) {
-    for format in [Format::Event, Format::CloudEvents] {
+    for format in [BodyFormat::Event, BodyFormat::CloudEvents] {
         let written = lines(messages, format);
         assert_eq!(written.last(), Some(&b'\n'));
         let written: Vec<&[u8]> = written[..written.len() - 1].split(|byte| *byte == b'\n').collect();
@@ -257,8 +257,8 @@ fn check_messages(messages: &[Outgoing]) {
         assert!(!written.iter().any(|line| line.contains(&b'\r')));
         for (message, line) in messages.iter().zip(written) {
             match format {
-                Format::Event => check_message(message, line),
-                Format::CloudEvents => {
+                BodyFormat::Event => check_message(message, line),
+                BodyFormat::CloudEvents => {
                     let text = String::from_utf8_lossy(line);
                     let line: Line<'_> = serde_json::from_str(&text).unwrap();
                     assert!(serde_json::from_str::<CloudEvent<'_>>(line.event.get()).is_ok(), "{text}");

@@ -19,7 +19,7 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use vodrelay::output::amqp::{self, Address, Format, TlsFiles, Topology};
+use vodrelay::output::amqp::{self, Address, BodyFormat, TlsFiles, Topology};
 use vodrelay::output::{Error, Output, stdout};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
@@ -257,7 +257,7 @@ async fn a_consumer_reads_back_the_bytes_and_the_properties() {
 async fn cloud_events_and_a_template_of_ones_own() {
     let broker = broker::shared().await;
     let mut options = options(broker);
-    options.format = Format::CloudEvents;
+    options.format = BodyFormat::CloudEvents;
     options.routing_key = "vod.x.{file_id}.{task_id}".parse().unwrap();
     let running = Running::up(&options).await;
     let sent = message_of(event(r#"{"EventType":"T","E":{"FileId":"a.b#c"}, "n":1.0}"#));

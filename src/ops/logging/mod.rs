@@ -27,7 +27,7 @@ use crate::clock::Now as _;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// Pretty on a terminal, journald where standard error leads there, JSON anywhere else.
     Auto,
     /// One short line for a person, on standard error.
@@ -63,12 +63,12 @@ pub enum LoggingError {
 /// The log of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
-    format: Format,
+    format: LogFormat,
 }
 
 impl Handle {
-    /// The format in use: never [`Format::Auto`].
-    pub fn format(&self) -> Format {
+    /// The format in use: never [`LogFormat::Auto`].
+    pub fn format(&self) -> LogFormat {
         self.format
     }
 }
@@ -110,7 +110,7 @@ static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 /// # Errors
 ///
 /// See [`LoggingError`]; nothing is logged then.
-pub fn init(format: Format, level: &str) -> Result<Handle, LoggingError> {
+pub fn init(format: LogFormat, level: &str) -> Result<Handle, LoggingError> {
     if let Some(handle) = HANDLE.get() {
         return Ok(*handle);
     }
@@ -157,11 +157,11 @@ impl Stderr {
         Self { terminal: io::stderr().is_terminal(), journal: leads_to_journal() }
     }
 
-    fn resolve(&self, format: Format) -> Format {
+    fn resolve(&self, format: LogFormat) -> LogFormat {
         match format {
-            Format::Auto if self.terminal => Format::Pretty,
-            Format::Auto if self.journal => Format::Journald,
-            Format::Auto => Format::Json,
+            LogFormat::Auto if self.terminal => LogFormat::Pretty,
+            LogFormat::Auto if self.journal => LogFormat::Journald,
+            LogFormat::Auto => LogFormat::Json,
             chosen => chosen,
         }
     }
@@ -181,8 +181,8 @@ fn leads_to_journal() -> bool {
 }
 
 /// Starts the thread that writes the log.
-fn queue(format: Format) -> Result<LogQueue, LoggingError> {
-    let started = if format == Format::Journald {
+fn queue(format: LogFormat) -> Result<LogQueue, LoggingError> {
+    let started = if format == LogFormat::Journald {
         let mut journal = Journald::connect().map_err(LoggingError::Journald)?;
         LogQueue::start(move |fields| journal.send(fields))
     } else {
@@ -216,13 +216,13 @@ pub fn last_words(words: Vec<u8>) {
     }
 }
 
-fn layer(format: Format, colours: bool, queue: LogQueue) -> Box<dyn Layer<Registry> + Send + Sync> {
-    if format == Format::Journald {
+fn layer(format: LogFormat, colours: bool, queue: LogQueue) -> Box<dyn Layer<Registry> + Send + Sync> {
+    if format == LogFormat::Journald {
         return Fields(queue).boxed();
     }
     let lines = tracing_subscriber::fmt::layer().with_writer(queue);
     match format {
-        Format::Json => lines.json().flatten_event(true).with_timer(UtcTime).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_timer(UtcTime).boxed(),
         _ => lines.compact().with_ansi(colours).with_target(false).with_timer(LocalTime).boxed(),
     }
 }
@@ -284,11 +284,11 @@ mod tests {
 
     #[test]
     fn auto_follows_standard_error_and_a_choice_is_a_choice() {
-        assert_eq!(TERMINAL.resolve(Format::Auto), Format::Pretty);
-        assert_eq!(JOURNAL.resolve(Format::Auto), Format::Journald);
-        assert_eq!(FILE.resolve(Format::Auto), Format::Json);
-        assert_eq!(TERMINAL.resolve(Format::Json), Format::Json);
-        assert_eq!(JOURNAL.resolve(Format::Pretty), Format::Pretty);
+        assert_eq!(TERMINAL.resolve(LogFormat::Auto), LogFormat::Pretty);
+        assert_eq!(JOURNAL.resolve(LogFormat::Auto), LogFormat::Journald);
+        assert_eq!(FILE.resolve(LogFormat::Auto), LogFormat::Json);
+        assert_eq!(TERMINAL.resolve(LogFormat::Json), LogFormat::Json);
+        assert_eq!(JOURNAL.resolve(LogFormat::Pretty), LogFormat::Pretty);
         assert!(!FILE.colours());
     }
 
@@ -340,8 +340,8 @@ mod tests {
     #[test]
     fn speak() {
         let format = match std::env::var("VODRELAY_TEST_FORMAT").as_deref() {
-            Ok("pretty") => Format::Pretty,
-            Ok(_) => Format::Auto,
+            Ok("pretty") => LogFormat::Pretty,
+            Ok(_) => LogFormat::Auto,
             Err(_) => return,
         };
         init(format, "info").unwrap();
@@ -373,8 +373,8 @@ mod tests {
 
     #[test]
     fn a_process_has_one_log() {
-        let first = init(Format::Json, "warn").unwrap();
-        assert_eq!(init(Format::Pretty, "not even = a filter").unwrap(), first);
-        assert_eq!(first.format(), Format::Json);
+        let first = init(LogFormat::Json, "warn").unwrap();
+        assert_eq!(init(LogFormat::Pretty, "not even = a filter").unwrap(), first);
+        assert_eq!(first.format(), LogFormat::Json);
     }
 }
