@@ -45,7 +45,7 @@ mod tries;
 /// Events among others that break the connection wait so long for their confirm at the most, and so much longer for each of
 /// these.
 const AROUND_A_BREAK_MS: u64 = 20_000;
-const ANOTHER_BREAK_MS: u64 = 2_000;
+const ANOTHER_BREAK_MS: u64 = 4_000;
 
 /// What is promised, and what is asked besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -893,8 +893,9 @@ impl Checker {
                 && row.uncertain
                 && match row.doubt {
                     Some(Doubt::OtherBoot) => self.wall_wrong.contains(relay),
-                    Some(Doubt::Copy) => self.copied.contains(relay),
-                    Some(Doubt::Settled) | None => false,
+                    // What a copy holds can be settled before the cloud hands it over again.
+                    Some(Doubt::Copy | Doubt::Settled) => self.copied.contains(relay),
+                    None => false,
                 }
         };
         rows.filter(excused).count()

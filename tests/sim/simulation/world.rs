@@ -694,7 +694,8 @@ impl World {
         say!(self, "all is well from now on");
         self.stormy = false;
         self.calm_since = self.now;
-        let unroutable = self.unconfirmed().filter(|(_, event)| event.json.contains(UNROUTABLE)).count();
+        let is_bad = |json: &str| json.contains(UNROUTABLE) || json.contains(REFUSED);
+        let unroutable = self.unconfirmed().filter(|(_, event)| is_bad(&event.json)).count();
         let roomfuls = unroutable / self.plan.max_in_flight;
         // Two relays hand such an event to and fro, and each begins to count anew.
         let both = if unroutable > 0 { 4 * (self.relays.len() - 1) } else { 0 };

@@ -100,6 +100,7 @@ impl Checker {
                 Some(other) => {
                     other.earliest = other.earliest.min(ended.earliest);
                     other.latest = other.latest.max(ended.latest);
+                    other.gone_from = other.gone_from.or(ended.gone_from);
                 }
                 None => all.push(ended),
             }
