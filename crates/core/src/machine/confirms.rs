@@ -357,7 +357,7 @@ impl Core {
         let waits = |in_flight: &InFlight| {
             in_flight.tries.failures == 0
                 && matches!(
-                    in_flight.state,
+                    in_flight.state(),
                     InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked
                 )
                 && !in_flight.may_confirm(self.settings.confirm_after)

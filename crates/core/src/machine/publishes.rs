@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::refusals::{RETRY_WAITS, Tries};
+use super::refusals::RETRY_WAITS;
 use super::{ConfirmAfter, Core, Effect, EventId, InFlight, InFlightState};
 use crate::clock::Moment;
 use crate::error_code::ErrorCode;
@@ -148,23 +146,14 @@ impl Core {
     ) {
         let outgoing = Some(Arc::new(outgoing));
         if let Some(in_flight) = self.events.get_mut(&event) {
-            if in_flight.state == InFlightState::Stored {
+            if in_flight.state() == InFlightState::Stored {
                 in_flight.outgoing = outgoing;
-                in_flight.state = InFlightState::Ready;
+                in_flight.enter(InFlightState::Ready);
                 self.ready.insert(event);
             }
             return;
         }
-        let in_flight = InFlight {
-            sub_app,
-            outgoing,
-            state: InFlightState::Ready,
-            holds: SmallVec::new(),
-            tries: Tries::default(),
-            alone: false,
-            confirmed,
-            received_at: now,
-        };
+        let in_flight = InFlight::new(InFlightState::Ready, sub_app, outgoing, confirmed, now);
         self.events.insert(event, in_flight);
         self.ready.insert(event);
     }
@@ -185,14 +174,14 @@ impl Core {
             };
             let Some(event) = event else { break };
             let in_flight =
-                self.events.get_mut(&event).filter(|in_flight| in_flight.state == InFlightState::Ready);
+                self.events.get_mut(&event).filter(|in_flight| in_flight.state() == InFlightState::Ready);
             let Some((in_flight, outgoing)) =
                 in_flight.and_then(|c| c.outgoing.clone().map(|outgoing| (c, outgoing)))
             else {
                 self.suspects.ended(event);
                 continue;
             };
-            in_flight.state = InFlightState::Publishing;
+            in_flight.enter(InFlightState::Publishing);
             self.publishing += 1;
             let alone = in_flight.alone || self.suspects.occupies();
             self.out.effects.push(Effect::Publish { event, outgoing, alone });
@@ -210,7 +199,7 @@ impl Core {
         let problem = |message: Arc<str>| Problem { error_code, message };
         match outcome {
             PublishOutcome::Acked => {
-                in_flight.state = InFlightState::Acked;
+                in_flight.enter(InFlightState::Acked);
                 self.acked(event);
                 self.out.published.push(event);
             }
@@ -257,7 +246,7 @@ impl Core {
     fn park(&mut self, event: EventId, problem: Problem) {
         self.no_longer_refused(event);
         if let Some(in_flight) = self.events.get_mut(&event) {
-            in_flight.state = InFlightState::Parking;
+            in_flight.enter(InFlightState::Parking);
             self.out.parked.push((event, problem));
         }
     }
@@ -265,7 +254,7 @@ impl Core {
     /// The failure is committed before the next publish may leave, so that every repeat is on record.
     fn fail(&mut self, event: EventId, uncertain: bool, problem: Problem) {
         if let Some(in_flight) = self.events.get_mut(&event) {
-            in_flight.state = InFlightState::Failing;
+            in_flight.enter(InFlightState::Failing);
             self.out.attempts.push(FailedAttempt { event, uncertain, problem });
         }
     }
@@ -292,7 +281,7 @@ impl Core {
 
     fn make_ready(&mut self, event: EventId) {
         let Some(in_flight) = self.events.get_mut(&event) else { return };
-        in_flight.state = InFlightState::Ready;
+        in_flight.enter(InFlightState::Ready);
         if in_flight.tries.is_suspect() {
             self.suspects.add(event);
         } else {
@@ -301,7 +290,7 @@ impl Core {
     }
 
     pub(super) fn retry(&mut self, event: EventId) {
-        if self.events.get(&event).is_some_and(|in_flight| in_flight.state == InFlightState::BackingOff) {
+        if self.events.get(&event).is_some_and(|in_flight| in_flight.state() == InFlightState::BackingOff) {
             self.make_ready(event);
         }
     }
@@ -309,7 +298,7 @@ impl Core {
     /// The journal has committed that the event is published or parked.
     pub(super) fn safe(&mut self, now: Moment, event: EventId) {
         let Some(in_flight) = self.events.get_mut(&event) else { return };
-        in_flight.state = InFlightState::Safe;
+        in_flight.enter(InFlightState::Safe);
         in_flight.outgoing = None;
         for entry in in_flight.holds.clone() {
             self.queue_if_safe(now, entry);
@@ -320,12 +309,12 @@ impl Core {
     /// Lets an event out of the relay's hands when nothing is left to do for it here.
     pub(super) fn forget_if_done(&mut self, event: EventId) {
         let Some(in_flight) = self.events.get(&event) else { return };
-        let done = matches!(in_flight.state, InFlightState::Safe | InFlightState::Stored)
+        let done = matches!(in_flight.state(), InFlightState::Safe | InFlightState::Stored)
             && in_flight.holds.is_empty();
         if !done {
             return;
         }
-        if in_flight.state == InFlightState::Safe && !in_flight.confirmed {
+        if in_flight.state() == InFlightState::Safe && !in_flight.confirmed {
             let received_at = in_flight.received_at;
             let unsettled = &mut self.queues[in_flight.sub_app].unsettled;
             let (oldest, newest) = unsettled.unwrap_or((received_at, received_at));

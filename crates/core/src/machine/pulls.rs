@@ -7,7 +7,6 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tencent_vod_event::{Event, EventHandle};
 
-use super::refusals::Tries;
 use super::{
     Answer, ConfirmAfter, Core, Effect, HandleEntry, HandleId, HandleState, InFlight, InFlightState, Timer,
 };
@@ -187,20 +186,13 @@ impl Core {
             // Stored, or known from an earlier run and not loaded yet, or released by an operator.
             InFlightState::Stored
         };
-        let in_flight = InFlight {
-            sub_app: index,
-            outgoing: (state == InFlightState::Ready).then(|| {
-                let Recorded { occurrence, redelivered, .. } = record;
-                let (event, request_id) = (Arc::clone(event), Arc::clone(&pulled.request_id));
-                Arc::new(Outgoing::new(event, occurrence, redelivered, pulled.pulled_at, request_id))
-            }),
-            state,
-            holds: SmallVec::new(),
-            tries: Tries::default(),
-            alone: false,
-            confirmed: record.progress.confirmed,
-            received_at: pulled.received_at,
-        };
+        let outgoing = (state == InFlightState::Ready).then(|| {
+            let Recorded { occurrence, redelivered, .. } = record;
+            let (event, request_id) = (Arc::clone(event), Arc::clone(&pulled.request_id));
+            Arc::new(Outgoing::new(event, occurrence, redelivered, pulled.pulled_at, request_id))
+        });
+        let confirmed = record.progress.confirmed;
+        let in_flight = InFlight::new(state, index, outgoing, confirmed, pulled.received_at);
         new.insert(in_flight);
         match state {
             InFlightState::Ready => _ = self.ready.insert(record.event),

@@ -263,7 +263,7 @@ impl Core {
     /// An event waits until its next publish is due.
     pub(super) fn wait_until(&mut self, at: Moment, event: EventId) {
         let Some(in_flight) = self.events.get_mut(&event) else { return };
-        in_flight.state = InFlightState::BackingOff;
+        in_flight.enter(InFlightState::BackingOff);
         in_flight.tries.retry_at = Some(at);
         self.timers.insert((at, Timer::Retry(event)));
     }
@@ -316,7 +316,7 @@ impl Core {
         let late = |(event, in_flight): (&EventId, &super::InFlight)| {
             let tries = &in_flight.tries;
             let at = tries.retry_at.filter(|at| *at > now + longest)?;
-            (in_flight.state == InFlightState::BackingOff && tries.waits == Waits::Refused)
+            (in_flight.state() == InFlightState::BackingOff && tries.waits == Waits::Refused)
                 .then_some((at, *event))
         };
         let mut late: Vec<(Moment, EventId)> = self.events.iter().filter_map(late).collect();

@@ -7,9 +7,17 @@ mod proofs;
 mod refusals;
 mod settings;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use tencent_vod_event::Event;
 
 use super::*;
+use crate::clock::WallTime;
+use crate::lease::Window;
+use crate::outcome::{PublishOutcome, RequestFailure};
+use crate::outgoing::Outgoing;
 
 const SECOND: u64 = 1_000;
 

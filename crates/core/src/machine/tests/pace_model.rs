@@ -3,11 +3,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tencent_vod_event::Event;
 
 use super::super::*;
+use crate::clock::WallTime;
 use crate::identity::{Progress, Recorded};
+use crate::outcome::{PublishOutcome, RequestFailure};
 
 /// How the cloud counts the calls of one API.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,173 @@
+//! What goes into the state machine, and what comes out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tencent_vod_event::{Event, EventHandle, SubAppId};
+
+use crate::clock::{Moment, WallTime};
+use crate::identity::EventId;
+use crate::lease::Window;
+use crate::outcome::{JournalState, OutputState, PublishOutcome, RequestFailure};
+use crate::outgoing::Outgoing;
+use crate::write::{PullId, Write, Written};
+
+/// On which proof an event counts as safe, so that its handle may be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfirmAfter {
+    /// The broker acked it.
+    Publish,
+    /// The journal committed it.
+    Journal,
+}
+
+/// What the core must know beforehand.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The queues to relay.
+    pub sub_apps: Vec<SubAppId>,
+    /// The proof that a confirm needs.
+    pub confirm_after: ConfirmAfter,
+    /// The cloud's window and our margin.
+    pub window: Window,
+    /// The most events that are held at once. One poll of each sub-application may exceed it by its batch.
+    pub max_in_flight: usize,
+    /// The shortest wait after an idle answer.
+    pub idle_backoff_min: Duration,
+    /// The longest wait after an idle answer.
+    pub idle_backoff_max: Duration,
+    /// How many unroutable or refused publishes of an event before it is parked.
+    pub publish_attempts: u32,
+    /// The account's limit, per API.
+    pub requests_per_second: u32,
+    /// Where the jitter comes from.
+    pub seed: u64,
+}
+
+/// A confirm request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfirmId(pub u64);
+
+/// What a pull brought, as the shell received it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The cloud's id of the request.
+    pub request_id: Arc<str>,
+    /// The events, in the answer's order; none when the queue is idle.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The output's state changed.
+    Output(OutputState),
+    /// The journal's state changed.
+    Journal(JournalState),
+    /// A pull ended.
+    Pulled {
+        /// Which pull.
+        pull: PullId,
+        /// Just before the request was sent: the lease starts here.
+        sent_at: Moment,
+        /// When the answer had arrived.
+        received_at: Moment,
+        /// The same moment, for people.
+        pulled_at: WallTime,
+        /// What came of it.
+        result: Result<Answer, RequestFailure>,
+    },
+    /// The journal committed a write of the core.
+    Written(Written),
+    /// A publish ended.
+    Published {
+        /// Which event.
+        event: EventId,
+        /// What the broker said.
+        outcome: PublishOutcome,
+    },
+    /// A confirm call ended.
+    Confirmed {
+        /// Which call.
+        call: ConfirmId,
+        /// What the cloud said.
+        result: Result<(), RequestFailure>,
+    },
+    /// A [`Effect::ProveConfirm`] ended.
+    ConfirmProof {
+        /// Which request.
+        call: ConfirmId,
+        /// What the cloud said.
+        result: Result<(), RequestFailure>,
+    },
+    /// Time has passed.
+    Tick,
+    /// The configuration changed; see [`Settings`].
+    Reconfigure(Box<Settings>),
+    /// Stop pulling, finish what is in flight.
+    Drain,
+}
+
+/// Everything that shall be done. Effects of one step are carried out in their order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Call `PullEvents`.
+    Pull {
+        /// Which pull.
+        pull: PullId,
+        /// Whose queue.
+        sub_app: SubAppId,
+    },
+    /// Ask the journal. What follows from it waits for its [`Input::Written`].
+    Write(Write),
+    /// Publish an event.
+    Publish {
+        /// Which event.
+        event: EventId,
+        /// What to publish.
+        outgoing: Arc<Outgoing>,
+        /// In a batch of its own: a batch with it was refused, and the culprit is being looked for.
+        alone: bool,
+    },
+    /// Call `ConfirmEvents`.
+    Confirm {
+        /// Which call.
+        call: ConfirmId,
+        /// Whose queue.
+        sub_app: SubAppId,
+        /// The handles, each once.
+        handles: Vec<EventHandle>,
+        /// Nothing of the call may leave at or after this moment.
+        cutoff: Moment,
+    },
+    /// Call `ConfirmEvents` with a made-up handle, to learn whether the key may call it.
+    ProveConfirm {
+        /// Returned with the answer.
+        call: ConfirmId,
+        /// Whose queue.
+        sub_app: SubAppId,
+    },
+    /// The drain is over: nothing is in flight.
+    Finished,
+}
+
+/// Figures of what is in flight, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Events in the relay's hands.
+    pub events: usize,
+    /// Publishes without an outcome.
+    pub publishing: usize,
+    /// Handles that can still be confirmed.
+    pub handles: usize,
+    /// Confirm calls in flight.
+    pub confirms: usize,
+    /// Polls in flight.
+    pub polls: usize,
+    /// Whether nothing is to be pulled now: the events in hand are enough, or have nowhere to go.
+    pub paused: bool,
+    /// Whether the journal has unpublished events that are not in the relay's hands.
+    pub backlog: bool,
+    /// Since when nothing that is published gets a queue.
+    pub unroutable_since: Option<Moment>,
+}
