@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use vodrelay_core::clock::{Moment, WallTime};
 
-use super::JournalFigures;
+use super::journal_figures::JournalFigures;
 use super::supervisor::Supervisor;
 use crate::config::{self, Config};
 use crate::ops::health::{HealthVerdict, StageHealth};

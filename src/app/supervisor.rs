@@ -13,7 +13,8 @@ use vodrelay_core::outcome::Problem;
 use vodrelay_core::stages::Stages;
 
 use super::document::{About, Rates};
-use super::{DAY_MS, JournalFigures, Watch};
+use super::journal_figures::JournalFigures;
+use super::{DAY_MS, Watch};
 use crate::clock::Now as _;
 use crate::config::Config;
 use crate::latency::spoken;

@@ -1,18 +1,18 @@
 //! `run`: the relay, until a signal ends it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use vodrelay_core::error_code::ErrorCode;
 
 use super::exit::{Exit, Failure};
-use crate::app::reload::Reload;
-use crate::app::supervisor::{self, Supervisor};
+use crate::app::daemon::Daemon;
+use crate::app::supervisor::Supervisor;
 use crate::app::{self, AppError, Running};
 use crate::config::{self, Config, CredentialSource, LoadedConfig, environment};
 use crate::journal::OpenError;
@@ -22,8 +22,6 @@ use crate::ops::service_manager::ServiceManager;
 use crate::ops::{dead_mans_switch, http, logging, status};
 use crate::vod;
 
-/// How often the service manager hears how things stand.
-const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How long the process waits for what may be cut off.
 const END_LIMIT: Duration = Duration::from_secs(1);
 /// While the journal is opened and migrated, the service manager is asked for this much more time, twice as often.
@@ -62,7 +60,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
         journal = %config.journal.path.display(),
         "vodrelay starts"
     );
-    let mut hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Failure, error))?;
     let running = start(&config, places, &mut manager).await.map_err(|error| {
         // The instance's metadata service may not answer yet while the host starts.
         let passes =
@@ -72,59 +70,12 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     })?;
     let watch = running.watch();
     drain_on_signal(running.drain())?;
-    let mut supervisor = Supervisor::new(running.watch(), &config, path, Some(metrics.clone()));
+    let supervisor = Supervisor::new(running.watch(), &config, path, Some(metrics.clone()));
     let windows = Windows::open(&config, metrics, &supervisor).await?;
     let journal = config.journal.path.clone();
-    // Not here while it works: a task of its own reads the files and the credentials, whose source may be slow.
-    let mut reload = Some(running.reload(config));
-    let mut reloading = JoinSet::new();
-    // Ready means at work. A broker or a cloud that is away is waited for: their state is in the status line.
-    manager.ready();
-    let drain = running.drain();
-    let ended = {
-        let mut ended = std::pin::pin!(running.wait());
-        let mut looks = tokio::time::interval(supervisor::PERIOD);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut stopping, mut told) = (false, None);
-        loop {
-            tokio::select! {
-                ended = &mut ended => break ended,
-                () = drain.cancelled(), if !stopping => {
-                    stopping = true;
-                    manager.stopping();
-                    info!("drain begins: nothing more is pulled, what is in flight is finished");
-                }
-                // Signals that come meanwhile are one more reload.
-                Some(()) = hangups.recv(), if !stopping && reload.is_some() => {
-                    manager.reloading();
-                    if let Some(reload) = reload.take() {
-                        reloading.spawn(apply(reload, path.map(Path::to_owned)));
-                    }
-                }
-                Some(done) = reloading.join_next() => {
-                    // A panic has ended the process already.
-                    reload = done.ok();
-                    if !stopping {
-                        manager.ready();
-                    }
-                }
-                _ = looks.tick() => {
-                    let look = supervisor.look(stopping);
-                    if look.live {
-                        manager.alive();
-                    }
-                    if told.is_none_or(|at: Instant| at.elapsed() >= STATUS_PERIOD) {
-                        told = Some(Instant::now());
-                        manager.status(&look.line);
-                    }
-                    if let Some(problem) = look.stuck.filter(|_| !stopping) {
-                        error!(error_code = %problem.error_code, error = %problem.message, "the process ends, so that it is started anew");
-                        break Err(AppError::Stuck(problem));
-                    }
-                }
-            }
-        }
-    };
+    let reload = running.reload(config);
+    let daemon = Daemon { manager, supervisor, hangups, reload, path: path.map(Path::to_owned) };
+    let ended = daemon.run(running).await;
     windows.close().await;
     let snapshot = ended?;
     let published = snapshot.published();
@@ -176,17 +127,6 @@ fn left(path: &Path, received: u64, published: u64, parked: u64) -> String {
         parts.push(format!("{parked} parked, which wait for `vodrelay events release`"));
     }
     format!("left in {journal}: {}", parts.join("; "))
-}
-
-/// Reads the configuration again and takes it over.
-async fn apply(mut reload: Reload, path: Option<PathBuf>) -> Reload {
-    let read =
-        tokio::task::spawn_blocking(move || Config::load_with_warnings(path.as_deref(), environment())).await;
-    // It is not cancelled, and a panic has ended the process already.
-    if let Ok(read) = read {
-        reload.apply(read).await;
-    }
-    reload
 }
 
 /// Starts the relay. A large journal takes its time to be migrated, of which the service manager is told.

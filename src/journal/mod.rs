@@ -15,6 +15,7 @@
 mod copy;
 mod damage;
 mod disk;
+mod event_state;
 mod execute;
 mod files;
 mod origin;

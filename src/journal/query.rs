@@ -3,23 +3,25 @@
 //! A reader that keeps a transaction open keeps the WAL from being folded back, so that everything here reads a page at a
 //! time and lets go in between.
 
-use std::fmt;
+mod rows;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ValueRef};
-use rusqlite::{Connection, Row, named_params};
-use serde::Serialize;
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, named_params};
 use tencent_vod_event::{Fingerprint, MessageId, SubAppId};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
 
 use super::disk::DiskFault;
+pub use super::event_state::{EventState, NoState};
 use super::files;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::Now as _;
+pub use rows::{Cursor, DeliveryRow, EventRow, ShownEvent};
+use rows::{EVENT, delivery_row, event_row};
 
 /// A reader waits for a writer in few cases only, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,59 +79,6 @@ pub enum QueryError {
     },
 }
 
-/// How far an event got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EventState {
-    /// Waits for its ack.
-    Received,
-    /// The broker has it; the cloud still holds it.
-    Published,
-    /// Done.
-    Confirmed,
-    /// Waits for an operator.
-    Parked,
-}
-
-impl EventState {
-    /// Every state, in the order of an event's life.
-    pub const ALL: [Self; 4] = [Self::Received, Self::Published, Self::Confirmed, Self::Parked];
-
-    /// The state's name in the journal's views.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Received => "received",
-            Self::Published => "published",
-            Self::Confirmed => "confirmed",
-            Self::Parked => "parked",
-        }
-    }
-}
-
-impl fmt::Display for EventState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A word that names no state.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no state of an event: received, published, confirmed or parked")]
-pub struct NoState(String);
-
-impl FromStr for EventState {
-    type Err = NoState;
-    fn from_str(name: &str) -> Result<Self, NoState> {
-        Self::ALL.into_iter().find(|state| state.name() == name).ok_or_else(|| NoState(name.to_owned()))
-    }
-}
-
-impl FromSql for EventState {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        value.as_str()?.parse().map_err(FromSqlError::other)
-    }
-}
-
 /// Files and tasks are indexed within stretches of events: each that the journal knows is looked into.
 const IN_A_STRETCH: &str = "e.id / 512 IN (
     WITH RECURSIVE stretch (n) AS (
@@ -156,89 +105,6 @@ pub struct Filter {
     pub since: Option<WallTime>,
     /// Received at or before this time.
     pub until: Option<WallTime>,
-}
-
-/// Where the next page begins: after this event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    received_at: WallTime,
-    id: i64,
-}
-
-/// One event, as the journal has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct EventRow {
-    /// The journal's number for it.
-    pub id: i64,
-    /// What consumers drop repeats by.
-    pub message_id: String,
-    /// The sub-application whose queue it came from.
-    pub sub_app_id: u64,
-    /// `EventType`.
-    pub event_type: Option<String>,
-    /// The file that it is about.
-    pub file_id: Option<String>,
-    /// The task that it is about.
-    pub task_id: Option<String>,
-    /// How far it got.
-    pub state: EventState,
-    /// The how-manieth event of its fingerprint.
-    pub occurrence: u32,
-    /// How often the cloud handed it over again.
-    pub redeliveries: u32,
-    /// How many publishes of it may have left the relay.
-    pub attempts: u32,
-    /// Whether it may be in the queue more than once.
-    pub maybe_duplicate: bool,
-    /// What is wrong with it: the code of how its last publish failed, or of why it is parked.
-    pub error_code: Option<String>,
-    /// The same in words.
-    pub message: Option<String>,
-    /// Why it was parked last; it stays after a release.
-    pub parked_message: Option<String>,
-    /// When it arrived first.
-    pub received_at: WallTime,
-    /// When the broker acked it.
-    pub published_at: Option<WallTime>,
-    /// When the cloud confirmed it, or was known to have forgotten it.
-    pub confirmed_at: Option<WallTime>,
-}
-
-impl EventRow {
-    /// Where the page after this event begins.
-    pub fn cursor(&self) -> Cursor {
-        Cursor { received_at: self.received_at, id: self.id }
-    }
-}
-
-/// One delivery of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DeliveryRow {
-    /// The cloud's receipt.
-    pub handle: Option<String>,
-    /// The cloud's id of the answer that brought it.
-    pub request_id: String,
-    /// When it arrived.
-    pub pulled_at: WallTime,
-    /// From when on it must not be confirmed.
-    pub lease_until: WallTime,
-    /// confirmed, refused, lost, settled, lapsed or open.
-    pub outcome: String,
-    /// When the cloud confirmed it.
-    pub confirmed_at: Option<WallTime>,
-}
-
-/// An event with all that the journal knows of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownEvent {
-    /// The event.
-    pub event: EventRow,
-    /// Digest of what it says, in hex.
-    pub fingerprint: String,
-    /// Its deliveries, oldest first; of very many the newest thousand.
-    pub deliveries: Vec<DeliveryRow>,
-    /// The bytes that the cloud sent.
-    pub body: Vec<u8>,
 }
 
 /// A read-only connection to a journal, whether or not a relay is writing to it.
@@ -497,52 +363,9 @@ impl Prefix {
     }
 }
 
-/// The columns of [`EventRow`].
-const EVENT: &str =
-    "e.id, e.fingerprint, e.occurrence, e.sub_app_id, e.event_type, e.file_id, e.task_id, e.state,
-    e.redeliveries, e.attempts, e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied))
-        AS maybe_duplicate, CASE WHEN e.reason LIKE '% [VR-___]' THEN substr(e.reason, -7, 6) END AS error_code,
-    CASE WHEN e.reason LIKE '% [VR-___]' THEN substr(e.reason, 1, length(e.reason) - 9) ELSE e.reason END AS message,
-    coalesce(e.parked_reason, CASE WHEN e.parked THEN e.reason END) AS parked_message,
-    e.received_at, e.published_at, e.confirmed_at";
-
 /// What can be there twice; in a copy, whatever is still to be published.
 const MAYBE_DUPLICATE: &str =
     "(e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied)))";
-
-fn event_row(row: &Row<'_>) -> rusqlite::Result<EventRow> {
-    let occurrence = row.get("occurrence")?;
-    Ok(EventRow {
-        id: row.get("id")?,
-        message_id: MessageId::new(&Fingerprint(row.get("fingerprint")?), occurrence).to_string(),
-        sub_app_id: row.get::<_, i64>("sub_app_id")?.cast_unsigned(),
-        event_type: row.get("event_type")?,
-        file_id: row.get("file_id")?,
-        task_id: row.get("task_id")?,
-        state: row.get("state")?,
-        occurrence,
-        redeliveries: row.get("redeliveries")?,
-        attempts: row.get("attempts")?,
-        maybe_duplicate: row.get("maybe_duplicate")?,
-        error_code: row.get("error_code")?,
-        message: row.get("message")?,
-        parked_message: row.get("parked_message")?,
-        received_at: WallTime(row.get("received_at")?),
-        published_at: row.get::<_, Option<_>>("published_at")?.map(WallTime),
-        confirmed_at: row.get::<_, Option<_>>("confirmed_at")?.map(WallTime),
-    })
-}
-
-fn delivery_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
-    Ok(DeliveryRow {
-        handle: row.get("handle")?,
-        request_id: row.get("request_id")?,
-        pulled_at: WallTime(row.get("pulled_at")?),
-        lease_until: WallTime(row.get("lease_until")?),
-        outcome: row.get("outcome")?,
-        confirmed_at: row.get::<_, Option<_>>("confirmed_at")?.map(WallTime),
-    })
-}
 
 fn failed(path: &Path, source: rusqlite::Error) -> QueryError {
     if let Some(fault) = DiskFault::behind(path, &source) {

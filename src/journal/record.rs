@@ -12,7 +12,7 @@ use vodrelay_core::identity::{
 use vodrelay_core::lease::{Clocks, KeptLease, Lease};
 use vodrelay_core::write::Pulled;
 
-use super::query::EventState;
+use super::event_state::EventState;
 use super::store::Store;
 
 /// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.

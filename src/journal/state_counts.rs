@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use rusqlite::{Connection, params};
 
-use super::query::EventState;
+use super::event_state::EventState;
 
 /// What a transaction changed so far.
 #[derive(Debug, Default)]

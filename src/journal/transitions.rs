@@ -15,7 +15,7 @@ use vodrelay_core::outcome::Problem;
 use vodrelay_core::outgoing::Outgoing;
 use vodrelay_core::write::{ConfirmedDelivery, FailedAttempt, LetGo, Loaded};
 
-use super::query::EventState;
+use super::event_state::EventState;
 use super::record::latest_time;
 use super::store::Store;
 
