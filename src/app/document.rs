@@ -66,7 +66,7 @@ struct StatusDocument<'a> {
     live: bool,
     stuck_loops: &'a [&'static str],
     stages: &'a [StageHealth],
-    in_flight: InFlight,
+    in_flight: InFlightCounts,
     totals: Totals,
     per_second: Rates,
     lease: LeaseFigures,
@@ -80,7 +80,7 @@ struct StatusDocument<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct InFlight {
+struct InFlightCounts {
     events: usize,
     publishing: usize,
     handles: usize,
@@ -159,7 +159,7 @@ impl Supervisor {
             live: verdict.live,
             stuck_loops: &verdict.stuck_loops,
             stages: &verdict.stages,
-            in_flight: InFlight {
+            in_flight: InFlightCounts {
                 events: load.events,
                 publishing: load.publishing,
                 handles: load.handles,

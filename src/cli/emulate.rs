@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use tencent_vod_emulator::{Credential, Emulator, IdleShape, Options, QueueSettings, Settings, StartError};
+use tencent_vod_emulator::{
+    Credential, Emulator, EmulatorSettings, IdleShape, Options, QueueSettings, StartError,
+};
 use tencentcloud_signing::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -173,13 +175,13 @@ fn options(args: &EmulateArgs, credential: Option<Credential>) -> Options {
         credentials: credential.into_iter().collect(),
         // Handles of an earlier run must not come again by default: no cloud would do that.
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
-        settings: Settings {
+        settings: EmulatorSettings {
             hold_ms: ms(args.hold),
             idle,
             requests_per_second: args.requests_per_second,
             sub_app_ids: args.sub_apps.clone(),
             queue,
-            ..Settings::default()
+            ..EmulatorSettings::default()
         },
     }
 }

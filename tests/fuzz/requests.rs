@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tencent_vod_emulator::{Emulator, Options, Settings};
+use tencent_vod_emulator::{Emulator, EmulatorSettings, Options};
 use tencentcloud_signing::tc3 as sign;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -131,7 +131,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 struct World {
     runtime: Runtime,
     emulator: Emulator,
-    settings: Settings,
+    settings: EmulatorSettings,
     inputs: u64,
     _alone: MutexGuard<'static, ()>,
 }
@@ -142,7 +142,8 @@ impl World {
         count_panics();
         PANICS.store(0, Ordering::SeqCst);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut settings = Settings { hold_ms: 0, requests_per_second: 0, ..Settings::default() };
+        let mut settings =
+            EmulatorSettings { hold_ms: 0, requests_per_second: 0, ..EmulatorSettings::default() };
         settings.queue.window_ms = 0;
         let options = Options { settings: settings.clone(), ..Options::default() };
         let emulator = runtime.block_on(Emulator::start(options)).unwrap();

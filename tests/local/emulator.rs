@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tencent_vod_emulator::{
-    Action, ConfirmVerdict, Credential, Emulator, Fault, FaultKind, IdleShape, Options, QueueSettings,
-    Redelivery, Settings,
+    Action, ConfirmVerdict, Credential, Emulator, EmulatorSettings, Fault, FaultKind, IdleShape, Options,
+    QueueSettings, Redelivery,
 };
 use tencent_vod_emulator::{events, handles::HandleForm};
 use tencentcloud_signing::Secret;
@@ -21,12 +21,12 @@ const SOON: Duration = Duration::from_secs(10);
 const ID: &str = "AKIDofthetests";
 const KEY: &str = "keyofthetests";
 
-fn settings() -> Settings {
+fn settings() -> EmulatorSettings {
     // No hold and no limit, unless a test is about them.
-    Settings { hold_ms: 0, requests_per_second: 0, ..Settings::default() }
+    EmulatorSettings { hold_ms: 0, requests_per_second: 0, ..EmulatorSettings::default() }
 }
 
-async fn start(settings: Settings) -> Emulator {
+async fn start(settings: EmulatorSettings) -> Emulator {
     let credentials = vec![Credential::new(ID, KEY)];
     Emulator::start(Options { credentials, settings, ..Options::default() }).await.expect("a free port")
 }
@@ -249,7 +249,7 @@ async fn each_way_to_sign_that_a_client_uses_is_accepted() {
 
 #[tokio::test]
 async fn each_bad_request_has_its_code() {
-    let emulator = start(Settings { sub_app_ids: vec![5], ..settings() }).await;
+    let emulator = start(EmulatorSettings { sub_app_ids: vec![5], ..settings() }).await;
     let many: Vec<&str> = std::iter::repeat_n("h", 17).collect();
     let cases = [
         (Call { id: "AKIDother", ..Call::pull() }, "AuthFailure.SecretIdNotFound"),
@@ -297,7 +297,7 @@ async fn temporary_keys_need_their_token_and_keys_can_be_exchanged() {
 
 #[tokio::test]
 async fn a_held_pull_wakes_when_an_event_is_put() {
-    let emulator = start(Settings { hold_ms: 60_000, ..settings() }).await;
+    let emulator = start(EmulatorSettings { hold_ms: 60_000, ..settings() }).await;
     let call = Call::pull();
     let (answer, ()) = tokio::join!(call.send(&emulator), async {
         emulator.wait_until(|state| state.stats().pulls_now == 1, SOON).await.unwrap();
@@ -310,7 +310,7 @@ async fn a_held_pull_wakes_when_an_event_is_put() {
 #[tokio::test]
 async fn a_held_pull_wakes_when_a_window_ends() {
     let queue = QueueSettings { window_ms: 100, ..QueueSettings::default() };
-    let emulator = start(Settings { hold_ms: 60_000, queue, ..settings() }).await;
+    let emulator = start(EmulatorSettings { hold_ms: 60_000, queue, ..settings() }).await;
     emulator.put(0, "{\"a\":1}");
     let first = Call::pull().send(&emulator).await.handles();
     let second = Call::pull().send(&emulator).await.handles();
@@ -322,7 +322,7 @@ async fn a_held_pull_wakes_when_a_window_ends() {
 
 #[tokio::test]
 async fn an_idle_pull_is_held_as_long_as_set() {
-    let emulator = start(Settings { hold_ms: 200, ..settings() }).await;
+    let emulator = start(EmulatorSettings { hold_ms: 200, ..settings() }).await;
     let began = Instant::now();
     assert_eq!(Call::pull().code(&emulator).await, "ResourceNotFound");
     assert!(began.elapsed() >= Duration::from_millis(200));
@@ -330,7 +330,7 @@ async fn an_idle_pull_is_held_as_long_as_set() {
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_no_events_with_it() {
-    let emulator = start(Settings { hold_ms: 60_000, ..settings() }).await;
+    let emulator = start(EmulatorSettings { hold_ms: 60_000, ..settings() }).await;
     let mut stream = TcpStream::connect(emulator.addr()).await.unwrap();
     stream.write_all(&Call::pull().bytes(&emulator)).await.unwrap();
     emulator.wait_until(|state| state.stats().pulls_now == 1, SOON).await.unwrap();
@@ -396,7 +396,7 @@ async fn the_state_and_the_configuration_can_be_read_and_changed() {
 
 #[tokio::test]
 async fn more_than_the_limit_is_refused() {
-    let emulator = start(Settings { requests_per_second: 2, ..settings() }).await;
+    let emulator = start(EmulatorSettings { requests_per_second: 2, ..settings() }).await;
     let mut codes = Vec::new();
     for _ in 0..3 {
         codes.push(Call::new("DescribeEventsState", "{}").code(&emulator).await);
@@ -638,7 +638,7 @@ async fn other_machines_are_let_in_only_on_request() {
 
 #[tokio::test]
 async fn a_shutdown_cuts_held_polls_and_frees_the_address() {
-    let emulator = start(Settings { hold_ms: 60_000, ..settings() }).await;
+    let emulator = start(EmulatorSettings { hold_ms: 60_000, ..settings() }).await;
     let addr = emulator.addr();
     let mut held = TcpStream::connect(addr).await.unwrap();
     held.write_all(&Call::pull().bytes(&emulator)).await.unwrap();

@@ -54,7 +54,7 @@ pub use self::faults::{Fault, FaultKind, IdleShape};
 pub use self::ledger::{ConfirmVerdict, Ledger};
 pub use self::queue::{EventNo, QueueSettings, Redelivery};
 use self::state::{Cloud, now_ms};
-pub use self::state::{EventConfig, Settings, State, Stats};
+pub use self::state::{EmulatorSettings, EventConfig, State, Stats};
 
 /// Clients keep their connections for long, and each poll has one.
 const LIMITS: Limits = Limits {
@@ -76,7 +76,7 @@ pub struct Options {
     /// What handles and faults' chances are drawn from.
     pub seed: u64,
     /// The figures to begin with.
-    pub settings: Settings,
+    pub settings: EmulatorSettings,
 }
 
 impl Default for Options {
@@ -86,7 +86,7 @@ impl Default for Options {
             allow_remote: false,
             credentials: Vec::new(),
             seed: 1,
-            settings: Settings::default(),
+            settings: EmulatorSettings::default(),
         }
     }
 }
@@ -223,7 +223,7 @@ impl Emulator {
     }
 
     /// Changes the settings of the running emulator.
-    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+    pub fn change_settings(&self, change: impl FnOnce(&mut EmulatorSettings)) {
         let mut state = self.cloud.lock();
         let mut settings = state.settings.clone();
         change(&mut settings);

@@ -17,7 +17,7 @@ use super::queue::{Counts, EventNo, MixedConfirm, Queue, QueueSettings, Redelive
 
 /// The figures of the emulator. They can be changed while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct EmulatorSettings {
     /// How long a pull is held while there is nothing to hand out. Five seconds, as documented (266/33433).
     pub hold_ms: u64,
     /// How "nothing" is answered.
@@ -32,7 +32,7 @@ pub struct Settings {
     pub queue: QueueSettings,
 }
 
-impl Default for Settings {
+impl Default for EmulatorSettings {
     fn default() -> Self {
         Self {
             hold_ms: 5_000,
@@ -63,7 +63,7 @@ pub(super) struct SettingsPatch {
 }
 
 impl SettingsPatch {
-    pub(super) fn apply(self, settings: &mut Settings) {
+    pub(super) fn apply(self, settings: &mut EmulatorSettings) {
         fn set<T>(value: &mut T, new: Option<T>) {
             if let Some(new) = new {
                 *value = new;
@@ -99,8 +99,8 @@ pub(super) struct SettingsShown<'a> {
     redelivery: Redelivery,
 }
 
-impl<'a> From<&'a Settings> for SettingsShown<'a> {
-    fn from(settings: &'a Settings) -> Self {
+impl<'a> From<&'a EmulatorSettings> for SettingsShown<'a> {
+    fn from(settings: &'a EmulatorSettings) -> Self {
         let queue = &settings.queue;
         Self {
             hold_ms: settings.hold_ms,
@@ -229,7 +229,7 @@ impl Bucket {
 #[derive(Debug)]
 pub struct State {
     pub(super) apps: BTreeMap<u64, App>,
-    pub(super) settings: Settings,
+    pub(super) settings: EmulatorSettings,
     pub(super) credentials: Arc<[Credential]>,
     pub(super) faults: Faults,
     pub(super) rng: fastrand::Rng,
@@ -244,7 +244,7 @@ pub struct State {
 }
 
 impl State {
-    pub(super) fn new(seed: u64, settings: Settings, credentials: Vec<Credential>) -> Self {
+    pub(super) fn new(seed: u64, settings: EmulatorSettings, credentials: Vec<Credential>) -> Self {
         Self {
             apps: BTreeMap::new(),
             settings,
@@ -275,7 +275,7 @@ impl State {
         sub_app_id == 0 || known.is_empty() || known.contains(&sub_app_id)
     }
 
-    pub(super) fn set_settings(&mut self, settings: Settings) {
+    pub(super) fn set_settings(&mut self, settings: EmulatorSettings) {
         self.settings = settings;
         for app in self.apps.values_mut() {
             *app.queue.settings_mut() = self.settings.queue.clone();
@@ -445,8 +445,11 @@ mod tests {
 
     #[test]
     fn the_limit_grants_a_second_s_worth_and_then_its_rate() {
-        let mut state =
-            State::new(1, Settings { requests_per_second: 10, ..Settings::default() }, Vec::new());
+        let mut state = State::new(
+            1,
+            EmulatorSettings { requests_per_second: 10, ..EmulatorSettings::default() },
+            Vec::new(),
+        );
         let granted =
             |state: &mut State, now: u64, action| (0..50).filter(|_| state.within_limit(now, action)).count();
         assert_eq!(granted(&mut state, 1_000, Action::PullEvents), 10);
@@ -460,7 +463,7 @@ mod tests {
 
     #[test]
     fn settings_reach_queues_that_exist() {
-        let mut state = State::new(1, Settings::default(), Vec::new());
+        let mut state = State::new(1, EmulatorSettings::default(), Vec::new());
         state.put(0, 5, "{}");
         let patch: SettingsPatch = serde_json::from_str(r#"{"window_ms":7,"idle":"null"}"#).unwrap();
         let mut settings = state.settings.clone();
