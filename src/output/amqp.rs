@@ -225,7 +225,7 @@ impl Owner {
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = refuse(&self.queues) => break,
-                () = tokio::time::sleep(backoff.next(&mut rng)) => {}
+                () = tokio::time::sleep(spread(backoff.next(&mut rng), &mut rng)) => {}
             }
         }
         self.heartbeat.rest();
@@ -381,6 +381,11 @@ impl Owner {
 fn lost(address: &Address, cause: Option<&lapin::Error>) -> Problem {
     let cause = cause.map(|error| format!(": {}", refusal::words(error))).unwrap_or_default();
     Problem::new(ErrorCode::BrokerUnreachable, format!("the connection to {address} was lost{cause}"))
+}
+
+/// Up to half of a wait less: relays that lost one broker at once do not come back in step, not even the first time.
+fn spread(wait: Duration, rng: &mut fastrand::Rng) -> Duration {
+    wait - wait.mul_f64(rng.f64() / 2.0)
 }
 
 /// Answers every job with `Unsent` until the queues close: nobody waits for a connection that may never come.
