@@ -27,13 +27,13 @@ pub(super) struct Reading {
 /// Opens the journal, and reads something from it, which is when SQLite opens the files beside it.
 pub(super) fn open<T>(
     path: &Path,
-    patience: Duration,
+    busy_timeout: Duration,
     read: impl Fn(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<(Reading, T)> {
     let with = |name: &Path, flags: OpenFlags| -> rusqlite::Result<(Connection, T)> {
         let flags = flags | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(name, flags)?;
-        conn.busy_timeout(patience)?;
+        conn.busy_timeout(busy_timeout)?;
         let found = read(&conn)?;
         Ok((conn, found))
     };

@@ -73,7 +73,7 @@ pub async fn probe(address: SocketAddr) -> Result<Taken, ListenError> {
 
 /// Whether what listens there answers as [`livez`] does.
 async fn is_relay(address: SocketAddr) -> bool {
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const ANSWER_LIMIT: Duration = Duration::from_secs(2);
     const ANSWER_MAX_BYTES: u64 = 4096;
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -82,7 +82,7 @@ async fn is_relay(address: SocketAddr) -> bool {
         stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;
         io::Result::Ok(String::from_utf8_lossy(&answer).contains("\"stuck_loops\""))
     };
-    matches!(timeout(PATIENCE, asked).await, Ok(Ok(true)))
+    matches!(timeout(ANSWER_LIMIT, asked).await, Ok(Ok(true)))
 }
 
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// Its owner and its group may look.
 const MODE: u32 = 0o660;
 /// How long a slow reader is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How many may read at once. A document fits into a socket, so that none of them is waited for.
 const CONNECTIONS: usize = 16;
 /// A document is some kilobytes; whatever sends more is something else.
@@ -149,7 +149,7 @@ async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
                         stream.shutdown().await
                     };
                     // A reader that went away has what it wanted.
-                    let _ = tokio::time::timeout(PATIENCE, told).await;
+                    let _ = tokio::time::timeout(ANSWER_LIMIT, told).await;
                 });
             }
             // Too many open files, most often: a pause is all that helps.
@@ -174,7 +174,7 @@ pub async fn ask(path: &Path) -> io::Result<Option<String>> {
     let mut text = String::new();
     let mut stream = stream.take(DOCUMENT_MAX_BYTES);
     let read = stream.read_to_string(&mut text);
-    tokio::time::timeout(PATIENCE, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    tokio::time::timeout(ANSWER_LIMIT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(Some(text))
 }
 

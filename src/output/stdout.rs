@@ -70,7 +70,7 @@ async fn run(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     /// From here on the reader is not merely slow.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const READER_LIMIT: Duration = Duration::from_secs(5);
     let (chunks, mut to_write) = mpsc::channel::<Chunk>(1);
     let spawned = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
         while let Some((bytes, done)) = to_write.blocking_recv() {
@@ -101,11 +101,11 @@ async fn run(
             tokio::select! {
                 biased;
                 result = &mut written => break result.unwrap_or_else(|_| Err(io::Error::other("the writer is gone"))),
-                () = async { shutdown.cancelled().await; tokio::time::sleep(PATIENCE).await } => {
+                () = async { shutdown.cancelled().await; tokio::time::sleep(READER_LIMIT).await } => {
                     answer_alike(batch, &unknown("the relay stopped while standard output was not read"));
                     return Ok(());
                 }
-                () = tokio::time::sleep(PATIENCE), if *state.borrow() == OutputState::Up => {
+                () = tokio::time::sleep(READER_LIMIT), if *state.borrow() == OutputState::Up => {
                     tracing::warn!(error_code = %ErrorCode::NoPublish, "the output is blocked: nobody reads standard output");
                     let problem = Problem::new(ErrorCode::NoPublish, "nobody reads standard output");
                     state.send_replace(OutputState::Blocked(problem));

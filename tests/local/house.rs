@@ -328,3 +328,60 @@ fn every_warning_and_error_of_the_log_has_a_code() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// Words of our own that the field has words for: see the glossary. They stand in no name and in no sentence. Written so that
+/// this file does not hold them.
+const OWN_WORDS: [&str; 8] = [
+    concat!("l", "eg"),
+    concat!("pul", "se"),
+    concat!("ve", "il"),
+    concat!("pati", "ence"),
+    concat!("comp", "any"),
+    concat!("scr", "ibe"),
+    concat!("par", "cel"),
+    concat!("how-", "manieth"),
+];
+
+/// The words of a text that are our own, or their plural; parts of a name in `snake_case` and `CamelCase` count as words.
+fn own_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    for c in text.chars().chain([' ']) {
+        let begins = c.is_uppercase() && word.chars().last().is_some_and(char::is_lowercase);
+        if begins || !(c.is_alphabetic() || c == '-') {
+            words.push(std::mem::take(&mut word).to_lowercase());
+        }
+        if c.is_alphabetic() || c == '-' {
+            word.push(c);
+        }
+    }
+    let is_own = |word: &String| {
+        let one = word.strip_suffix('s').unwrap_or(word);
+        let past = word.strip_suffix("ed").unwrap_or(word);
+        OWN_WORDS.contains(&one) || OWN_WORDS.contains(&past)
+    };
+    words.into_iter().filter(is_own).collect()
+}
+
+#[test]
+fn names_and_sentences_have_the_words_of_the_field() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for folder in ["src", "crates", "tests", "benches", "examples"] {
+        texts.extend(rust_files(folder).into_iter().map(|(path, text)| (format!("{folder}/{path}"), text)));
+    }
+    // The changelog names what was renamed.
+    let documents = ["README.md", "ARCHITECTURE.md", "RELIABILITY.md", "config.example.toml", "benches/README.md"];
+    let more = ["metrics.md", "packaging.md", "runbook.md", "scaling.md", "security.md"];
+    let all = documents.map(str::to_owned).into_iter().chain(more.map(|name| format!("docs/{name}")));
+    texts.extend(all.map(|path| (path.clone(), std::fs::read_to_string(root.join(path)).unwrap())));
+    let mut found = Vec::new();
+    for (path, text) in &texts {
+        for word in own_words(path).into_iter().chain(own_words(text)) {
+            found.push(format!("{path} has {word:?}"));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let planted = concat!("struct L", "egHealth; // two pul", "ses, ve", "iled");
+    assert_eq!(own_words(planted).len(), 3, "{:?}", own_words(planted));
+}

@@ -156,8 +156,8 @@ impl Cloud {
         serde_json::from_str(&text).expect("the emulator's figures are JSON")
     }
 
-    /// Waits until so many events are confirmed, all queues together; fails when nothing moves for `patience`.
-    pub(crate) async fn confirmed(&self, events: u64, patience: Duration) {
+    /// Waits until so many events are confirmed, all queues together; fails when nothing moves for `limit`.
+    pub(crate) async fn confirmed(&self, events: u64, limit: Duration) {
         let mut last = (0, std::time::Instant::now());
         loop {
             let confirmed = self.stats().await.events().confirmed;
@@ -167,7 +167,7 @@ impl Cloud {
             if confirmed > last.0 {
                 last = (confirmed, std::time::Instant::now());
             }
-            assert!(last.1.elapsed() < patience, "stuck at {confirmed} of {events} events");
+            assert!(last.1.elapsed() < limit, "stuck at {confirmed} of {events} events");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

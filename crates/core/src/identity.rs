@@ -33,7 +33,7 @@ pub struct Recorded {
     pub event: EventId,
     /// The delivery itself.
     pub delivery: DeliveryId,
-    /// The how-manieth event of its fingerprint this is, from 1.
+    /// Its number among the events of its fingerprint, from 1.
     pub occurrence: u32,
     /// Whether the journal knew the event already.
     pub redelivered: bool,

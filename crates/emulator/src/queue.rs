@@ -32,7 +32,7 @@ pub struct Delivered {
     pub handle_as_number: bool,
     /// The event's JSON without a handle, as it was put.
     pub body: Arc<str>,
-    /// The how-manieth delivery of the event this is, from 1.
+    /// Its number among the deliveries of the event, from 1.
     pub delivery: usize,
 }
 

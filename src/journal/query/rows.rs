@@ -31,7 +31,7 @@ pub struct EventRow {
     pub task_id: Option<String>,
     /// How far it got.
     pub state: EventState,
-    /// The how-manieth event of its fingerprint.
+    /// Its number among the events of its fingerprint, from 1.
     pub occurrence: u32,
     /// How often the cloud handed it over again.
     pub redeliveries: u32,

@@ -112,7 +112,7 @@ impl Core {
         if lane.calls >= REQUESTS_MAX {
             return None;
         }
-        // Alone it leaves at once; behind another call it waits a little for company.
+        // Alone it leaves at once; behind another request it waits a little for others.
         let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_REQUEST;
         let at_once = lane.calls == 0 || full || self.draining;
         let HandleState::Queued(since) = self.handles[&first].state else { return None };

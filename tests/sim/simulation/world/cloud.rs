@@ -278,8 +278,8 @@ impl World {
         }
         say!(self, "relay {relay} confirms {handles:?} by {call:?}");
         self.checker.confirm_left(relay, sub_app, &handles, self.relays[relay].on_disk());
-        let patience = CONFIRM_TIMEOUT_MS.min(cutoff.0 - self.now);
-        self.within(relay, patience, give_up(true));
+        let limit = CONFIRM_TIMEOUT_MS.min(cutoff.0 - self.now);
+        self.within(relay, limit, give_up(true));
         if self.strikes(Fault::ConfirmRequestLost) {
             return;
         }
