@@ -259,7 +259,7 @@ mod tests {
     const USUAL: Screen = Screen { width: Some(80), height: Some(24) };
 
     #[test]
-    fn the_legs_come_first_and_troubles_say_whether_they_are_over() {
+    fn the_stages_come_first_and_problems_say_whether_they_are_over() {
         let document = json!({
             "state": "idle; 0 events today", "ready": false, "uptime_s": 5, "pid": 7, "version": "1",
             "stages": [{"stage": "publish", "ready": false, "error_code": "VR-401", "message": "no \u{1b}[2J", "since": "t", "age_s": 3}],
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leg_that_has_done_nothing_yet_is_shown_as_unproven() {
+    fn a_stage_that_has_done_nothing_yet_is_shown_as_unproven() {
         let stage = |state: &str, ready: bool| json!({"stage": "confirm", "state": state, "ready": ready, "since": "t"});
         for (state, ready, shown) in
             [("unproven", true, "unproven"), ("ready", true, "ready"), ("not_ready", false, "NOT READY")]

@@ -29,7 +29,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often a waiting writer looks whether anybody still needs it.
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// How long a failing commit is still tried after the last caller has left.
-const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+const WAIT_AT_THE_END: Duration = Duration::from_secs(5);
 
 /// Why the writer ended early.
 #[derive(Debug, thiserror::Error)]
@@ -372,7 +372,7 @@ impl WriterWork {
         let until = Instant::now() + pause;
         loop {
             if requests.is_closed()
-                && alone_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE_AT_THE_END
+                && alone_since.get_or_insert_with(Instant::now).elapsed() >= WAIT_AT_THE_END
             {
                 return true;
             }

@@ -174,7 +174,9 @@ pub async fn ask(path: &Path) -> io::Result<Option<String>> {
     let mut text = String::new();
     let mut stream = stream.take(DOCUMENT_MAX_BYTES);
     let read = stream.read_to_string(&mut text);
-    tokio::time::timeout(ANSWER_LIMIT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    tokio::time::timeout(ANSWER_LIMIT, read)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok(Some(text))
 }
 

@@ -55,7 +55,7 @@ struct Failing {
 }
 
 /// Throttled calls are how the pace is found, and no news until nothing else has happened for so long.
-const THROTTLED_PATIENCE: Duration = Duration::from_secs(10);
+const THROTTLED_MAX: Duration = Duration::from_secs(10);
 
 /// What has been done since it was told last.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Observer {
         let since = before.as_ref().map_or(now, |was| was.since);
         let was_told = before.as_ref().is_some_and(|was| was.told);
         let is_known = was_told && before.is_some_and(|was| was.code == error.code);
-        let is_pace = error.failure == RequestFailure::Throttled && now.since(since) < THROTTLED_PATIENCE;
+        let is_pace = error.failure == RequestFailure::Throttled && now.since(since) < THROTTLED_MAX;
         if !is_known && !is_pace {
             // The error's text ends with the next step.
             let error_code = error.failure.error_code();

@@ -371,7 +371,8 @@ fn names_and_sentences_have_the_words_of_the_field() {
         texts.extend(rust_files(folder).into_iter().map(|(path, text)| (format!("{folder}/{path}"), text)));
     }
     // The changelog names what was renamed.
-    let documents = ["README.md", "ARCHITECTURE.md", "RELIABILITY.md", "config.example.toml", "benches/README.md"];
+    let documents =
+        ["README.md", "ARCHITECTURE.md", "RELIABILITY.md", "config.example.toml", "benches/README.md"];
     let more = ["metrics.md", "packaging.md", "runbook.md", "scaling.md", "security.md"];
     let all = documents.map(str::to_owned).into_iter().chain(more.map(|name| format!("docs/{name}")));
     texts.extend(all.map(|path| (path.clone(), std::fs::read_to_string(root.join(path)).unwrap())));

@@ -29,7 +29,7 @@ async fn answers_that_come_after_the_lease_are_not_waited_for_and_nothing_is_pub
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heavy_throttling_is_answered_with_patience() {
+async fn heavy_throttling_is_waited_out() {
     let broker = shared().await;
     let world = World::new(&broker.url(), &[0]).await;
     let faults = world.emulator.faults();

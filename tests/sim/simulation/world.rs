@@ -42,7 +42,7 @@ const BREAKS: &str = "\"breaks\"";
 /// Fewer of these than have room with the smallest `max_in_flight`: a relay whose hands are full of them waits.
 const BREAKING_MAX: usize = 12;
 /// While an event that breaks the connection waits for others to get through, an event is put this often.
-const COMPANY_MS: u64 = 10_000;
+const BESIDE_MS: u64 = 10_000;
 
 /// What a run of one seed came to.
 #[derive(Clone, Debug)]
@@ -733,8 +733,8 @@ impl World {
                 self.checker.never_ended(format!("{waited} ms after the last fault {why}"));
                 return;
             }
-            if waited.is_multiple_of(COMPANY_MS) && self.breaks_waiting() {
-                self.put_company();
+            if waited.is_multiple_of(BESIDE_MS) && self.breaks_waiting() {
+                self.put_beside();
             }
         } else if !self.release_all() {
             self.stopping = true;

@@ -879,7 +879,7 @@ fn an_idle_answer_long_after_the_lapse_settles_and_an_earlier_one_does_not() {
 }
 
 #[test]
-fn a_lost_pull_answer_veils_the_queue_so_that_idle_proves_nothing() {
+fn a_lost_pull_answer_suspends_settling_because_idle_proves_nothing() {
     let mut play = Play::new(settings());
     let settles = |e: &Effect| matches!(e, Effect::Write(Write::Settle { .. }));
     play.pass(40 * SECOND);

@@ -98,7 +98,14 @@ impl Checker {
             all.retain(|one| one.call.is_some() || one.earliest > over);
             match all.iter_mut().find(|one| one.call.is_none()) {
                 Some(other) => {
-                    other.earliest = other.earliest.min(ended.earliest);
+                    // One that may have been let go meanwhile may have left its lease behind, or not.
+                    let now = self.now;
+                    let is_gone = |at: Option<u64>| at.is_some_and(|at| at <= now);
+                    other.earliest = if is_gone(ended.gone_from) || is_gone(other.gone_from) {
+                        other.earliest.max(ended.earliest)
+                    } else {
+                        other.earliest.min(ended.earliest)
+                    };
                     other.latest = other.latest.max(ended.latest);
                     other.gone_from = other.gone_from.or(ended.gone_from);
                 }

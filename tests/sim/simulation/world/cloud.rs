@@ -17,7 +17,7 @@ impl World {
     }
 
     /// An event in the calm, so that others get through beside one that breaks the connection.
-    pub(super) fn put_company(&mut self) {
+    pub(super) fn put_beside(&mut self) {
         let sub_app = self.plan.sub_apps[0];
         let json: Arc<str> = format!("{{\"EventType\":\"C\", \"n\":{}}}", self.texts.len()).into();
         let content = self.checker.content(Nature::default());
