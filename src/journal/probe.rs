@@ -75,11 +75,12 @@ pub fn probe(path: &Path) -> Result<JournalReport, OpenError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => JournalStanding::Absent,
         Err(e) => return Err(not_writable(e)),
     };
-    let in_use_by = in_use_by(path).map_err(|e| {
-        unusable(format!("its lock cannot be read ({e}): check the owner and the mode of that file"))
-    })?;
-    let (free_bytes, in_memory) =
-        file_system(&existing).map_err(|e| unusable(format!("its file system cannot be examined ({e})")))?;
+    let refused =
+        |what: &str, error: &io::Error, otherwise: &str| OpenError::refused(path, what, error, otherwise);
+    let in_use_by = in_use_by(path)
+        .map_err(|e| refused("its lock cannot be read", &e, "check the owner and the mode of that file"))?;
+    let (free_bytes, in_memory) = file_system(&existing)
+        .map_err(|e| refused("its file system cannot be examined", &e, "see that its folder can be read"))?;
     let sync = measure(&existing).map_err(not_writable)?;
     Ok(JournalReport { standing, in_use_by, sync, free_bytes, in_memory })
 }
