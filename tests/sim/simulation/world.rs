@@ -40,7 +40,7 @@ const REFUSED: &str = "\"too large\"";
 /// And what breaks the connection.
 const BREAKS: &str = "\"breaks\"";
 /// Fewer of these than have room with the smallest `max_in_flight`: a relay whose hands are full of them waits.
-const BREAKING_MAX: usize = 12;
+const BREAKING_MAX: usize = 6;
 /// While an event that breaks the connection waits for others to get through, an event is put this often.
 const BESIDE_MS: u64 = 10_000;
 
