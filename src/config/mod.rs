@@ -18,6 +18,7 @@ use std::time::Duration;
 use tencent_vod_event::SubAppId;
 use tencentcloud_signing::Secret;
 use url::Url;
+pub use vodrelay_core::machine::ConfirmAfter;
 
 use crate::cron::Cron;
 pub use crate::ops::logging::LogFormat;
@@ -27,7 +28,6 @@ use crate::routing_key::RoutingKeyTemplate;
 pub use crate::vod::CredentialSource;
 pub use changes::{Change, changes};
 pub use load::{ConfigError, ConfigErrors, LoadedConfig, environment};
-pub use vodrelay_core::machine::ConfirmAfter;
 
 /// Where the configuration is looked for when nobody names a file.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";

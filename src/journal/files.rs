@@ -165,10 +165,15 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The name of a file beside the journal: its own with `suffix` at the end. SQLite names its files so.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let lock_path = PathBuf::from(lock_path);
+    let lock_path = beside(path, ".lock");
     let unusable = |e: io::Error| {
         let what = format!("its lock {} cannot be taken", lock_path.display());
         OpenError::refused(path, what, &e, "check the owner and the mode of that file")

@@ -136,7 +136,7 @@ pub enum OpenError {
         /// SQLite's words.
         cause: rusqlite::Error,
         /// Its name in the catalogue.
-        reason: ErrorCode,
+        error_code: ErrorCode,
         /// What to look at.
         next_step: &'static str,
     },
@@ -148,7 +148,7 @@ pub enum OpenError {
         /// What failed, with the system's words.
         problem: String,
         /// Its name in the catalogue.
-        reason: ErrorCode,
+        error_code: ErrorCode,
         /// What to look at.
         next_step: &'static str,
     },
@@ -162,7 +162,7 @@ impl OpenError {
             Self::Unusable { .. } | Self::Newer { .. } => ErrorCode::JournalUnusable,
             Self::Damaged { .. } => ErrorCode::JournalDamaged,
             Self::Files { .. } => ErrorCode::JournalNotWritable,
-            Self::Failed { reason, .. } | Self::Disk { reason, .. } => *reason,
+            Self::Failed { error_code, .. } | Self::Disk { error_code, .. } => *error_code,
         }
     }
 
@@ -188,7 +188,7 @@ impl OpenError {
         Self::Disk {
             path: path.to_owned(),
             problem: problem.into(),
-            reason: fault.error_code(),
+            error_code: fault.error_code(),
             next_step: fault.next_step(),
         }
     }
@@ -263,9 +263,7 @@ impl Journal {
     pub fn bytes(&self) -> u64 {
         // By their names alone: whoever opens and closes a database's file besides SQLite takes SQLite's locks away.
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let mut wal = self.path.as_os_str().to_owned();
-        wal.push("-wal");
-        bytes(&self.path) + bytes(Path::new(&wal))
+        bytes(&self.path) + bytes(&files::beside(&self.path, "-wal"))
     }
 
     /// How long transactions take, from the first statement to the end of the sync.

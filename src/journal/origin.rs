@@ -2,19 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::place::Identity;
 use super::schema;
 
 /// Which file a journal is. A copy is another one, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    device: u64,
-    inode: u64,
+    file: Identity,
     /// When it was made, in nanoseconds since 1970: an inode is used again. Not every file system tells.
     born: Option<i64>,
 }
@@ -24,7 +23,7 @@ impl Origin {
         let metadata = fs::metadata(path)?;
         let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let born = born.and_then(|since| i64::try_from(since.as_nanos()).ok());
-        Ok(Self { device: metadata.dev(), inode: metadata.ino(), born })
+        Ok(Self { file: Identity::of(&metadata), born })
     }
 
     /// Writes down that a relay has opened this file. A mark of a backup goes with that.
@@ -32,20 +31,20 @@ impl Origin {
         conn.execute("DELETE FROM origin", [])?;
         conn.execute(
             "INSERT INTO origin (device, inode, born) VALUES (?1, ?2, ?3)",
-            params![self.device.cast_signed(), self.inode.cast_signed(), self.born],
+            params![self.file.device.cast_signed(), self.file.inode.cast_signed(), self.born],
         )?;
         Ok(())
     }
 }
 
 /// By what the journal is known to be a copy, if it is one. A journal of an earlier version tells nothing.
-pub(super) fn copy_sign(conn: &Connection, file: Origin) -> rusqlite::Result<Option<&'static str>> {
+pub(super) fn copy_sign(conn: &Connection, now: Origin) -> rusqlite::Result<Option<&'static str>> {
     let row = |row: &Row<'_>| {
         let born: Option<i64> = row.get(2)?;
-        let is_another = (row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned())
-            != (file.device, file.inode)
+        let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+        let is_another = Identity { device: number(0)?, inode: number(1)? } != now.file
             // Where one of the two is not known, the rest decides.
-            || born.zip(file.born).is_some_and(|(was, is)| was != is);
+            || born.zip(now.born).is_some_and(|(was, is)| was != is);
         let is_backup: bool = row.get(3)?;
         Ok(match (is_backup, is_another) {
             (true, _) => Some("it is a backup that vodrelay made"),

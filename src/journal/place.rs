@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::files::beside;
+
 /// The beginning of a WAL: magic number, version, page size, number of the checkpoint, two salts (sqlite.org, "The WAL-Index
 /// File Format"). Checkpoint number and salts are new whenever SQLite begins the WAL anew.
 const HEAD_BYTES: usize = 24;
@@ -68,12 +70,7 @@ pub(super) struct Place {
 impl Place {
     /// To be called when SQLite has all of them open, with the name without links and the one that the next process goes by.
     pub(super) fn of(path: &Path, configured: &Path, conn: &Connection) -> io::Result<Self> {
-        let named = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let (wal_path, shm_path) = (named("-wal"), named("-shm"));
+        let (wal_path, shm_path) = (beside(path, "-wal"), beside(path, "-shm"));
         // SQLite has no locks on the WAL that the end of this file could take away.
         let wal = File::open(&wal_path)?;
         let metadata = wal.metadata()?;

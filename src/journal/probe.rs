@@ -110,7 +110,7 @@ fn version(path: &Path) -> Result<i64, OpenError> {
             OpenError::Failed {
                 path: path.to_owned(),
                 cause,
-                reason: fault.map_or_else(|| store::error_code(code), DiskFault::error_code),
+                error_code: fault.map_or_else(|| store::error_code(code), DiskFault::error_code),
                 next_step: fault.map_or(
                     "see whether another program holds it, and what the kernel's log says of the disk",
                     DiskFault::next_step,

@@ -78,10 +78,7 @@ pub(super) fn uri(path: &Path, query: &str) -> Option<String> {
 
 /// The journal's file, without symbolic links, with `suffix` at the end of its name.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut name = path.into_os_string();
-    name.push(suffix);
-    name.into()
+    super::files::beside(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), suffix)
 }
 
 /// Whether nothing of the journal is in a file beside it.

@@ -57,8 +57,8 @@ impl Store {
                 OpenError::Damaged { path: path.to_owned(), cause }
             }
             _ => {
-                let (reason, next_step) = diagnosis(path, &cause);
-                OpenError::Failed { path: path.to_owned(), cause, reason, next_step }
+                let (error_code, next_step) = diagnosis(path, &cause);
+                OpenError::Failed { path: path.to_owned(), cause, error_code, next_step }
             }
         };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -54,6 +54,6 @@ pub(super) fn let_go(deliveries: u64, why: LetGo) {
     counter!("vodrelay_confirmed_total", "outcome" => outcome).increment(deliveries);
 }
 
-pub(super) fn parked(reason: ErrorCode) {
-    counter!("vodrelay_parked_total", "error_code" => reason.as_str()).increment(1);
+pub(super) fn parked(error_code: ErrorCode) {
+    counter!("vodrelay_parked_total", "error_code" => error_code.as_str()).increment(1);
 }

@@ -197,19 +197,13 @@ impl Shell {
                     count = written.recv_many(&mut answers, INPUTS_PER_STEP) => {
                         self.commits.answered(count);
                         inputs.extend(answers.drain(..).map(|written| Input::Written(written).into()));
-                        // What else is there belongs to the same step.
-                        while inputs.len() < INPUTS_PER_STEP && let Ok(more) = arrived.try_recv() {
-                            inputs.push(more);
-                        }
+                        take_more(&mut inputs, &mut arrived);
                     }
                     count = published.recv_many(&mut batches, BATCHES_PER_STEP) => {
                         debug_assert!(count > 0);
                         let outcomes = batches.drain(..).flatten();
                         inputs.extend(outcomes.map(|(event, outcome)| Input::Published { event, outcome }.into()));
-                        // What else is there belongs to the same step.
-                        while inputs.len() < INPUTS_PER_STEP && let Ok(more) = arrived.try_recv() {
-                            inputs.push(more);
-                        }
+                        take_more(&mut inputs, &mut arrived);
                     }
                     count = arrived.recv_many(&mut inputs, INPUTS_PER_STEP) => debug_assert!(count > 0),
                     () = asleep => inputs.push(Input::Tick.into()),
@@ -304,6 +298,15 @@ impl Shell {
             // Taken before.
             Effect::Write(_) | Effect::Finished => {}
         }
+    }
+}
+
+/// What else has arrived belongs to the same step.
+fn take_more(inputs: &mut Vec<Arrived>, arrived: &mut mpsc::UnboundedReceiver<Arrived>) {
+    while inputs.len() < INPUTS_PER_STEP
+        && let Ok(more) = arrived.try_recv()
+    {
+        inputs.push(more);
     }
 }
 

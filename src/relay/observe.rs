@@ -380,8 +380,8 @@ impl Observer {
 }
 
 /// Whether the cloud turned the key away, so that only an operator can help.
-fn is_denial(reason: ErrorCode) -> bool {
-    matches!(reason, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
+fn is_denial(error_code: ErrorCode) -> bool {
+    matches!(error_code, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tencentcloud_signing::Secret;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vodrelay::output::amqp::{self, Address, Options, ProbeStep, TlsFiles};
 use vodrelay_core::outcome::OutputState;
 
+use crate::authority::Authority;
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, USER_PASSWORD, unique};
 
 fn options(port: u16, user: &str, vhost: &str) -> Options {
@@ -94,21 +94,9 @@ async fn a_limit_is_told_as_one_and_may_pass() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_certificate_is_a_login_and_what_is_offered_is_named() {
-    let key = || KeyPair::generate().unwrap();
-    let params = |name: &str, hosts: Vec<String>| {
-        let mut params = CertificateParams::new(hosts).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let mut authority = params("authority", Vec::new());
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, key()).unwrap();
-    let signed = |name: &str| {
-        let key = key();
-        (params(name, vec![name.to_owned()]).signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
-    };
-    let (certificate, server_key) = signed("localhost");
-    let (client_certificate, client_key) = signed("relay-by-certificate");
+    let authority = Authority::new();
+    let (certificate, server_key) = authority.signed("localhost");
+    let (client_certificate, client_key) = authority.signed("relay-by-certificate");
     let tls = TlsListener { ca: authority.pem(), certificate, key: server_key, client_certificate: true };
     let config =
         "auth_mechanisms.1 = EXTERNAL\nauth_mechanisms.2 = PLAIN\nssl_cert_login_from = common_name\n";

@@ -27,6 +27,7 @@ use vodrelay_core::identity::EventId;
 use vodrelay_core::outcome::{OutputState, PublishOutcome};
 use vodrelay_core::outgoing::Outgoing;
 
+use crate::authority::Authority;
 use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
 
 fn event(json: &str) -> Arc<Event> {
@@ -670,24 +671,9 @@ async fn strict() -> &'static (Broker, Certificates) {
     static STRICT: OnceCell<(Broker, Certificates)> = OnceCell::const_new();
     STRICT
         .get_or_init(async || {
-            use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-            let key = || KeyPair::generate().unwrap();
-            // Names that differ: who is called as its issuer is called counts as self-signed with Erlang.
-            let params = |name: &str, hosts: Vec<String>| {
-                let mut params = CertificateParams::new(hosts).unwrap();
-                params.distinguished_name.push(DnType::CommonName, name);
-                params
-            };
-            let mut authority = params("authority", Vec::new());
-            authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let authority = CertifiedIssuer::self_signed(authority, key()).unwrap();
-            let signed = |name: &str| {
-                let key = key();
-                let params = params(name, vec![name.to_owned()]);
-                (params.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
-            };
-            let (certificate, key) = signed("localhost");
-            let (client_certificate, client_key) = signed("vodrelay");
+            let authority = Authority::new();
+            let (certificate, key) = authority.signed("localhost");
+            let (client_certificate, client_key) = authority.signed("vodrelay");
             let ca = authority.pem();
             let tls = TlsListener { ca: ca.clone(), certificate, key, client_certificate: true };
             let setup =

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Emulator, Options};
 
+use crate::child::Relay;
 use crate::observers::private_mounts;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -153,22 +153,6 @@ struct Stage {
     cloud: Emulator,
     drained: TempDir,
     killed: TempDir,
-}
-
-/// A process that does not outlive its test.
-struct Relay(Child);
-
-impl Relay {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Stage {

@@ -5,15 +5,16 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{ChildStderr, Command, Stdio};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Emulator, Options};
+
+use crate::child::Relay;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -21,16 +22,6 @@ struct Stage {
     cloud: Emulator,
     folder: TempDir,
     address: SocketAddr,
-}
-
-/// A process that does not outlive its test.
-struct Relay(Child);
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Stage {
@@ -93,16 +84,8 @@ impl Stage {
 }
 
 fn ends_well(relay: &mut Relay) {
-    kill(Pid::from_raw(i32::try_from(relay.0.id()).unwrap()), Signal::SIGTERM).unwrap();
-    let until = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = relay.0.try_wait().unwrap() {
-            assert_eq!(status.code(), Some(0));
-            return;
-        }
-        assert!(Instant::now() < until, "SIGTERM does not end it");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    relay.signal(Signal::SIGTERM);
+    assert_eq!(relay.wait().code(), Some(0));
 }
 
 fn files(pid: u32) -> usize {

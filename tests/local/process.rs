@@ -3,43 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Action, Emulator, Fault, FaultKind, Options};
 
+use crate::child::Relay;
+
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A process that does not outlive its test.
-struct Relay(Child);
-
-impl Relay {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the process does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 async fn emulator() -> Emulator {
     let mut options = Options::default();

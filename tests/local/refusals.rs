@@ -3,32 +3,16 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tencent_vod_emulator::{Emulator, Options};
 
+use crate::child::Relay;
 use crate::config::{REFUSED, REFUSED_VARIABLES};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A process that does not outlive its test.
-struct Relay(Child);
-
-impl Relay {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), signal).unwrap();
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A folder with a configuration, which names a cloud and a journal of the test's own.
 struct Desk {

@@ -5,17 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use regex_lite::Regex;
 use tempfile::TempDir;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 use vodrelay::cli::Cli;
+
+use crate::child::Relay;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ID: &str = "AKIDexample";
@@ -153,26 +154,6 @@ impl Desk {
 }
 
 /// A relay that does not outlive its test.
-struct Relay(Child);
-
-impl Relay {
-    fn stop(&mut self) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM).unwrap();
-        let deadline = Instant::now() + LIMIT;
-        while self.0.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "the relay does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn help_of_every_command() {
     let mut root = Cli::command();
@@ -204,7 +185,8 @@ async fn what_an_operator_sees_of_a_relay_that_works() {
     }
     desk.until_said(&["events", "list", "--state", "confirmed", "--json"], "ProcedureStateChanged").await;
     told("check-beside-a-relay", &desk.says(&["check"]).await);
-    relay.stop();
+    relay.signal(Signal::SIGTERM);
+    relay.wait();
     told("log-of-a-relay-that-works", &desk.lines_of_the_log());
     told("status-when-no-relay-runs", &desk.says(&["status"]).await);
     told("events-list", &desk.says(&["events", "list"]).await);
@@ -226,6 +208,7 @@ async fn what_an_operator_sees_of_a_relay_in_trouble() {
     // The figures of the journal are counted beside the start.
     desk.until_said(&["status"], "journal has 0 received").await;
     told("status-of-a-relay-in-trouble", &desk.says(&["status"]).await);
-    relay.stop();
+    relay.signal(Signal::SIGTERM);
+    relay.wait();
     told("log-of-a-relay-in-trouble", &desk.lines_of_the_log());
 }
