@@ -6,21 +6,40 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt,
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
+use super::origin::Note;
 
 /// Events name customers' files: owner and group only.
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
+/// More than the file of a lock has.
+const LOCK_BYTES: u64 = 256;
 
 /// Keeps every other relay out while it is held.
 ///
-/// The lock beside the journal goes by the journal's name, and holds the number of the process. The lock on the journal itself
+/// The lock beside the journal goes by the journal's name. Its file holds the number of the process, and in a second line what is
+/// noted of the journal. The lock on the journal itself
 /// (flock(2), which Linux keeps apart from the fcntl(2) locks of SQLite) goes by the file, whichever name leads there: a hard
 /// link, a bind mount, or the same name after somebody removed the file beside it. It must be held for longer than SQLite has
 /// the file open, because the end of any descriptor of the file takes SQLite's locks away.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _beside: File,
+    beside: File,
     _database: File,
+    noted: Option<Note>,
+}
+
+impl Lock {
+    /// What the process before this one noted of the journal.
+    pub(super) fn noted(&self) -> Option<Note> {
+        self.noted
+    }
+
+    /// Notes it for the next process, after it was committed to the journal. The process itself needs no note, and the one that
+    /// is missing or stays the old one lets an older copy pass for the journal, and nothing else.
+    pub(super) fn note(&self, note: Note) -> io::Result<()> {
+        write(&self.beside, Some(note))?;
+        self.beside.sync_data()
+    }
 }
 
 /// Makes sure that `path` can hold a journal, and takes its lock. Returns the lock and the path without symbolic links.
@@ -46,10 +65,10 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
     }
     // One journal has one lock, whichever way a path leads to it.
     let path = path.canonicalize().map_err(|e| unusable(format!("its path cannot be followed ({e})")))?;
-    let beside = lock(&path)?;
+    let (beside, noted) = lock(&path)?;
     let database = open(&path).map_err(not_writable)?;
     match database.try_lock() {
-        Ok(()) => Ok((Lock { _beside: beside, _database: database }, path)),
+        Ok(()) => Ok((Lock { beside, _database: database, noted }, path)),
         Err(TryLockError::WouldBlock) => {
             let pid = database.metadata().ok().and_then(|metadata| holder(&metadata));
             Err(OpenError::InUse { path, pid: pid.unwrap_or_else(|| "unknown".to_owned()) })
@@ -172,7 +191,33 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// The number of the process in the file of a lock, as it wrote itself down. For people: the lock decides.
+pub(super) fn process_in(lock: &mut File) -> String {
+    match read(lock).lines().next().map(str::trim) {
+        None | Some("") => "unknown".to_owned(),
+        Some(pid) => pid.to_owned(),
+    }
+}
+
+/// The content of a lock's file, which is two short lines. What cannot be read says nothing.
+fn read(lock: &mut File) -> String {
+    let mut content = Vec::new();
+    let read = lock.take(LOCK_BYTES).read_to_end(&mut content);
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&content).into_owned())
+}
+
+/// Writes the new lines over the old ones, so that no moment has neither.
+fn write(mut lock: &File, note: Option<Note>) -> io::Result<()> {
+    let mut lines = format!("{}\n", std::process::id());
+    if let Some(note) = note {
+        lines.push_str(&format!("{note}\n"));
+    }
+    lock.rewind()?;
+    lock.write_all(lines.as_bytes())?;
+    lock.set_len(lines.len() as u64)
+}
+
+fn lock(path: &Path) -> Result<(File, Option<Note>), OpenError> {
     let lock_path = beside(path, ".lock");
     let unusable = |e: io::Error| {
         let what = format!("its lock {} cannot be taken", lock_path.display());
@@ -189,20 +234,13 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // The lock decides; the number in the file is for people, and its absence changes nothing.
-            let _ = file.read_to_string(&mut pid);
-            let pid = pid.trim();
-            let pid = if pid.is_empty() { "unknown" } else { pid }.to_owned();
-            return Err(OpenError::InUse { path: path.to_owned(), pid });
+            return Err(OpenError::InUse { path: path.to_owned(), pid: process_in(&mut file) });
         }
         Err(TryLockError::Error(e)) => return Err(unusable(e)),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(unusable)?;
-    Ok(file)
+    let noted = read(&mut file).lines().nth(1).and_then(|note| note.parse().ok());
+    write(&file, noted).map_err(unusable)?;
+    Ok((file, noted))
 }
 
 #[cfg(test)]

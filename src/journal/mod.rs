@@ -2,7 +2,7 @@
 //!
 //! - `files`: the folder, the modes, the locks that keep a second relay out.
 //! - `place`: whether the files are still at their names.
-//! - `origin`: whether the journal is a copy of another one.
+//! - `origin`: whether the journal is a copy of another one, or an older state of itself.
 //! - `schema`: tables, views for people, migrations.
 //! - `disk`: what is wrong with the disk when SQLite or the system fails.
 //! - `reading`: opens the journal for reading, also where nothing can be written.
@@ -231,7 +231,9 @@ impl Journal {
     /// See [`Self::open`].
     pub fn open_in(options: &Options, boot: &Boot) -> Result<(Self, Writer), OpenError> {
         let (lock, path) = files::prepare(&options.path)?;
-        let store = Store::open(&path, boot)?;
+        let store = Store::open(&path, boot, lock.noted())?;
+        // A note that cannot be written finds fewer copies: the next start is no worse off than after a crash.
+        let _ = lock.note(store.note);
         Self::start(store, lock, path, &options.path)
     }
 

@@ -1,7 +1,7 @@
 //! A look at the journal that leaves nothing behind, for `vodrelay check`: can it be used, is it, and what does the disk cost?
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -147,11 +147,7 @@ fn examine(path: &Path) -> rusqlite::Result<Found> {
 /// When a lock cannot be read.
 pub fn in_use_by(path: &Path) -> io::Result<Option<String>> {
     if let Some(mut beside) = held(&beside(path, ".lock"))? {
-        let mut pid = String::new();
-        // The lock decides; the number in the file is for people.
-        let _ = beside.read_to_string(&mut pid);
-        let pid = pid.trim();
-        return Ok(Some(if pid.is_empty() { "unknown" } else { pid }.to_owned()));
+        return Ok(Some(files::process_in(&mut beside)));
     }
     let Some(database) = held(path)? else { return Ok(None) };
     Ok(Some(files::holder(&database.metadata()?).unwrap_or_else(|| "unknown".to_owned())))

@@ -211,6 +211,13 @@ SELECT id,
 FROM event JOIN content ON content.event = event.id;
 ";
 
+/// Version 5 tells an older state of the journal from the newest one: see `origin`.
+const VERSION_5: &str = "
+-- Grows at each start and at each clean end of a process that writes. The lock file has the same number: a journal whose number
+-- is lower is an older copy that was written over the file.
+ALTER TABLE origin ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The highest number of the events and deliveries that a copy brought; 0 in a journal that is no copy.
 pub(super) const COPIED_UP_TO: &str = "(SELECT coalesce(max(up_to), 0) FROM copied)";
 
@@ -221,7 +228,7 @@ pub(super) const NOT_DONE: &str = "
     SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)";
 
 /// Each entry leads from its index to the next version. Forward only; an entry never changes once it was released.
-const MIGRATIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const MIGRATIONS: [&str; 5] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// The newest version that this program knows.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

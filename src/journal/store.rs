@@ -13,7 +13,7 @@ use vodrelay_core::write::{Summary, Vacuumed};
 
 use super::damage;
 use super::disk::DiskFault;
-use super::origin::{self, Origin};
+use super::origin::{self, Note, Origin};
 use super::schema::{self, Found};
 use super::state_counts::StateCounts;
 use super::transitions::list;
@@ -47,11 +47,14 @@ pub(super) struct Store {
     /// Whether there are events of an earlier version, with search keys of another kind.
     pub(super) has_earlier_keys: bool,
     pub(super) counts: StateCounts,
+    /// What is to be noted in the lock file: see `origin`.
+    pub(super) note: Note,
 }
 
 impl Store {
     /// Opens the file, brings it to the newest version, and marks what an earlier process left in doubt.
-    pub(super) fn open(path: &Path, boot: &Boot) -> Result<Self, OpenError> {
+    /// `noted` is what the lock file says of the journal.
+    pub(super) fn open(path: &Path, boot: &Boot, noted: Option<Note>) -> Result<Self, OpenError> {
         let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
                 OpenError::Damaged { path: path.to_owned(), cause }
@@ -90,7 +93,8 @@ impl Store {
         }
         let file = Origin::of(path)
             .map_err(|e| OpenError::unusable(path, format!("it went away while it was opened ({e})")))?;
-        let (boot, copied_up_to) = begin_process(&mut conn, boot, file, path).map_err(failed)?;
+        let Begun { boot, copied_up_to, note } =
+            begin_process(&mut conn, boot, file, noted, path).map_err(failed)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
         let has_earlier_keys = conn
             .query_row(
@@ -99,7 +103,17 @@ impl Store {
                 |row| row.get(0),
             )
             .map_err(failed)?;
-        Ok(Self { conn, boot, opened, copied_up_to, has_earlier_keys, counts: StateCounts::default() })
+        let counts = StateCounts::default();
+        Ok(Self { conn, boot, opened, copied_up_to, has_earlier_keys, counts, note })
+    }
+
+    /// The last commit of a process that ends as it should: what was copied before it is older than the journal. Returns the note for
+    /// the lock file.
+    pub(super) fn end_process(&self) -> rusqlite::Result<Note> {
+        let tx = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let note = self.note.next(&tx)?;
+        tx.commit()?;
+        Ok(note)
     }
 
     /// Opens the transaction that the other methods run in.
@@ -290,26 +304,36 @@ fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     Ok(mode == "wal")
 }
 
-/// Returns this boot's row, and up to which number the journal is a copy. What an earlier process may have published without
-/// learning of its ack is marked.
+/// What the start of a process wrote down.
+struct Begun {
+    /// This boot's row.
+    boot: i64,
+    /// Up to which number the journal is a copy.
+    copied_up_to: i64,
+    /// For the lock file.
+    note: Note,
+}
+
+/// Writes down that this process has the journal. What an earlier process may have published without learning of its ack is marked.
 fn begin_process(
     conn: &mut Connection,
     boot: &Boot,
     file: Origin,
+    noted: Option<Note>,
     path: &Path,
-) -> rusqlite::Result<(i64, i64)> {
+) -> rusqlite::Result<Begun> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&boot.id])?;
     let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&boot.id], |row| row.get(0))?;
     // In the same transaction as the new identity: a start that is cut off finds the same copy again.
-    let sign = origin::copy_sign(&tx, file)?;
+    let sign = origin::copy_sign(&tx, file, noted)?;
     if sign.is_some() {
         tx.execute(
             "INSERT INTO copied SELECT coalesce(max(seq), 0), ?1 FROM sqlite_sequence WHERE name = 'event'",
             [WallTime::now().0],
         )?;
     }
-    file.record(&tx)?;
+    let note = file.record(&tx, noted)?;
     let copied_up_to = tx.query_row(&format!("SELECT {}", schema::COPIED_UP_TO), [], |row| row.get(0))?;
     let in_doubt = format!(
         "UPDATE event SET uncertain = 1
@@ -327,7 +351,7 @@ fn begin_process(
             "the journal is a copy: what happened after it was made is not known, and events that may be there twice are listed by `vodrelay events list --maybe-duplicate`"
         );
     }
-    Ok((boot, copied_up_to))
+    Ok(Begun { boot, copied_up_to, note })
 }
 
 #[cfg(test)]
@@ -343,7 +367,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         for run in ["first", "second"] {
             let boot = Boot { id: run.to_owned(), opened: Moment(0) };
-            let store = Store::open(&path, &boot).unwrap();
+            let store = Store::open(&path, &boot, None).unwrap();
             let asked = |name: &str| store.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             assert!(asked("synchronous").unwrap() >= 2, "in the {run} run");
             let mode: String = store.conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();

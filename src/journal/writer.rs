@@ -15,6 +15,7 @@ use vodrelay_core::write::Written;
 use super::OpenError;
 use super::copy::{self, Copy};
 use super::files::Lock;
+use super::origin::Note;
 use super::place::{Misplaced, Place};
 use super::queue::{Asked, Queued};
 use super::store::{Store, diagnosis, error_code, next_step};
@@ -105,8 +106,13 @@ impl Writer {
             .name("journal-writer".into())
             .spawn(move || {
                 let ended = work.run(requests);
+                let note = if ended.is_ok() { work.end_process() } else { None };
                 // Not before the database is closed.
                 drop(work);
+                if let Some(note) = note {
+                    // Without it the next start is no worse off than after a crash.
+                    let _ = lock.note(note);
+                }
                 drop(lock);
                 ended
             })
@@ -176,6 +182,14 @@ impl WriterWork {
                     .unwrap_or(Next::Work),
             }
         }
+    }
+
+    /// The commit of a clean end. Where it cannot be made, there is nothing to note in the lock file.
+    fn end_process(&self) -> Option<Note> {
+        self.place.look(&self.store.conn).ok()?;
+        let note = self.store.end_process().ok()?;
+        self.place.look(&self.store.conn).ok()?;
+        Some(note)
     }
 
     /// Works off what is asked, until it has to be gone about in another way.
@@ -467,7 +481,7 @@ mod tests {
             .execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob(1000000))")
             .unwrap();
         let (lock, path) = files::prepare(&path).unwrap();
-        let store = Store::open(&path, &Boot::this()).unwrap();
+        let store = Store::open(&path, &Boot::this(), lock.noted()).unwrap();
         // No limit is below what the file has already.
         store.conn.execute_batch("PRAGMA max_page_count = 1").unwrap();
         let (journal, writer) = Journal::start(store, lock, path.clone(), &path).unwrap();

@@ -277,7 +277,7 @@ async fn all_is_well_and_nothing_is_left_behind() {
             format!("ok    broker       exchange \"{name}\": exists, a durable topic exchange; the user may write to it"),
             format!("ok    broker       queue \"{name}\": exists, a durable quorum queue with 0 messages"),
             format!("ok    broker       binding of \"{name}\": it is bound with \"vod.#\" at the start; the user may bind it"),
-            "ok    journal      DIR/journal.db: schema version 4; not in use".to_owned(),
+            "ok    journal      DIR/journal.db: schema version 5; not in use".to_owned(),
         ],
     );
     let before = stage.files();
@@ -671,7 +671,7 @@ async fn a_journal_in_use_is_no_failure() {
     let stage = Stage::new().await;
     let (_journal, _writer) = Journal::open(&journal::Options { path: stage.journal() }).unwrap();
     let line = format!(
-        "ok    journal      DIR/journal.db: schema version 4; in use by process {}",
+        "ok    journal      DIR/journal.db: schema version 5; in use by process {}",
         std::process::id()
     );
     stage.check().await.has(0, &line);
@@ -762,7 +762,7 @@ async fn a_second_relay_on_one_journal_ends_at_once_and_the_first_goes_on() {
     stage
         .check()
         .await
-        .has(0, &format!("ok    journal      DIR/journal.db: schema version 4; in use by process {pid}"));
+        .has(0, &format!("ok    journal      DIR/journal.db: schema version 5; in use by process {pid}"));
     let polls = stage.cloud.stats().calls(Action::PullEvents);
     stage.cloud.wait_until(move |cloud| cloud.calls(Action::PullEvents) > polls, LIMIT).await.unwrap();
     kill(pid, Signal::SIGTERM).unwrap();

@@ -861,7 +861,7 @@ fn files_that_are_no_journal_of_ours_are_refused_and_left_alone() {
     writer.join().unwrap();
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = open("newer");
-    assert!(matches!(error, OpenError::Newer { found: 99, known: 4, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Newer { found: 99, known: 5, .. }), "{error:?}");
 }
 
 #[test]
@@ -874,7 +874,7 @@ fn an_empty_file_becomes_a_journal_and_an_old_one_stays_as_it_is() {
             number(conn, "PRAGMA auto_vacuum"),
         )
     };
-    assert_eq!(settings(&desk.sql()), (4, 0x766f_6472, 2));
+    assert_eq!(settings(&desk.sql()), (5, 0x766f_6472, 2));
     desk.stop();
     assert!(!desk.folder.path().join("journal.db-wal").exists(), "folded back at the end");
     let bytes = fs::read(desk.path()).unwrap();
@@ -883,5 +883,5 @@ fn an_empty_file_becomes_a_journal_and_an_old_one_stays_as_it_is() {
     assert_eq!(fs::read(desk.path()).unwrap().len(), bytes.len());
     fs::write(desk.path(), "").unwrap();
     desk.start();
-    assert_eq!(settings(&desk.sql()), (4, 0x766f_6472, 2));
+    assert_eq!(settings(&desk.sql()), (5, 0x766f_6472, 2));
 }

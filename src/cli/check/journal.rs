@@ -129,7 +129,7 @@ mod tests {
         report.in_use_by = Some("17".to_owned());
         assert_eq!(
             standing(path, &report),
-            CheckLine::ok(PART, "/j: schema version 4; in use by process 17")
+            CheckLine::ok(PART, "/j: schema version 5; in use by process 17")
         );
     }
 }

@@ -287,7 +287,7 @@ async fn a_journal_that_is_damaged_at_work_ends_the_program() {
     let file = File::options().write(true).open(world.journal_path()).unwrap();
     let length = file.metadata().unwrap().len();
     file.write_all_at(&garbage(usize::try_from(length).unwrap() - 8_192), 8_192).unwrap();
-    vandal.pragma_update(None, "user_version", 4).unwrap();
+    vandal.pragma_update(None, "user_version", 5).unwrap();
     put_events(&world, 300..400);
     let (code, log) = program.ended().await;
     assert_eq!(code, Some(1), "{log}");

@@ -1,5 +1,7 @@
 //! Where a journal comes from: another boot, a clock that is wrong, a copy.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use vodrelay::journal::{Boot, Examined, examine_copy};
 
 use super::*;
@@ -153,6 +155,96 @@ async fn a_backup_of_our_own_is_known_even_in_the_place_of_the_journals_file() {
     assert_eq!(desk.pull(90_000, "h2", "a").await, NEW_2);
     desk.restart();
     assert_eq!(desk.in_doubt().await, 1, "the doubt outlives a start, and what came later is not in it");
+}
+
+/// As `cp`, which truncates the file that is there and writes into it: device, inode and birth time stay.
+fn write_over(path: &Path, copy: &Path) {
+    let before = fs::metadata(path).unwrap().ino();
+    fs::copy(copy, path).unwrap();
+    assert_eq!(fs::metadata(path).unwrap().ino(), before);
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(path.with_file_name(format!("journal.db{suffix}")));
+    }
+}
+
+/// The event of the copy is confirmed after the copy was made. Then the copy is written over the journal, and an equal event happens.
+#[tokio::test]
+async fn an_older_copy_that_is_written_over_the_journal_is_known_by_its_generation() {
+    for (copied_at_work, crashed) in [(false, false), (true, false), (false, true)] {
+        let mut desk = Desk::new();
+        let (copy, lock) = (desk.folder.path().join("copy.db"), desk.folder.path().join("journal.db.lock"));
+        let one = desk.record(answer(0, &[("h1", "a")])).await[0];
+        desk.publish(EventId(1)).await;
+        if copied_at_work {
+            desk.sql().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+        } else {
+            desk.stop();
+            fs::copy(desk.path(), &copy).unwrap();
+            desk.start();
+        }
+        desk.confirm(one.delivery).await;
+        let at_work = fs::read(&lock).unwrap();
+        desk.stop();
+        if crashed {
+            // A crash leaves what the start noted.
+            fs::write(&lock, at_work).unwrap();
+        }
+        write_over(&desk.path(), &copy);
+        desk.start();
+        let case = format!("copied at work: {copied_at_work}, crashed: {crashed}");
+        assert_eq!(desk.in_doubt().await, 1, "{case}");
+        assert_eq!(desk.pull(90_000, "h2", "a").await, NEW_2, "{case}: it is not lost");
+        desk.restart();
+        assert_eq!(number(&desk.sql(), "SELECT count(*) FROM copied"), 1, "{case}: it is doubted once");
+    }
+}
+
+/// What people do with the file of a relay that is stopped, and what a crash leaves.
+#[tokio::test]
+async fn a_journal_that_was_only_read_checkpointed_or_compacted_is_not_doubted() {
+    type Change = fn(&Desk, &Path);
+    let sql = |path: &Path, sql: &str| Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    let changes: [(&str, Change); 7] = [
+        ("nothing", |_, _| ()),
+        ("a reader", |desk, _| drop(desk.event_states())),
+        ("a lock file that is gone", |_, lock| fs::remove_file(lock).unwrap()),
+        ("a lock file of an earlier version", |_, lock| fs::write(lock, "17\n").unwrap()),
+        ("a lock file that was cut", |_, lock| fs::write(lock, "17\n5 1").unwrap()),
+        ("a lock file of another journal", |_, lock| fs::write(lock, "17\n99 1 1\n").unwrap()),
+        ("another modification time", |desk, _| {
+            let file = fs::File::options().append(true).open(desk.path()).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let mut desk = Desk::new();
+        assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+        desk.publish(EventId(1)).await;
+        let lock = desk.folder.path().join("journal.db.lock");
+        desk.restart();
+        desk.stop();
+        change(&desk, &lock);
+        for statement in ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA optimize", "ANALYZE"] {
+            sql(&desk.path(), statement);
+        }
+        desk.start();
+        assert_eq!(desk.in_doubt().await, 0, "{name}");
+        assert_eq!(desk.pull(90_000, "h2", "a").await, AGAIN_1, "{name}");
+    }
+}
+
+/// The journal is committed before the lock file is written, so that a crash between the two leaves the older note.
+#[tokio::test]
+async fn a_note_that_is_older_than_the_journal_says_nothing() {
+    let mut desk = Desk::new();
+    let lock = desk.folder.path().join("journal.db.lock");
+    let older = fs::read(&lock).unwrap();
+    assert_eq!(desk.pull(0, "h1", "a").await, NEW_1);
+    desk.restart();
+    desk.stop();
+    fs::write(&lock, older).unwrap();
+    desk.start();
+    assert_eq!(desk.in_doubt().await, 0);
 }
 
 #[tokio::test]

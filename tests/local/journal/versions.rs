@@ -27,7 +27,7 @@ async fn a_journal_of_version_1_goes_on_as_one_of_this_version() {
 
     desk.start();
     let sql = desk.sql();
-    assert_eq!((number(&sql, "PRAGMA user_version"), number(&sql, DIFFERS)), (4, 0));
+    assert_eq!((number(&sql, "PRAGMA user_version"), number(&sql, DIFFERS)), (5, 0));
     assert_eq!(shown(&sql), before);
     assert_eq!(texts(&sql, "PRAGMA integrity_check"), ["ok"]);
     assert_eq!(number(&sql, "SELECT uncertain FROM event WHERE id = 1"), 1, "it may have left before");
