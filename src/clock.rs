@@ -1,8 +1,7 @@
 //! Reads the two clocks of the host.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use vodrelay_core::clock::{Moment, WallTime};
+use vodrelay_host::BootTime;
 
 /// Points on a clock of the host.
 pub trait Now {
@@ -13,17 +12,13 @@ pub trait Now {
 impl Now for Moment {
     /// On `CLOCK_BOOTTIME`.
     fn now() -> Self {
-        let ts = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let seconds = u64::try_from(ts.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(ts.tv_nsec).unwrap_or(0);
-        Self(seconds * 1_000 + nanos / 1_000_000)
+        Self(BootTime::now().ms)
     }
 }
 
 impl Now for WallTime {
     fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        Self(vodrelay_host::wall_clock_ms())
     }
 }
 

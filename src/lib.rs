@@ -3,15 +3,14 @@
 //! The map of this house, in reading order:
 //!
 //! - The crates below this one: `tencent_vod_event` (what an event is), `vodrelay_core` (what decides, and the words that all share),
-//!   `tencentcloud_signing`, `vodrelay_serve` (an HTTP server that no client can make costly), `tencent_vod_emulator` (a local VOD,
-//!   with its own reading of the API).
+//!   `tencentcloud_signing`, `tencent_vod` (a client of the cloud's API), `tencent_vod_emulator` (a local VOD, with its own reading of
+//!   the API), `vodrelay_serve` (an HTTP server that no client can make costly), `vodrelay_host` (the boot clock; files left to open).
 //! - [`clock`]: reads the clocks. [`latency`]: how long things take. [`heartbeat`]: signs of progress of the tasks.
 //! - [`routing_key`]: how an event's routing key is made.
 //! - [`cron`]: when things are to be done again and again.
-//! - [`descriptors`]: whether there are files left to open.
 //! - [`failpoint`]: where a test build can be made to die.
 //! - [`relay`]: the shell around the state machine: it acts.
-//! - [`vod`]: the client of the cloud's API.
+//! - [`cloud`]: the client of the cloud's API in the relay's words.
 //! - [`journal`]: the durable record, in SQLite.
 //! - [`output`]: where events go: RabbitMQ, or standard output.
 //! - [`ops`]: what operators see: the log, health, metrics, the status socket, the service manager; scheduled maintenance.
@@ -31,9 +30,9 @@ use tikv_jemallocator as _;
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod cloud;
 pub mod config;
 pub mod cron;
-pub mod descriptors;
 pub mod failpoint;
 pub mod heartbeat;
 pub mod journal;
@@ -42,4 +41,3 @@ pub mod ops;
 pub mod output;
 pub mod relay;
 pub mod routing_key;
-pub mod vod;

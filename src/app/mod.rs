@@ -26,10 +26,9 @@ use crate::journal::{self, Journal};
 use crate::ops::maintenance;
 use crate::output;
 use crate::relay::{self, RelayError, RelayParts, RelayStats, Snapshot};
-use crate::vod;
 use journal_figures::look_at_figures;
 use options::maintenance_options;
-pub use options::{OutputOptions, output_options, places, settings};
+pub use options::{OutputOptions, client_options, output_options, places, settings};
 pub use reload::{Reload, warn_of};
 pub use watched::Watch;
 
@@ -44,10 +43,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub enum AppError {
     /// There are no usable credentials.
     #[error(transparent)]
-    Credentials(vod::CredentialsError),
+    Credentials(tencent_vod::CredentialsError),
     /// The client cannot work with its settings.
     #[error(transparent)]
-    Client(vod::SetupError),
+    Client(tencent_vod::SetupError),
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(journal::OpenError),
@@ -92,7 +91,7 @@ impl Running {
     /// # Errors
     ///
     /// [`AppError`]; then nothing runs. A cloud or a broker that is away is no error: the relay waits for it.
-    pub async fn start(config: &Config, places: vod::Places) -> Result<Self, AppError> {
+    pub async fn start(config: &Config, places: tencent_vod::Places) -> Result<Self, AppError> {
         Self::start_writing(config, places, std::io::stdout()).await
     }
 
@@ -103,13 +102,10 @@ impl Running {
     /// [`AppError`].
     pub async fn start_writing(
         config: &Config,
-        places: vod::Places,
+        places: tencent_vod::Places,
         standard_output: impl std::io::Write + Send + 'static,
     ) -> Result<Self, AppError> {
-        let mut options = vod::Options::new(config.vod.endpoint.clone(), places.source);
-        options.region.clone_from(&config.vod.region);
-        options.credentials = places;
-        let client = vod::Client::new(options).map_err(AppError::Client)?;
+        let client = tencent_vod::Client::new(client_options(config, places)).map_err(AppError::Client)?;
         // Without credentials nothing can be done: better said at once than with the first call.
         client.refresh_credentials().await.map_err(AppError::Credentials)?;
         let output_options = output_options(config);

@@ -1,12 +1,13 @@
 //! What each part must know, from the configuration.
 
+use tencent_vod::Places;
 use vodrelay_core::lease::Window;
 use vodrelay_core::machine::Settings;
 
+use crate::cloud;
 use crate::config::{self, Config};
 use crate::ops::maintenance;
 use crate::output;
-use crate::vod;
 
 /// What the core must know.
 pub fn settings(config: &Config) -> Settings {
@@ -40,8 +41,18 @@ pub(super) fn maintenance_options(config: &Config) -> maintenance::Options {
 }
 
 /// Where the configuration says that credentials are.
-pub fn places(config: &Config) -> vod::Places {
-    vod::Places::new(config.vod.credentials)
+pub fn places(config: &Config) -> Places {
+    Places::new(config.vod.credentials)
+}
+
+/// A client's options by the configuration, for credentials that are in `places`.
+pub fn client_options(config: &Config, places: Places) -> tencent_vod::Options {
+    let mut options = tencent_vod::Options::new(config.vod.endpoint.clone(), places.source);
+    options.region.clone_from(&config.vod.region);
+    options.credentials = places;
+    options.user_agent = cloud::USER_AGENT;
+    options.observer = cloud::observer();
+    options
 }
 
 /// The output that the configuration asks for.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tencent_vod::Client;
 use tencent_vod_event::SubAppId;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -10,13 +11,12 @@ use vodrelay_core::machine::Settings;
 
 use crate::config::{Change, Config, ConfigError, ConfigErrors, LoadedConfig, changes};
 use crate::ops::logging;
-use crate::vod;
 
 /// The way to change a relay at work.
 #[derive(Debug)]
 pub struct Reload {
     config: Config,
-    client: vod::Client,
+    client: Client,
     settings: mpsc::UnboundedSender<Settings>,
     sub_apps: watch::Sender<Vec<SubAppId>>,
 }
@@ -24,7 +24,7 @@ pub struct Reload {
 impl Reload {
     pub(super) fn new(
         config: Config,
-        client: vod::Client,
+        client: Client,
         settings: mpsc::UnboundedSender<Settings>,
         sub_apps: watch::Sender<Vec<SubAppId>>,
     ) -> Self {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod::Client;
 use tokio::sync::watch;
 use vodrelay_core::clock::Moment;
 use vodrelay_core::error_code::ErrorCode;
@@ -14,7 +15,6 @@ use crate::heartbeat::Heartbeat;
 use crate::latency::{Latency, Quantiles};
 use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::relay::{RelayStats, Snapshot};
-use crate::vod;
 
 /// An event that made a step so lately means that the relay is at work, though nothing is in flight at this moment.
 const LATELY: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub struct Watch {
     pub(super) waiting: maintenance::Waiting,
     pub(super) commit_times: Arc<Latency>,
     pub(super) publish_times: Arc<Latency>,
-    pub(super) client: vod::Client,
+    pub(super) client: Client,
     pub(super) heartbeats: Arc<[Heartbeat]>,
     pub(super) figures: watch::Receiver<Option<JournalFigures>>,
     pub(super) jobs: Jobs,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tencent_vod::{CredentialSource, Environment, Places};
 use tencent_vod_emulator::events::{EVENT_TYPES, sample, upload_story};
 use tencent_vod_emulator::{Emulator, Fault, FaultKind, Options};
 use tokio::sync::watch;
@@ -24,7 +25,6 @@ use crate::app::{AppError, Running, Watch};
 use crate::config::Config;
 use crate::output::amqp::NOT_CONNECTED_YET;
 use crate::relay::Snapshot;
-use crate::vod::{CredentialSource, Environment, Places};
 
 /// The emulated cloud's window. The real one is 30 s; nobody wants to wait that long for a redelivery.
 const WINDOW: Duration = Duration::from_secs(4);

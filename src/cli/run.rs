@@ -20,7 +20,6 @@ use crate::journal::query::{EventState, JournalReader};
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
 use crate::ops::{dead_mans_switch, http, logging, status};
-use crate::vod;
 
 /// How long the process waits for what may be cut off.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -132,7 +131,7 @@ fn left(path: &Path, received: u64, published: u64, parked: u64) -> String {
 /// Starts the relay. A large journal takes its time to be migrated, of which the service manager is told.
 async fn start(
     config: &Config,
-    places: vod::Places,
+    places: tencent_vod::Places,
     manager: &mut ServiceManager,
 ) -> Result<Running, AppError> {
     let mut started = std::pin::pin!(Running::start(config, places));

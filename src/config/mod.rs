@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use tencent_vod::CredentialSource;
 use tencent_vod_event::SubAppId;
 use tencentcloud_signing::Secret;
 use url::Url;
@@ -25,7 +26,6 @@ pub use crate::ops::logging::LogFormat;
 pub use crate::output::amqp::Topology;
 pub use crate::output::message::BodyFormat;
 use crate::routing_key::RoutingKeyTemplate;
-pub use crate::vod::CredentialSource;
 pub use changes::{Change, changes};
 pub use load::{ConfigError, ConfigErrors, LoadedConfig, environment};
 

@@ -41,10 +41,10 @@ use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::JournalState;
 use vodrelay_core::write::{Summary, Write, Written};
+use vodrelay_host::descriptors;
 
 use crate::clock::Now as _;
 use crate::clock::boot_id;
-use crate::descriptors;
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
 pub use copy::{CopyError, CopyStep, Copying, Examined, examine_copy};

@@ -10,6 +10,7 @@ use tracing::warn;
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::write::{Summary, Vacuumed};
+use vodrelay_host::descriptors;
 
 use super::damage;
 use super::disk::DiskFault;
@@ -19,7 +20,6 @@ use super::state_counts::StateCounts;
 use super::transitions::list;
 use super::{Boot, OpenError};
 use crate::clock::Now as _;
-use crate::descriptors;
 use crate::failpoint;
 
 /// Long enough for an operator's small transaction, short against a lease.

@@ -9,8 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
-
-use crate::descriptors;
+use vodrelay_host::descriptors;
 
 /// How long an address is waited for before the next one is tried beside it: RFC 8305 ("Happy Eyeballs") recommends it.
 const HEAD_START: Duration = Duration::from_millis(250);

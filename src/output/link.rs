@@ -15,6 +15,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
+use vodrelay_host::descriptors;
 
 use super::amqp::{Address, Options};
 use super::dial::{self, Unreachable};
@@ -23,7 +24,6 @@ use super::refusal::{LinkError, broken_tls, lost};
 use super::stream::{self, BrokerStream};
 use super::tls::{self, Socket};
 use super::topology;
-use crate::descriptors;
 
 /// Asked of the broker, which takes no more than it offers (128 KiB). lapin has a buffer of 32 frames for each direction, and
 /// uses all of it: these frames have room for every header, and larger bodies go in several.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use lapin::ErrorKind;
 use rustls::{AlertDescription, CertificateError};
 use vodrelay_core::error_code::ErrorCode;
+use vodrelay_host::descriptors;
 
 use super::amqp::{Address, Options};
 use super::dial::Unreachable;
 use super::greeting::{Greeting, Speaker};
 use super::tls::TlsError;
 use super::topology::TopologyError;
-use crate::descriptors;
 
 /// RabbitMQ needs frames of this size itself, since 4.1.
 const LEAST_FRAME: u32 = 8192;

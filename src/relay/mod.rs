@@ -15,20 +15,21 @@ mod stats;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod::{Action, Client, FailureKind, Pull};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::identity::EventId;
 use vodrelay_core::machine::{Answer, Core, Effect, Input, Settings};
-use vodrelay_core::outcome::{JournalState, OutputState, PublishOutcome, RequestFailure};
+use vodrelay_core::outcome::{JournalState, OutputState, PublishOutcome};
 use vodrelay_core::write::Written;
 
 use crate::clock::Now as _;
+use crate::cloud;
 use crate::heartbeat::Heartbeat;
 use crate::journal::Journal;
 use crate::output::{Outcomes, Output};
-use crate::vod::{self, Action};
 use commits::Commits;
 use observe::{Observer, RequestEnded};
 pub use stats::{RelayStats, Snapshot};
@@ -48,7 +49,7 @@ pub struct RelayParts {
     /// What the core must know.
     pub settings: Settings,
     /// The cloud.
-    pub client: vod::Client,
+    pub client: Client,
     /// The record.
     pub journal: Journal,
     /// Where events go.
@@ -135,7 +136,7 @@ struct Arrivals {
 
 struct Shell {
     core: Core,
-    client: vod::Client,
+    client: Client,
     output: Output,
     outcomes: Outcomes,
     inputs: mpsc::UnboundedSender<Arrived>,
@@ -257,11 +258,11 @@ impl Shell {
                     let answered = client.pull_events(sub_app).await;
                     let (received_at, pulled_at) = (Moment::now(), WallTime::now());
                     let (result, error) = match answered {
-                        Ok(vod::Pull { request_id, events }) => (
+                        Ok(Pull { request_id, events }) => (
                             Ok(Answer { request_id, events: events.into_iter().map(Arc::new).collect() }),
                             None,
                         ),
-                        Err(error) => (Err(error.failure), Some(error)),
+                        Err(error) => (Err(cloud::request_failure(error.failure)), Some(error)),
                     };
                     let input = Input::Pulled { pull, sent_at, received_at, pulled_at, result };
                     let call = Some(RequestEnded { sub_app, action: Action::PullEvents, error });
@@ -276,8 +277,9 @@ impl Shell {
             Effect::Confirm { call, sub_app, handles, cutoff } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
-                    let error = client.confirm_events(sub_app, &handles, cutoff).await.err();
-                    let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
+                    let error = client.confirm_events(sub_app, &handles, cloud::deadline(cutoff)).await.err();
+                    let result =
+                        error.as_ref().map_or(Ok(()), |error| Err(cloud::request_failure(error.failure)));
                     let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(&inputs, Arrived { input: Input::Confirmed { call, result }, call: Some(ended) });
                     Ok(())
@@ -287,9 +289,10 @@ impl Shell {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
                     let error = client.prove_confirm(sub_app).await.err();
-                    let result = error.as_ref().map_or(Ok(()), |error| Err(error.failure));
+                    let result =
+                        error.as_ref().map_or(Ok(()), |error| Err(cloud::request_failure(error.failure)));
                     // What the cloud says of the made-up handle is the proof, and no failure.
-                    let error = error.filter(|error| error.failure != RequestFailure::Refused);
+                    let error = error.filter(|error| error.failure != FailureKind::Refused);
                     let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(&inputs, Arrived { input: Input::ConfirmProof { call, result }, call: Some(ended) });
                     Ok(())

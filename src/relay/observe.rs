@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod::{Action, FailureKind, RequestError};
 use tencent_vod_event::SubAppId;
 use tracing::{debug, info, warn};
 use vodrelay_core::clock::Moment;
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::identity::{EventId, Recorded};
 use vodrelay_core::lease::Window;
-use vodrelay_core::machine::{Input, Load};
+use vodrelay_core::machine::{Answer, Input, Load};
 use vodrelay_core::outcome::{Problem, PublishOutcome, RequestFailure};
 use vodrelay_core::stages::Stages;
 use vodrelay_core::write::{ConfirmedDelivery, LetGo, Pulled, Written};
 
 use super::meters::{self, Meters};
 use super::stats::RelayStats;
-use crate::vod::{Action, RequestError};
+use crate::cloud;
 
 /// How a call to the cloud ended, with the words that the core has no use for.
 #[derive(Debug)]
@@ -139,13 +140,14 @@ impl Observer {
         let since = before.as_ref().map_or(now, |was| was.since);
         let was_told = before.as_ref().is_some_and(|was| was.told);
         let is_known = was_told && before.is_some_and(|was| was.code == error.code);
-        let is_pace = error.failure == RequestFailure::Throttled && now.since(since) < THROTTLED_MAX;
+        let is_pace = error.failure == FailureKind::Throttled && now.since(since) < THROTTLED_MAX;
         if !is_known && !is_pace {
             // The error's text ends with the next step.
-            let error_code = error.failure.error_code();
+            let error_code = cloud::error_code(error.failure);
             warn!(%error_code, %sub_app, action, failure = %error.failure, %error, "calls fail, and are tried again");
         }
-        let problem = Problem::new(error.failure.error_code(), format!("sub-application {sub_app}: {error}"));
+        let problem =
+            Problem::new(cloud::error_code(error.failure), format!("sub-application {sub_app}: {error}"));
         let told = was_told || !is_pace;
         self.failing.insert(key, Failing { code: error.code.clone(), problem, since, told });
     }
@@ -155,7 +157,10 @@ impl Observer {
             Input::ConfirmProof { result: Ok(()) | Err(RequestFailure::Refused), .. } => {
                 self.stats.update(|s| s.stages.confirm.succeeded(now));
             }
-            Input::Pulled { result: Ok(_), .. } => self.stats.update(|s| s.stages.pull.succeeded(now)),
+            Input::Pulled { result: Ok(answer), .. } => {
+                warn_not_utf8(answer);
+                self.stats.update(|s| s.stages.pull.succeeded(now));
+            }
             Input::Confirmed { result: Ok(()), .. } => {
                 self.stats.update(|s| s.stages.confirm.succeeded(now));
             }
@@ -384,12 +389,22 @@ fn is_denial(error_code: ErrorCode) -> bool {
     matches!(error_code, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
 }
 
+/// JSON has such bytes in strings only, where they separate nothing.
+fn warn_not_utf8(answer: &Answer) {
+    for (index, event) in answer.events.iter().enumerate() {
+        if std::str::from_utf8(&event.body).is_err() {
+            let (error_code, request_id) = (ErrorCode::NotUtf8, &answer.request_id);
+            warn!(%error_code, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use vodrelay_core::identity::DeliveryId;
 
-    fn call(failure: Option<(RequestFailure, &str)>) -> RequestEnded {
+    fn call(failure: Option<(FailureKind, &str)>) -> RequestEnded {
         let action = Action::PullEvents;
         let error = failure.map(|(failure, code)| RequestError {
             failure,
@@ -441,7 +456,7 @@ mod tests {
     fn throttled_calls_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Observer::new(Arc::new(RelayStats::new()), window);
-        let throttled = call(Some((RequestFailure::Throttled, "RequestLimitExceeded")));
+        let throttled = call(Some((FailureKind::Throttled, "RequestLimitExceeded")));
         for second in 0..9 {
             report.call(Moment(second * 1_000), &throttled);
             assert_eq!(report.failing(Action::PullEvents), None);
@@ -454,7 +469,7 @@ mod tests {
         assert!(report.failing(Action::PullEvents).is_some());
         report.call(Moment(23_000), &call(None));
         assert_eq!(report.failing(Action::PullEvents), None);
-        report.call(Moment(24_000), &call(Some((RequestFailure::Transient, "timeout"))));
+        report.call(Moment(24_000), &call(Some((FailureKind::Transient, "timeout"))));
         assert!(report.failing(Action::PullEvents).is_some(), "other failures are told at once");
     }
 
@@ -489,7 +504,7 @@ mod tests {
     fn a_failure_says_the_next_step_once() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Observer::new(Arc::new(RelayStats::new()), window);
-        let failed = call(Some((RequestFailure::Credentials, "AuthFailure.SignatureFailure")));
+        let failed = call(Some((FailureKind::Credentials, "AuthFailure.SignatureFailure")));
         let text = logged(|| report.call(Moment(0), &failed));
         assert_eq!(text.matches("belong together").count(), 1, "{text}");
     }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+use tencent_vod::{Pull, RequestError, answers};
 use tencent_vod_event::{Event, SubAppId};
-use vodrelay::vod::{Pull, RequestError, answers};
 
 use crate::harness::{cases, fuzz, rng};
 use crate::json::{Json, event, json};

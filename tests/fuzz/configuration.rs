@@ -15,7 +15,6 @@ use vodrelay::config::{
 };
 use vodrelay::cron::Cron;
 use vodrelay::routing_key::RoutingKeyTemplate;
-use vodrelay::vod;
 
 use crate::harness::{cases, fuzz};
 
@@ -613,9 +612,9 @@ proptest! {
         let env = [("ENDPOINT", host), ("REGION", region.as_str())];
         let env = env.map(|(name, value)| (format!("VODRELAY_VOD__{name}"), value.to_owned()));
         if let Ok(config) = Config::from_variables(env.into_iter()) {
-            let mut options = vod::Options::new(config.vod.endpoint, vod::CredentialSource::Env);
+            let mut options = tencent_vod::Options::new(config.vod.endpoint, tencent_vod::CredentialSource::Env);
             options.region = config.vod.region;
-            let client = vod::Client::new(options);
+            let client = tencent_vod::Client::new(options);
             prop_assert!(client.is_ok(), "{host} {region:?}: {}", client.unwrap_err());
         }
     }

@@ -13,7 +13,6 @@ use vodrelay::cron::Cron;
 use vodrelay::journal::query::JournalReader;
 use vodrelay::journal::{self, Journal};
 use vodrelay::ops::maintenance::{self, Figures, Job, JobState, RunResult};
-use vodrelay::vod;
 
 use crate::broker::LIMIT;
 use crate::world::{World, drained};
@@ -68,13 +67,13 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
     let world = World::new("amqp://127.0.0.1:1", &[8, 7]).await;
     world.emulator.put_many(8, (0..5).map(|n| format!(r#"{{"EventType":"Numbered","Number":{n}}}"#)));
     let places = world.places();
-    let mut options = vod::Options::new(world.config.vod.endpoint.clone(), places.source);
+    let mut options = tencent_vod::Options::new(world.config.vod.endpoint.clone(), places.source);
     options.credentials = places;
     let (journal, writer) = Journal::open(&journal::Options { path: world.journal_path() }).unwrap();
     let (sub_apps, now) = watch::channel(world.config.vod.sub_apps());
     let parts = maintenance::MaintenanceParts {
         journal,
-        client: vod::Client::new(options).unwrap(),
+        client: tencent_vod::Client::new(options).unwrap(),
         sub_apps: now,
         waiting: maintenance::Waiting::default(),
         figures: Box::new(Figures::default),

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tencent_vod::{CredentialSource, Environment, Places};
 use tencent_vod_emulator::{Emulator, Ledger, Options, State};
 use tencent_vod_event::SubAppId;
 use tokio::time::timeout;
 use vodrelay::app::Running;
 use vodrelay::config::Config;
 use vodrelay::relay::Snapshot;
-use vodrelay::vod::{CredentialSource, Environment, Places};
 
 use crate::broker::{Broker, LIMIT, Received, unique};
 

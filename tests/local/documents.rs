@@ -324,7 +324,7 @@ fn the_policy_grants_the_calls_that_are_made_and_no_others() {
     let actions = statements.iter().flat_map(|statement| statement["action"].as_array().unwrap());
     let granted: BTreeSet<&str> = actions.map(|action| action.as_str().unwrap()).collect();
     // The arms of `Action::name`: the one place that has the names of the calls.
-    let source = document("src/vod/classify.rs");
+    let source = document("crates/cloud/src/classify.rs");
     let arms = source.split("impl Action {").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap();
     let called: BTreeSet<String> = arms
         .lines()

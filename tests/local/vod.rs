@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tencent_vod::{Client, CredentialSource, Environment, FailureKind, Options, RequestError};
 use tencent_vod_event::{EventHandle, SubAppId};
 use tencentcloud_signing::tc3 as sign;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 use vodrelay::clock::Now as _;
-use vodrelay::vod::{Client, CredentialSource, Environment, Options, RequestError};
-use vodrelay_core::clock::{Moment, WallTime};
-use vodrelay_core::outcome::RequestFailure;
+use vodrelay_core::clock::WallTime;
+use vodrelay_host::BootTime;
 
 const ID: &str = "AKIDexample";
 const KEY: &str = "example-key";
@@ -174,8 +174,8 @@ fn handles(names: &[&str]) -> Vec<EventHandle> {
     names.iter().map(|name| EventHandle((*name).into())).collect()
 }
 
-fn soon() -> Moment {
-    Moment::now() + Duration::from_secs(20)
+fn soon() -> BootTime {
+    BootTime::now() + Duration::from_secs(20)
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn a_request_is_what_the_api_documents_and_nothing_else() {
         assert_eq!(request.header("host"), Some(host.as_str()));
         assert_eq!(request.header("x-tc-version"), Some("2018-07-17"));
         assert_eq!(request.header("x-tc-region"), Some("ap-guangzhou"));
-        assert_eq!(request.header("user-agent"), Some(concat!("vodrelay/", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(request.header("user-agent"), Some(concat!("tencent-vod/", env!("CARGO_PKG_VERSION"))));
         let timestamp = request.timestamp();
         assert!((before..=after).contains(&timestamp));
         let expected = sign::Request {
@@ -291,7 +291,7 @@ async fn counts_and_idle_polls_are_answers() {
     let pull = client.pull_events(APP).await.unwrap();
     assert!(pull.events.is_empty());
     assert_eq!(&*pull.request_id, "r-e");
-    assert_eq!(client.describe_events_state(APP).await.unwrap_err().failure, RequestFailure::Configuration);
+    assert_eq!(client.describe_events_state(APP).await.unwrap_err().failure, FailureKind::Configuration);
 }
 
 /// Pulls once, and gives back the failure.
@@ -304,7 +304,7 @@ async fn failed_pull(play: impl Fn() -> Play + Send + Sync + 'static) -> Request
 
 #[tokio::test]
 async fn what_is_not_from_the_api_is_named_by_its_kind() {
-    use RequestFailure::{Throttled, Transient};
+    use FailureKind::{Throttled, Transient};
     const HTML: &str = "<html><body>Bad Gateway</body></html>";
     for (status, failure, code) in [
         ("502 Bad Gateway", Transient, "http_502"),
@@ -349,7 +349,7 @@ async fn an_encoded_answer_is_named_and_whoever_encodes_it_is_looked_for() {
         [("Content-Encoding: gzip\r\n", "gzip"), ("", "gzip"), ("Content-Encoding: br\r\n", "br")]
     {
         let error = failed("200 OK", header).await;
-        assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "encoded"));
+        assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "encoded"));
         let words = format!(
             "PullEvents failed (encoded): HTTP 200 OK: the answer is encoded with {name}, which this client does not ask for; \
              see which proxy or gateway on the way to the endpoint does that, and turn it off there"
@@ -370,7 +370,7 @@ async fn the_envelope_speaks_louder_than_the_status() {
             Play::Send(http(status, "", &refusal("RequestLimitExceeded.UinLimitExceeded")))
         })
         .await;
-        assert_eq!(error.failure, RequestFailure::Throttled);
+        assert_eq!(error.failure, FailureKind::Throttled);
         assert_eq!(error.code, "RequestLimitExceeded.UinLimitExceeded");
         assert_eq!(error.request_id.as_deref(), Some("r-e"));
         assert!(!error.may_have_acted);
@@ -380,7 +380,7 @@ async fn the_envelope_speaks_louder_than_the_status() {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let error = failed_pull(|| Play::Send(http("302 Found", "Location: http://127.0.0.1:1/\r\n", ""))).await;
-    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "http_302"));
+    assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "http_302"));
 }
 
 #[tokio::test]
@@ -388,11 +388,11 @@ async fn a_confirm_that_is_not_answered_ends_by_its_deadline() {
     let server = Server::start(|_, _| Play::Silence).await;
     let client = server.client();
     let started = Instant::now();
-    let deadline = Moment::now() + Duration::from_millis(300);
+    let deadline = BootTime::now() + Duration::from_millis(300);
     let error = client.confirm_events(APP, &handles(&["h"]), deadline).await.unwrap_err();
-    assert!(Moment::now() >= deadline);
+    assert!(BootTime::now() >= deadline);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "timeout"));
+    assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "timeout"));
     assert!(error.may_have_acted);
     assert_eq!(server.seen().len(), 1);
 }
@@ -411,7 +411,7 @@ async fn a_call_that_is_not_answered_ends_by_its_time_out() {
     let state = client.describe_events_state(APP).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     for error in [pull, confirm, state] {
-        assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "timeout"));
+        assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "timeout"));
         assert!(error.may_have_acted);
     }
 }
@@ -420,9 +420,9 @@ async fn a_call_that_is_not_answered_ends_by_its_time_out() {
 async fn nothing_leaves_after_the_deadline() {
     let server = Server::start(|_, _| ok(OK)).await;
     let client = server.client();
-    for deadline in [Moment(0), Moment::now()] {
+    for deadline in [BootTime { ms: 0 }, BootTime::now()] {
         let error = client.confirm_events(APP, &handles(&["h"]), deadline).await.unwrap_err();
-        assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "deadline"));
+        assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "deadline"));
         assert!(!error.may_have_acted);
     }
     assert_eq!(server.connections.load(Ordering::SeqCst), 0);
@@ -437,7 +437,7 @@ async fn nobody_there_is_a_failure_to_connect() {
     options.credentials.environment =
         Environment::fixed([("TENCENTCLOUD_SECRET_ID", ID), ("TENCENTCLOUD_SECRET_KEY", KEY)]);
     let error = Client::new(options).unwrap().pull_events(APP).await.unwrap_err();
-    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "connect"));
+    assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "connect"));
     assert!(!error.may_have_acted);
     assert!(error.to_string().contains("refused"), "{error}");
 }
@@ -454,7 +454,7 @@ async fn a_peer_that_never_greets_is_a_failure_to_connect() {
     let started = Instant::now();
     let error = Client::new(options).unwrap().pull_events(APP).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Transient, "connect"), "{error}");
+    assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "connect"), "{error}");
     assert!(!error.may_have_acted);
 }
 
@@ -501,7 +501,7 @@ async fn a_refused_time_stamp_is_not_repeated_for_nothing() {
         })
         .await;
         let error = server.client().pull_events(APP).await.unwrap_err();
-        assert_eq!(error.failure, RequestFailure::Clock);
+        assert_eq!(error.failure, FailureKind::Clock);
         assert!(error.to_string().contains("NTP"), "{error}");
         // Only a date that differs is a reason to try once more; and once it is.
         assert_eq!(server.seen().len(), if skew == Some(600) { 2 } else { 1 }, "{skew:?}");
@@ -562,7 +562,7 @@ async fn refused_credentials_that_stay_the_same_are_an_error() {
     let server = Server::start(|_, _| ok(&refusal("AuthFailure.SignatureFailure"))).await;
     let client = server.client();
     let error = client.pull_events(APP).await.unwrap_err();
-    assert_eq!(error.failure, RequestFailure::Credentials);
+    assert_eq!(error.failure, FailureKind::Credentials);
     assert_eq!(server.seen().len(), 1);
     assert!(error.to_string().contains("belong together"), "{error}");
     let key = format!("(the key {}*** from the environment)", &ID[..8]);
@@ -577,7 +577,7 @@ async fn no_credentials_is_said_before_anything_is_sent() {
     options.credentials.environment = Environment::fixed([("TENCENTCLOUD_SECRET_ID", ID)]);
     let client = Client::new(options).unwrap();
     let error = client.pull_events(APP).await.unwrap_err();
-    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Credentials, "credentials"));
+    assert_eq!((error.failure, error.code.as_str()), (FailureKind::Credentials, "credentials"));
     assert!(!error.may_have_acted);
     assert!(error.message.contains("TENCENTCLOUD_SECRET_KEY is not"), "{error}");
     assert_eq!(client.refresh_credentials().await.unwrap_err().to_string(), error.message);
@@ -680,7 +680,7 @@ async fn waiting_for_credentials_ends_at_the_deadline_too() {
     let metadata = Server::start(|_, _| Play::Silence).await;
     let client = role_client(&server, &metadata);
     let started = Instant::now();
-    let deadline = Moment::now() + Duration::from_millis(200);
+    let deadline = BootTime::now() + Duration::from_millis(200);
     let error = client.confirm_events(APP, &handles(&["h"]), deadline).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(3));
     assert_eq!(error.code, "timeout");
@@ -705,7 +705,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
 
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    vodrelay::vod::install_crypto_provider();
+    tencent_vod::install_crypto_provider();
     let tls = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
@@ -724,7 +724,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
     options.credentials.environment =
         Environment::fixed([("TENCENTCLOUD_SECRET_ID", ID), ("TENCENTCLOUD_SECRET_KEY", KEY)]);
     let error = Client::new(options).unwrap().pull_events(APP).await.unwrap_err();
-    assert_eq!((error.failure, error.code.as_str()), (RequestFailure::Configuration, "tls"), "{error}");
+    assert_eq!((error.failure, error.code.as_str()), (FailureKind::Configuration, "tls"), "{error}");
     assert!(!error.may_have_acted);
     assert!(error.to_string().contains("certificate"), "{error}");
     assert!(server.join().unwrap(), "the handshake went on");

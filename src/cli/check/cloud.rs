@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tencent_vod::{Client, Credentials, CredentialsError, EventConfig, FailureKind, RequestError};
 use tencent_vod_event::SubAppId;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::RequestFailure;
 
 use super::lines::CheckLine;
 use crate::app;
 use crate::clock::Now as _;
+use crate::cloud;
 use crate::config::Config;
-use crate::vod::{self, Client, Credentials, CredentialsError, EventConfig, RequestError};
 
 const PART: &str = "cloud";
 const CREDENTIALS: &str = "credentials";
@@ -32,9 +32,7 @@ const SKEW_REFUSED: Duration = Duration::from_secs(300);
 
 pub(super) async fn check(config: Config, deadline: Instant) -> Vec<CheckLine> {
     let places = app::places(&config);
-    let mut options = vod::Options::new(config.vod.endpoint.clone(), places.source);
-    options.region.clone_from(&config.vod.region);
-    options.credentials = places;
+    let mut options = app::client_options(&config, places);
     options.describe_timeout = CALL_LIMIT;
     let client = match Client::new(options) {
         Ok(client) => client,
@@ -136,13 +134,12 @@ fn failed(sub_app: SubAppId, error: &RequestError) -> CheckLine {
     }
     let text = format!("sub-application {sub_app}: {error}");
     let line = match error.failure {
-        RequestFailure::Throttled | RequestFailure::Transient => CheckLine::away(PART, text),
-        RequestFailure::Credentials
-        | RequestFailure::Clock
-        | RequestFailure::Refused
-        | RequestFailure::Configuration => CheckLine::wrong(PART, text),
+        FailureKind::Throttled | FailureKind::Transient => CheckLine::away(PART, text),
+        FailureKind::Credentials | FailureKind::Clock | FailureKind::Refused | FailureKind::Configuration => {
+            CheckLine::wrong(PART, text)
+        }
     };
-    line.error_code(error.failure.error_code())
+    line.error_code(cloud::error_code(error.failure))
 }
 
 fn callbacks(sub_app: SubAppId, config: &EventConfig) -> CheckLine {

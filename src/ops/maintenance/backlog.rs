@@ -5,16 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::gauge;
+use tencent_vod::{Client, FailureKind, RequestError};
 use tencent_vod_event::SubAppId;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::RequestFailure;
 
 use super::JobFailure;
 use crate::clock::Now as _;
-use crate::vod::{Client, RequestError};
 
 /// Between two calls: the API's quota is the account's, and others may need it.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -114,10 +113,9 @@ impl BacklogJob {
 /// Whether a failure is about one sub-application, so that others are worth asking.
 fn is_its_own(error: &RequestError) -> bool {
     match error.failure {
-        RequestFailure::Refused | RequestFailure::Configuration => true,
-        RequestFailure::Throttled
-        | RequestFailure::Credentials
-        | RequestFailure::Clock
-        | RequestFailure::Transient => false,
+        FailureKind::Refused | FailureKind::Configuration => true,
+        FailureKind::Throttled | FailureKind::Credentials | FailureKind::Clock | FailureKind::Transient => {
+            false
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use tencent_vod::Client;
 use tencent_vod_event::SubAppId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cron::Cron;
 use crate::journal::{Closed, Journal};
-use crate::vod;
 use backlog::BacklogJob;
 pub use backlog::Waiting;
 use backup::Backups;
@@ -113,7 +113,7 @@ pub struct MaintenanceParts {
     /// The durable record.
     pub journal: Journal,
     /// The cloud's API.
-    pub client: vod::Client,
+    pub client: Client,
     /// The sub-applications whose backlog is asked for, as they are now.
     pub sub_apps: watch::Receiver<Vec<SubAppId>>,
     /// Where what the cloud says of its backlog is put.

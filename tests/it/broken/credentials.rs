@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use tencent_vod::{CredentialSource, Environment, Places};
 use tencent_vod_emulator::Credential;
 use tencentcloud_signing::Secret;
 use tokio::net::TcpListener;
@@ -13,7 +14,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vodrelay::app::Running;
 use vodrelay::clock::Now as _;
-use vodrelay::vod::{CredentialSource, Environment, Places};
 use vodrelay_core::clock::WallTime;
 
 use super::{accounted, put_events, told};

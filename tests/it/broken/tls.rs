@@ -21,7 +21,7 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(vodrelay::vod::install_crypto_provider);
+        PROVIDER.call_once(tencent_vod::install_crypto_provider);
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, "vodrelay's tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use lapin::types::AMQPValue;
+use tencent_vod::MADE_UP_HANDLE;
 use tencent_vod_emulator::ledger::{ConfirmRecord, EventRecord};
 use tencent_vod_emulator::{ConfirmVerdict, Ledger};
-use vodrelay::vod::MADE_UP_HANDLE;
 
 use super::process::Host;
 use crate::broker::{Broker, Received};

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// No call to it ever succeeds.
-fn no_cloud() -> vod::Client {
+fn no_cloud() -> tencent_vod::Client {
     let endpoint = "http://127.0.0.1:1".parse().unwrap();
-    let mut options = vod::Options::new(endpoint, vod::CredentialSource::Env);
-    options.credentials.environment = vod::Environment::fixed::<&str, &str>([]);
-    vod::Client::new(options).unwrap()
+    let mut options = tencent_vod::Options::new(endpoint, tencent_vod::CredentialSource::Env);
+    options.credentials.environment = tencent_vod::Environment::fixed::<&str, &str>([]);
+    tencent_vod::Client::new(options).unwrap()
 }
 
 fn parts(journal: &Journal) -> MaintenanceParts {

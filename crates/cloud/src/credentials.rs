@@ -38,14 +38,14 @@ impl Credentials {
     }
 
     /// Whether the cloud would see the same pair in both.
-    pub(super) fn same_pair(&self, other: &Self) -> bool {
+    pub(crate) fn same_pair(&self, other: &Self) -> bool {
         (&self.secret_id, &self.secret_key, &self.token)
             == (&other.secret_id, &other.secret_key, &other.token)
     }
 
     /// Takes a pair that was found at `origin`. What cannot stand in a header, or was never meant to be part of a key, is refused:
     /// a blank that came along from a web page is hard to see and answers as a wrong signature.
-    pub(super) fn new(
+    pub(crate) fn new(
         origin: String,
         id: String,
         key: String,

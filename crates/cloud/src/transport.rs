@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use reqwest::header::HeaderValue;
 use reqwest::{StatusCode, redirect, retry};
 use url::{Host, Url};
-use vodrelay_core::clock::WallTime;
-use vodrelay_core::outcome::RequestFailure;
+use vodrelay_host::descriptors;
 
-use super::classify::{Action, RequestError};
-use crate::clock::Now as _;
-use crate::descriptors;
+use crate::classify::{Action, FailureKind, RequestError};
 
-const USER_AGENT: &str = concat!("vodrelay/", env!("CARGO_PKG_VERSION"));
+/// Who asks, unless the user of this client says it.
+pub(crate) const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("tencent-vod/", env!("CARGO_PKG_VERSION")));
 
 /// Connections are let go before the cloud's side does it: a request that meets a closing connection fails for nothing.
 const POOL_IDLE: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub enum SetupError {
 }
 
 /// Whether a URL's host is this very machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -73,7 +73,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 
 /// An endpoint that may be given signed requests: HTTPS, or plain HTTP to this very machine; nothing after the host, because
 /// the signature covers the path `/` and no other.
-pub(super) fn check_endpoint(endpoint: &Url) -> Result<(), SetupError> {
+pub(crate) fn check_endpoint(endpoint: &Url) -> Result<(), SetupError> {
     let refuse = |cause| Err(SetupError::Endpoint { endpoint: without_password(endpoint), cause });
     match endpoint.scheme() {
         "https" => {}
@@ -100,7 +100,7 @@ fn without_password(endpoint: &Url) -> Url {
 }
 
 /// The value of `Host`, with the port if it is not the scheme's own, as it is sent and signed.
-pub(super) fn host_header(endpoint: &Url) -> String {
+pub(crate) fn host_header(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();
     match endpoint.port() {
         Some(port) => format!("{host}:{port}"),
@@ -123,7 +123,7 @@ fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
 }
 
 /// A client for the endpoint.
-pub(super) fn client(endpoint: &Url, connect_timeout: Duration) -> Result<reqwest::Client, SetupError> {
+pub(crate) fn client(endpoint: &Url, connect_timeout: Duration) -> Result<reqwest::Client, SetupError> {
     let built = if endpoint.scheme() == "https" {
         install_crypto_provider();
         let builder = builder(connect_timeout).https_only(true);
@@ -136,7 +136,7 @@ pub(super) fn client(endpoint: &Url, connect_timeout: Duration) -> Result<reqwes
 }
 
 /// A client for plain HTTP without a proxy. It trusts no certificate, so that it does not need the host's.
-pub(super) fn plain_client(connect_timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn plain_client(connect_timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     install_crypto_provider();
     let tls = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())
@@ -146,7 +146,7 @@ pub(super) fn plain_client(connect_timeout: Duration) -> Result<reqwest::Client,
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     #[error("the answer is larger than {limit} bytes")]
     TooLarge { limit: u64 },
     #[error("the answer broke off: {0}")]
@@ -154,7 +154,7 @@ pub(super) enum BodyError {
 }
 
 /// Reads a body, up to `limit` bytes.
-pub(super) async fn read_body(answer: &mut reqwest::Response, limit: u64) -> Result<Bytes, BodyError> {
+pub(crate) async fn read_body(answer: &mut reqwest::Response, limit: u64) -> Result<Bytes, BodyError> {
     let announced = answer.content_length().unwrap_or(0);
     if announced > limit {
         return Err(BodyError::TooLarge { limit });
@@ -170,23 +170,23 @@ pub(super) async fn read_body(answer: &mut reqwest::Response, limit: u64) -> Res
 }
 
 /// What came back over HTTP.
-pub(super) struct HttpReply {
-    pub(super) status: StatusCode,
+pub(crate) struct HttpReply {
+    pub(crate) status: StatusCode,
     /// The header `Date`.
-    pub(super) date: Option<String>,
+    pub(crate) date: Option<String>,
     /// When the headers arrived. A poll that was held is dated at its end, so that the middle of the request would be
     /// seconds off.
-    pub(super) arrived: WallTime,
-    pub(super) body: Result<Bytes, RequestError>,
+    pub(crate) arrived_ms: i64,
+    pub(crate) body: Result<Bytes, RequestError>,
 }
 
 /// Sends a request and reads the whole answer.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     action: Action,
     request: reqwest::RequestBuilder,
 ) -> Result<HttpReply, RequestError> {
     let mut answer = request.send().await.map_err(|error| send_error(action, &error))?;
-    let arrived = WallTime::now();
+    let arrived_ms = vodrelay_host::wall_clock_ms();
     let status = answer.status();
     let date = answer.headers().get(reqwest::header::DATE).and_then(|value| value.to_str().ok());
     let date = date.map(str::to_owned);
@@ -196,13 +196,13 @@ pub(super) async fn exchange(
             BodyError::TooLarge { .. } => "too_large",
             BodyError::BrokeOff(_) => "connection_lost",
         };
-        RequestError::own(action, RequestFailure::Transient, code, format!("HTTP {status}: {error}"))
+        RequestError::own(action, FailureKind::Transient, code, format!("HTTP {status}: {error}"))
     });
     let body = body.and_then(|body| match encoding(announced.as_ref(), &body) {
         None => Ok(body),
         Some(name) => Err(RequestError::own(
             action,
-            RequestFailure::Transient,
+            FailureKind::Transient,
             "encoded",
             format!(
                 "HTTP {status}: the answer is encoded with {name}, which this client does not ask for; see which proxy or gateway on the way \
@@ -210,11 +210,11 @@ pub(super) async fn exchange(
             ),
         )),
     });
-    Ok(HttpReply { status, date, arrived, body })
+    Ok(HttpReply { status, date, arrived_ms, body })
 }
 
 /// What a body is encoded with, by its header or by its first bytes.
-fn encoding(announced: Option<&reqwest::header::HeaderValue>, body: &[u8]) -> Option<String> {
+fn encoding(announced: Option<&HeaderValue>, body: &[u8]) -> Option<String> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let announced = announced.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_lowercase());
     match announced.as_deref() {
@@ -226,12 +226,9 @@ fn encoding(announced: Option<&reqwest::header::HeaderValue>, body: &[u8]) -> Op
 }
 
 /// An answer that is not the API's, by its HTTP status.
-pub(super) fn status_error(action: Action, status: StatusCode) -> RequestError {
-    let failure = if status == StatusCode::TOO_MANY_REQUESTS {
-        RequestFailure::Throttled
-    } else {
-        RequestFailure::Transient
-    };
+pub(crate) fn status_error(action: Action, status: StatusCode) -> RequestError {
+    let failure =
+        if status == StatusCode::TOO_MANY_REQUESTS { FailureKind::Throttled } else { FailureKind::Transient };
     let code = format!("http_{}", status.as_u16());
     RequestError::own(action, failure, &code, format!("HTTP {status} without an answer of the API"))
 }
@@ -245,22 +242,22 @@ fn send_error(action: Action, error: &reqwest::Error) -> RequestError {
     if let Some(tls) = tls_error(error) {
         // A certificate that is not trusted does not mend itself; whatever else happens in a handshake may.
         let failure = match tls {
-            rustls::Error::InvalidCertificate(_) => RequestFailure::Configuration,
-            _ => RequestFailure::Transient,
+            rustls::Error::InvalidCertificate(_) => FailureKind::Configuration,
+            _ => FailureKind::Transient,
         };
         return own(failure, "tls").not_acted();
     }
     // The resolver does not tell why it knows no address.
     if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
-        return own(RequestFailure::Transient, "files").not_acted();
+        return own(FailureKind::Transient, "files").not_acted();
     }
     if error.is_connect() {
-        return own(RequestFailure::Transient, "connect").not_acted();
+        return own(FailureKind::Transient, "connect").not_acted();
     }
     if error.is_builder() {
-        return own(RequestFailure::Configuration, "bad_request").not_acted();
+        return own(FailureKind::Configuration, "bad_request").not_acted();
     }
-    own(RequestFailure::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
+    own(FailureKind::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
 }
 
 /// The TLS library's error in the chain of causes. An I/O error hides what it was made of from `source`.
@@ -281,7 +278,7 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 }
 
 /// An error and its causes on one line; a cause that the text before it has already told is left out.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -297,10 +294,10 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
 
 /// The endpoint's client and what every request to it says alike.
 #[derive(Debug)]
-pub(super) struct Endpoint {
-    pub(super) client: reqwest::Client,
-    pub(super) url: Url,
-    pub(super) host: Arc<str>,
+pub(crate) struct Endpoint {
+    pub(crate) client: reqwest::Client,
+    pub(crate) url: Url,
+    pub(crate) host: Arc<str>,
 }
 
 #[cfg(test)]
@@ -344,7 +341,7 @@ mod tests {
     #[test]
     fn an_encoded_answer_is_known_by_its_header_or_its_first_bytes() {
         let encoding = |announced: Option<&'static str>, body: &[u8]| {
-            super::encoding(announced.map(reqwest::header::HeaderValue::from_static).as_ref(), body)
+            super::encoding(announced.map(HeaderValue::from_static).as_ref(), body)
         };
         assert_eq!(encoding(None, b"{}"), None);
         assert_eq!(encoding(None, b"<html>"), None);

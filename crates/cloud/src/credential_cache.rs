@@ -4,13 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tracing::{info, warn};
-use vodrelay_core::clock::Moment;
-use vodrelay_core::error_code::ErrorCode;
+use vodrelay_host::BootTime;
 
-use super::credential_sources::Places;
-use super::credentials::{Credentials, CredentialsError};
-use crate::clock::Now as _;
+use crate::credential_sources::Places;
+use crate::credentials::{Credentials, CredentialsError};
+use crate::observation::{ClientObserver, Observation};
 
 /// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
 const REFRESH_AHEAD_SECONDS: i64 = 300;
@@ -20,8 +18,9 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(15);
 
 /// The credentials in use. Whoever needs them while they are being read waits for the one reading.
 #[derive(Debug)]
-pub(super) struct CredentialCache {
+pub(crate) struct CredentialCache {
     places: Places,
+    observer: ClientObserver,
     held: Mutex<Option<Arc<Credentials>>>,
     /// Held while the source is read.
     reading: tokio::sync::Mutex<LastReading>,
@@ -34,13 +33,14 @@ struct LastReading {
     /// The error of the last reading, if it failed.
     failed: Option<CredentialsError>,
     /// Before this moment, valid credentials are not refreshed.
-    pause_until: Option<Moment>,
+    pause_until: Option<BootTime>,
 }
 
 impl CredentialCache {
-    pub(super) fn new(places: Places) -> Self {
+    pub(crate) fn new(places: Places, observer: ClientObserver) -> Self {
         Self {
             places,
+            observer,
             held: Mutex::new(None),
             reading: tokio::sync::Mutex::default(),
             ended: AtomicU64::new(0),
@@ -50,7 +50,7 @@ impl CredentialCache {
     /// The credentials to sign with at `now` (seconds since the Unix epoch, by the cloud's clock as far as it is known).
     ///
     /// Credentials that are about to expire are read anew beside the call: it does not wait while they are valid.
-    pub(super) async fn get(self: &Arc<Self>, now: i64) -> Result<Arc<Credentials>, CredentialsError> {
+    pub(crate) async fn get(self: &Arc<Self>, now: i64) -> Result<Arc<Credentials>, CredentialsError> {
         let held = self.held();
         if let Some(held) = held {
             let left = held.expires_at.map_or(i64::MAX, |at| at.saturating_sub(now));
@@ -58,8 +58,8 @@ impl CredentialCache {
                 return Ok(held);
             }
             if left > 0 {
-                let keeper = Arc::clone(self);
-                tokio::spawn(async move { keeper.refresh_quietly().await });
+                let cache = Arc::clone(self);
+                tokio::spawn(async move { cache.refresh_quietly().await });
                 return Ok(held);
             }
         }
@@ -81,13 +81,13 @@ impl CredentialCache {
     }
 
     /// Reads the source again, now.
-    pub(super) async fn read_again(&self) -> Result<Arc<Credentials>, CredentialsError> {
+    pub(crate) async fn read_again(&self) -> Result<Arc<Credentials>, CredentialsError> {
         let mut reading = self.reading.lock().await;
         self.read(&mut reading).await
     }
 
     /// Reads the source again because the cloud did not accept `refused`. Whether there are other credentials now.
-    pub(super) async fn replace(&self, refused: &Credentials) -> bool {
+    pub(crate) async fn replace(&self, refused: &Credentials) -> bool {
         let mut reading = self.reading.lock().await;
         if self.held().is_some_and(|held| !held.same_pair(refused)) {
             return true;
@@ -97,7 +97,7 @@ impl CredentialCache {
             Ok(held) => !held.same_pair(refused),
             Err(error) => {
                 if !failed_before {
-                    warn!(error_code = %ErrorCode::CredentialsRejected, %error, "the cloud refuses the credentials, and they cannot be read again");
+                    self.observer.observe(&Observation::CredentialsNotReplaced(&error));
                 }
                 false
             }
@@ -107,21 +107,21 @@ impl CredentialCache {
     async fn refresh_quietly(&self) {
         // Whoever holds the lock is doing this very work.
         let Ok(mut reading) = self.reading.try_lock() else { return };
-        if reading.pause_until.is_some_and(|until| Moment::now() < until) {
+        if reading.pause_until.is_some_and(|until| BootTime::now() < until) {
             return;
         }
         let failed_before = reading.failed.is_some();
         if let Err(error) = self.read(&mut reading).await
             && !failed_before
         {
-            warn!(error_code = %ErrorCode::NoCredentials, %error, "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet");
+            self.observer.observe(&Observation::CredentialsNotRefreshed(&error));
         }
     }
 
     async fn read(&self, reading: &mut LastReading) -> Result<Arc<Credentials>, CredentialsError> {
         let result = self.places.read().await;
         self.ended.fetch_add(1, Ordering::AcqRel);
-        reading.pause_until = Some(Moment::now() + REFRESH_PAUSE);
+        reading.pause_until = Some(BootTime::now() + REFRESH_PAUSE);
         match result {
             Ok(credentials) => {
                 reading.failed = None;
@@ -133,13 +133,7 @@ impl CredentialCache {
                     .replace(Arc::clone(&credentials));
                 if !before.is_some_and(|before| before.same_pair(&credentials)) {
                     reading.pause_until = None;
-                    let temporary = credentials.token.is_some();
-                    info!(
-                        origin = credentials.origin,
-                        id = credentials.masked_id(),
-                        temporary,
-                        "credentials read"
-                    );
+                    self.observer.observe(&Observation::CredentialsRead(&credentials));
                 }
                 Ok(credentials)
             }

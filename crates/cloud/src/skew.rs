@@ -3,7 +3,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::fmt::rfc2822::DateTimeParser;
-use vodrelay_core::clock::WallTime;
 
 /// The cloud accepts time stamps within five minutes ("Signature v3": `AuthFailure.SignatureExpire`). A correction that is
 /// wrong by this much is revised, long before it could be refused.
@@ -13,7 +12,7 @@ const TOLERATED_MS: i64 = 30_000;
 ///
 /// A correction is made only when the cloud refused a time stamp: an answer's `Date` alone may come from a cache in between.
 #[derive(Debug, Default)]
-pub(super) struct Skew(Mutex<SkewState>);
+pub(crate) struct Skew(Mutex<SkewState>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct SkewState {
@@ -23,7 +22,7 @@ struct SkewState {
 
 /// What an answer changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SkewChange {
+pub(crate) enum SkewChange {
     /// Nothing.
     None,
     /// Time stamps are now shifted by this many milliseconds.
@@ -36,18 +35,18 @@ pub(super) enum SkewChange {
 
 impl Skew {
     /// The cloud's clock minus the host's, in milliseconds, by the last answer that had a date.
-    pub(super) fn measured_ms(&self) -> Option<i64> {
+    pub(crate) fn measured_ms(&self) -> Option<i64> {
         self.state().measured_ms
     }
 
     /// The time to sign with, in seconds since the Unix epoch.
-    pub(super) fn timestamp(&self, now: WallTime) -> i64 {
-        now.0.saturating_add(self.state().correction_ms).div_euclid(1_000)
+    pub(crate) fn timestamp(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_add(self.state().correction_ms).div_euclid(1_000)
     }
 
-    /// Takes note of an answer that was dated `date_ms` and arrived at `now`.
-    pub(super) fn observe(&self, date_ms: i64, now: WallTime) -> SkewChange {
-        let measured = date_ms.saturating_sub(now.0);
+    /// Takes note of an answer that was dated `date_ms` and arrived at `now_ms`.
+    pub(crate) fn observe(&self, date_ms: i64, now_ms: i64) -> SkewChange {
+        let measured = date_ms.saturating_sub(now_ms);
         let mut state = self.state();
         state.measured_ms = Some(measured);
         if state.correction_ms == 0 || measured.abs_diff(state.correction_ms) <= TOLERATED_MS.unsigned_abs() {
@@ -56,10 +55,10 @@ impl Skew {
         state.set(measured)
     }
 
-    /// Takes note that the cloud refused a time stamp, in an answer that was dated `date_ms` and arrived at `now`. Unless
+    /// Takes note that the cloud refused a time stamp, in an answer that was dated `date_ms` and arrived at `now_ms`. Unless
     /// [`SkewChange::None`], the call can be repeated with a better one.
-    pub(super) fn refused(&self, used_timestamp: i64, date_ms: i64, now: WallTime) -> SkewChange {
-        let measured = date_ms.saturating_sub(now.0);
+    pub(crate) fn refused(&self, used_timestamp: i64, date_ms: i64, now_ms: i64) -> SkewChange {
+        let measured = date_ms.saturating_sub(now_ms);
         let mut state = self.state();
         state.measured_ms = Some(measured);
         // A time stamp that was right is refused for another reason; the same one again would be refused again.
@@ -92,7 +91,7 @@ impl SkewState {
 
 /// The moment that a `Date` header names, in milliseconds since the Unix epoch. The header has whole seconds, cut off, so that
 /// the middle of its second is the best guess.
-pub(super) fn parse_date(header: &str) -> Option<i64> {
+pub(crate) fn parse_date(header: &str) -> Option<i64> {
     let date = DateTimeParser::new().parse_timestamp(header).ok()?;
     Some(date.as_millisecond() + 500)
 }
@@ -101,7 +100,7 @@ pub(super) fn parse_date(header: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    const NOW: WallTime = WallTime(1_551_113_065_250);
+    const NOW: i64 = 1_551_113_065_250;
     const TRUE_MS: i64 = 1_551_113_065_500;
 
     #[test]

@@ -8,12 +8,12 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use url::Url;
 
-use super::classify::one_line;
-use super::credentials::{Credentials, CredentialsError};
-use super::transport;
+use crate::classify::one_line;
+use crate::credentials::{Credentials, CredentialsError};
+use crate::transport;
 
 /// The list of the instance's roles; a role's credentials are one step below.
-pub(super) const METADATA: &str = "http://metadata.tencentyun.com/latest/meta-data/cam/security-credentials/";
+pub(crate) const METADATA: &str = "http://metadata.tencentyun.com/latest/meta-data/cam/security-credentials/";
 
 /// The metadata service is one hop away: whoever waits longer is not on a CVM.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const LARGEST_ANSWER: u64 = 64 * 1024;
 const ORIGIN: &str = "the CVM's role";
 
 /// Reads the credentials of the instance's role; `list` is [`METADATA`], or what stands in for it.
-pub(super) async fn read(list: &Url) -> Result<Credentials, CredentialsError> {
+pub(crate) async fn read(list: &Url) -> Result<Credentials, CredentialsError> {
     let client =
         transport::plain_client(CONNECT_TIMEOUT).map_err(|error| absent(transport::chain(&error)))?;
     let roles = get(&client, list.clone()).await?;

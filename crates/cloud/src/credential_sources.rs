@@ -14,8 +14,8 @@ use ini::{Ini, ParseOption};
 use tokio::io::AsyncReadExt as _;
 use url::Url;
 
-use super::credentials::{Credentials, CredentialsError};
-use super::{role, transport};
+use crate::credentials::{Credentials, CredentialsError};
+use crate::{role, transport};
 
 const ID_VARIABLE: &str = "TENCENTCLOUD_SECRET_ID";
 const KEY_VARIABLE: &str = "TENCENTCLOUD_SECRET_KEY";
@@ -105,12 +105,12 @@ impl Places {
     }
 
     /// Whether the metadata address is one that may be given keys by plain HTTP.
-    pub(super) fn metadata_is_safe(&self) -> bool {
+    pub(crate) fn metadata_is_safe(&self) -> bool {
         self.metadata.as_str() == role::METADATA || transport::is_loopback(&self.metadata)
     }
 
     /// Reads the credentials from the source that was chosen.
-    pub(super) async fn read(&self) -> Result<Credentials, CredentialsError> {
+    pub(crate) async fn read(&self) -> Result<Credentials, CredentialsError> {
         match self.source {
             CredentialSource::Env => self.in_environment(),
             CredentialSource::File => self.in_file().await,

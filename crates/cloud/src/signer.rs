@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tencentcloud_signing::tc3::{DayKey, Request};
 
-use super::credentials::Credentials;
+use crate::credentials::Credentials;
 
 /// Signs with whichever credentials a call has.
 #[derive(Default)]
-pub(super) struct Signer(Mutex<Option<(Arc<Credentials>, DayKey)>>);
+pub(crate) struct Signer(Mutex<Option<(Arc<Credentials>, DayKey)>>);
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,7 +19,7 @@ impl fmt::Debug for Signer {
 
 impl Signer {
     /// The value of the header `Authorization`.
-    pub(super) fn authorization(&self, credentials: &Arc<Credentials>, request: &Request<'_>) -> String {
+    pub(crate) fn authorization(&self, credentials: &Arc<Credentials>, request: &Request<'_>) -> String {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Replaced credentials are other ones, even where they say the same.
         let fits = |(of, key): &(Arc<Credentials>, DayKey)| {

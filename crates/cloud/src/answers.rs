@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use tencent_vod_event::SubAppId;
 
-use super::classify::{Action, RequestError};
-use super::wire::{ApiAnswer, EventConfig, Pull};
+use crate::classify::{Action, RequestError};
+use crate::wire::{ApiAnswer, EventConfig, Pull};
 
 /// What [`super::Client::pull_events`] makes of an answer.
 ///

@@ -5,10 +5,9 @@
 
 use std::fmt;
 
-use vodrelay_core::outcome::RequestFailure;
+use vodrelay_host::descriptors;
 
-use super::credentials::Credentials;
-use crate::descriptors;
+use crate::credentials::Credentials;
 
 /// The calls that the relay makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,11 +34,48 @@ impl Action {
     }
 }
 
+/// What kind of failure a call to the cloud met, by what the caller will do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// Too many requests: slow down.
+    Throttled,
+    /// The cloud does not accept the credentials.
+    Credentials,
+    /// The signature's time stamp is out of bounds.
+    Clock,
+    /// The network or the cloud failed; whether the call took effect is not known.
+    Transient,
+    /// The cloud understood the request and rejects its content.
+    Refused,
+    /// The account or the configuration is wrong; only an operator can mend it.
+    Configuration,
+}
+
+impl FailureKind {
+    /// The failure's name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Credentials => "credentials",
+            Self::Clock => "clock",
+            Self::Transient => "transient",
+            Self::Refused => "refused",
+            Self::Configuration => "configuration",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
     /// What the caller should do about it.
-    pub failure: RequestFailure,
+    pub failure: FailureKind,
     /// The cloud's `Code`, which starts with a capital, or one of our own stable words, which do not: `connect`, `tls`,
     /// `timeout`, `deadline`, `connection_lost`, `http_502`, `encoded`, `not_json`, `not_an_answer`, `too_large`,
     /// `credentials`, `no_code`. Bounded and printable: fit to be a metric's label.
@@ -57,12 +93,10 @@ pub struct RequestError {
 
 impl RequestError {
     /// An error that the cloud spelled out in its envelope.
-    pub(super) fn from_cloud(action: Action, code: &str, message: &str, request_id: Option<String>) -> Self {
+    pub(crate) fn from_cloud(action: Action, code: &str, message: &str, request_id: Option<String>) -> Self {
         let failure = classify(action, code);
-        let at_the_door = matches!(
-            failure,
-            RequestFailure::Throttled | RequestFailure::Credentials | RequestFailure::Clock
-        );
+        let at_the_door =
+            matches!(failure, FailureKind::Throttled | FailureKind::Credentials | FailureKind::Clock);
         Self {
             failure,
             code: label(code),
@@ -74,25 +108,20 @@ impl RequestError {
     }
 
     /// A failure that we found, under one of our own words.
-    pub(super) fn own(
-        action: Action,
-        failure: RequestFailure,
-        code: &str,
-        message: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn own(action: Action, failure: FailureKind, code: &str, message: impl Into<String>) -> Self {
         let message = one_line(&message.into());
         Self { failure, code: code.to_owned(), message, request_id: None, action, may_have_acted: true }
     }
 
     /// The same, on proof that the call did not take effect.
-    pub(super) fn not_acted(mut self) -> Self {
+    pub(crate) fn not_acted(mut self) -> Self {
         self.may_have_acted = false;
         self
     }
 
     /// The same with the key that it is about, when the cloud refuses a key: several sources can have one.
-    pub(super) fn about_key(mut self, credentials: &Credentials) -> Self {
-        if self.failure == RequestFailure::Credentials || self.is_denial() {
+    pub(crate) fn about_key(mut self, credentials: &Credentials) -> Self {
+        if self.failure == FailureKind::Credentials || self.is_denial() {
             self.message += &format!(" (the key {} from {})", credentials.masked_id(), credentials.origin);
         }
         self
@@ -123,14 +152,14 @@ impl RequestError {
             }
             (_, "files") => descriptors::NEXT_STEP,
             (_, "connect") => "check the endpoint, DNS, and what stands between this host and it",
-            (RequestFailure::Credentials, _) => {
+            (FailureKind::Credentials, _) => {
                 "check that secret id, secret key and token belong together and are enabled"
             }
-            (RequestFailure::Clock, _) => "set the host's clock, and keep it set with NTP",
-            (RequestFailure::Configuration, _) if self.is_denial() => {
+            (FailureKind::Clock, _) => "set the host's clock, and keep it set with NTP",
+            (FailureKind::Configuration, _) if self.is_denial() => {
                 "grant the key vod:PullEvents, vod:ConfirmEvents, vod:DescribeEventsState and vod:DescribeEventConfig"
             }
-            (RequestFailure::Configuration, _) => {
+            (FailureKind::Configuration, _) => {
                 "check the endpoint and the sub-application ids in the configuration"
             }
             _ => return None,
@@ -158,33 +187,33 @@ impl std::error::Error for RequestError {}
 ///
 /// Source of the codes: the common table of API 3.0 and the error lists of the four calls. Where they leave room:
 ///
-/// - A denial by access management (`UnauthorizedOperation`) is [`RequestFailure::Configuration`]: the cloud knew the key and
+/// - A denial by access management (`UnauthorizedOperation`) is [`FailureKind::Configuration`]: the cloud knew the key and
 ///   believed it, so that reading it again cannot help; only an operator can grant the right.
 /// - `ConfirmEvents` does not say how it rejects a late or unknown handle, so that every complaint about the content, and
-///   the plain `FailedOperation`, is [`RequestFailure::Refused`] there: the caller halves the batch until the bad handle stands
+///   the plain `FailedOperation`, is [`FailureKind::Refused`] there: the caller halves the batch until the bad handle stands
 ///   alone. The documents' own number for it, 4000, is from API 2.0 and is taken for the same.
-/// - An unknown code is [`RequestFailure::Transient`]: trying again, slower and slower, is the reaction that loses nothing.
-pub fn classify(action: Action, code: &str) -> RequestFailure {
+/// - An unknown code is [`FailureKind::Transient`]: trying again, slower and slower, is the reaction that loses nothing.
+pub fn classify(action: Action, code: &str) -> FailureKind {
     let content = match action {
-        Action::ConfirmEvents => RequestFailure::Refused,
+        Action::ConfirmEvents => FailureKind::Refused,
         Action::PullEvents | Action::DescribeEventsState | Action::DescribeEventConfig => {
-            RequestFailure::Configuration
+            FailureKind::Configuration
         }
     };
     match code {
-        "AuthFailure.SignatureExpire" => return RequestFailure::Clock,
+        "AuthFailure.SignatureExpire" => return FailureKind::Clock,
         "FailedOperation.InvalidVodUser"
         | "FailedOperation.InvalidAccount"
         | "FailedOperation.UserStatusInavlid"
         | "FailedOperation.UserStatusInvalid"
         | "InvalidParameterValue.SubAppId"
-        | "ResourceNotFound.UserNotExist" => return RequestFailure::Configuration,
-        _ if is_cam_denial(code) => return RequestFailure::Configuration,
+        | "ResourceNotFound.UserNotExist" => return FailureKind::Configuration,
+        _ if is_cam_denial(code) => return FailureKind::Configuration,
         _ => {}
     }
     match head(code) {
-        "RequestLimitExceeded" | "LimitExceeded" => RequestFailure::Throttled,
-        "AuthFailure" => RequestFailure::Credentials,
+        "RequestLimitExceeded" | "LimitExceeded" => FailureKind::Throttled,
+        "AuthFailure" => FailureKind::Credentials,
         "UnauthorizedOperation"
         | "InvalidAction"
         | "NoSuchProduct"
@@ -194,7 +223,7 @@ pub fn classify(action: Action, code: &str) -> RequestFailure {
         | "UnsupportedOperation"
         | "ActionOffline"
         | "IpInBlacklist"
-        | "IpNotInWhitelist" => RequestFailure::Configuration,
+        | "IpNotInWhitelist" => FailureKind::Configuration,
         "InvalidParameter"
         | "InvalidParameterValue"
         | "MissingParameter"
@@ -205,10 +234,10 @@ pub fn classify(action: Action, code: &str) -> RequestFailure {
         | "ResourceInUse"
         | "ResourceNotFound"
         | "4000" => content,
-        "FailedOperation" if action == Action::ConfirmEvents => RequestFailure::Refused,
+        "FailedOperation" if action == Action::ConfirmEvents => FailureKind::Refused,
         // InternalError, ServiceUnavailable, ResourceUnavailable, ResourceInsufficient, ResponseSizeLimitExceeded, the plain
         // FailedOperation, and whatever is new.
-        _ => RequestFailure::Transient,
+        _ => FailureKind::Transient,
     }
 }
 
@@ -228,7 +257,7 @@ fn label(code: &str) -> String {
 }
 
 /// Text from outside on one line, with an end.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     const LONGEST: usize = 500;
     let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut line: String = shown.clone().take(LONGEST).collect();
@@ -241,7 +270,7 @@ pub(super) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use RequestFailure::*;
+    use FailureKind::*;
 
     #[test]
     fn every_code_of_the_common_table_has_its_meaning() {

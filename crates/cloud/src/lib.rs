@@ -1,17 +1,38 @@
-//! The client of the cloud's API: `PullEvents`, `ConfirmEvents`, `DescribeEventsState`, `DescribeEventConfig`, version
-//! 2018-07-17.
+//! A client of Tencent Cloud VOD's server API, version 2018-07-17: `PullEvents`, `ConfirmEvents`, `DescribeEventsState`,
+//! `DescribeEventConfig`.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use tencent_vod::{Client, CredentialSource, Environment, Options};
+//! use tencent_vod_event::SubAppId;
+//!
+//! // A local VOD. For the real one, write https://vod.tencentcloudapi.com, and leave the environment as it is.
+//! let vod = tencent_vod_emulator::Emulator::start(Default::default()).await.expect("loopback can be listened on");
+//! vod.put(0, r#"{"EventType":"NewFileUpload"}"#);
+//! let key = vod.credential();
+//!
+//! tencent_vod::install_crypto_provider();
+//! let mut options = Options::new(vod.endpoint().parse().expect("a URL"), CredentialSource::Env);
+//! options.credentials.environment =
+//!     Environment::fixed([("TENCENTCLOUD_SECRET_ID", key.secret_id), ("TENCENTCLOUD_SECRET_KEY", key.secret_key.expose().to_owned())]);
+//! let client = Client::new(options).expect("options that can work");
+//! let pull = client.pull_events(SubAppId(0)).await.expect("an answer");
+//! assert_eq!(pull.events.len(), 1);
+//! # });
+//! ```
 //!
 //! In reading order: `signer` signs with a key that it keeps (see [`tencentcloud_signing`]); `wire` is what requests and answers say;
-//! `classify` is what a failure means; `places` and `role` find `credentials`, and `keeper` keeps them fresh; `skew` knows how
-//! wrong the host's clock is; `transport` is one exchange over HTTP. This file puts them together. There is no retry here but
-//! one, at once, for a reason that the client can mend itself: a time stamp to correct, or a key pair that has been replaced.
+//! `classify` is what a failure means; `credential_sources` and `role` find `credentials`, and `credential_cache` keeps them fresh;
+//! `skew` knows how wrong the host's clock is; `transport` is one exchange over HTTP; `observation` is what the client meets beside its
+//! results. This file puts them together. A request is repeated only once, at once, and for a reason that the client can correct
+//! itself: a time stamp to correct, or a key pair that has been replaced. Every other retry is the user's.
 
 pub mod answers;
 mod classify;
-mod codes;
 mod credential_cache;
 mod credential_sources;
 mod credentials;
+mod observation;
 mod role;
 mod signer;
 mod skew;
@@ -26,21 +47,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use tencent_vod_event::{EventHandle, SubAppId};
 use tencentcloud_signing::tc3;
-use tracing::{debug, info, warn};
 use url::Url;
-use vodrelay_core::clock::{Moment, WallTime};
-use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::RequestFailure;
+use vodrelay_host::BootTime;
 
-use crate::clock::Now as _;
-pub use classify::{Action, RequestError, classify};
-use codes::Codes;
+pub use classify::{Action, FailureKind, RequestError, classify};
 use credential_cache::CredentialCache;
 pub use credential_sources::{CredentialSource, Environment, Places};
 pub use credentials::{Credentials, CredentialsError};
+pub use observation::{ClientObserver, Observation};
 use signer::Signer;
 use skew::{Skew, SkewChange};
 use transport::{Endpoint, HttpReply};
@@ -89,8 +106,12 @@ pub struct Options {
     pub pull_timeout: Duration,
     /// A whole confirm, if its lease does not end sooner.
     pub confirm_timeout: Duration,
-    /// A whole call of the other kinds.
+    /// A whole request of the other kinds.
     pub describe_timeout: Duration,
+    /// `User-Agent`: who asks, for the cloud's side.
+    pub user_agent: HeaderValue,
+    /// Who is told what the client meets.
+    pub observer: ClientObserver,
 }
 
 impl Options {
@@ -104,6 +125,8 @@ impl Options {
             pull_timeout: PULL_TIMEOUT,
             confirm_timeout: CONFIRM_TIMEOUT,
             describe_timeout: DESCRIBE_TIMEOUT,
+            user_agent: transport::USER_AGENT,
+            observer: ClientObserver::default(),
         }
     }
 }
@@ -116,10 +139,11 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     endpoint: Endpoint,
     region: Option<HeaderValue>,
-    keeper: Arc<CredentialCache>,
+    user_agent: HeaderValue,
+    cache: Arc<CredentialCache>,
     signer: Signer,
     skew: Skew,
-    codes: Codes,
+    observer: ClientObserver,
     pull_timeout: Duration,
     confirm_timeout: Duration,
     describe_timeout: Duration,
@@ -150,10 +174,11 @@ impl Client {
         Ok(Self(Arc::new(Inner {
             endpoint: Endpoint { client, url: options.endpoint, host },
             region,
-            keeper: Arc::new(CredentialCache::new(options.credentials)),
+            cache: Arc::new(CredentialCache::new(options.credentials, options.observer.clone())),
             signer: Signer::default(),
             skew: Skew::default(),
-            codes: Codes::default(),
+            observer: options.observer,
+            user_agent: options.user_agent,
             pull_timeout: options.pull_timeout,
             confirm_timeout: options.confirm_timeout,
             describe_timeout: options.describe_timeout,
@@ -166,7 +191,7 @@ impl Client {
     ///
     /// [`RequestError`]; if it may have acted, up to 16 events are hidden in the cloud until their window ends.
     pub async fn pull_events(&self, sub_app: SubAppId) -> Result<Pull, RequestError> {
-        let deadline = Moment::now() + self.0.pull_timeout;
+        let deadline = BootTime::now() + self.0.pull_timeout;
         let body = Body { handles: None, sub_app };
         self.0.call(Action::PullEvents, body, deadline).await?.into_pull()
     }
@@ -176,14 +201,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`RequestError`]; [`RequestFailure::Refused`] when the cloud rejects what it was sent.
+    /// [`RequestError`]; [`FailureKind::Refused`] when the cloud rejects what it was sent.
     pub async fn confirm_events(
         &self,
         sub_app: SubAppId,
         handles: &[EventHandle],
-        deadline: Moment,
+        deadline: BootTime,
     ) -> Result<(), RequestError> {
-        let deadline = deadline.min(Moment::now() + self.0.confirm_timeout);
+        let deadline = deadline.min(BootTime::now() + self.0.confirm_timeout);
         let body = Body { handles: Some(handles), sub_app };
         self.0.call(Action::ConfirmEvents, body, deadline).await?.into_confirmed()
     }
@@ -193,9 +218,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`RequestError`]; [`RequestFailure::Refused`] is the answer to be expected, and proof as well.
+    /// [`RequestError`]; [`FailureKind::Refused`] is the answer to be expected, and proof as well.
     pub async fn prove_confirm(&self, sub_app: SubAppId) -> Result<(), RequestError> {
-        let deadline = Moment::now() + self.0.confirm_timeout;
+        let deadline = BootTime::now() + self.0.confirm_timeout;
         let handle = [EventHandle(MADE_UP_HANDLE.into())];
         let body = Body { handles: Some(&handle), sub_app };
         self.0.call(Action::ConfirmEvents, body, deadline).await?.into_confirmed()
@@ -207,7 +232,7 @@ impl Client {
     ///
     /// [`RequestError`].
     pub async fn describe_events_state(&self, sub_app: SubAppId) -> Result<u64, RequestError> {
-        let deadline = Moment::now() + self.0.describe_timeout;
+        let deadline = BootTime::now() + self.0.describe_timeout;
         let body = Body { handles: None, sub_app };
         self.0.call(Action::DescribeEventsState, body, deadline).await?.into_count()
     }
@@ -218,7 +243,7 @@ impl Client {
     ///
     /// [`RequestError`].
     pub async fn describe_event_config(&self, sub_app: SubAppId) -> Result<EventConfig, RequestError> {
-        let deadline = Moment::now() + self.0.describe_timeout;
+        let deadline = BootTime::now() + self.0.describe_timeout;
         let body = Body { handles: None, sub_app };
         self.0.call(Action::DescribeEventConfig, body, deadline).await?.into_event_config()
     }
@@ -234,7 +259,7 @@ impl Client {
     ///
     /// [`CredentialsError`]; the credentials in use, if there are any, stay.
     pub async fn refresh_credentials(&self) -> Result<Arc<Credentials>, CredentialsError> {
-        self.0.keeper.read_again().await
+        self.0.cache.read_again().await
     }
 }
 
@@ -243,33 +268,32 @@ impl Inner {
         &self,
         action: Action,
         body: Body<'_>,
-        deadline: Moment,
+        deadline: BootTime,
     ) -> Result<ApiAnswer, RequestError> {
-        let started = Moment::now();
+        let started = BootTime::now();
         let sent = AtomicBool::new(false);
         let result = if started >= deadline {
-            Err(RequestError::own(
-                action,
-                RequestFailure::Transient,
-                "deadline",
-                "no time was left to send it",
-            )
-            .not_acted())
+            Err(RequestError::own(action, FailureKind::Transient, "deadline", "no time was left to send it")
+                .not_acted())
         } else {
             before(deadline, self.attempts(action, body, &sent)).await.unwrap_or_else(|| {
-                let seconds = Moment::now().since(started).as_secs_f64();
+                let seconds = BootTime::now().since(started).as_secs_f64();
                 let message = format!("no answer within {seconds:.1} s");
-                let error = RequestError::own(action, RequestFailure::Transient, "timeout", message);
+                let error = RequestError::own(action, FailureKind::Transient, "timeout", message);
                 Err(if sent.load(Ordering::Relaxed) { error } else { error.not_acted() })
             })
         };
-        let elapsed_ms = Moment::now().since(started).as_millis();
-        let (code, request_id) = match &result {
-            Ok(answer) => (if answer.is_idle() { "idle" } else { "ok" }, answer.request_id.as_deref()),
-            Err(error) => (error.code.as_str(), error.request_id.as_deref()),
+        let request_id = match &result {
+            Ok(answer) => answer.request_id.as_deref(),
+            Err(error) => error.request_id.as_deref(),
         };
-        metrics::counter!("vodrelay_api_requests_total", "action" => action.name(), "code" => self.codes.label(code)).increment(1);
-        debug!(action = action.name(), sub_app = body.sub_app.0, code, request_id, elapsed_ms, "call");
+        self.observer.observe(&Observation::RequestEnded {
+            action,
+            sub_app: body.sub_app,
+            result: result.as_ref().map(ApiAnswer::is_idle),
+            request_id,
+            elapsed: BootTime::now().since(started),
+        });
         result
     }
 
@@ -283,9 +307,9 @@ impl Inner {
         let (sub_app, body) = (body.sub_app, Bytes::from(body.to_json()));
         let (mut clock_mended, mut credentials_replaced) = (false, false);
         loop {
-            let now = self.skew.timestamp(WallTime::now());
-            let credentials = self.keeper.get(now).await.map_err(|error| {
-                RequestError::own(action, RequestFailure::Credentials, "credentials", error.to_string())
+            let now = self.skew.timestamp(vodrelay_host::wall_clock_ms());
+            let credentials = self.cache.get(now).await.map_err(|error| {
+                RequestError::own(action, FailureKind::Credentials, "credentials", error.to_string())
                     .not_acted()
             })?;
             sent.store(true, Ordering::Relaxed);
@@ -294,8 +318,8 @@ impl Inner {
                 Sent::Refused(error, change) => (error.about_key(&credentials), change),
             };
             let tried = match error.failure {
-                RequestFailure::Clock if change != SkewChange::None => &mut clock_mended,
-                RequestFailure::Credentials if self.keeper.replace(&credentials).await => {
+                FailureKind::Clock if change != SkewChange::None => &mut clock_mended,
+                FailureKind::Credentials if self.cache.replace(&credentials).await => {
                     &mut credentials_replaced
                 }
                 _ => return Err(error),
@@ -314,10 +338,10 @@ impl Inner {
         body: Bytes,
         credentials: &Arc<Credentials>,
     ) -> Result<Sent, RequestError> {
-        let timestamp = self.skew.timestamp(WallTime::now());
+        let timestamp = self.skew.timestamp(vodrelay_host::wall_clock_ms());
         let headers = self.headers(action, &body, timestamp, credentials);
         let request = self.endpoint.client.post(self.endpoint.url.clone()).headers(headers).body(body);
-        let HttpReply { status, date, arrived, body } = transport::exchange(action, request).await?;
+        let HttpReply { status, date, arrived_ms, body } = transport::exchange(action, request).await?;
         let answer = match body.and_then(|body| ApiAnswer::read(action, sub_app, body)) {
             Ok(answer) => answer,
             // Whatever it is, it is not from the API: the status is all that can be told.
@@ -325,13 +349,17 @@ impl Inner {
             Err(error) => return Err(error),
         };
         let error = answer.error().filter(|_| !answer.is_idle());
-        let expired = error.as_ref().is_some_and(|error| error.failure == RequestFailure::Clock);
+        let expired = error.as_ref().is_some_and(|error| error.failure == FailureKind::Clock);
         let change = match date.as_deref().and_then(skew::parse_date) {
-            Some(date) if expired => self.skew.refused(timestamp, date, arrived),
-            Some(date) => self.skew.observe(date, arrived),
+            Some(date) if expired => self.skew.refused(timestamp, date, arrived_ms),
+            Some(date) => self.skew.observe(date, arrived_ms),
             None => SkewChange::None,
         };
-        log_clock(change);
+        match change {
+            SkewChange::Corrected(by_ms) => self.observer.observe(&Observation::ClockCorrected { by_ms }),
+            SkewChange::Lifted => self.observer.observe(&Observation::ClockFits),
+            SkewChange::None | SkewChange::Known => {}
+        }
         match error {
             Some(error) => Ok(Sent::Refused(error, change)),
             None if status.is_success() => Ok(Sent::Answered(answer)),
@@ -358,6 +386,7 @@ impl Inner {
             value
         };
         let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, self.user_agent.clone());
         headers.insert(HOST, text(&self.endpoint.host));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         headers.insert(ACTION, HeaderValue::from_static(action.name()));
@@ -381,27 +410,14 @@ enum Sent {
     Refused(RequestError, SkewChange),
 }
 
-fn log_clock(change: SkewChange) {
-    match change {
-        SkewChange::Corrected(by_ms) => warn!(
-            error_code = %ErrorCode::ClockWrong,
-            skew_seconds = by_ms / 1_000,
-            "the host's clock is wrong, and the cloud refuses its time stamps; requests are signed with the cloud's time \
-             from now on; set the host's clock, and keep it set with NTP"
-        ),
-        SkewChange::Lifted => info!("the host's clock fits the cloud's again; requests are signed with it"),
-        SkewChange::None | SkewChange::Known => {}
-    }
-}
-
 /// Runs `future` until `deadline` and not one step further; `None` when that was not enough.
 ///
 /// The boot clock is asked before every step: the runtime's timers stand still while the host sleeps, and a lease does not.
-async fn before<T>(deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
-    let mut timer = pin!(tokio::time::sleep(deadline.since(Moment::now())));
+async fn before<T>(deadline: BootTime, future: impl Future<Output = T>) -> Option<T> {
+    let mut timer = pin!(tokio::time::sleep(deadline.since(BootTime::now())));
     let mut future = pin!(future);
     poll_fn(|context| {
-        if Moment::now() >= deadline || timer.as_mut().poll(context).is_ready() {
+        if BootTime::now() >= deadline || timer.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
         }
         future.as_mut().poll(context).map(Some)
@@ -415,7 +431,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_step_is_made_at_or_after_the_deadline() {
-        let deadline = Moment::now() + Duration::from_millis(30);
+        let deadline = BootTime::now() + Duration::from_millis(30);
         // It never rests, so that only the check before each step can stop it.
         let restless = async {
             loop {
@@ -423,9 +439,9 @@ mod tests {
             }
         };
         assert_eq!(before::<()>(deadline, restless).await, None);
-        assert!(Moment::now() >= deadline);
-        assert_eq!(before(Moment(0), async { panic!("a step was made") }).await, None::<()>);
-        assert_eq!(before(Moment::now() + Duration::from_secs(60), async { 7 }).await, Some(7));
+        assert!(BootTime::now() >= deadline);
+        assert_eq!(before(BootTime { ms: 0 }, async { panic!("a step was made") }).await, None::<()>);
+        assert_eq!(before(BootTime::now() + Duration::from_secs(60), async { 7 }).await, Some(7));
     }
 
     #[test]

@@ -7,11 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use tencent_vod_event::{Document, DocumentReader, Event, EventHandle, Malformed, SubAppId, Value};
-use tracing::warn;
-use vodrelay_core::error_code::ErrorCode;
-use vodrelay_core::outcome::RequestFailure;
 
-use super::classify::{Action, RequestError};
+use crate::classify::{Action, FailureKind, RequestError};
 
 /// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";
@@ -22,9 +19,9 @@ const MOST_EVENTS: usize = 1024;
 
 /// What a request says. The documents promise an error for members that the API does not know, so that there are no others.
 #[derive(Clone, Copy)]
-pub(super) struct Body<'a> {
-    pub(super) handles: Option<&'a [EventHandle]>,
-    pub(super) sub_app: SubAppId,
+pub(crate) struct Body<'a> {
+    pub(crate) handles: Option<&'a [EventHandle]>,
+    pub(crate) sub_app: SubAppId,
 }
 
 impl Serialize for Body<'_> {
@@ -45,7 +42,7 @@ impl Serialize for Body<'_> {
 }
 
 impl Body<'_> {
-    pub(super) fn to_json(self) -> Vec<u8> {
+    pub(crate) fn to_json(self) -> Vec<u8> {
         serde_json::to_vec(&self).expect("strings and numbers are always JSON")
     }
 }
@@ -78,11 +75,11 @@ pub struct EventConfig {
 
 /// An answer in its envelope: `{"Response":{..}}`, or an error in it.
 #[derive(Debug)]
-pub(super) struct ApiAnswer {
+pub(crate) struct ApiAnswer {
     action: Action,
     body: Bytes,
     response: Response,
-    pub(super) request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     error: Option<(String, String)>,
 }
 
@@ -91,9 +88,9 @@ impl ApiAnswer {
     ///
     /// # Errors
     ///
-    /// A [`RequestFailure::Transient`] of our own when `body` is no answer of this API.
-    pub(super) fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Self, RequestError> {
-        let own = |code, message: &str| RequestError::own(action, RequestFailure::Transient, code, message);
+    /// A [`FailureKind::Transient`] of our own when `body` is no answer of this API.
+    pub(crate) fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Self, RequestError> {
+        let own = |code, message: &str| RequestError::own(action, FailureKind::Transient, code, message);
         let response = Response::read(&body, (action == Action::PullEvents).then_some(sub_app))
             .map_err(|error| own("not_json", &format!("the answer is {error}")))?
             .ok_or_else(|| own("not_an_answer", "the answer has no object called Response"))?;
@@ -121,18 +118,18 @@ impl ApiAnswer {
     }
 
     /// The cloud's error, if the answer is one.
-    pub(super) fn error(&self) -> Option<RequestError> {
+    pub(crate) fn error(&self) -> Option<RequestError> {
         let (code, message) = self.error.as_ref()?;
         Some(RequestError::from_cloud(self.action, code, message, self.request_id.clone()))
     }
 
     /// Whether the answer says that no event waits, in the form of an error.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.action == Action::PullEvents && self.error.as_ref().is_some_and(|(code, _)| code == IDLE)
     }
 
     /// The answer as that of `PullEvents`.
-    pub(super) fn into_pull(self) -> Result<Pull, RequestError> {
+    pub(crate) fn into_pull(self) -> Result<Pull, RequestError> {
         let request_id = self.shared_request_id();
         if self.is_idle() {
             return Ok(Pull { request_id, events: Vec::new() });
@@ -145,17 +142,11 @@ impl ApiAnswer {
                 return Err(self.strange(&message));
             }
         };
-        for (index, event) in events.iter().enumerate() {
-            // JSON has such bytes in strings only, where they part nothing.
-            if std::str::from_utf8(&event.body).is_err() {
-                warn!(error_code = %ErrorCode::NotUtf8, index, %request_id, "an event is not UTF-8; it is carried byte for byte");
-            }
-        }
         Ok(Pull { request_id, events })
     }
 
     /// The answer as that of `ConfirmEvents`. Every answer of the platform has a request id; without one it proves nothing.
-    pub(super) fn into_confirmed(self) -> Result<(), RequestError> {
+    pub(crate) fn into_confirmed(self) -> Result<(), RequestError> {
         match self.request_id {
             Some(_) => Ok(()),
             None => Err(self.strange("the answer has no RequestId")),
@@ -163,14 +154,14 @@ impl ApiAnswer {
     }
 
     /// The answer as that of `DescribeEventsState`.
-    pub(super) fn into_count(self) -> Result<u64, RequestError> {
+    pub(crate) fn into_count(self) -> Result<u64, RequestError> {
         let count =
             self.member("CountOfEventsToPull").and_then(|document| document.root().number()?.parse().ok());
         count.ok_or_else(|| self.strange("CountOfEventsToPull is not a count"))
     }
 
     /// The answer as that of `DescribeEventConfig`.
-    pub(super) fn into_event_config(self) -> Result<EventConfig, RequestError> {
+    pub(crate) fn into_event_config(self) -> Result<EventConfig, RequestError> {
         let switch = |name| match self.scalar(name).as_deref() {
             Some("ON") => Some(true),
             Some("OFF") => Some(false),
@@ -191,7 +182,7 @@ impl ApiAnswer {
     }
 
     fn strange(&self, message: &str) -> RequestError {
-        let mut error = RequestError::own(self.action, RequestFailure::Transient, "not_an_answer", message);
+        let mut error = RequestError::own(self.action, FailureKind::Transient, "not_an_answer", message);
         error.request_id = self.request_id.clone();
         error
     }
@@ -342,11 +333,11 @@ mod tests {
     #[test]
     fn only_the_plain_code_means_idle_and_only_for_a_pull() {
         let body = r#"{"Response":{"Error":{"Code":"ResourceNotFound.UserNotExist","Message":"no event"}}}"#;
-        assert_eq!(pull(body).unwrap_err().failure, RequestFailure::Configuration);
+        assert_eq!(pull(body).unwrap_err().failure, FailureKind::Configuration);
         let body = r#"{"Response":{"Error":{"Code":"ResourceNotFound","Message":"no event"}}}"#;
         let answer = read(Action::ConfirmEvents, body).unwrap();
         assert!(!answer.is_idle());
-        assert_eq!(answer.error().unwrap().failure, RequestFailure::Refused);
+        assert_eq!(answer.error().unwrap().failure, FailureKind::Refused);
     }
 
     #[test]
@@ -452,7 +443,7 @@ mod tests {
         ] {
             let error = pull(body).unwrap_err();
             let shown = String::from_utf8_lossy(body);
-            assert_eq!((error.code.as_str(), error.failure), (code, RequestFailure::Transient), "{shown}");
+            assert_eq!((error.code.as_str(), error.failure), (code, FailureKind::Transient), "{shown}");
             assert!(error.may_have_acted, "{shown}");
         }
     }

@@ -10,11 +10,11 @@ const OTHER: &str = "other";
 
 /// The codes that were met.
 #[derive(Debug, Default)]
-pub(super) struct Codes(Mutex<HashSet<String>>);
+pub(crate) struct Codes(Mutex<HashSet<String>>);
 
 impl Codes {
     /// The code itself, or one name for all that came when there were too many.
-    pub(super) fn label(&self, code: &str) -> String {
+    pub(crate) fn label(&self, code: &str) -> String {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = met.contains(code);
         if !known && (met.len() >= MOST || code.len() > LONGEST) {
