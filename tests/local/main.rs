@@ -9,6 +9,7 @@ mod dependencies;
 mod disk;
 mod documents;
 mod emulator;
+mod glossary;
 mod house;
 mod journal;
 mod observers;

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const STEPS_PER_SYNC: u32 = 32;
 
 /// What a copy must leave free on its disk, which is most often the journal's own.
-const ROOM_LEFT: u64 = 256 << 20;
+const SPACE_LEFT: u64 = 256 << 20;
 
 /// How often a copy may begin anew, because another program writes to the journal, and how many steps in a row may copy
 /// nothing, because one holds it.
@@ -50,7 +50,7 @@ pub(super) struct Backups {
     stem: String,
     kept: usize,
     /// What a copy leaves free on its disk, in bytes.
-    pub(super) room_left: u64,
+    pub(super) space_left: u64,
     stop: CancellationToken,
 }
 
@@ -62,7 +62,7 @@ enum BackupProblem {
     #[error("{what} {path} ({cause}); {next_step}", path = path.display())]
     Files { what: &'static str, path: PathBuf, cause: io::Error, next_step: &'static str },
     #[error("{needed} bytes are needed in {path}, and {free} are free there; free some, or set maintenance.backup_dir to a folder on another disk", path = path.display())]
-    Room { path: PathBuf, needed: u64, free: u64 },
+    NoSpace { path: PathBuf, needed: u64, free: u64 },
     #[error("another program writes to the journal, or holds it, all the time; end it")]
     Disturbed,
     #[error("the copy {path} is damaged ({words})", path = path.display())]
@@ -87,7 +87,7 @@ impl Drop for Partial {
 impl Backups {
     pub(super) fn new(journal: &Path, folder: PathBuf, kept: usize, stop: CancellationToken) -> Self {
         let stem = journal.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self { folder, stem, kept, room_left: ROOM_LEFT, stop }
+        Self { folder, stem, kept, space_left: SPACE_LEFT, stop }
     }
 
     /// Makes a copy, and removes the oldest beyond those that are kept. Returns where it is.
@@ -126,7 +126,7 @@ impl Backups {
     async fn make(&self, journal: &Journal) -> Result<PathBuf, BackupProblem> {
         let name = self.name(WallTime::now());
         let (folder, stem, needed) =
-            (self.folder.clone(), self.stem.clone(), journal.bytes() + self.room_left);
+            (self.folder.clone(), self.stem.clone(), journal.bytes() + self.space_left);
         let (file, partial) = blocking(move || prepare(&folder, &stem, &name, needed)).await?;
         self.fill(journal, file, &partial).await?;
         let (folder, stem, kept, stop) =
@@ -156,11 +156,11 @@ impl Backups {
             if steps.is_multiple_of(STEPS_PER_SYNC) {
                 let (file, path) =
                     (file.try_clone().map_err(|e| unwritable(&partial.0, e))?, partial.0.clone());
-                let room_left = self.room_left;
+                let space_left = self.space_left;
                 blocking(move || {
                     file.sync_data().map_err(|e| unwritable(&path, e))?;
                     // Others write to this disk, too, and the journal most of all.
-                    room(path.parent().unwrap_or(&path), room_left)
+                    space(path.parent().unwrap_or(&path), space_left)
                 })
                 .await?;
             }
@@ -192,7 +192,7 @@ fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, 
     let partial = Partial(folder.join(format!("{name}.{PARTIAL}")));
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&partial.0);
     let file = file.map_err(|e| unwritable(&partial.0, e))?;
-    room(folder, needed)?;
+    space(folder, needed)?;
     Ok((file, partial))
 }
 
@@ -281,7 +281,7 @@ fn stands_for(name: &str, stem: &str, kind: &str) -> bool {
 }
 
 /// An error when less than `needed` bytes are free.
-fn room(folder: &Path, needed: u64) -> Result<(), BackupProblem> {
+fn space(folder: &Path, needed: u64) -> Result<(), BackupProblem> {
     let space = rustix::fs::statvfs(folder).map_err(|cause| BackupProblem::Files {
         what: "the file system cannot be examined:",
         path: folder.to_owned(),
@@ -290,7 +290,7 @@ fn room(folder: &Path, needed: u64) -> Result<(), BackupProblem> {
     })?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     if free < needed {
-        return Err(BackupProblem::Room { path: folder.to_owned(), needed, free });
+        return Err(BackupProblem::NoSpace { path: folder.to_owned(), needed, free });
     }
     Ok(())
 }

@@ -176,7 +176,7 @@ async fn a_disk_without_room_is_told_before_it_is_full() {
     let mut backups = backups(&journal, 2);
     backups.run(&journal).await.unwrap();
     let before = names(&folder.path().join("backups"));
-    backups.room_left = 1 << 60;
+    backups.space_left = 1 << 60;
     let words = failed(&backups, &journal).await;
     assert!(words.contains("are free there") && words.contains("maintenance.backup_dir"), "{words}");
     assert_eq!(names(&folder.path().join("backups")), before, "no half file, and no copy was removed");
