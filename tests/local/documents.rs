@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use clap::CommandFactory;
 use serde_json::Value;
 use vodrelay_core::error_code::ErrorCode;
 
@@ -236,33 +237,34 @@ fn the_runbook_has_a_section_for_each_alert_and_each_code_and_no_others() {
     }
 }
 
+/// Every document for people: the Markdown files of the root and of `docs`, and the example of the configuration.
+fn all_documents() -> Vec<String> {
+    let mut paths = vec!["config.example.toml".to_owned(), "benches/README.md".to_owned()];
+    for folder in ["", "docs/", "docs/decisions/"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                paths.push(format!("{folder}{name}"));
+            }
+        }
+    }
+    paths.sort();
+    paths
+}
+
 /// References such as `docs/runbook.md`, "Alerts", in whichever document they stand.
 #[test]
 fn the_sections_that_are_referred_to_are_there() {
-    let mut paths: Vec<String> = [
-        "README.md",
-        "ARCHITECTURE.md",
-        "RELIABILITY.md",
-        "CHANGELOG.md",
-        "config.example.toml",
-        "benches/README.md",
-    ]
-    .map(str::to_owned)
-    .into();
-    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if name.ends_with(".md") {
-            paths.push(format!("docs/{name}"));
-        }
-    }
-    let reference = regex_lite::Regex::new("([A-Za-z/.-]+\\.md)`?,(?:\\s|#)+\"([^\"]+)\"").unwrap();
+    let paths = all_documents();
+    let reference = regex_lite::Regex::new("([A-Za-z0-9/.-]+\\.md)`?,(?:\\s|#)+\"([^\"]+)\"").unwrap();
     let mut referred = 0;
     for path in paths {
         for found in reference.captures_iter(&document(&path)) {
             referred += 1;
             let text = document(&found[1]);
             let mut titles = text.lines().filter_map(|line| line.strip_prefix('#'));
-            let is_there = titles.any(|title| title.trim_start_matches('#').trim() == &found[2]);
+            let wanted = found[2].split_whitespace().collect::<Vec<_>>().join(" ");
+            let is_there = titles.any(|title| title.trim_start_matches('#').trim() == wanted);
             assert!(is_there, "{path}: {} has no section {:?}", &found[1], &found[2]);
         }
     }
@@ -270,8 +272,12 @@ fn the_sections_that_are_referred_to_are_there() {
 }
 
 /// The documents for operators.
-const FOR_OPERATORS: [&str; 6] = [
+const FOR_OPERATORS: [&str; 10] = [
     "README.md",
+    "docs/commands.md",
+    "docs/configuration.md",
+    "docs/journal.md",
+    "docs/messages.md",
     "docs/metrics.md",
     "docs/runbook.md",
     "docs/security.md",
@@ -303,13 +309,6 @@ fn what_the_documents_name_is_there() {
                 found.push(format!("{path}: there is no alert {name}"));
             }
         }
-        for quoted in text.split('`').skip(1).step_by(2) {
-            let is_path =
-                ["docs/", "src/", "scripts/", "systemd/", "tests/"].iter().any(|f| quoted.starts_with(f));
-            if is_path && !root().join(quoted).exists() {
-                found.push(format!("{path}: there is no {quoted}"));
-            }
-        }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -333,4 +332,146 @@ fn the_policy_grants_the_calls_that_are_made_and_no_others() {
         .collect();
     assert!(called.contains("vod:PullEvents"), "the calls are not where this test looks for them");
     assert_eq!(granted, called.iter().map(String::as_str).collect());
+}
+
+/// The folders whose files documents name.
+const FOLDERS: [&str; 9] =
+    ["docs/", "src/", "crates/", "scripts/", "systemd/", "tests/", "benches/", "packaging/", ".github/"];
+
+#[test]
+fn the_files_that_documents_name_are_there() {
+    let mut found = Vec::new();
+    let mut named = 0;
+    // The changelog names files of its time, and a decision those of its own.
+    let documents = all_documents().into_iter().filter(|path| path != "CHANGELOG.md");
+    for path in documents {
+        let text = document(&path);
+        let text = text.split("```").step_by(2).collect::<Vec<_>>().join(" ");
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let quoted = quoted.split(' ').next().unwrap_or_default();
+            let is_path = FOLDERS.iter().any(|folder| quoted.starts_with(folder))
+                || (quoted.ends_with(".md") && !quoted.contains(['*', '/']) && !quoted.starts_with("00"));
+            let beside = root().join(&path).with_file_name(quoted);
+            if is_path && !quoted.contains(['*', 'N']) {
+                named += 1;
+                if !root().join(quoted).exists() && !beside.exists() {
+                    found.push(format!("{path}: there is no {quoted}"));
+                }
+            }
+        }
+    }
+    assert!(named > 60, "{named}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_first_documents_stay_short() {
+    for (path, most) in [("README.md", 200), ("README.zh-CN.md", 200), ("ARCHITECTURE.md", 250)] {
+        let lines = document(path).lines().count();
+        assert!(lines <= most, "{path} has {lines} lines, more than {most}: move details to docs");
+    }
+}
+
+/// The cells of the rows of the tables of a document that begin with a text.
+fn rows(text: &str, start: &str) -> Vec<Vec<String>> {
+    let rows = text.lines().filter(|line| line.starts_with(start));
+    rows.map(|row| row.trim_matches('|').split(" |").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+#[test]
+fn every_decision_is_in_the_index_and_has_its_parts() {
+    let folder = root().join("docs/decisions");
+    let mut pages: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "README.md")
+        .collect();
+    pages.sort();
+    let index: Vec<(String, String)> = rows(&document("docs/decisions/README.md"), "| [`")
+        .into_iter()
+        .map(|row| (row[0].split('`').nth(1).unwrap().to_owned(), row[1].clone()))
+        .collect();
+    assert_eq!(index.iter().map(|(page, _)| page.clone()).collect::<Vec<_>>(), pages);
+    for (number, (page, title)) in index.iter().enumerate() {
+        let text = document(&format!("docs/decisions/{page}"));
+        let headings: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+        let first = format!("# {} {title}", &page[..4]);
+        let parts = ["## Context", "## Decision", "## Figures", "## What would change it"];
+        assert_eq!(headings, [&[first.as_str()], &parts[..]].concat(), "{page}");
+        assert_eq!(page[..4].parse(), Ok(number + 1), "{page}");
+    }
+}
+
+#[test]
+fn the_table_of_keys_is_that_of_the_program() {
+    let example = document("config.example.toml");
+    let changes = document("src/config/changes.rs");
+    let mut section = "";
+    let mut expected = Vec::new();
+    for line in example.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            let key = format!("{section}.{key}");
+            let live = changes.contains(&format!(" {key} true,"));
+            assert!(live || changes.contains(&format!(" {key} false,")), "{key}");
+            let reload = if live { "yes" } else { "restart" };
+            expected.push(vec![format!("`{key}`"), format!("`{value}`"), reload.to_owned()]);
+        }
+    }
+    assert!(expected.len() > 30);
+    let text = document("docs/configuration.md");
+    let table = text.split("## Keys").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let written: Vec<Vec<String>> = rows(table, "| `").into_iter().map(|row| row[..3].to_vec()).collect();
+    assert_eq!(written, expected);
+}
+
+/// Each command that `--help` shows, with its long options.
+fn commands(prefix: &str, command: &clap::Command, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        let name = format!("{prefix}{}", sub.get_name());
+        if sub.has_subcommands() {
+            commands(&format!("{name} "), sub, found);
+        } else {
+            let options =
+                sub.get_arguments().filter(|option| !option.is_hide_set() && !option.is_global_set());
+            let options = options.filter_map(|option| option.get_long()).map(|long| format!("--{long}"));
+            found.insert(name, options.collect());
+        }
+    }
+}
+
+#[test]
+fn the_table_of_commands_is_that_of_the_program() {
+    let mut expected = BTreeMap::new();
+    commands("", &vodrelay::cli::Cli::command(), &mut expected);
+    let option = regex_lite::Regex::new("--[a-z-]+").unwrap();
+    let text = document("docs/commands.md");
+    let table = text.split("\n## ").next().unwrap();
+    let mut written = BTreeMap::new();
+    for row in rows(table, "| `") {
+        let line = row[0].trim_matches('`');
+        let words = line.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()));
+        let options = option.find_iter(line).map(|found| found.as_str().to_owned()).collect();
+        written.insert(words.collect::<Vec<_>>().join(" "), options);
+    }
+    assert_eq!(written, expected);
+}
+
+#[test]
+fn the_columns_of_the_journal_are_those_of_its_views() {
+    let schema = document("src/journal/schema.rs");
+    let text = document("docs/journal.md");
+    for view in ["event_log", "handle_log"] {
+        let newest = schema.rsplit(&format!("CREATE VIEW {view} AS")).next().unwrap();
+        let newest = newest.split(';').next().unwrap();
+        let row = &rows(&text, &format!("| `{view}`"))[0][1];
+        let columns: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(columns.len() > 5, "{row}");
+        for column in columns {
+            let is_there =
+                newest.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == column);
+            assert!(is_there, "{view} has no column {column}");
+        }
+    }
 }
