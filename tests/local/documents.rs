@@ -475,3 +475,24 @@ fn the_columns_of_the_journal_are_those_of_its_views() {
         }
     }
 }
+
+#[test]
+fn the_chinese_readme_says_the_same() {
+    let (english, chinese) = (document("README.md"), document("README.zh-CN.md"));
+    // A picture has words; every other block is the same.
+    let blocks = |text: &str| -> Vec<String> {
+        let blocks = text.split("```").skip(1).step_by(2);
+        blocks.filter(|block| !block.contains("+----")).map(str::to_owned).collect()
+    };
+    assert_eq!(blocks(&chinese), blocks(&english));
+    assert!(blocks(&english).len() > 5);
+    let quoted = |text: &str| -> BTreeSet<String> {
+        let text = text.split("```").step_by(2).collect::<Vec<_>>().join(" ");
+        text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    assert_eq!(quoted(&chinese), quoted(&english));
+    let rows = |text: &str| text.lines().filter(|line| line.starts_with('|')).count();
+    assert_eq!(rows(&chinese), rows(&english));
+    let headings = |text: &str| text.lines().filter(|line| line.starts_with("##")).count();
+    assert_eq!(headings(&chinese), headings(&english));
+}
