@@ -496,3 +496,35 @@ fn the_chinese_readme_says_the_same() {
     let headings = |text: &str| text.lines().filter(|line| line.starts_with("##")).count();
     assert_eq!(headings(&chinese), headings(&english));
 }
+
+/// The runbook searches systemd's journal by fields, whose names are made of those in the log.
+#[test]
+fn the_fields_that_the_runbook_searches_by_are_those_of_the_log() {
+    let sources: Vec<String> =
+        crate::house::rust_files("src").into_iter().map(|(_, source)| source).collect();
+    let field = regex_lite::Regex::new("VODRELAY_([A-Z_]+)").unwrap();
+    let runbook = document("docs/runbook.md");
+    // A key of the configuration has two underscores.
+    let named: BTreeSet<String> = field
+        .captures_iter(&runbook)
+        .map(|found| found[1].to_lowercase())
+        .filter(|name| !name.contains("__") && !name.is_empty())
+        .collect();
+    assert!(named.contains("error_code"), "{named:?}");
+    let call = regex_lite::Regex::new(r"(?s)\b(?:warn|error|info|debug)!\((.*?)\);").unwrap();
+    let literal = regex_lite::Regex::new("\"[^\"]*\"").unwrap();
+    let calls: Vec<String> = sources
+        .iter()
+        .flat_map(|source| {
+            call.captures_iter(source).map(|found| literal.replace_all(&found[1], "").into_owned())
+        })
+        .collect();
+    let is_logged = |name: &str| {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        calls.iter().any(|call| call.split(|c| !is_name(c)).any(|word| word == name))
+    };
+    for name in named {
+        assert!(is_logged(&name), "no line of the log has the field {name}");
+    }
+    assert!(!is_logged("code"), "a field of that name would be mistaken for the error code");
+}
