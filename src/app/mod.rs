@@ -27,7 +27,6 @@ use crate::ops::maintenance;
 use crate::output;
 use crate::relay::{self, RelayError, RelayParts, RelayStats, Snapshot};
 use journal_figures::look_at_figures;
-use options::maintenance_options;
 pub use options::{OutputOptions, client_options, output_options, places, settings};
 pub use reload::{Reload, warn_of};
 pub use watched::Watch;
@@ -127,13 +126,14 @@ impl Running {
         let look = look_at_figures(journal.clone(), sub_apps_now.clone(), found);
         let figures_task = tokio::spawn(stop.clone().run_until_cancelled_owned(look));
         let parts = maintenance::MaintenanceParts {
+            retention: config.journal.retention,
             journal: journal.clone(),
             client: client.clone(),
             sub_apps: sub_apps_now,
             waiting: waiting.clone(),
             figures: figures_of(Arc::clone(&stats)),
         };
-        let maintenance = maintenance::spawn(maintenance_options(config), parts, stop.clone());
+        let maintenance = maintenance::spawn(config.maintenance.clone(), parts, stop.clone());
         let (maintenance, jobs) = maintenance.await.map_err(AppError::Maintenance)?;
         let watch = Watch {
             stats: Arc::clone(&stats),

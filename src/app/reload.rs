@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::machine::Settings;
 
-use crate::config::{Change, Config, ConfigError, ConfigErrors, LoadedConfig, changes};
+use crate::config::{Change, Config, ConfigError, ConfigErrors, LoadedConfig, changes, take_live};
 use crate::ops::logging;
 
 /// The way to change a relay at work.
@@ -48,7 +48,9 @@ impl Reload {
         };
         let changed = changes(&self.config, &new);
         let named = |live: bool| {
-            let keys: Vec<&str> = changed.iter().filter(|c| c.live == live).map(|c: &Change| c.key).collect();
+            let changed = changed.iter().filter(|change| change.live == live);
+            let keys: Vec<String> =
+                changed.map(|Change { key: (section, name), .. }| format!("{section}.{name}")).collect();
             keys.join(", ")
         };
         let (taken, left) = (named(true), named(false));
@@ -57,7 +59,8 @@ impl Reload {
         {
             warn!(%error_code, %error, "the log's level stays as it was");
         }
-        self.take_over(&new);
+        // The rest stays as it was at the start, and is named again by the next reload.
+        take_live(&mut self.config, &new);
         self.sub_apps.send_replace(self.config.vod.sub_apps());
         // The relay may have ended: then there is nothing left to change.
         let _ = self.settings.send(super::settings(&self.config));
@@ -71,18 +74,6 @@ impl Reload {
             warn!(error_code = %ErrorCode::NeedsRestart, error = %left, "changed settings need a restart");
         }
         count(if left.is_empty() && credentials.is_ok() { "ok" } else { "partial" });
-    }
-
-    /// The rest stays as it was at the start, and is named again by the next reload.
-    fn take_over(&mut self, new: &Config) {
-        let Config { vod, relay, log, .. } = &mut self.config;
-        vod.sub_app_ids.clone_from(&new.vod.sub_app_ids);
-        vod.requests_per_second = new.vod.requests_per_second;
-        relay.max_in_flight = new.relay.max_in_flight;
-        relay.idle_backoff_min = new.relay.idle_backoff_min;
-        relay.idle_backoff_max = new.relay.idle_backoff_max;
-        relay.publish_attempts = new.relay.publish_attempts;
-        log.level.clone_from(&new.log.level);
     }
 }
 

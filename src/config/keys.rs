@@ -5,9 +5,8 @@ use std::time::Duration;
 use tencentcloud_signing::Secret;
 
 use super::value::RawValue;
-use super::{
-    Auth, BodyFormat, Config, ConfirmAfter, CredentialSource, LogFormat, OutputKind, SwitchUrl, Topology,
-};
+use super::{Config, ConfirmAfter, CredentialSource, LogFormat, OutputKind, SwitchUrl};
+use crate::output::amqp::{Auth, BodyFormat, Topology};
 
 /// A key of the configuration.
 pub(super) struct Key {
@@ -17,11 +16,46 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     /// Where a value that must not stand in the file is given instead.
     pub(super) not_in_file: Option<&'static str>,
+    /// Whether a reload takes a new value over. The others need a restart.
+    pub(super) live: bool,
     /// Puts a value into the configuration, or says what is wrong with it.
-    pub(super) read: Read,
+    pub(super) read: fn(&mut Config, &RawValue<'_>) -> Result<(), String>,
+    /// Takes the value of another configuration over.
+    pub(super) take: fn(&mut Config, &Config),
+    /// Whether two configurations have different values.
+    pub(super) differs: fn(&Config, &Config) -> bool,
 }
 
-type Read = fn(&mut Config, &RawValue<'_>) -> Result<(), String>;
+/// Makes [`KEYS`] of the rows below.
+macro_rules! keys {
+    ($($section:ident.$name:ident $(($($field:ident).+))? $when:ident $read:expr $(, not_in_file $instead:literal)?;)*) => {
+        /// Every key, in the order of `config.example.toml`.
+        pub(super) const KEYS: &[Key] = &[$(Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            not_in_file: keys!(@instead $($instead)?),
+            live: keys!(@live $when),
+            read: |config, value| {
+                let read: fn(&RawValue<'_>) -> Result<_, String> = $read;
+                keys!(@field config $section $name $($($field).+)?) = read(value)?;
+                Ok(())
+            },
+            take: |old, new| {
+                keys!(@field old $section $name $($($field).+)?)
+                    .clone_from(&keys!(@field new $section $name $($($field).+)?));
+            },
+            differs: |old, new| {
+                keys!(@field old $section $name $($($field).+)?) != keys!(@field new $section $name $($($field).+)?)
+            },
+        }),*];
+    };
+    (@field $config:ident $section:ident $name:ident) => { $config.$section.$name };
+    (@field $config:ident $section:ident $name:ident $($field:ident).+) => { $config.$section.$($field).+ };
+    (@instead) => { None };
+    (@instead $instead:literal) => { Some($instead) };
+    (@live live) => { true };
+    (@live restart) => { false };
+}
 
 impl Key {
     /// The environment variable that overrides the file.
@@ -87,77 +121,53 @@ const LOG_FORMATS: &[(&str, LogFormat)] = &[
     ("journald", LogFormat::Journald),
 ];
 
-/// Every key, in the order of `config.example.toml`.
-pub(super) const KEYS: &[Key] = &[
-    key("vod", "endpoint", |c, v| v.endpoint().map(|url| c.vod.endpoint = url)),
-    key("vod", "region", |c, v| v.region().map(|region| c.vod.region = region)),
-    key("vod", "sub_app_ids", |c, v| v.sub_app_ids().map(|ids| c.vod.sub_app_ids = ids)),
-    key("vod", "credentials", |c, v| v.one_of(CREDENTIALS).map(|source| c.vod.credentials = source)),
-    key("vod", "window", |c, v| v.duration(Duration::ZERO).map(|window| c.vod.window = window)),
-    key("vod", "requests_per_second", |c, v| v.number(1).map(|rate| c.vod.requests_per_second = rate)),
-    key("relay", "confirm_after", |c, v| v.one_of(CONFIRM_AFTER).map(|after| c.relay.confirm_after = after)),
-    key("relay", "lease_margin", |c, v| {
-        v.duration(Duration::ZERO).map(|margin| c.relay.lease_margin = margin)
-    }),
+// Every key, in the order of `config.example.toml`. A row: section and name; the field of the section, where it has another name;
+// whether a reload takes a new value over; how the value is read; where a value is given that must not stand in the file.
+keys! {
+    vod.endpoint restart |v| v.endpoint();
+    vod.region restart |v| v.region();
+    vod.sub_app_ids live |v| v.sub_app_ids();
+    vod.credentials restart |v| v.one_of(CREDENTIALS);
+    vod.window restart |v| v.duration(Duration::ZERO);
+    vod.requests_per_second live |v| v.number(1);
+    relay.confirm_after restart |v| v.one_of(CONFIRM_AFTER);
+    relay.lease_margin restart |v| v.duration(Duration::ZERO);
     // One answer brings up to 16 events.
-    key("relay", "max_in_flight", |c, v| v.number(16).map(|most| c.relay.max_in_flight = most)),
-    key("relay", "idle_backoff_min", |c, v| {
-        v.duration(BACKOFF_MIN).map(|min| c.relay.idle_backoff_min = min)
-    }),
-    key("relay", "idle_backoff_max", |c, v| {
-        v.duration(BACKOFF_MIN).map(|max| c.relay.idle_backoff_max = max)
-    }),
-    key("relay", "publish_attempts", |c, v| v.number(1).map(|attempts| c.relay.publish_attempts = attempts)),
-    key("output", "kind", |c, v| v.one_of(OUTPUT_KINDS).map(|kind| c.output.kind = kind)),
-    key("amqp", "urls", |c, v| v.amqp_urls().map(|urls| c.amqp.urls = urls)),
-    key("amqp", "auth", |c, v| v.one_of(AUTHS).map(|auth| c.amqp.auth = auth)),
-    key("amqp", "username", |c, v| v.optional().map(|username| c.amqp.username = username)),
-    Key {
-        section: "amqp",
-        name: "password",
-        not_in_file: Some(
-            "set VODRELAY_AMQP__PASSWORD, or give the service manager's credential amqp_password",
-        ),
-        read: |c, v| v.name().map(|password| c.amqp.password = Some(Secret::new(password))),
-    },
-    key("amqp", "exchange", |c, v| {
-        v.name()?;
-        v.amqp_name().map(|exchange| c.amqp.exchange = exchange)
-    }),
-    key("amqp", "queue", |c, v| v.amqp_name().map(|queue| c.amqp.queue = queue)),
-    key("amqp", "routing_key", |c, v| v.routing_key().map(|routing_key| c.amqp.routing_key = routing_key)),
-    key("amqp", "binding_key", |c, v| v.binding_key().map(|binding_key| c.amqp.binding_key = binding_key)),
-    key("amqp", "topology", |c, v| v.one_of(TOPOLOGIES).map(|topology| c.amqp.topology = topology)),
-    key("amqp", "format", |c, v| v.one_of(FORMATS).map(|format| c.amqp.format = format)),
-    key("amqp", "ca_file", |c, v| v.optional_path().map(|path| c.amqp.ca_file = path)),
-    key("amqp", "client_cert_file", |c, v| v.optional_path().map(|path| c.amqp.client_cert_file = path)),
-    key("amqp", "client_key_file", |c, v| v.optional_path().map(|path| c.amqp.client_key_file = path)),
-    key("journal", "path", |c, v| v.path().map(|path| c.journal.path = path)),
-    key("journal", "retention", |c, v| {
-        v.duration(RETENTION_MIN).map(|retention| c.journal.retention = retention)
-    }),
-    key("http", "listen", |c, v| v.optional_socket_address().map(|listen| c.http.listen = listen)),
-    key("health", "ready_limit", |c, v| {
-        v.duration(Duration::from_secs(1)).map(|limit| c.health.ready_limit = limit)
-    }),
-    key("health", "exit_after", |c, v| v.duration(Duration::ZERO).map(|after| c.health.exit_after = after)),
-    key("health", "dead_mans_switch_url", |c, v| {
-        v.optional_url().map(|url| c.health.dead_mans_switch_url = url.map(SwitchUrl))
-    }),
-    key("status", "socket", |c, v| v.optional_path().map(|socket| c.status.socket = socket)),
-    key("maintenance", "prune", |c, v| v.cron("0 17 * * * *").map(|cron| c.maintenance.prune = cron)),
-    key("maintenance", "vacuum", |c, v| v.cron("0 47 3 * * *").map(|cron| c.maintenance.vacuum = cron)),
-    key("maintenance", "backup", |c, v| v.cron("0 30 3 * * *").map(|cron| c.maintenance.backup = cron)),
-    key("maintenance", "summary", |c, v| v.cron("0 0 0 * * *").map(|cron| c.maintenance.summary = cron)),
-    key("maintenance", "backlog", |c, v| v.cron("0 * * * * *").map(|cron| c.maintenance.backlog = cron)),
-    key("maintenance", "backups_kept", |c, v| v.number(0).map(|kept| c.maintenance.backups_kept = kept)),
-    key("maintenance", "backup_dir", |c, v| v.optional_path().map(|path| c.maintenance.backup_dir = path)),
-    key("log", "format", |c, v| v.one_of(LOG_FORMATS).map(|format| c.log.format = format)),
-    key("log", "level", |c, v| v.log_level().map(|level| c.log.level = level)),
-];
-
-const fn key(section: &'static str, name: &'static str, read: Read) -> Key {
-    Key { section, name, not_in_file: None, read }
+    relay.max_in_flight live |v| v.number(16);
+    relay.idle_backoff_min live |v| v.duration(BACKOFF_MIN);
+    relay.idle_backoff_max live |v| v.duration(BACKOFF_MIN);
+    relay.publish_attempts live |v| v.number(1);
+    output.kind restart |v| v.one_of(OUTPUT_KINDS);
+    amqp.urls restart |v| v.amqp_urls();
+    amqp.auth restart |v| v.one_of(AUTHS);
+    amqp.username restart |v| v.optional();
+    amqp.password restart |v| v.name().map(|password| Some(Secret::new(password))), not_in_file
+        "set VODRELAY_AMQP__PASSWORD, or give the service manager's credential amqp_password";
+    amqp.exchange restart |v| v.name().and_then(|_| v.amqp_name());
+    amqp.queue restart |v| v.amqp_name();
+    amqp.routing_key restart |v| v.routing_key();
+    amqp.binding_key restart |v| v.binding_key();
+    amqp.topology restart |v| v.one_of(TOPOLOGIES);
+    amqp.format restart |v| v.one_of(FORMATS);
+    amqp.ca_file(tls.ca_file) restart |v| v.optional_path();
+    amqp.client_cert_file(tls.client_cert_file) restart |v| v.optional_path();
+    amqp.client_key_file(tls.client_key_file) restart |v| v.optional_path();
+    journal.path restart |v| v.path();
+    journal.retention restart |v| v.duration(RETENTION_MIN);
+    http.listen restart |v| v.optional_socket_address();
+    health.ready_limit restart |v| v.duration(Duration::from_secs(1));
+    health.exit_after restart |v| v.duration(Duration::ZERO);
+    health.dead_mans_switch_url restart |v| Ok(v.optional_url()?.map(SwitchUrl));
+    status.socket restart |v| v.optional_path();
+    maintenance.prune restart |v| v.cron("0 17 * * * *");
+    maintenance.vacuum restart |v| v.cron("0 47 3 * * *");
+    maintenance.backup restart |v| v.cron("0 30 3 * * *");
+    maintenance.summary restart |v| v.cron("0 0 0 * * *");
+    maintenance.backlog restart |v| v.cron("0 * * * * *");
+    maintenance.backups_kept restart |v| v.number(0);
+    maintenance.backup_dir restart |v| v.optional_path();
+    log.format restart |v| v.one_of(LOG_FORMATS);
+    log.level live |v| v.log_level();
 }
 
 /// The key of this name in this section.

@@ -15,7 +15,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key};
 use super::value::{RawValue, nearest, unknown};
-use super::{AmqpUrl, Auth, Config, DEFAULT_PATH};
+use super::{Config, DEFAULT_PATH};
+use crate::output::amqp::{Address, Auth};
 
 /// One thing that is wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -365,8 +366,8 @@ impl ConfigReader {
 }
 
 /// Whether a URL holds a password that is one: RabbitMQ's own default is known to all.
-fn has_secret(url: &AmqpUrl) -> bool {
-    url.expose().password().is_some_and(|password| password != "guest")
+fn has_secret(url: &Address) -> bool {
+    url.password.as_ref().is_some_and(|password| password.expose() != "guest")
 }
 
 /// A name as an error shows it. What is no word may be a value in the wrong place: an URL with its password.

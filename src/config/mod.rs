@@ -1,6 +1,6 @@
 //! What the file may say, and what the program may rely on.
 //!
-//! [`Config`] holds checked values only. `keys` is the one list of keys: the file, the environment, the messages and the
+//! [`Config`] holds checked values only. Where a part has options of its own, they are the section. `keys` is the one list of keys: the file, the environment, the messages and the
 //! tests all read it, so that a new key is a field, a default, a line there and a line in `config.example.toml`.
 
 mod binding;
@@ -17,16 +17,13 @@ use std::time::Duration;
 
 pub use tencent_vod::CredentialSource;
 use tencent_vod_event::SubAppId;
-use tencentcloud_signing::Secret;
 use url::Url;
 pub use vodrelay_core::machine::ConfirmAfter;
 
-use crate::cron::Cron;
 pub use crate::ops::logging::LogFormat;
-pub use crate::output::amqp::Topology;
-pub use crate::output::message::BodyFormat;
-use crate::routing_key::RoutingKeyTemplate;
-pub use changes::{Change, changes};
+use crate::ops::maintenance;
+use crate::output::amqp;
+pub use changes::{Change, changes, take_live};
 pub use load::{ConfigError, ConfigErrors, LoadedConfig, environment};
 
 /// Where the configuration is looked for when nobody names a file.
@@ -56,7 +53,7 @@ pub struct Config {
     /// Where events go.
     pub output: OutputConfig,
     /// RabbitMQ.
-    pub amqp: AmqpConfig,
+    pub amqp: amqp::Options,
     /// The durable record.
     pub journal: JournalConfig,
     /// The pages for machines.
@@ -66,7 +63,7 @@ pub struct Config {
     /// The state for people.
     pub status: StatusConfig,
     /// What is done at set times.
-    pub maintenance: MaintenanceConfig,
+    pub maintenance: maintenance::Options,
     /// What the program says about itself.
     pub log: LogConfig,
 }
@@ -155,100 +152,6 @@ pub enum OutputKind {
     Stdout,
 }
 
-/// `[amqp]`: RabbitMQ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AmqpConfig {
-    /// The brokers, tried in turn; never empty.
-    pub urls: Vec<AmqpUrl>,
-    /// The user, in place of the one in the URLs.
-    pub username: Option<String>,
-    /// The password, in place of the one in the URLs; never from the file.
-    pub password: Option<Secret>,
-    /// The topic exchange to publish to.
-    pub exchange: String,
-    /// The quorum queue to declare and bind; none when empty.
-    pub queue: String,
-    /// The routing key, with its placeholders.
-    pub routing_key: RoutingKeyTemplate,
-    /// What the declared queue is bound with.
-    pub binding_key: String,
-    /// Whether exchange and queue are made, or only looked at.
-    pub topology: Topology,
-    /// What a message's body is.
-    pub format: BodyFormat,
-    /// How the relay says who it is.
-    pub auth: Auth,
-    /// Certificates (PEM) to trust in place of the host's.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate (PEM).
-    pub client_cert_file: Option<PathBuf>,
-    /// The client's key (PEM).
-    pub client_key_file: Option<PathBuf>,
-}
-
-impl Default for AmqpConfig {
-    fn default() -> Self {
-        let url = Url::parse("amqp://guest:guest@127.0.0.1:5672/%2f").expect("a constant URL parses");
-        Self {
-            urls: vec![AmqpUrl(url)],
-            username: None,
-            password: None,
-            exchange: "vod.events".to_owned(),
-            queue: "vod.events".to_owned(),
-            routing_key: RoutingKeyTemplate::default(),
-            binding_key: "vod.#".to_owned(),
-            topology: Topology::Declare,
-            format: BodyFormat::Event,
-            auth: Auth::Password,
-            ca_file: None,
-            client_cert_file: None,
-            client_key_file: None,
-        }
-    }
-}
-
-/// A broker's address. It prints without its password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AmqpUrl(Url);
-
-impl AmqpUrl {
-    /// The address with its password, for the one place that logs in.
-    pub fn expose(&self) -> &Url {
-        &self.0
-    }
-
-    /// Whether the connection is to be encrypted.
-    pub fn is_tls(&self) -> bool {
-        self.0.scheme() == "amqps"
-    }
-}
-
-impl fmt::Display for AmqpUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
-            return f.write_str("amqp URL");
-        }
-        f.write_str(shown.as_str())
-    }
-}
-
-impl fmt::Debug for AmqpUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// How the relay says who it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// By a user name and a password (SASL PLAIN).
-    #[default]
-    Password,
-    /// By the client's certificate, from which the broker takes the user (SASL EXTERNAL).
-    External,
-}
-
 /// `[journal]`: the durable record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalConfig {
@@ -328,40 +231,6 @@ pub struct StatusConfig {
 impl Default for StatusConfig {
     fn default() -> Self {
         Self { socket: Some(PathBuf::from("/run/vodrelay/status.sock")) }
-    }
-}
-
-/// `[maintenance]`: what is done at set times, in UTC. A job without a time is not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaintenanceConfig {
-    /// Forgets confirmed events after their retention.
-    pub prune: Option<Cron>,
-    /// Gives the journal's free pages back to the file system.
-    pub vacuum: Option<Cron>,
-    /// Makes a copy of the journal.
-    pub backup: Option<Cron>,
-    /// Writes the figures into the log.
-    pub summary: Option<Cron>,
-    /// Asks the cloud how many events wait there.
-    pub backlog: Option<Cron>,
-    /// How many copies of the journal are kept; none are made when it is zero.
-    pub backups_kept: usize,
-    /// Where the copies are, if not in the folder `backups` beside the journal.
-    pub backup_dir: Option<PathBuf>,
-}
-
-impl Default for MaintenanceConfig {
-    fn default() -> Self {
-        let cron = |text| Some(Cron::parse(text).expect("a constant expression is right"));
-        Self {
-            prune: cron("0 17 * * * *"),
-            vacuum: cron("0 47 3 * * *"),
-            backup: cron("0 30 3 * * *"),
-            summary: cron("0 0 0 * * *"),
-            backlog: cron("0 * * * * *"),
-            backups_kept: 2,
-            backup_dir: None,
-        }
     }
 }
 

@@ -75,9 +75,9 @@ fn used(config: &Config) -> Vec<Used> {
     }
     let amqp = &config.amqp;
     let read = [
-        ("ca_file", &amqp.ca_file),
-        ("client_cert_file", &amqp.client_cert_file),
-        ("client_key_file", &amqp.client_key_file),
+        ("ca_file", &amqp.tls.ca_file),
+        ("client_cert_file", &amqp.tls.client_cert_file),
+        ("client_key_file", &amqp.tls.client_key_file),
     ];
     for (name, path) in read {
         if let Some(path) = path {
@@ -155,9 +155,9 @@ mod tests {
     #[test]
     fn a_file_that_is_read_is_not_one_that_is_written() {
         let mut config = Config::default();
-        config.amqp.ca_file = Some("/etc/x.pem".into());
-        config.amqp.client_cert_file = Some("/etc/x.pem".into());
-        config.amqp.client_key_file = Some("/etc/x.pem".into());
+        config.amqp.tls.ca_file = Some("/etc/x.pem".into());
+        config.amqp.tls.client_cert_file = Some("/etc/x.pem".into());
+        config.amqp.tls.client_key_file = Some("/etc/x.pem".into());
         assert!(conflict(&config).is_none(), "one PEM file can hold all of it");
         config.status.socket = Some("/etc/x.pem".into());
         assert!(conflict(&config).is_some());

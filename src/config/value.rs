@@ -12,8 +12,8 @@ use tencent_vod_event::SubAppId;
 use toml::de::{DeTable, DeValue};
 use url::{Host, Url};
 
-use super::AmqpUrl;
 use crate::cron::Cron;
+use crate::output::amqp::Address;
 use crate::routing_key::{PLACEHOLDERS, RoutingKeyTemplate, TemplateError};
 
 /// A value as it was given.
@@ -201,7 +201,7 @@ impl RawValue<'_> {
     }
 
     /// The brokers' addresses, at least one.
-    pub(super) fn amqp_urls(&self) -> Parsed<Vec<AmqpUrl>> {
+    pub(super) fn amqp_urls(&self) -> Parsed<Vec<Address>> {
         let urls = self.list("URL", |item| {
             let url = item.url()?;
             if url.scheme() != "amqp" && url.scheme() != "amqps" {
@@ -241,7 +241,7 @@ impl RawValue<'_> {
                     return Err(format!("has a virtual host of {} bytes; AMQP allows 255", text.len()));
                 }
             }
-            Ok(AmqpUrl(url))
+            Ok(Address::of(&url))
         })?;
         if urls.is_empty() { Err("must name at least one broker".to_owned()) } else { Ok(urls) }
     }

@@ -4,14 +4,12 @@
 //! What was in flight then has the outcome `Unknown`; what waited has `Unsent`. lapin's own recovery stays off, because
 //! with it pending confirms hang until a new connection exists (measured with 4.12.3).
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::Channel;
-use tencentcloud_signing::Secret;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -22,140 +20,13 @@ use vodrelay_core::outcome::{OutputState, Problem, PublishOutcome};
 use super::lanes::{Epoch, PublishLane};
 use super::link::{self, Link};
 pub use super::message::BodyFormat;
+pub use super::options::{Address, Auth, LANES, Options, TimeLimits, Topology};
 pub use super::probe::{ProbeStep, probe};
 use super::refusal;
 pub use super::tls::TlsFiles;
 use super::{Ends, Error, Output, PublishJob, channel, refuse_the_rest};
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
-use crate::routing_key::RoutingKeyTemplate;
-
-/// How many channels publish at once: enough for several times the cloud's quota (`docs/scaling.md`).
-pub const LANES: usize = 4;
-
-/// Where one broker listens, and who we are there. It prints without the password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// Whether to speak TLS (`amqps://`).
-    pub tls: bool,
-    /// Host name or IP address, an IPv6 address without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The virtual host, decoded: `/` is RabbitMQ's default.
-    pub vhost: String,
-    /// The URL's user name; [`Options::username`] goes before it.
-    pub username: Option<String>,
-    /// The URL's password; [`Options::password`] goes before it.
-    pub password: Option<Secret>,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "amqps" } else { "amqp" };
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{open}{}{close}:{} (virtual host {})", self.host, self.port, self.vhost)
-    }
-}
-
-/// Who makes the exchange and the queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Topology {
-    /// The relay: a durable topic exchange, and a durable quorum queue bound with [`Options::binding_key`].
-    #[default]
-    Declare,
-    /// An operator; the relay sees that they exist.
-    Verify,
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeLimits {
-    /// From the host name to channels that are ready to publish.
-    pub connect: Duration,
-    /// From a batch's first publish to its last answer. Two heartbeats (10 s) are what the library needs to notice a dead
-    /// peer, and a lease lasts 30 s.
-    pub publish: Duration,
-    /// The shortest wait between two rounds of attempts.
-    pub backoff_min: Duration,
-    /// The longest one.
-    pub backoff_max: Duration,
-    /// The heartbeat to ask for, in seconds. A peer counts as dead after two of them (measured).
-    pub heartbeat_seconds: u16,
-}
-
-impl Default for TimeLimits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            publish: Duration::from_secs(8),
-            backoff_min: Duration::from_millis(200),
-            backoff_max: Duration::from_secs(10),
-            heartbeat_seconds: 5,
-        }
-    }
-}
-
-/// What the output needs to know.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The brokers, tried in turn. At least one.
-    pub urls: Vec<Address>,
-    /// The user name at every broker, before the URL's own.
-    pub username: Option<String>,
-    /// The password at every broker, before the URL's own.
-    pub password: Option<Secret>,
-    /// The exchange to publish to.
-    pub exchange: String,
-    /// The queue to declare or to verify; empty: neither.
-    pub queue: String,
-    /// How routing keys are made.
-    pub routing_key: RoutingKeyTemplate,
-    /// What the declared queue is bound with.
-    pub binding_key: String,
-    /// Whether the client's certificate says who we are (SASL EXTERNAL), and not a user and a password.
-    pub external: bool,
-    /// Who makes the exchange and the queue.
-    pub topology: Topology,
-    /// What bodies hold.
-    pub format: BodyFormat,
-    /// Files for `amqps://`.
-    pub tls: TlsFiles,
-    /// How many channels publish at once.
-    pub lanes: usize,
-    /// Whether the messages of one sub-application share a lane, so that they leave in the order in which they were handed
-    /// over. Otherwise each goes over whichever lane is free first.
-    pub in_order: bool,
-    /// How long things may take.
-    pub limits: TimeLimits,
-}
-
-impl Options {
-    /// Options for these brokers, with every default.
-    pub fn new(urls: Vec<Address>) -> Self {
-        Self {
-            urls,
-            username: None,
-            password: None,
-            exchange: "vod.events".to_owned(),
-            queue: "vod.events".to_owned(),
-            routing_key: RoutingKeyTemplate::default(),
-            binding_key: "vod.#".to_owned(),
-            external: false,
-            topology: Topology::default(),
-            format: BodyFormat::default(),
-            tls: TlsFiles::default(),
-            lanes: LANES,
-            in_order: false,
-            limits: TimeLimits::default(),
-        }
-    }
-
-    /// Whether the relay itself makes the queue, which is then bound for whatever it publishes.
-    pub(super) fn declares_queue(&self) -> bool {
-        self.topology == Topology::Declare && !self.queue.is_empty()
-    }
-}
 
 /// The words of an output that has tried no broker yet.
 pub const NOT_CONNECTED_YET: &str = "not connected yet";

@@ -222,7 +222,7 @@ fn uri(address: &Address, options: &Options) -> AMQPUri {
         query: AMQPQueryString {
             heartbeat: Some(options.limits.heartbeat_seconds),
             frame_max: Some(FRAME_MAX_BYTES),
-            auth_mechanism: options.external.then_some(SASLMechanism::External),
+            auth_mechanism: options.external().then_some(SASLMechanism::External),
             ..AMQPQueryString::default()
         },
     }

@@ -14,6 +14,7 @@ mod greeting;
 mod lanes;
 mod link;
 pub mod message;
+mod options;
 mod probe;
 mod refusal;
 mod returns;

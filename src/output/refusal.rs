@@ -206,7 +206,7 @@ fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkE
             "see what listens there; AMQP is at 5672, and at 5671 with TLS",
         )),
         Speaker::Amqp { mechanisms: Some(offered) } => {
-            let (wanted, hint) = if options.external {
+            let (wanted, hint) = if options.external() {
                 (
                     "EXTERNAL",
                     "enable the plugin rabbitmq_auth_mechanism_ssl and set auth_mechanisms there, or set amqp.auth = \"password\"",
@@ -233,7 +233,7 @@ fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkE
 
 /// Whose login it was, and where the name and the password came from: several places can have them.
 fn wrong_login(address: &Address, options: &Options, text: String) -> LinkError {
-    let (whom, hint) = if options.external {
+    let (whom, hint) = if options.external() {
         (
             "the user of the client's certificate".to_owned(),
             "see ssl_cert_login_from there for which name counts, and create that user",
@@ -352,7 +352,7 @@ fn after_alert(alert: AlertDescription, options: &Options, show: impl Fn() -> St
         BadCertificate, CertificateExpired, CertificateRequired, CertificateUnknown, HandshakeFailure,
         UnknownCA, UnsupportedCertificate,
     };
-    let bare = options.tls.certificate_file.is_none();
+    let bare = options.tls.client_cert_file.is_none();
     match alert {
         CertificateRequired | BadCertificate | HandshakeFailure if bare => format!(
             "the broker wants a client certificate that it trusts: name the certificate and key files; or its own key is of a kind that is \

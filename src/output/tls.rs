@@ -23,9 +23,9 @@ pub struct TlsFiles {
     /// The only authorities to trust. Without it: those that the host trusts.
     pub ca_file: Option<PathBuf>,
     /// This client's certificate, followed by its intermediates.
-    pub certificate_file: Option<PathBuf>,
-    /// The private key of `certificate_file` (PKCS#8, PKCS#1 or SEC1, not encrypted).
-    pub key_file: Option<PathBuf>,
+    pub client_cert_file: Option<PathBuf>,
+    /// The private key of `client_cert_file` (PKCS#8, PKCS#1 or SEC1, not encrypted).
+    pub client_key_file: Option<PathBuf>,
 }
 
 /// Why TLS cannot even begin.
@@ -188,19 +188,19 @@ pub(super) async fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsE
         }
         None => builder.with_platform_verifier().map_err(TlsError::Setup)?,
     };
-    match (&files.certificate_file, &files.key_file) {
+    match (&files.client_cert_file, &files.client_key_file) {
         (None, None) => Ok(builder.with_no_client_auth()),
-        (Some(certificate_file), Some(key_file)) => {
-            let chain = certificates("client certificate", certificate_file).await?;
-            let key = private_key(key_file).await?;
+        (Some(client_cert_file), Some(client_key_file)) => {
+            let chain = certificates("client certificate", client_cert_file).await?;
+            let key = private_key(client_key_file).await?;
             builder.with_client_auth_cert(chain, key).map_err(|error| match &error {
                 rustls::Error::InconsistentKeys(_) => {
-                    TlsError::OtherKey { key: key_file.clone(), certificate: certificate_file.clone() }
+                    TlsError::OtherKey { key: client_key_file.clone(), certificate: client_cert_file.clone() }
                 }
                 rustls::Error::InvalidCertificate(wrong)
                     if format!("{wrong:?}").contains("UnsupportedCertVersion") =>
                 {
-                    TlsError::VersionOne { path: certificate_file.clone() }
+                    TlsError::VersionOne { path: client_cert_file.clone() }
                 }
                 _ => TlsError::Setup(error),
             })
@@ -280,8 +280,8 @@ mod tests {
         async fn identity(&self, certificate: &str, key: &str) -> String {
             let files = TlsFiles {
                 ca_file: None,
-                certificate_file: Some(self.path(certificate)),
-                key_file: Some(self.path(key)),
+                client_cert_file: Some(self.path(certificate)),
+                client_key_file: Some(self.path(key)),
             };
             told(&files, self).await
         }

@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tencent_vod_event::SubAppId;
 use tencentcloud_signing::Secret;
 use url::Url;
 use vodrelay::config::{
-    AmqpConfig, AmqpUrl, Auth, BodyFormat, Config, ConfigErrors, ConfirmAfter, CredentialSource,
-    HealthConfig, HttpConfig, JournalConfig, LogConfig, LogFormat, MaintenanceConfig, OutputConfig,
-    OutputKind, RelayConfig, StatusConfig, Topology, VodConfig,
+    Config, ConfigErrors, ConfirmAfter, CredentialSource, HealthConfig, HttpConfig, JournalConfig, LogConfig,
+    LogFormat, OutputConfig, OutputKind, RelayConfig, StatusConfig, VodConfig,
 };
 use vodrelay::cron::Cron;
+use vodrelay::ops::maintenance;
+use vodrelay::output::amqp::{self, Address, Auth, BodyFormat, TlsFiles, Topology};
 use vodrelay::routing_key::RoutingKeyTemplate;
 
 use crate::harness::{cases, fuzz};
@@ -117,11 +119,24 @@ fn assert_usable(config: &Config) {
     assert!(config.relay.lease_margin < config.vod.window);
     assert!(config.relay.idle_backoff_min <= config.relay.idle_backoff_max);
     for url in &config.amqp.urls {
-        let whole = url.expose();
-        let secret = whole.password().map(|password| format!(":{password}@"));
-        let safe = secret.map_or_else(|| whole.to_string(), |s| whole.as_str().replacen(&s, ":***@", 1));
-        assert_eq!([url.to_string(), format!("{url:?}")], [safe.clone(), safe]);
+        if let Some(password) = url.password.as_ref().filter(|password| !password.expose().is_empty()) {
+            let shown = format!("{:?}", Address { password: None, ..url.clone() });
+            assert_eq!(format!("{url:?}").replace("Some(***)", "None"), shown, "{}", password.expose());
+        }
+        assert_eq!(Address::of(&written(url).parse().unwrap()), *url);
     }
+}
+
+/// The address as a URL in the file.
+fn written(url: &Address) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let user = url.username.as_deref().map(encoded).unwrap_or_default();
+    let secret = url.password.as_ref().map(|password| format!(":{}", encoded(password.expose())));
+    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+    let login = format!("{user}{}", secret.unwrap_or_default());
+    let at = if login.is_empty() { "" } else { "@" };
+    let scheme = if url.tls { "amqps" } else { "amqp" };
+    format!("{scheme}://{login}{at}{host}:{}/{}", url.port, encoded(&url.vhost))
 }
 
 fn assert_secret(errors: &ConfigErrors, forms: &[&str]) {
@@ -310,7 +325,7 @@ fn duration(least_ms: u64) -> impl Strategy<Value = Duration> {
     ]
 }
 
-fn amqp_urls() -> impl Strategy<Value = Vec<AmqpUrl>> {
+fn amqp_urls() -> impl Strategy<Value = Vec<Address>> {
     let host = prop::sample::select(&["h", "mq.example:5999", "[::1]:5672", "127.0.0.1"][..]);
     let url = (any::<bool>(), "[a-z%0-9]{0,6}", "[a-zA-Z0-9!$*_~.-]{0,9}", host, "(/|/%2f|/vhost|)")
         .prop_map(|(tls, user, password, host, vhost)| {
@@ -379,14 +394,13 @@ prop_compose! {
         external in any::<bool>(),
         event in any::<bool>(),
         certificates in (path("/ca"), path("/client"), 0_u8..3),
-    ) -> AmqpConfig {
-        let tls = urls.iter().any(AmqpUrl::is_tls);
+    ) -> amqp::Options {
+        let tls = urls.iter().any(|url| url.tls);
         let (ca_file, client, which) = certificates;
-        let no_user = |url: &AmqpUrl| url.expose().username().is_empty() && url.expose().password().is_none();
-        let external = external && which > 1 && urls.iter().all(|url| url.is_tls() && no_user(url));
+        let no_user = |url: &Address| url.username.is_none() && url.password.is_none();
+        let external = external && which > 1 && urls.iter().all(|url| url.tls && no_user(url));
         let username = username.filter(|_| !external);
-        AmqpConfig {
-            urls,
+        amqp::Options {
             password: username.is_some().then(|| Secret::new(password)),
             username,
             exchange,
@@ -396,9 +410,12 @@ prop_compose! {
             auth: if external { Auth::External } else { Auth::Password },
             topology: if declare { Topology::Declare } else { Topology::Verify },
             format: if event { BodyFormat::Event } else { BodyFormat::CloudEvents },
-            ca_file: (tls && which > 0).then_some(ca_file),
-            client_cert_file: (tls && which > 1).then(|| client.clone()),
-            client_key_file: (tls && which > 1).then_some(client),
+            tls: TlsFiles {
+                ca_file: (tls && which > 0).then_some(ca_file),
+                client_cert_file: (tls && which > 1).then(|| client.clone()),
+                client_key_file: (tls && which > 1).then_some(client),
+            },
+            ..amqp::Options::new(urls)
         }
     }
 }
@@ -424,8 +441,8 @@ prop_compose! {
         (prune, vacuum, backup, summary, backlog) in (cron(), cron(), cron(), cron(), cron()),
         backups_kept in any::<usize>(),
         backup_dir in prop::option::of(path("/backups")),
-    ) -> MaintenanceConfig {
-        MaintenanceConfig { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir }
+    ) -> maintenance::Options {
+        maintenance::Options { prune, vacuum, backup, summary, backlog, backups_kept, backup_dir }
     }
 }
 
@@ -520,7 +537,7 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
             })
         ),
         "[amqp]".to_owned(),
-        format!("urls = {}", list(amqp.urls.iter().map(|url| quoted(url.expose().as_str())).collect())),
+        format!("urls = {}", list(amqp.urls.iter().map(|url| quoted(&written(url))).collect())),
         format!("username = {}", optional(amqp.username.as_deref())),
         format!("exchange = {}", quoted(&amqp.exchange)),
         format!("queue = {}", quoted(&amqp.queue)),
@@ -541,9 +558,9 @@ fn rendered(config: &Config) -> (String, Vec<(String, String)>) {
                 BodyFormat::CloudEvents => "cloudevents",
             })
         ),
-        format!("ca_file = {}", file(&amqp.ca_file)),
-        format!("client_cert_file = {}", file(&amqp.client_cert_file)),
-        format!("client_key_file = {}", file(&amqp.client_key_file)),
+        format!("ca_file = {}", file(&amqp.tls.ca_file)),
+        format!("client_cert_file = {}", file(&amqp.tls.client_cert_file)),
+        format!("client_key_file = {}", file(&amqp.tls.client_key_file)),
         "[journal]".to_owned(),
         format!("path = {}", quoted(journal.path.to_str().unwrap())),
         format!("retention = {}", time(journal.retention)),

@@ -118,11 +118,11 @@ async fn a_client_certificate_is_a_login_and_what_is_offered_is_named() {
         password: None,
         ..options.urls[0].clone()
     };
-    options.external = true;
+    options.auth = amqp::Auth::External;
     options.tls = TlsFiles {
         ca_file: file("ca.pem", &authority.pem()),
-        certificate_file: file("client.pem", &client_certificate),
-        key_file: file("client.key", &client_key),
+        client_cert_file: file("client.pem", &client_certificate),
+        client_key_file: file("client.key", &client_key),
     };
     // The certificate is good, and its user is not there.
     let step = wrong(&options).await;
@@ -141,7 +141,7 @@ async fn a_client_certificate_is_a_login_and_what_is_offered_is_named() {
         broker.ctl(&["eval", &format!("application:set_env(rabbit, auth_mechanisms, [{names}]).")]).await;
     };
     let mut by_password = options.clone();
-    by_password.external = false;
+    by_password.auth = amqp::Auth::Password;
     offer("'EXTERNAL'").await;
     let step = wrong(&by_password).await;
     assert!(step.text.contains("offers the login by EXTERNAL, and not by PLAIN"), "{step:?}");

@@ -72,6 +72,7 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
     let (journal, writer) = Journal::open(&journal::Options { path: world.journal_path() }).unwrap();
     let (sub_apps, now) = watch::channel(world.config.vod.sub_apps());
     let parts = maintenance::MaintenanceParts {
+        retention: world.config.journal.retention,
         journal,
         client: tencent_vod::Client::new(options).unwrap(),
         sub_apps: now,
@@ -84,7 +85,6 @@ async fn the_clouds_backlog_is_a_gauge_for_each_sub_application_that_there_is_no
         backup: None,
         summary: None,
         backlog: Some(Cron::parse("* * * * * *").unwrap()),
-        retention: world.config.journal.retention,
         backups_kept: 0,
         backup_dir: None,
     };

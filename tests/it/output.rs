@@ -696,8 +696,8 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
     options.urls[0] = Address { tls: true, host: "localhost".to_owned(), ..address(broker.tls_port()) };
     let complete = TlsFiles {
         ca_file: file("ca.pem", &certificates.ca),
-        certificate_file: file("client.pem", &certificates.client_certificate),
-        key_file: file("client.key", &certificates.client_key),
+        client_cert_file: file("client.pem", &certificates.client_certificate),
+        client_key_file: file("client.key", &certificates.client_key),
     };
     options.tls = complete.clone();
     let running = Running::up(&options).await;
@@ -712,11 +712,11 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
     };
     options.tls = TlsFiles { ca_file: None, ..complete.clone() };
     refused(&options, "as the CA file").await;
-    options.tls = TlsFiles { certificate_file: None, key_file: None, ..complete.clone() };
+    options.tls = TlsFiles { client_cert_file: None, client_key_file: None, ..complete.clone() };
     refused(&options, "wants a client certificate").await;
-    options.tls = TlsFiles { key_file: None, ..complete.clone() };
+    options.tls = TlsFiles { client_key_file: None, ..complete.clone() };
     refused(&options, "name both files or neither").await;
-    options.tls = TlsFiles { ca_file: complete.key_file.clone(), ..complete.clone() };
+    options.tls = TlsFiles { ca_file: complete.client_key_file.clone(), ..complete.clone() };
     refused(&options, "holds no PEM certificate").await;
     options.tls = TlsFiles { ca_file: Some(folder.path().join("missing.pem")), ..complete.clone() };
     refused(&options, "cannot read the CA file").await;

@@ -9,8 +9,9 @@ use tencent_vod_emulator::{Action, ConfirmVerdict, Fault, FaultKind, IdleShape, 
 use tencent_vod_event::{Event, SubAppId};
 use tokio::time::timeout;
 use vodrelay::clock::Now as _;
-use vodrelay::config::{ConfirmAfter, Topology};
+use vodrelay::config::ConfirmAfter;
 use vodrelay::journal::Journal;
+use vodrelay::output::amqp::Topology;
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::outcome::OutputState;
 use vodrelay_core::write::{PullId, Pulled, Write, Written};

@@ -44,7 +44,7 @@ fn may_use(path: &str) -> Vec<&'static str> {
         "clock" | "heartbeat" | "routing_key" | "latency" | "failpoint" | "cron" | "cloud" | "journal"
         | "output" => &[&SHARED],
         // A section of the configuration holds the adapters' own types. Of what operators see it holds how the log looks.
-        "config" => &[&SHARED, &ADAPTERS, &["ops::logging"]],
+        "config" => &[&SHARED, &ADAPTERS, &["ops::logging", "ops::maintenance"]],
         "relay" | "ops" => &[&SHARED, &ADAPTERS],
         "app" => &[&SHARED, &ADAPTERS, &SHELLS],
         "cli" => &[&SHARED, &ADAPTERS, &SHELLS, &["app"]],

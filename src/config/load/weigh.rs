@@ -2,7 +2,8 @@
 
 use super::{ConfigPlace, ConfigReader, KeyOrigin};
 use crate::config::value::shown;
-use crate::config::{AmqpConfig, AmqpUrl, Auth, Config, OutputKind, Topology, binding, paths};
+use crate::config::{Config, OutputKind, binding, paths};
+use crate::output::amqp::{self, Address, Auth, Topology};
 
 impl ConfigReader {
     /// What single values cannot show.
@@ -35,16 +36,16 @@ impl ConfigReader {
             },
         );
         self.refuse(
-            amqp.client_cert_file.is_some() != amqp.client_key_file.is_some(),
+            amqp.tls.client_cert_file.is_some() != amqp.tls.client_key_file.is_some(),
             &[("amqp", "client_cert_file"), ("amqp", "client_key_file")],
             || {
                 "amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither"
                     .to_owned()
             },
         );
-        let certificates = amqp.ca_file.is_some() || amqp.client_cert_file.is_some();
+        let certificates = amqp.tls.ca_file.is_some() || amqp.tls.client_cert_file.is_some();
         self.refuse(
-            certificates && !amqp.urls.iter().any(AmqpUrl::is_tls),
+            certificates && !amqp.urls.iter().any(|url| url.tls),
             &[("amqp", "ca_file"), ("amqp", "client_cert_file"), ("amqp", "urls")],
             || {
                 "amqp.ca_file and amqp.client_cert_file protect nothing: no URL in amqp.urls begins with amqps://; write amqps://"
@@ -68,9 +69,10 @@ impl ConfigReader {
         }
     }
 
-    fn weigh_login(&mut self, amqp: &AmqpConfig) {
+    fn weigh_login(&mut self, amqp: &amqp::Options) {
         let external = amqp.auth == Auth::External;
-        let certified = external && amqp.client_cert_file.is_some() && amqp.urls.iter().all(AmqpUrl::is_tls);
+        let certified =
+            external && amqp.tls.client_cert_file.is_some() && amqp.urls.iter().all(|url| url.tls);
         self.refuse(
             external && !certified,
             &[("amqp", "auth"), ("amqp", "client_cert_file"), ("amqp", "urls")],
@@ -80,7 +82,7 @@ impl ConfigReader {
                     .to_owned()
             },
         );
-        let in_url = |url: &AmqpUrl| !url.expose().username().is_empty() || url.expose().password().is_some();
+        let in_url = |url: &Address| url.username.is_some() || url.password.is_some();
         self.refuse(
             certified && (amqp.username.is_some() || amqp.password.is_some() || amqp.urls.iter().any(in_url)),
             &[("amqp", "auth"), ("amqp", "username"), ("amqp", "password"), ("amqp", "urls")],
@@ -93,7 +95,7 @@ impl ConfigReader {
     }
 
     /// What RabbitMQ, or common sense, would refuse to declare.
-    fn weigh_topology(&mut self, amqp: &AmqpConfig) {
+    fn weigh_topology(&mut self, amqp: &amqp::Options) {
         if amqp.topology != Topology::Declare {
             return;
         }

@@ -73,25 +73,38 @@ impl Serialize for Job {
     }
 }
 
-/// What maintenance must know.
-#[derive(Clone, Debug)]
+/// When each job is done, in UTC; one without a time is not done. Section `[maintenance]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// When each job is done; one without a time is not done.
+    /// Forgets confirmed events after their retention.
     pub prune: Option<Cron>,
-    /// See `prune`.
+    /// Gives the journal's free pages back to the file system.
     pub vacuum: Option<Cron>,
-    /// See `prune`.
+    /// Makes a copy of the journal.
     pub backup: Option<Cron>,
-    /// See `prune`.
+    /// Writes the figures into the log.
     pub summary: Option<Cron>,
-    /// See `prune`.
+    /// Asks the cloud how many events wait there.
     pub backlog: Option<Cron>,
-    /// How long confirmed events are kept.
-    pub retention: Duration,
     /// How many copies of the journal are kept; none are made when it is zero.
     pub backups_kept: usize,
     /// Where they are, if not in the folder `backups` beside the journal; made when missing.
     pub backup_dir: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cron = |text| Some(Cron::parse(text).expect("a constant expression is right"));
+        Self {
+            prune: cron("0 17 * * * *"),
+            vacuum: cron("0 47 3 * * *"),
+            backup: cron("0 30 3 * * *"),
+            summary: cron("0 0 0 * * *"),
+            backlog: cron("0 * * * * *"),
+            backups_kept: 2,
+            backup_dir: None,
+        }
+    }
 }
 
 impl Options {
@@ -110,6 +123,8 @@ impl Options {
 
 /// The parts of the relay that maintenance works on.
 pub struct MaintenanceParts {
+    /// How long confirmed events are kept.
+    pub retention: Duration,
     /// The durable record.
     pub journal: Journal,
     /// The cloud's API.
@@ -192,14 +207,14 @@ struct MaintenanceWork {
 
 impl MaintenanceWork {
     fn new(options: Options, parts: MaintenanceParts, stop: CancellationToken) -> Self {
-        let MaintenanceParts { journal, client, sub_apps, waiting, figures } = parts;
+        let MaintenanceParts { retention, journal, client, sub_apps, waiting, figures } = parts;
         let backup_dir = options.backup_dir.unwrap_or_else(|| journal.path().with_file_name("backups"));
         Self {
             backups: Backups::new(journal.path(), backup_dir, options.backups_kept, stop),
             summary: DailySummary::new(figures()),
             backlog: BacklogJob::new(client, sub_apps.clone(), waiting),
             sub_apps,
-            retention: options.retention,
+            retention,
             journal,
             figures,
         }

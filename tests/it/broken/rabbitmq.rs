@@ -3,7 +3,7 @@
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use tokio::time::timeout;
 use vodrelay::app::Running;
-use vodrelay::config::Topology;
+use vodrelay::output::amqp::Topology;
 use vodrelay_core::outcome::OutputState;
 
 use super::{accounted, in_time, pulls_rest, put_events, told};

@@ -15,6 +15,7 @@ fn no_cloud() -> tencent_vod::Client {
 fn parts(journal: &Journal) -> MaintenanceParts {
     let (_, sub_apps) = watch::channel(vec![SubAppId(0)]);
     MaintenanceParts {
+        retention: RETENTION,
         journal: journal.clone(),
         client: no_cloud(),
         sub_apps,
@@ -31,7 +32,6 @@ fn idle() -> Options {
         backup: None,
         summary: None,
         backlog: None,
-        retention: RETENTION,
         backups_kept: 2,
         backup_dir: None,
     }
