@@ -405,7 +405,7 @@ fn every_decision_is_in_the_index_and_has_its_parts() {
 #[test]
 fn the_table_of_keys_is_that_of_the_program() {
     let example = document("config.example.toml");
-    let changes = document("src/config/changes.rs");
+    let keys = document("src/config/keys.rs");
     let mut section = "";
     let mut expected = Vec::new();
     for line in example.lines().filter(|line| !line.starts_with('#')) {
@@ -413,8 +413,10 @@ fn the_table_of_keys_is_that_of_the_program() {
             section = name.trim_end_matches(']');
         } else if let Some((key, value)) = line.split_once(" = ") {
             let key = format!("{section}.{key}");
-            let live = changes.contains(&format!(" {key} true,"));
-            assert!(live || changes.contains(&format!(" {key} false,")), "{key}");
+            let row = |line: &&str| line.trim().split([' ', '(']).next() == Some(key.as_str());
+            let row = keys.lines().find(row).unwrap_or_else(|| panic!("{key}"));
+            let live = row.contains(" live |v| ");
+            assert!(live || row.contains(" restart |v| "), "{key}");
             let reload = if live { "yes" } else { "restart" };
             expected.push(vec![format!("`{key}`"), format!("`{value}`"), reload.to_owned()]);
         }
