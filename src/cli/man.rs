@@ -68,7 +68,7 @@ fn sections(page: &str) -> &'static [Section] {
         "vodrelay-run.1" => &[("SIGNALS", SIGNALS)],
         "vodrelay-emulate.1" => &[
             ("ENVIRONMENT", &[KEY_VARIABLES]),
-            ("SIGNALS", &[("SIGTERM, SIGINT", "The emulator ends, and says how many events it had.")]),
+            ("SIGNALS", &[("SIGTERM, SIGINT", "The emulator ends, and prints how many events it had.")]),
         ],
         "vodrelay.toml.5" => &[("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)],
         _ => &[],
@@ -77,21 +77,21 @@ fn sections(page: &str) -> &'static [Section] {
 
 const KEY_VARIABLES: (&str, &str) = (
     "TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY",
-    "The key for the cloud's API. A relay whose vod.credentials is auto or env uses it; the emulator accepts it.",
+    "The key for the cloud's API. A relay with vod.credentials auto or env uses it; the emulator accepts it.",
 );
 
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("VODRELAY_CONFIG", "The configuration file, when --config does not name one."),
     (
         "VODRELAY_SECTION__KEY",
-        "The value of a key, in place of the one in the file: VODRELAY_AMQP__URLS for urls under [amqp]. Values of a list are \
-         separated by commas.",
+        "The value of a key, in place of the one in the file: VODRELAY_AMQP__URLS for urls under [amqp]. Commas separate the \
+         values of a list.",
     ),
-    ("VODRELAY_AMQP__PASSWORD", "The broker's password, which never stands in the file."),
+    ("VODRELAY_AMQP__PASSWORD", "The broker's password, which is not a key of the file."),
     KEY_VARIABLES,
     (
         "TENCENTCLOUD_TOKEN, TENCENTCLOUD_SESSION_TOKEN, TENCENTCLOUD_SECURITY_TOKEN",
-        "The token of a temporary key; the first one that is set counts.",
+        "The token of a temporary key; the first variable that is set counts.",
     ),
     ("TENCENTCLOUD_CREDENTIALS_FILE", "The credentials file, in place of the usual ones."),
     (
@@ -100,13 +100,13 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC",
-        "Set by the service manager: it hears how the relay stands, and that its loops turn.",
+        "Set by the service manager: the relay reports its state and its progress there.",
     ),
     (
         "JOURNAL_STREAM",
-        "Set by the service manager: with log.format = \"auto\" the log then goes to the journal, with its fields.",
+        "Set by the service manager: with log.format = \"auto\", the log then goes to systemd's journal, with its fields.",
     ),
-    ("NO_COLOR", "Not empty: no colours."),
+    ("NO_COLOR", "If not empty, output has no colours."),
     ("COLUMNS", "The width of tables that do not go to a terminal."),
 ];
 
@@ -114,7 +114,7 @@ const FILES: &[(&str, &str)] = &[
     (crate::config::DEFAULT_PATH, "The configuration."),
     (
         "/etc/vodrelay/secret_id, /etc/vodrelay/secret_key, /etc/vodrelay/amqp_password",
-        "What the unit of the package hands to the service as credentials.",
+        "The credentials that the package's unit hands to the service.",
     ),
     (
         "~/.tencentcloud/credentials, /etc/tencentcloud/credentials",
@@ -122,8 +122,8 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "/var/lib/vodrelay/journal.db",
-        "The journal. journal.db-wal and journal.db-shm beside it belong to it and must not be removed; journal.db.lock keeps a \
-         second relay away.",
+        "The journal. journal.db-wal and journal.db-shm belong to it and must not be removed. journal.db.lock keeps a second \
+         relay away.",
     ),
     ("/var/lib/vodrelay/backups", "Copies of the journal."),
     ("/run/vodrelay/status.sock", "The socket that vodrelay status asks."),
@@ -132,13 +132,13 @@ const FILES: &[(&str, &str)] = &[
 const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
-        "The relay drains: nothing more is pulled, what is in flight is finished within 45 seconds, and the last line of the log says \
-         what is left. A second signal ends the process at once; nothing is lost by that.",
+        "The relay drains: it pulls nothing more and finishes what is in flight within 35 seconds. The last line of the log says \
+         what is left. A second signal ends the process at once; nothing is lost.",
     ),
     (
         "SIGHUP",
-        "The configuration and the credentials are read again. What can change at work changes; what needs a restart is named in the \
-         log, and a configuration that is wrong is refused as a whole.",
+        "The relay reads the configuration and the credentials again. It takes over the keys that can change at work, and names the \
+         others in the log. A wrong configuration is refused as a whole.",
     ),
 ];
 
