@@ -111,15 +111,15 @@ pub async fn run(parts: RelayParts, drain: CancellationToken) -> Result<(), Rela
     shell.run(arrivals, drain).await
 }
 
-/// What comes back from a task: an input, and for calls to the cloud what the report needs.
+/// What comes back from a task: an input, and for requests to the cloud what the report needs.
 struct Arrived {
     input: Input,
-    call: Option<RequestEnded>,
+    request: Option<RequestEnded>,
 }
 
 impl From<Input> for Arrived {
     fn from(input: Input) -> Self {
-        Self { input, call: None }
+        Self { input, request: None }
     }
 }
 
@@ -216,9 +216,9 @@ impl Shell {
     /// Hands the inputs to the core, and carries its effects out. Whether the relay has finished.
     fn step(&mut self, inputs: &mut Vec<Arrived>) -> Result<bool, RelayError> {
         let now = Moment::now();
-        for Arrived { input, call } in &*inputs {
-            if let Some(call) = call {
-                self.report.call(now, call);
+        for Arrived { input, request } in &*inputs {
+            if let Some(ended) = request {
+                self.report.request_ended(now, ended);
             }
             self.report.input(now, input);
         }
@@ -265,8 +265,8 @@ impl Shell {
                         Err(error) => (Err(cloud::request_failure(error.failure)), Some(error)),
                     };
                     let input = Input::Pulled { pull, sent_at, received_at, pulled_at, result };
-                    let call = Some(RequestEnded { sub_app, action: Action::PullEvents, error });
-                    send(&inputs, Arrived { input, call });
+                    let request = Some(RequestEnded { sub_app, action: Action::PullEvents, error });
+                    send(&inputs, Arrived { input, request });
                     Ok(())
                 });
             }
@@ -274,18 +274,21 @@ impl Shell {
             Effect::Publish { event, outgoing, alone } => {
                 self.output.publish(event, outgoing, alone, &self.outcomes);
             }
-            Effect::Confirm { call, sub_app, handles, cutoff } => {
+            Effect::Confirm { request, sub_app, handles, cutoff } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
                     let error = client.confirm_events(sub_app, &handles, cloud::deadline(cutoff)).await.err();
                     let result =
                         error.as_ref().map_or(Ok(()), |error| Err(cloud::request_failure(error.failure)));
                     let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
-                    send(&inputs, Arrived { input: Input::Confirmed { call, result }, call: Some(ended) });
+                    send(
+                        &inputs,
+                        Arrived { input: Input::Confirmed { request, result }, request: Some(ended) },
+                    );
                     Ok(())
                 });
             }
-            Effect::ProveConfirm { call, sub_app } => {
+            Effect::ProveConfirm { request, sub_app } => {
                 let client = self.client.clone();
                 self.tasks.spawn(async move {
                     let error = client.prove_confirm(sub_app).await.err();
@@ -294,7 +297,10 @@ impl Shell {
                     // What the cloud says of the made-up handle is the proof, and no failure.
                     let error = error.filter(|error| error.failure != FailureKind::Refused);
                     let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
-                    send(&inputs, Arrived { input: Input::ConfirmProof { call, result }, call: Some(ended) });
+                    send(
+                        &inputs,
+                        Arrived { input: Input::ConfirmProof { request, result }, request: Some(ended) },
+                    );
                     Ok(())
                 });
             }

@@ -1,5 +1,5 @@
 //! What the relay says of its work: a line of progress now and then at info, one a batch and one an event at debug, and
-//! failing calls and publishes when they begin to fail, change their reason, and work again. Never a body, never a secret.
+//! failing requests and publishes when they begin to fail, change their reason, and work again. Never a body, never a secret.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::meters::{self, Meters};
 use super::stats::RelayStats;
 use crate::cloud;
 
-/// How a call to the cloud ended, with the words that the core has no use for.
+/// How a request to the cloud ended, with the words that the core has no use for.
 #[derive(Debug)]
 pub(super) struct RequestEnded {
     pub(super) sub_app: SubAppId,
@@ -34,7 +34,7 @@ pub(super) struct Observer {
     stats: Arc<RelayStats>,
     meters: Meters,
     window: Window,
-    /// Why calls fail now, by whose and which they are.
+    /// Why requests fail now, by whose and which they are.
     failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
     /// Whether the log says that nothing is routable.
@@ -55,7 +55,7 @@ struct Failing {
     told: bool,
 }
 
-/// Throttled calls are how the pace is found, and no news until nothing else has happened for so long.
+/// Throttled requests are how the pace is found, and no news until nothing else has happened for so long.
 const THROTTLED_MAX: Duration = Duration::from_secs(10);
 
 /// What has been done since it was told last.
@@ -126,9 +126,9 @@ impl Observer {
         }
     }
 
-    /// A call ended: transitions are said, not attempts.
-    pub(super) fn call(&mut self, now: Moment, call: &RequestEnded) {
-        let RequestEnded { sub_app, action, error } = call;
+    /// A request ended: transitions are said, not attempts.
+    pub(super) fn request_ended(&mut self, now: Moment, ended: &RequestEnded) {
+        let RequestEnded { sub_app, action, error } = ended;
         let (key, action) = ((*sub_app, action.name()), action.name());
         let Some(error) = error else {
             if self.failing.remove(&key).is_some_and(|was| was.told) {
@@ -376,7 +376,7 @@ impl Observer {
         });
     }
 
-    /// The call that fails the longest, of those that are told.
+    /// The request that fails the longest, of those that are told.
     fn failing(&self, wanted: Action) -> Option<(Problem, Moment)> {
         let told =
             self.failing.iter().filter(|((_, action), failing)| *action == wanted.name() && failing.told);
@@ -404,7 +404,7 @@ mod tests {
     use super::*;
     use vodrelay_core::identity::DeliveryId;
 
-    fn call(failure: Option<(FailureKind, &str)>) -> RequestEnded {
+    fn ended(failure: Option<(FailureKind, &str)>) -> RequestEnded {
         let action = Action::PullEvents;
         let error = failure.map(|(failure, code)| RequestError {
             failure,
@@ -456,20 +456,20 @@ mod tests {
     fn throttled_calls_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Observer::new(Arc::new(RelayStats::new()), window);
-        let throttled = call(Some((FailureKind::Throttled, "RequestLimitExceeded")));
+        let throttled = ended(Some((FailureKind::Throttled, "RequestLimitExceeded")));
         for second in 0..9 {
-            report.call(Moment(second * 1_000), &throttled);
+            report.request_ended(Moment(second * 1_000), &throttled);
             assert_eq!(report.failing(Action::PullEvents), None);
         }
-        report.call(Moment(9_500), &call(None));
-        report.call(Moment(12_000), &throttled);
-        report.call(Moment(21_900), &throttled);
+        report.request_ended(Moment(9_500), &ended(None));
+        report.request_ended(Moment(12_000), &throttled);
+        report.request_ended(Moment(21_900), &throttled);
         assert_eq!(report.failing(Action::PullEvents), None, "one has succeeded in between");
-        report.call(Moment(22_000), &throttled);
+        report.request_ended(Moment(22_000), &throttled);
         assert!(report.failing(Action::PullEvents).is_some());
-        report.call(Moment(23_000), &call(None));
+        report.request_ended(Moment(23_000), &ended(None));
         assert_eq!(report.failing(Action::PullEvents), None);
-        report.call(Moment(24_000), &call(Some((FailureKind::Transient, "timeout"))));
+        report.request_ended(Moment(24_000), &ended(Some((FailureKind::Transient, "timeout"))));
         assert!(report.failing(Action::PullEvents).is_some(), "other failures are told at once");
     }
 
@@ -504,8 +504,8 @@ mod tests {
     fn a_failure_says_the_next_step_once() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Observer::new(Arc::new(RelayStats::new()), window);
-        let failed = call(Some((FailureKind::Credentials, "AuthFailure.SignatureFailure")));
-        let text = logged(|| report.call(Moment(0), &failed));
+        let failed = ended(Some((FailureKind::Credentials, "AuthFailure.SignatureFailure")));
+        let text = logged(|| report.request_ended(Moment(0), &failed));
         assert_eq!(text.matches("belong together").count(), 1, "{text}");
     }
 

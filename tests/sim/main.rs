@@ -55,7 +55,7 @@ fn what_seeds_once_found_stays_mended() {
 }
 
 /// A handle must leave its queue at once when a new event under it is not safe. When it left only when it was its turn, it
-/// could be queued twice in one step, and was merged with itself when its call was refused.
+/// could be queued twice in one step, and was merged with itself when its request was refused.
 #[test]
 fn seed_11661_a_handle_that_is_taken_back_is_not_queued_twice() {
     let outcome = campaign::seed(11_661, None, false);

@@ -1,4 +1,4 @@
-//! How an attempt to publish, or a call to the cloud, can end: the words that the adapters and the core share.
+//! How an attempt to publish, or a request to the cloud, can end: the words that the adapters and the core share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ pub enum JournalState {
     Down(Problem),
 }
 
-/// What kind of failure a call to the cloud met, by what the caller will do about it.
+/// What kind of failure a request to the cloud met, by what the caller will do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestFailure {
     /// Too many requests: slow down.
@@ -122,7 +122,7 @@ pub enum RequestFailure {
     Credentials,
     /// The signature's time stamp is out of bounds.
     Clock,
-    /// The network or the cloud failed; whether the call took effect is not known.
+    /// The network or the cloud failed; whether the request took effect is not known.
     Transient,
     /// The cloud understood the request and rejects its content.
     Refused,

@@ -1,4 +1,4 @@
-//! When to poll a sub-application, and by how many polls at once. How many calls the account may make is the quota's matter.
+//! When to poll a sub-application, and by how many polls at once. How many requests the account may make is the quota's matter.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::write::EVENTS_PER_PULL;
 /// How many polls of one sub-application are in flight at the most.
 const POLLS_MAX: usize = 32;
 
-/// The waits after failed calls: short for what passes by itself, long for what only an operator can mend.
+/// The waits after failed requests: short for what passes by itself, long for what only an operator can mend.
 const TRANSIENT_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const OPERATOR_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 

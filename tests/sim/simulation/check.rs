@@ -258,7 +258,7 @@ pub(crate) struct Checker {
     paces: Vec<pace::Pace>,
     /// How the deliveries under a handle stand together in a relay's hands.
     joined: HashMap<HandleKey, Vec<leases::Joined>>,
-    in_calls: HashMap<(usize, ConfirmId), Vec<HandleKey>>,
+    in_requests: HashMap<(usize, ConfirmId), Vec<HandleKey>>,
     /// What each relay was told to poll, and on which proof it confirms.
     polled: Vec<Vec<SubAppId>>,
     confirm_after: Vec<ConfirmAfter>,
@@ -293,7 +293,7 @@ impl Checker {
             pending: HashMap::new(),
             paces,
             joined: HashMap::new(),
-            in_calls: HashMap::new(),
+            in_requests: HashMap::new(),
             polled,
             confirm_after,
             routings: (0..relays).map(|_| routing::Routing::default()).collect(),
@@ -356,7 +356,7 @@ impl Checker {
         if distinct.len() < handles.len() || handles.len() > 16 || handles.is_empty() {
             self.violated(
                 Guarantee::Bounded,
-                format!("a call with {} handles, {} different", handles.len(), distinct.len()),
+                format!("a request with {} handles, {} different", handles.len(), distinct.len()),
             );
         }
         for (handle, content) in deleted {
@@ -440,7 +440,7 @@ impl Checker {
                 format!("a pull of {sub_app} before {not_before} ms, after one that brought nothing"),
             );
         }
-        self.called(relay, Api::Pull);
+        self.sent(relay, Api::Pull);
     }
 
     /// The relay learnt how a pull ended.
@@ -672,12 +672,12 @@ impl Checker {
         &mut self,
         relay: usize,
         sub_app: SubAppId,
-        call: ConfirmId,
+        request: ConfirmId,
         handles: &[EventHandle],
         cutoff: Moment,
     ) {
         for handle in handles {
-            let deadline = self.called_for(relay, sub_app, handle, call);
+            let deadline = self.requested(relay, sub_app, handle, request);
             if cutoff > deadline {
                 let what = format!(
                     "a confirm of relay {relay} may leave until {} ms, and the lease of {handle} ends at {} ms",
@@ -693,7 +693,7 @@ impl Checker {
                 format!("a confirm of {sub_app} follows a failed one without a wait"),
             );
         }
-        self.called(relay, Api::Confirm);
+        self.sent(relay, Api::Confirm);
     }
 
     /// The relay learnt that a confirm failed, and not because of its handles.
@@ -805,11 +805,11 @@ impl Checker {
         }
     }
 
-    /// A drain is over; `unanswered` calls and publishes are under way all the same.
+    /// A drain is over; `unanswered` requests and publishes are under way all the same.
     pub(crate) fn drained(&mut self, relay: usize, unanswered: usize) {
         if unanswered > 0 {
             let what =
-                format!("the drain of relay {relay} is over, and {unanswered} calls or publishes are not");
+                format!("the drain of relay {relay} is over, and {unanswered} requests or publishes are not");
             self.violated(Guarantee::ComesToAnEnd, what);
         }
     }

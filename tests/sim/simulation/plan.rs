@@ -36,7 +36,7 @@ pub(crate) enum Fault {
     ConfirmDenied,
     /// The cloud says yes, and hands the events out again all the same.
     ConfirmForgotten,
-    /// A handle that fails every call it is part of.
+    /// A handle that fails every request it is part of.
     HandlePoisoned,
     /// One handle for all events of a pull.
     HandleShared,
@@ -88,7 +88,7 @@ pub(crate) enum Fault {
     WallJump,
     /// The relay is asked to drain, and started again.
     Drain,
-    /// Other programs on the account call so often that nothing is left for a while.
+    /// Other programs on the account ask so often that nothing is left for a while.
     OthersTakeAll,
     /// The host boots anew while no process runs.
     Reboot,
@@ -228,7 +228,7 @@ pub(crate) enum Theme {
     Calm,
 }
 
-/// How the cloud counts the calls of one API of the account. Not a fault: it goes on doing so when all is well.
+/// How the cloud counts the requests of one API of the account. Not a fault: it goes on doing so when all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counting {
     /// It does not.
@@ -258,11 +258,11 @@ pub(crate) struct Plan {
     pub(crate) max_in_flight: usize,
     /// Publishes before an event is parked.
     pub(crate) publish_attempts: u32,
-    /// Calls per second, as the relay is told.
+    /// Requests per second, as the relay is told.
     pub(crate) requests_per_second: u32,
     /// How the cloud counts them.
     pub(crate) counting: Counting,
-    /// Calls per second, as the cloud accepts them.
+    /// Requests per second, as the cloud accepts them.
     pub(crate) accepted_per_second: u32,
     /// How many events are put.
     pub(crate) events: usize,

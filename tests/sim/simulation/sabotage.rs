@@ -65,7 +65,7 @@ pub(crate) enum Sabotage {
     NoIdleWait,
     /// A failed publish is tried again at once.
     NoPublishWait,
-    /// Calls are twice as many as the account may make.
+    /// Requests are twice as many as the account may make.
     TwiceAsFast,
     /// Events in flight have no limit.
     UnboundedInFlight,
@@ -83,9 +83,9 @@ pub(crate) enum Sabotage {
     NothingLoaded,
     /// The body is written anew.
     BodyRewritten,
-    /// One handle twice in a call.
+    /// One handle twice in a request.
     HandleTwice,
-    /// A refused call is repeated as it is.
+    /// A refused request is repeated as it is.
     BadHandleNotIsolated,
     /// A confirm may leave until the latest of its leases ends.
     LatestDeadline,

@@ -100,14 +100,14 @@ enum Happening {
     ConfirmAtCloud {
         relay: usize,
         life: u64,
-        call: ConfirmId,
+        request: ConfirmId,
         sub_app: SubAppId,
         handles: Vec<EventHandle>,
     },
     ProofAtCloud {
         relay: usize,
         life: u64,
-        call: ConfirmId,
+        request: ConfirmId,
         sub_app: SubAppId,
     },
     Store {
@@ -139,10 +139,10 @@ enum Within {
     PullLeaves { pull: PullId, sub_app: SubAppId },
     PullRested { pull: PullId, sub_app: SubAppId },
     PullBack { pull: PullId, sub_app: SubAppId, sent_at: u64, result: Result<Vec<Bytes>, RequestFailure> },
-    ConfirmLeaves { call: ConfirmId, sub_app: SubAppId, handles: Vec<EventHandle>, cutoff: Moment },
-    ConfirmBack { call: ConfirmId, sub_app: SubAppId, result: Result<(), RequestFailure>, left: bool },
-    ProofLeaves { call: ConfirmId, sub_app: SubAppId },
-    ProofBack { call: ConfirmId, sub_app: SubAppId, result: Result<(), RequestFailure> },
+    ConfirmLeaves { request: ConfirmId, sub_app: SubAppId, handles: Vec<EventHandle>, cutoff: Moment },
+    ConfirmBack { request: ConfirmId, sub_app: SubAppId, result: Result<(), RequestFailure>, left: bool },
+    ProofLeaves { request: ConfirmId, sub_app: SubAppId },
+    ProofBack { request: ConfirmId, sub_app: SubAppId, result: Result<(), RequestFailure> },
     PublishLeaves { event: EventId, outgoing: Arc<Outgoing>, alone: bool },
     PublishBack { flight: u64, outcome: PublishOutcome },
     Unsent { event: EventId },
@@ -201,7 +201,7 @@ struct Process {
     confirms: BTreeSet<ConfirmId>,
     proofs: BTreeSet<ConfirmId>,
     flights: BTreeMap<u64, Flight>,
-    /// Calls whose end the core has not looked at yet.
+    /// Requests whose end the core has not looked at yet.
     ended: Vec<Ended>,
     /// The handles of answers that are not recorded yet, and when their pulls left.
     arrived: BTreeMap<PullId, (SubAppId, u64, Vec<EventHandle>)>,
@@ -212,7 +212,7 @@ struct Process {
     rests: routing::Rests,
 }
 
-/// How a call ended, for the pace of those that follow.
+/// How a request ended, for the pace of those that follow.
 #[derive(Debug)]
 enum Ended {
     Pull(SubAppId, u64, PullEnd),
@@ -513,11 +513,11 @@ impl World {
             Happening::PullAtCloud { relay, life, pull, sub_app, sent_at, until } => {
                 self.pull_at_cloud(relay, life, pull, sub_app, sent_at, until);
             }
-            Happening::ConfirmAtCloud { relay, life, call, sub_app, handles } => {
-                self.confirm_at_cloud(relay, life, call, sub_app, &handles);
+            Happening::ConfirmAtCloud { relay, life, request, sub_app, handles } => {
+                self.confirm_at_cloud(relay, life, request, sub_app, &handles);
             }
-            Happening::ProofAtCloud { relay, life, call, sub_app } => {
-                self.proof_at_cloud(relay, life, call, sub_app);
+            Happening::ProofAtCloud { relay, life, request, sub_app } => {
+                self.proof_at_cloud(relay, life, request, sub_app);
             }
             Happening::Store { flight, relay, event } => self.store(flight, relay, event),
             Happening::Break { flight, relay, life } => self.break_under(flight, relay, life),
@@ -547,14 +547,16 @@ impl World {
             Within::PullBack { pull, sub_app, sent_at, result } => {
                 self.pull_back(relay, pull, sub_app, sent_at, result);
             }
-            Within::ConfirmLeaves { call, sub_app, handles, cutoff } => {
-                self.confirm_leaves(relay, call, sub_app, handles, cutoff);
+            Within::ConfirmLeaves { request, sub_app, handles, cutoff } => {
+                self.confirm_leaves(relay, request, sub_app, handles, cutoff);
             }
-            Within::ProofLeaves { call, sub_app } => self.proof_leaves(relay, call, sub_app),
-            Within::ProofBack { call, sub_app, result } => self.proof_back(relay, call, sub_app, result),
-            Within::ConfirmBack { call, sub_app, result, left } => {
-                if self.process(relay).confirms.remove(&call) {
-                    say!(self, "relay {relay}: {call:?} {result:?}");
+            Within::ProofLeaves { request, sub_app } => self.proof_leaves(relay, request, sub_app),
+            Within::ProofBack { request, sub_app, result } => {
+                self.proof_back(relay, request, sub_app, result)
+            }
+            Within::ConfirmBack { request, sub_app, result, left } => {
+                if self.process(relay).confirms.remove(&request) {
+                    say!(self, "relay {relay}: {request:?} {result:?}");
                     match result {
                         Err(RequestFailure::Throttled) => {
                             self.process(relay).ended.push(Ended::ConfirmThrottled)
@@ -564,7 +566,7 @@ impl World {
                         Err(_) => {}
                     }
                     let result = self.sabotage.map_or(result, |bug| bug.confirmed(result));
-                    self.give(relay, Input::Confirmed { call, result });
+                    self.give(relay, Input::Confirmed { request, result });
                 }
             }
             Within::PublishLeaves { event, outgoing, alone } => {

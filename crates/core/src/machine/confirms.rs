@@ -1,6 +1,6 @@
-//! Telling the cloud: within the lease, at most sixteen handles a call, none twice, none lapsed.
+//! Telling the cloud: within the lease, at most sixteen handles a request, none twice, none lapsed.
 //!
-//! `ConfirmEvents` says nothing per handle. A call that the cloud rejects is halved until the bad handle stands alone.
+//! `ConfirmEvents` says nothing per handle. A request that the cloud rejects is halved until the bad handle stands alone.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use crate::write::ConfirmedDelivery;
 /// What one `ConfirmEvents` takes at most (document 266/33434).
 const HANDLES_PER_REQUEST: usize = 16;
 
-/// How many calls of one sub-application are in flight at the most: enough for the account's limit over a third of a second
+/// How many requests of one sub-application are in flight at the most: enough for the account's limit over a third of a second
 /// of round trip.
 const REQUESTS_MAX: usize = 32;
 
-/// How long a handle waits for others to fill its call, while another call is in flight.
+/// How long a handle waits for others to fill its request, while another request is in flight.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// With less of its lease left a handle is let go: no call could end in time.
+/// With less of its lease left a handle is let go: no request could end in time.
 const REQUEST_MIN: Duration = Duration::from_millis(100);
 
-/// A call that failed so often in a row is halved, in case one handle in it is what fails.
+/// A request that failed so often in a row is halved, in case one handle in it is what fails.
 const FAILURES_BEFORE_HALVING: u32 = 2;
 
-/// One sub-application's calls.
+/// One sub-application's requests.
 #[derive(Debug)]
 pub(super) struct ConfirmLane {
     queue: VecDeque<HandleId>,
-    /// Parts of rejected calls, which must stay apart.
+    /// Parts of rejected requests, which must stay apart.
     halves: VecDeque<Vec<HandleId>>,
-    calls: usize,
+    requests: usize,
     not_before: Moment,
     backoff: Backoff,
     failures_in_a_row: u32,
@@ -46,14 +46,14 @@ impl ConfirmLane {
         Self {
             queue: VecDeque::new(),
             halves: VecDeque::new(),
-            calls: 0,
+            requests: 0,
             not_before: Moment(0),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             failures_in_a_row: 0,
         }
     }
 
-    /// The next one to be called for.
+    /// The next one to be confirmed.
     fn first(&self) -> Option<HandleId> {
         self.halves.front().map(|half| half[0]).or_else(|| self.queue.front().copied())
     }
@@ -68,18 +68,18 @@ impl ConfirmLane {
     }
 }
 
-/// A call under way.
+/// A request under way.
 #[derive(Debug)]
 pub(super) struct ConfirmRequest {
     sub_app: usize,
     group: Vec<HandleId>,
-    /// Whether it is a part of a rejected call.
+    /// Whether it is a part of a rejected request.
     apart: bool,
     ticket: Ticket,
 }
 
 impl Core {
-    /// Sends the calls that are worth sending now, one for each sub-application in turn.
+    /// Sends the requests that are worth sending now, one for each sub-application in turn.
     pub(super) fn confirm_ready(&mut self, now: Moment) {
         let mut turn = None;
         while let Some((next, index)) = self.confirm_queue.after(turn) {
@@ -89,7 +89,7 @@ impl Core {
                 None => {}
                 Some(from) if from > now => self.wake(from),
                 Some(_) => match self.confirm_quota.take(now) {
-                    Ok(ticket) => self.call(now, index, ticket),
+                    Ok(ticket) => self.send(now, index, ticket),
                     Err(when) => {
                         self.wake(when);
                         return;
@@ -99,7 +99,7 @@ impl Core {
         }
     }
 
-    /// From when on the next call of this sub-application is worth sending.
+    /// From when on the next request of this sub-application is worth sending.
     fn next_request_from(&mut self, now: Moment, index: usize) -> Option<Moment> {
         let first = loop {
             let first = self.queues[index].confirms.first()?;
@@ -109,25 +109,25 @@ impl Core {
             self.lapse(now, first);
         };
         let lane = &self.queues[index].confirms;
-        if lane.calls >= REQUESTS_MAX {
+        if lane.requests >= REQUESTS_MAX {
             return None;
         }
         // Alone it leaves at once; behind another request it waits a little for others.
         let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_REQUEST;
-        let at_once = lane.calls == 0 || full || self.draining;
+        let at_once = lane.requests == 0 || full || self.draining;
         let HandleState::Queued(since) = self.handles[&first].state else { return None };
         Some(lane.not_before.max(if at_once { now } else { since + LINGER }))
     }
 
-    fn call(&mut self, now: Moment, index: usize, ticket: Ticket) {
+    fn send(&mut self, now: Moment, index: usize, ticket: Ticket) {
         let lane = &mut self.queues[index].confirms;
         let apart = !lane.halves.is_empty();
         let mut group = lane.halves.pop_front().unwrap_or_else(|| {
             let count = lane.queue.len().min(HANDLES_PER_REQUEST);
             lane.queue.drain(..count).collect()
         });
-        lane.calls += 1;
-        // Its next call comes after those of the others.
+        lane.requests += 1;
+        // Its next request comes after those of the others.
         self.confirm_queue.leave(index);
         self.queue_changed(index);
         group.retain(|id| {
@@ -137,20 +137,20 @@ impl Core {
             }
             in_time
         });
-        let call = ConfirmId(self.new_id());
+        let request = ConfirmId(self.new_id());
         let handles = self.distinct(&group);
         let mut cutoff = Moment(u64::MAX);
         for id in &group {
             if let Some(entry) = self.handles.get_mut(id) {
                 entry.state = HandleState::Requested;
                 cutoff = cutoff.min(entry.lease.cutoff);
-                // Another delivery under this handle is not covered by this call.
+                // Another delivery under this handle is not covered by this request.
                 self.open_handles.remove(&(index, entry.handle.clone()));
             }
         }
-        self.calls.insert(call, ConfirmRequest { sub_app: index, group, apart, ticket });
+        self.requests.insert(request, ConfirmRequest { sub_app: index, group, apart, ticket });
         let sub_app = self.queues[index].id;
-        self.out.effects.push(Effect::Confirm { call, sub_app, handles, cutoff });
+        self.out.effects.push(Effect::Confirm { request, sub_app, handles, cutoff });
     }
 
     /// A sub-application waits for its turn while there is something in its queue.
@@ -162,13 +162,14 @@ impl Core {
         }
     }
 
-    pub(super) fn confirmed(&mut self, now: Moment, call: ConfirmId, result: Result<(), RequestFailure>) {
-        let Some(ConfirmRequest { sub_app: index, group, apart, ticket }) = self.calls.remove(&call) else {
+    pub(super) fn confirmed(&mut self, now: Moment, request: ConfirmId, result: Result<(), RequestFailure>) {
+        let Some(ConfirmRequest { sub_app: index, group, apart, ticket }) = self.requests.remove(&request)
+        else {
             return;
         };
         self.queues[index].confirm_right.learn(result);
         let lane = &mut self.queues[index].confirms;
-        lane.calls -= 1;
+        lane.requests -= 1;
         match result {
             Ok(()) => {
                 lane.backoff.reset();
@@ -226,7 +227,7 @@ impl Core {
         }
     }
 
-    /// Makes handles whose call failed ready for another one, and returns those that can have one.
+    /// Makes handles whose request failed ready for another one, and returns those that can have one.
     fn reopen(&mut self, now: Moment, group: &[HandleId]) -> Vec<HandleId> {
         let mut again = Vec::new();
         for id in group {
@@ -248,7 +249,7 @@ impl Core {
         again
     }
 
-    /// While `from` was in its call, another delivery came under the same handle: they are confirmed together now, when the
+    /// While `from` was in its request, another delivery came under the same handle: they are confirmed together now, when the
     /// events of both are safe.
     fn merge(&mut self, now: Moment, from: HandleId, into: HandleId) {
         let Some(entry) = self.handles.remove(&from) else { return };
@@ -273,7 +274,7 @@ impl Core {
         self.queue_if_safe(now, into);
     }
 
-    /// Queues a handle for its call when all its events are safe; takes it back when a new event under it is not.
+    /// Queues a handle for its request when all its events are safe; takes it back when a new event under it is not.
     pub(super) fn queue_if_safe(&mut self, now: Moment, id: HandleId) {
         let Some(entry) = self.handles.get_mut(&id) else { return };
         let confirm_after = self.settings.confirm_after;
@@ -327,7 +328,7 @@ impl Core {
 
     /// Lets a handle go: the event comes again under another one, and is then confirmed without being published again.
     pub(super) fn lapse(&mut self, now: Moment, id: HandleId) {
-        // A call ends by the lease's cutoff, and says itself what became of the handle.
+        // A request ends by the lease's cutoff, and says itself what became of the handle.
         if self.handles.get(&id).is_none_or(|entry| entry.state == HandleState::Requested) {
             return;
         }

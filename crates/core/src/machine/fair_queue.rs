@@ -1,4 +1,4 @@
-//! Whose turn it is, when there are fewer calls than sub-applications that want one.
+//! Whose turn it is, when there are fewer requests than sub-applications that want one.
 
 use std::collections::BTreeSet;
 

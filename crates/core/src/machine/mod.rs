@@ -54,9 +54,9 @@ struct HandleId(u64);
 enum HandleState {
     /// Waits for its events to be safe.
     Waiting,
-    /// Waits for its call, since then.
+    /// Waits for its request, since then.
     Queued(Moment),
-    /// In a call.
+    /// In a request.
     Requested,
 }
 
@@ -68,7 +68,7 @@ struct HandleEntry {
     received_at: Moment,
     deliveries: SmallVec<[(DeliveryId, EventId); 1]>,
     state: HandleState,
-    /// Whether a call with it may have reached the cloud.
+    /// Whether a request with it may have reached the cloud.
     tried: bool,
 }
 
@@ -142,9 +142,9 @@ pub struct Core {
     /// Before this moment nothing is published: an outage of the output has just brought events back.
     publish_from: Moment,
     handles: FxHashMap<HandleId, HandleEntry>,
-    /// Handles that no call is confirming now, so that another delivery under the same handle joins them.
+    /// Handles that no request is confirming now, so that another delivery under the same handle joins them.
     open_handles: HashMap<(usize, EventHandle), HandleId>,
-    calls: FxHashMap<ConfirmId, confirms::ConfirmRequest>,
+    requests: FxHashMap<ConfirmId, confirms::ConfirmRequest>,
     backlog: publishes::Backlog,
     /// Commits that nothing but the drain waits for.
     commits: usize,
@@ -203,7 +203,7 @@ impl Core {
             publish_from: now,
             handles: FxHashMap::default(),
             open_handles: HashMap::new(),
-            calls: FxHashMap::default(),
+            requests: FxHashMap::default(),
             backlog: publishes::Backlog::after_start(),
             commits: 0,
             timers: BTreeSet::new(),
@@ -250,7 +250,7 @@ impl Core {
             events: self.events.len(),
             publishing: self.publishing,
             handles: self.handles.len(),
-            confirms: self.calls.len(),
+            confirms: self.requests.len(),
             polls: self.pulls.len(),
             paused: self.paused,
             backlog: self.backlog.is_open(),
@@ -262,7 +262,7 @@ impl Core {
     pub fn only_commits_pending(&self) -> bool {
         let commits = self.commits > 0 || self.recordings.pulls > 0;
         let pulls = !self.paused || !self.pulls.is_empty();
-        let confirms = !self.calls.is_empty() || self.confirm_queue.iter().next().is_some();
+        let confirms = !self.requests.is_empty() || self.confirm_queue.iter().next().is_some();
         commits && !pulls && !confirms && self.publishing == 0
     }
 
@@ -275,8 +275,8 @@ impl Core {
             }
             Input::Written(written) => self.written(now, written),
             Input::Published { event, outcome } => self.published(now, event, outcome),
-            Input::Confirmed { call, result } => self.confirmed(now, call, result),
-            Input::ConfirmProof { call, result } => self.confirm_proof(now, call, result),
+            Input::Confirmed { request, result } => self.confirmed(now, request, result),
+            Input::ConfirmProof { request, result } => self.confirm_proof(now, request, result),
             Input::Tick => {}
             Input::Reconfigure(settings) => self.reconfigure(now, *settings),
             Input::Drain => self.draining = true,
@@ -358,7 +358,7 @@ impl Core {
             || self.recordings.pulls > 0
             || self.publishing > 0
             || self.commits > 0
-            || !self.calls.is_empty()
+            || !self.requests.is_empty()
             || self.backlog.is_loading()
             || publishable
             || confirmable;
@@ -368,7 +368,7 @@ impl Core {
         }
     }
 
-    /// Distinct handles: no call may carry one twice.
+    /// Distinct handles: no request may carry one twice.
     fn distinct(&self, entry: &[HandleId]) -> Vec<EventHandle> {
         let mut seen = HashSet::new();
         entry

@@ -61,7 +61,7 @@ impl Core {
     /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an event needs goes
     /// first, and one that cannot go now waits for the next idle answer.
     pub(super) fn prove_rights(&mut self, now: Moment) {
-        if self.draining || !self.calls.is_empty() || self.confirm_queue.iter().next().is_some() {
+        if self.draining || !self.requests.is_empty() || self.confirm_queue.iter().next().is_some() {
             return;
         }
         for index in 0..self.queues.len() {
@@ -70,18 +70,23 @@ impl Core {
                 continue;
             }
             let Ok(ticket) = self.confirm_quota.take(now) else { return };
-            let call = ConfirmId(self.new_id());
+            let request = ConfirmId(self.new_id());
             let queue = &mut self.queues[index];
-            queue.confirm_right.asking = Some((call, ticket));
+            queue.confirm_right.asking = Some((request, ticket));
             queue.confirm_right.idle = false;
             let sub_app = queue.id;
-            self.out.effects.push(Effect::ProveConfirm { call, sub_app });
+            self.out.effects.push(Effect::ProveConfirm { request, sub_app });
         }
     }
 
     /// A request that was to prove the right ended.
-    pub(super) fn confirm_proof(&mut self, now: Moment, call: ConfirmId, result: Result<(), RequestFailure>) {
-        let asked = |right: &ConfirmRight| right.asking.as_ref().is_some_and(|(asked, _)| *asked == call);
+    pub(super) fn confirm_proof(
+        &mut self,
+        now: Moment,
+        request: ConfirmId,
+        result: Result<(), RequestFailure>,
+    ) {
+        let asked = |right: &ConfirmRight| right.asking.as_ref().is_some_and(|(asked, _)| *asked == request);
         let Some(queue) = self.queues.iter_mut().find(|queue| asked(&queue.confirm_right)) else { return };
         let right = &mut queue.confirm_right;
         let Some((_, ticket)) = right.asking.take() else { return };

@@ -1,9 +1,9 @@
-//! How fast one API of the cloud is called, for the whole account.
+//! How fast requests of one API are sent, for the whole account.
 //!
 //! The configured rate is the account's, and other programs may use part of it; what is left for this one nobody says but
-//! `RequestLimitExceeded`. So the rate is searched as TCP searches for a path's: a throttled call lowers it to what was
+//! `RequestLimitExceeded`. So the rate is searched as TCP searches for a path's: a throttled request lowers it to what was
 //! really accepted just before; it returns to just under that soon, dwells there, and then probes beyond it, faster and
-//! faster. At the edge that costs a call or two every few seconds.
+//! faster. At the edge that costs a request or two every few seconds.
 //!
 //! How the cloud counts is not known, so that two ways must do well: a bucket that holds a second's worth, which hides for
 //! that long that it is running empty; and a count that begins anew each second, which refuses everything until the second
@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 
-/// How late a timer may be before calls are lost by it: so long the right to calls is saved up, beyond the first.
+/// How late a timer may be before requests are lost by it: so long the right to requests is saved up, beyond the first.
 const SAVED: f64 = 0.02;
 
 /// How far below what was accepted the rate goes, and how long it takes back there: when the measure can be relied on, and
@@ -32,10 +32,10 @@ const CLOSED_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration
 /// A round trip is not taken for longer than this: the host may have slept meanwhile.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 
-/// Calls per second, at the least.
+/// Requests per second, at the least.
 const RATE_MIN: f64 = 0.2;
 
-/// The right to one call, and the call's name when the cloud throttles it.
+/// The right to one request, and the request's name when the cloud throttles it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     number: u64,
@@ -50,15 +50,15 @@ pub(super) struct Quota {
     limit: Option<Limit>,
     tokens: f64,
     refilled_at: Moment,
-    /// Calls so far: the number of the last ticket.
-    calls: u64,
-    /// Calls up to this one were under way when one was throttled: that they are throttled as well tells nothing new.
+    /// Requests so far: the number of the last ticket.
+    requests: u64,
+    /// Requests up to this one were under way when one was throttled: that they are throttled as well tells nothing new.
     judged: u64,
-    first_call_at: Option<Moment>,
+    first_request_at: Option<Moment>,
     recent: Recent,
     closed_until: Moment,
     closed_waits: Backoff,
-    /// Whether the next call is to try alone whether anything is accepted again: so long after it the others follow, if
+    /// Whether the next request is to try alone whether anything is accepted again: so long after it the others follow, if
     /// nothing was heard of it by then.
     probing: Option<Duration>,
 }
@@ -66,9 +66,9 @@ pub(super) struct Quota {
 /// A rate that the cloud did not accept, as far as it could be measured.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
-    /// What was accepted, in calls per second.
+    /// What was accepted, in requests per second.
     rate: f64,
-    /// The rate is not lowered below this by further calls that were throttled for the same reason.
+    /// The rate is not lowered below this by further requests that were throttled for the same reason.
     floor: f64,
     since: Moment,
     returns_in: Duration,
@@ -96,9 +96,9 @@ impl Quota {
             limit: None,
             tokens: 1.0,
             refilled_at: now,
-            calls: 0,
+            requests: 0,
             judged: 0,
-            first_call_at: None,
+            first_request_at: None,
             recent: Recent::default(),
             closed_until: now,
             closed_waits: Backoff::new(CLOSED_WAITS.0, CLOSED_WAITS.1),
@@ -106,12 +106,12 @@ impl Quota {
         }
     }
 
-    /// The rate at this moment, in calls per second.
+    /// The rate at this moment, in requests per second.
     pub(super) fn per_second(&self, now: Moment) -> f64 {
         self.limit.map_or(self.configured, |limit| limit.rate_at(now).clamp(RATE_MIN, self.configured))
     }
 
-    /// Takes the right to one call, or says when there may be one.
+    /// Takes the right to one request, or says when there may be one.
     pub(super) fn take(&mut self, now: Moment) -> Result<Ticket, Moment> {
         let per_second = self.per_second(now);
         self.refill(now, per_second);
@@ -124,13 +124,13 @@ impl Quota {
             return Err(now + Duration::from_millis((missing / per_second * 1_000.0).ceil() as u64));
         }
         self.tokens -= 1.0;
-        self.calls += 1;
-        self.first_call_at.get_or_insert(now);
+        self.requests += 1;
+        self.first_request_at.get_or_insert(now);
         self.recent.count(now);
         if let Some(answer_takes) = self.probing.take() {
             self.closed_until = now + answer_takes;
         }
-        Ok(Ticket { number: self.calls, at: now })
+        Ok(Ticket { number: self.requests, at: now })
     }
 
     fn refill(&mut self, now: Moment, per_second: f64) {
@@ -139,18 +139,18 @@ impl Quota {
         self.tokens = (self.tokens + elapsed * per_second).min(1.0 + SAVED * per_second);
     }
 
-    /// The cloud said of this call that it was too much.
+    /// The cloud said of this request that it was too much.
     pub(super) fn throttled(&mut self, ticket: Ticket, now: Moment, rng: &mut fastrand::Rng) {
         self.recent.uncount(ticket.at);
         if ticket.number <= self.judged {
             return;
         }
         let accepted = ticket.number - self.judged - 1;
-        // Calls that left after this one may be throttled as well.
-        let lately = self.recent.second_before(ticket.at) - (self.calls - ticket.number) as f64;
-        self.judged = self.calls;
+        // Requests that left after this one may be throttled as well.
+        let lately = self.recent.second_before(ticket.at) - (self.requests - ticket.number) as f64;
+        self.judged = self.requests;
         let per_second = self.per_second(now);
-        let measured_since = self.limit.map(|limit| limit.since).or(self.first_call_at);
+        let measured_since = self.limit.map(|limit| limit.since).or(self.first_request_at);
         if accepted == 0 {
             // Not a matter of the rate: nothing is accepted for now, for the rest of a second or for longer.
             self.closed_until = now + self.closed_waits.next(rng);
@@ -165,8 +165,8 @@ impl Quota {
         self.closed_waits.reset();
         self.closed_until = now;
         self.probing = None;
-        // The last second tells what was accepted, unless a bucket was still running empty; then the share of the calls
-        // since it was empty tells it. Neither is believed without limit: there may have been little to call for.
+        // The last second tells what was accepted, unless a bucket was still running empty; then the share of the requests
+        // since it was empty tells it. Neither is believed without limit: there may have been little to ask for.
         let floor = (per_second / 2.0).max(RATE_MIN);
         let share = accepted as f64 / (accepted + 1) as f64;
         let rough = measured_since.is_none_or(|since| ticket.at < since + MEASURE);
@@ -176,12 +176,12 @@ impl Quota {
             since: now,
             returns_in: if rough { QUICK_RETURN } else { RETURN },
         });
-        // A call is left out, so that the next one does not find the cloud's bucket empty by a hair.
+        // A request is left out, so that the next one does not find the cloud's bucket empty by a hair.
         self.tokens = self.tokens.min(-1.0);
     }
 }
 
-/// How many calls were accepted, or not answered yet, in each tenth of a second.
+/// How many requests were accepted, or not answered yet, in each tenth of a second.
 #[derive(Clone, Debug, Default)]
 struct Recent {
     counts: [u32; Self::TENTHS],
@@ -189,7 +189,7 @@ struct Recent {
 }
 
 impl Recent {
-    /// A second, and the longest round trip after which a throttled call's second is still known.
+    /// A second, and the longest round trip after which a throttled request's second is still known.
     const TENTHS: usize = 30;
 
     fn tenth(at: Moment) -> u64 {
@@ -239,15 +239,15 @@ mod tests {
         fastrand::Rng::with_seed(1)
     }
 
-    /// All calls that are allowed when it is asked at each of these moments.
-    fn calls(quota: &mut Quota, moments: impl Iterator<Item = u64>) -> Vec<Ticket> {
+    /// All requests that are allowed when it is asked at each of these moments.
+    fn requests(quota: &mut Quota, moments: impl Iterator<Item = u64>) -> Vec<Ticket> {
         moments.filter_map(|ms| quota.take(Moment(ms)).ok()).collect()
     }
 
     #[test]
     fn it_lets_through_its_rate_evenly() {
         let mut quota = Quota::new(100, Moment(0));
-        let at: Vec<u64> = calls(&mut quota, 0..2_000).iter().map(|ticket| ticket.at.0).collect();
+        let at: Vec<u64> = requests(&mut quota, 0..2_000).iter().map(|ticket| ticket.at.0).collect();
         assert_eq!(at.len(), 200);
         assert!(at.windows(2).all(|pair| pair[1] - pair[0] == 10));
     }
@@ -279,7 +279,7 @@ mod tests {
             }
         }
         assert!((998..=1_003).contains(&count), "{count}");
-        let burst = calls(&mut quota, std::iter::repeat_n(60_000, 100)).len();
+        let burst = requests(&mut quota, std::iter::repeat_n(60_000, 100)).len();
         assert!(burst <= 3, "{burst}");
     }
 
@@ -287,14 +287,14 @@ mod tests {
     fn a_hundred_thousand_a_second_do_not_wait_for_a_timer() {
         let mut quota = Quota::new(100_000, Moment(0));
         for ms in 1..1_000 {
-            assert_eq!(calls(&mut quota, std::iter::repeat_n(ms, 100)).len(), 100);
+            assert_eq!(requests(&mut quota, std::iter::repeat_n(ms, 100)).len(), 100);
         }
     }
 
     #[test]
-    fn calls_that_were_under_way_count_once() {
+    fn requests_that_were_under_way_count_once() {
         let (mut quota, mut rng) = (Quota::new(100, Moment(0)), rng());
-        let tickets = calls(&mut quota, 0..1_000);
+        let tickets = requests(&mut quota, 0..1_000);
         for ticket in &tickets[90..] {
             quota.throttled(*ticket, Moment(1_000), &mut rng);
         }
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nothing_is_accepted_single_calls_try_fewer_and_fewer() {
+    fn while_nothing_is_accepted_single_requests_try_fewer_and_fewer() {
         let (mut quota, mut rng) = (Quota::new(100, Moment(0)), rng());
         let mut at = Vec::new();
         let mut under_way: Vec<(u64, Ticket)> = Vec::new();
@@ -329,7 +329,7 @@ mod tests {
         let last = &at[at.len() / 2..];
         assert!(last.windows(2).all(|pair| (100..=5_100).contains(&(pair[1] - pair[0]))));
         // When the door is open again, the rate is what it was.
-        let open = calls(&mut quota, 70_000..75_000).len();
+        let open = requests(&mut quota, 70_000..75_000).len();
         assert!(open > 400, "{open}");
     }
 
@@ -338,7 +338,7 @@ mod tests {
         let (mut quota, mut rng) = (Quota::new(100, Moment(0)), rng());
         let ticket = quota.take(Moment(0)).unwrap();
         quota.throttled(ticket, Moment(200_000), &mut rng);
-        let count = calls(&mut quota, 200_000..202_000).len();
+        let count = requests(&mut quota, 200_000..202_000).len();
         assert!(count > 50, "{count}");
     }
 }

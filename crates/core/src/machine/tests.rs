@@ -148,7 +148,7 @@ impl Play {
     #[track_caller]
     fn answer(&mut self, handles: &[&str]) -> PullId {
         if !self.asked.iter().any(is_pull) {
-            // The quota lets one call through every ten milliseconds.
+            // The quota lets one request through every ten milliseconds.
             self.pass(10);
         }
         let Effect::Pull { pull, sub_app } = self.one(is_pull) else { unreachable!() };
@@ -216,16 +216,16 @@ impl Play {
     }
 
     #[track_caller]
-    fn confirm_call(&mut self) -> (ConfirmId, Vec<String>, Moment) {
-        let Effect::Confirm { call, handles, cutoff, .. } = self.one(is_confirm) else { unreachable!() };
-        (call, handles.into_iter().map(|h| h.0.to_string()).collect(), cutoff)
+    fn confirm_request(&mut self) -> (ConfirmId, Vec<String>, Moment) {
+        let Effect::Confirm { request, handles, cutoff, .. } = self.one(is_confirm) else { unreachable!() };
+        (request, handles.into_iter().map(|h| h.0.to_string()).collect(), cutoff)
     }
 
     #[track_caller]
     fn confirmed(&mut self, handles: &[&str]) {
-        let (call, got, _) = self.confirm_call();
+        let (request, got, _) = self.confirm_request();
         assert_eq!(got, handles);
-        self.give(Input::Confirmed { call, result: Ok(()) });
+        self.give(Input::Confirmed { request, result: Ok(()) });
         let committed = self.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))));
         let Effect::Write(Write::Confirmed(deliveries)) = committed else { unreachable!() };
         self.give(Input::Written(Written::Confirmed(deliveries)));
@@ -283,9 +283,9 @@ fn the_whole_way_each_commit_before_its_consequence() {
     play.broker_says(&PublishOutcome::Acked);
     play.none(is_confirm);
     play.commit();
-    let (call, handles, cutoff) = play.confirm_call();
+    let (request, handles, cutoff) = play.confirm_request();
     assert_eq!((handles, cutoff), (vec!["h".to_owned()], play.now + Duration::from_secs(27)));
-    play.give(Input::Confirmed { call, result: Ok(()) });
+    play.give(Input::Confirmed { request, result: Ok(()) });
     let Effect::Write(Write::Confirmed(confirmed)) =
         play.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))))
     else {
@@ -309,8 +309,8 @@ fn what_is_full_waits_for_commits_alone_when_nothing_else_is_under_way() {
     assert!(play.core.only_commits_pending(), "that of the acks is all that can happen");
     play.commit();
     assert!(!play.core.only_commits_pending(), "a confirm is under way");
-    let (call, ..) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Ok(()) });
+    let (request, ..) = play.confirm_request();
+    play.give(Input::Confirmed { request, result: Ok(()) });
     assert!(!play.core.only_commits_pending(), "there is capacity for a pull again");
     // One with capacity left pulls on, though it may wait for the quota.
     let mut play = Play::new(settings());
@@ -470,14 +470,14 @@ fn one_handle_on_two_events_is_confirmed_when_both_are_safe() {
 }
 
 #[test]
-fn a_handle_in_a_call_does_not_cover_an_event_that_came_under_it_later() {
+fn a_handle_in_a_request_does_not_cover_an_event_that_came_under_it_later() {
     let mut play = Play::new(settings());
     play.deliver(&["same"]);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
-    let (call, ..) = play.confirm_call();
+    let (request, ..) = play.confirm_request();
     play.deliver(&["same"]);
-    play.give(Input::Confirmed { call, result: Ok(()) });
+    play.give(Input::Confirmed { request, result: Ok(()) });
     play.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))));
     play.none(is_confirm);
     play.broker_says(&PublishOutcome::Acked);
@@ -486,14 +486,14 @@ fn a_handle_in_a_call_does_not_cover_an_event_that_came_under_it_later() {
 }
 
 #[test]
-fn a_failed_call_waits_for_the_event_that_came_under_its_handle_meanwhile() {
+fn a_failed_request_waits_for_the_event_that_came_under_its_handle_meanwhile() {
     let mut play = Play::new(settings());
     play.deliver(&["same"]);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
-    let (call, ..) = play.confirm_call();
+    let (request, ..) = play.confirm_request();
     play.deliver(&["same"]);
-    play.give(Input::Confirmed { call, result: Err(RequestFailure::Transient) });
+    play.give(Input::Confirmed { request, result: Err(RequestFailure::Transient) });
     play.pass(5 * SECOND);
     play.none(is_confirm);
     play.broker_says(&PublishOutcome::Acked);
@@ -544,7 +544,7 @@ fn a_handle_that_comes_twice_is_confirmed_under_the_earlier_of_its_leases() {
     play.recorded(pull, &[(ids[0], Progress::default(), true)]);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
-    let (_, _, cutoff) = play.confirm_call();
+    let (_, _, cutoff) = play.confirm_request();
     assert_eq!(cutoff, sent_at + Duration::from_secs(27));
 }
 
@@ -589,17 +589,17 @@ fn a_lost_answer_is_tried_again_while_the_lease_allows_and_then_put_on_record() 
     play.deliver(&["h"]);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
-    let mut calls = 0;
+    let mut requests = 0;
     while play.now.since(start) < Duration::from_secs(40) {
         for effect in play.take(is_confirm) {
-            let Effect::Confirm { call, cutoff, .. } = effect else { unreachable!() };
+            let Effect::Confirm { request, cutoff, .. } = effect else { unreachable!() };
             assert!(play.now < cutoff);
-            calls += 1;
-            play.give(Input::Confirmed { call, result: Err(RequestFailure::Transient) });
+            requests += 1;
+            play.give(Input::Confirmed { request, result: Err(RequestFailure::Transient) });
         }
         play.pass(100);
     }
-    assert!((5..60).contains(&calls), "{calls}");
+    assert!((5..60).contains(&requests), "{requests}");
     let Effect::Write(Write::LetGo(deliveries, LetGo::Lost)) =
         play.one(|e| matches!(e, Effect::Write(Write::LetGo(..))))
     else {
@@ -609,22 +609,22 @@ fn a_lost_answer_is_tried_again_while_the_lease_allows_and_then_put_on_record() 
 }
 
 #[test]
-fn a_rejected_call_is_halved_until_the_bad_handle_stands_alone() {
+fn a_rejected_request_is_halved_until_the_bad_handle_stands_alone() {
     let mut play = Play::new(settings());
     let handles: Vec<String> = (0..16).map(|n| format!("h{n}")).collect();
     let names: Vec<&str> = handles.iter().map(String::as_str).collect();
     play.deliver(&names);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
-    let (mut calls, mut confirmed, mut refused) = (0, 0, 0);
+    let (mut requests, mut confirmed, mut refused) = (0, 0, 0);
     for _ in 0..200 {
         for effect in play.take(is_confirm) {
-            let Effect::Confirm { call, handles, .. } = effect else { unreachable!() };
+            let Effect::Confirm { request, handles, .. } = effect else { unreachable!() };
             assert!(handles.len() <= 16);
-            calls += 1;
+            requests += 1;
             let bad = handles.iter().any(|h| &*h.0 == "h11");
             play.give(Input::Confirmed {
-                call,
+                request,
                 result: if bad { Err(RequestFailure::Refused) } else { Ok(()) },
             });
         }
@@ -640,11 +640,11 @@ fn a_rejected_call_is_halved_until_the_bad_handle_stands_alone() {
         play.pass(50);
     }
     assert_eq!((confirmed, refused), (15, 1));
-    assert!(calls <= 12, "{calls}");
+    assert!(requests <= 12, "{requests}");
 }
 
 #[test]
-fn a_call_carries_sixteen_handles_at_most_and_none_twice() {
+fn a_request_carries_sixteen_handles_at_most_and_none_twice() {
     let mut play = Play::new(settings());
     for round in 0..4 {
         let handles: Vec<String> = (0..16).map(|n| format!("r{round}-{}", n / 2)).collect();
@@ -657,10 +657,10 @@ fn a_call_carries_sixteen_handles_at_most_and_none_twice() {
     play.commit();
     for _ in 0..100 {
         for effect in play.take(is_confirm) {
-            let Effect::Confirm { call, handles, .. } = effect else { unreachable!() };
+            let Effect::Confirm { request, handles, .. } = effect else { unreachable!() };
             let distinct: HashSet<_> = handles.iter().collect();
             assert!(handles.len() <= 16 && distinct.len() == handles.len());
-            play.give(Input::Confirmed { call, result: Ok(()) });
+            play.give(Input::Confirmed { request, result: Ok(()) });
         }
         play.pass(20);
     }
@@ -668,7 +668,7 @@ fn a_call_carries_sixteen_handles_at_most_and_none_twice() {
 }
 
 #[test]
-fn a_handle_that_is_ready_leaves_at_once_and_later_ones_share_a_call() {
+fn a_handle_that_is_ready_leaves_at_once_and_later_ones_share_a_request() {
     let mut play = Play::new(settings());
     play.deliver(&["a"]);
     play.deliver(&["b"]);
@@ -679,10 +679,10 @@ fn a_handle_that_is_ready_leaves_at_once_and_later_ones_share_a_call() {
         let Effect::Write(Write::Published(events)) = effect else { unreachable!() };
         play.give(Input::Written(Written::Published(events)));
     }
-    let (call, first, _) = play.confirm_call();
+    let (request, first, _) = play.confirm_request();
     assert_eq!(first, ["a"]);
-    play.give(Input::Confirmed { call, result: Ok(()) });
-    let (_, second, _) = play.confirm_call();
+    play.give(Input::Confirmed { request, result: Ok(()) });
+    let (_, second, _) = play.confirm_request();
     assert_eq!(second, ["b", "c"]);
 }
 
@@ -801,8 +801,8 @@ fn a_handle_that_was_taken_back_and_is_ready_again_in_one_step_is_queued_once() 
     let inputs = [play.written(pull, recorded.to_vec()), published];
     let effects = play.core.step(play.now, inputs);
     play.asked(effects);
-    let (call, _, _) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Err(RequestFailure::Refused) });
+    let (request, _, _) = play.confirm_request();
+    play.give(Input::Confirmed { request, result: Err(RequestFailure::Refused) });
     play.none(is_confirm);
     assert_eq!((play.core.load().events, play.core.load().handles), (0, 0));
 }
@@ -942,9 +942,9 @@ fn a_drain_waits_for_the_poll_in_flight_and_finishes_what_it_brings() {
     play.none(finished);
     play.broker_says(&PublishOutcome::Acked);
     play.commit();
-    let (call, ..) = play.confirm_call();
+    let (request, ..) = play.confirm_request();
     play.none(finished);
-    play.give(Input::Confirmed { call, result: Ok(()) });
+    play.give(Input::Confirmed { request, result: Ok(()) });
     play.none(finished);
     let committed = play.one(|e| matches!(e, Effect::Write(Write::Confirmed(_))));
     let Effect::Write(Write::Confirmed(deliveries)) = committed else { unreachable!() };

@@ -86,17 +86,17 @@ pub enum Input {
         /// What the broker said.
         outcome: PublishOutcome,
     },
-    /// A confirm call ended.
+    /// A confirm request ended.
     Confirmed {
-        /// Which call.
-        call: ConfirmId,
+        /// Which request.
+        request: ConfirmId,
         /// What the cloud said.
         result: Result<(), RequestFailure>,
     },
     /// A [`Effect::ProveConfirm`] ended.
     ConfirmProof {
         /// Which request.
-        call: ConfirmId,
+        request: ConfirmId,
         /// What the cloud said.
         result: Result<(), RequestFailure>,
     },
@@ -111,7 +111,7 @@ pub enum Input {
 /// Everything that shall be done. Effects of one step are carried out in their order.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Call `PullEvents`.
+    /// Send a `PullEvents`.
     Pull {
         /// Which pull.
         pull: PullId,
@@ -129,21 +129,21 @@ pub enum Effect {
         /// In a batch of its own: a batch with it was refused, and the culprit is being looked for.
         alone: bool,
     },
-    /// Call `ConfirmEvents`.
+    /// Send a `ConfirmEvents`.
     Confirm {
-        /// Which call.
-        call: ConfirmId,
+        /// Which request.
+        request: ConfirmId,
         /// Whose queue.
         sub_app: SubAppId,
         /// The handles, each once.
         handles: Vec<EventHandle>,
-        /// Nothing of the call may leave at or after this moment.
+        /// Nothing of the request may leave at or after this moment.
         cutoff: Moment,
     },
-    /// Call `ConfirmEvents` with a made-up handle, to learn whether the key may call it.
+    /// Send a `ConfirmEvents` with a made-up handle, to learn whether the key may send it.
     ProveConfirm {
         /// Returned with the answer.
-        call: ConfirmId,
+        request: ConfirmId,
         /// Whose queue.
         sub_app: SubAppId,
     },
@@ -160,7 +160,7 @@ pub struct Load {
     pub publishing: usize,
     /// Handles that can still be confirmed.
     pub handles: usize,
-    /// Confirm calls in flight.
+    /// Confirm requests in flight.
     pub confirms: usize,
     /// Polls in flight.
     pub polls: usize,

@@ -1,4 +1,4 @@
-//! How often a relay calls the cloud: the account's limit, and few calls while none is accepted.
+//! How often a relay asks the cloud: the account's limit, and few requests while none is accepted.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,11 +7,11 @@ use vodrelay_core::outcome::RequestFailure;
 
 use super::{Checker, Guarantee};
 
-/// While nothing is accepted: so many calls are none too many at first, and one more for each such time.
-const CALLS_IN_VAIN: u64 = 10;
-const CALL_IN_VAIN_MS: u64 = 200;
+/// While nothing is accepted: so many requests are none too many at first, and one more for each such time.
+const REQUESTS_IN_VAIN: u64 = 10;
+const REQUEST_IN_VAIN_MS: u64 = 200;
 
-/// The APIs whose calls the cloud counts.
+/// The APIs whose requests the cloud counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Api {
     /// `PullEvents`.
@@ -20,11 +20,11 @@ pub(crate) enum Api {
     Confirm,
 }
 
-/// The calls of one API.
+/// The requests of one API.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(super) struct Requests {
     last_second: VecDeque<u64>,
-    /// Since when the relay knows that the cloud throttles, while no call was accepted, and the calls since then.
+    /// Since when the relay knows that the cloud throttles, while no request was accepted, and the requests since then.
     throttled: Option<(u64, u64)>,
 }
 
@@ -35,14 +35,14 @@ pub(super) struct Pace {
     pub(super) confirm_not_before: BTreeMap<SubAppId, u64>,
     /// No request for a proof of the right to confirm before this moment.
     pub(super) proof_not_before: BTreeMap<SubAppId, u64>,
-    pulls: Calls,
-    confirms: Calls,
+    pulls: Requests,
+    confirms: Requests,
     pub(super) last_tick: u64,
     pub(super) ticks: usize,
 }
 
 impl Pace {
-    fn calls(&mut self, api: Api) -> &mut Calls {
+    fn requests(&mut self, api: Api) -> &mut Requests {
         match api {
             Api::Pull => &mut self.pulls,
             Api::Confirm => &mut self.confirms,
@@ -59,7 +59,7 @@ impl Checker {
             self.violated(Guarantee::Bounded, what);
         }
         self.paces[relay].proof_not_before.insert(sub_app, self.now + 60_000);
-        self.called(relay, Api::Confirm);
+        self.sent(relay, Api::Confirm);
     }
 
     /// The relay learnt whether it may confirm.
@@ -75,41 +75,42 @@ impl Checker {
         }
     }
 
-    /// The cloud accepted a call: what it answered is another matter.
-    pub(crate) fn call_accepted(&mut self, relay: usize, api: Api) {
-        self.paces[relay].calls(api).throttled = None;
+    /// The cloud accepted a request: what it answered is another matter.
+    pub(crate) fn request_accepted(&mut self, relay: usize, api: Api) {
+        self.paces[relay].requests(api).throttled = None;
     }
 
-    /// The relay learnt that a call was throttled.
+    /// The relay learnt that a request was throttled.
     pub(crate) fn throttled(&mut self, relay: usize, api: Api) {
         let now = self.now;
-        self.paces[relay].calls(api).throttled.get_or_insert((now, 0));
+        self.paces[relay].requests(api).throttled.get_or_insert((now, 0));
     }
 
-    /// The account's limit is kept, at any moment. While nothing is accepted, calls become few, whatever the limit.
-    pub(super) fn called(&mut self, relay: usize, api: Api) {
+    /// The account's limit is kept, at any moment. While nothing is accepted, requests become few, whatever the limit.
+    pub(super) fn sent(&mut self, relay: usize, api: Api) {
         let limit = self.plan.requests_per_second as usize;
         let burst = limit / 50 + 1;
         let now = self.now;
-        let calls = self.paces[relay].calls(api);
-        while calls.last_second.front().is_some_and(|at| at + 1_000 <= now) {
-            calls.last_second.pop_front();
+        let requests = self.paces[relay].requests(api);
+        while requests.last_second.front().is_some_and(|at| at + 1_000 <= now) {
+            requests.last_second.pop_front();
         }
-        calls.last_second.push_back(now);
-        let count = calls.last_second.len();
+        requests.last_second.push_back(now);
+        let count = requests.last_second.len();
         let mut in_vain = None;
-        if let Some((since, calls)) = &mut calls.throttled {
-            *calls += 1;
-            in_vain = Some((now - *since, *calls));
+        if let Some((since, requests)) = &mut requests.throttled {
+            *requests += 1;
+            in_vain = Some((now - *since, *requests));
         }
         if count > limit + burst {
-            let what = format!("relay {relay} made {count} calls of {api:?} in a second, {limit} allowed");
+            let what = format!("relay {relay} made {count} requests of {api:?} in a second, {limit} allowed");
             self.violated(Guarantee::Bounded, what);
         }
-        if let Some((ms, calls)) = in_vain
-            && calls > CALLS_IN_VAIN + ms / CALL_IN_VAIN_MS
+        if let Some((ms, requests)) = in_vain
+            && requests > REQUESTS_IN_VAIN + ms / REQUEST_IN_VAIN_MS
         {
-            let what = format!("relay {relay} made {calls} calls of {api:?} in {ms} ms, all of them in vain");
+            let what =
+                format!("relay {relay} made {requests} requests of {api:?} in {ms} ms, all of them in vain");
             self.violated(Guarantee::Bounded, what);
         }
     }

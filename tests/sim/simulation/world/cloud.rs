@@ -94,12 +94,12 @@ impl World {
             self.after(answer_takes, Happening::Within { relay, life, what: back });
             return;
         }
-        self.checker.call_accepted(relay, Api::Pull);
+        self.checker.request_accepted(relay, Api::Pull);
         let until = self.now + self.plan.hold_ms;
         self.pull_at_cloud(relay, life, pull, sub_app, sent_at, until);
     }
 
-    /// Whether a call is too much, for whatever reason.
+    /// Whether a request is too much, for whatever reason.
     fn throttles(&mut self, api: Api) -> bool {
         let (fault, limiter) = match api {
             Api::Pull => (Fault::PullThrottled, &mut self.pull_limit),
@@ -264,19 +264,19 @@ impl World {
     pub(super) fn confirm_leaves(
         &mut self,
         relay: usize,
-        call: ConfirmId,
+        request: ConfirmId,
         sub_app: SubAppId,
         handles: Vec<EventHandle>,
         cutoff: Moment,
     ) {
         let give_up =
-            |left| Within::ConfirmBack { call, sub_app, result: Err(RequestFailure::Transient), left };
+            |left| Within::ConfirmBack { request, sub_app, result: Err(RequestFailure::Transient), left };
         if Moment(self.now) >= cutoff {
             // The client sends nothing when no time is left.
             self.within(relay, 0, give_up(false));
             return;
         }
-        say!(self, "relay {relay} confirms {handles:?} by {call:?}");
+        say!(self, "relay {relay} confirms {handles:?} by {request:?}");
         self.checker.confirm_left(relay, sub_app, &handles, self.relays[relay].on_disk());
         let limit = CONFIRM_TIMEOUT_MS.min(cutoff.0 - self.now);
         self.within(relay, limit, give_up(true));
@@ -285,21 +285,21 @@ impl World {
         }
         let trip = self.slow(Fault::ConfirmSlow);
         let life = self.relays[relay].life;
-        self.after(trip, Happening::ConfirmAtCloud { relay, life, call, sub_app, handles });
+        self.after(trip, Happening::ConfirmAtCloud { relay, life, request, sub_app, handles });
     }
 
     pub(super) fn confirm_at_cloud(
         &mut self,
         relay: usize,
         life: u64,
-        call: ConfirmId,
+        request: ConfirmId,
         sub_app: SubAppId,
         handles: &[EventHandle],
     ) {
         let answer_takes = self.slow(Fault::ConfirmSlow);
         let throttled = self.throttles(Api::Confirm);
         if !throttled {
-            self.checker.call_accepted(relay, Api::Confirm);
+            self.checker.request_accepted(relay, Api::Confirm);
         }
         let result = if throttled {
             Err(RequestFailure::Throttled)
@@ -321,7 +321,7 @@ impl World {
                     deleted.push((handle.clone(), self.contents[&(sub_app, *number)]));
                 }
             }
-            say!(self, "cloud: {call:?} {:?}", result.verdicts);
+            say!(self, "cloud: {request:?} {:?}", result.verdicts);
             self.checker.confirm_arrived(relay, sub_app, handles, &deleted);
             if result.is_ok() { Ok(()) } else { Err(RequestFailure::Refused) }
         };
@@ -332,28 +332,28 @@ impl World {
         if self.strikes(Fault::ConfirmAnswerLost) {
             return;
         }
-        let back = Within::ConfirmBack { call, sub_app, result, left: true };
+        let back = Within::ConfirmBack { request, sub_app, result, left: true };
         self.after(answer_takes, Happening::Within { relay, life, what: back });
     }
 
-    pub(super) fn proof_leaves(&mut self, relay: usize, call: ConfirmId, sub_app: SubAppId) {
-        say!(self, "relay {relay} asks whether it may confirm by {call:?}");
+    pub(super) fn proof_leaves(&mut self, relay: usize, request: ConfirmId, sub_app: SubAppId) {
+        say!(self, "relay {relay} asks whether it may confirm by {request:?}");
         let result = Err(RequestFailure::Transient);
-        self.within(relay, CONFIRM_TIMEOUT_MS, Within::ProofBack { call, sub_app, result });
+        self.within(relay, CONFIRM_TIMEOUT_MS, Within::ProofBack { request, sub_app, result });
         if self.strikes(Fault::ConfirmRequestLost) {
             return;
         }
         let trip = self.slow(Fault::ConfirmSlow);
         let life = self.relays[relay].life;
-        self.after(trip, Happening::ProofAtCloud { relay, life, call, sub_app });
+        self.after(trip, Happening::ProofAtCloud { relay, life, request, sub_app });
     }
 
-    pub(super) fn proof_at_cloud(&mut self, relay: usize, life: u64, call: ConfirmId, sub_app: SubAppId) {
+    pub(super) fn proof_at_cloud(&mut self, relay: usize, life: u64, request: ConfirmId, sub_app: SubAppId) {
         let answer_takes = self.slow(Fault::ConfirmSlow);
         let result = if self.throttles(Api::Confirm) {
             Err(RequestFailure::Throttled)
         } else {
-            self.checker.call_accepted(relay, Api::Confirm);
+            self.checker.request_accepted(relay, Api::Confirm);
             Err(if self.strikes(Fault::ConfirmDenied) {
                 RequestFailure::Configuration
             } else {
@@ -361,7 +361,7 @@ impl World {
             })
         };
         if !self.strikes(Fault::ConfirmAnswerLost) {
-            let back = Within::ProofBack { call, sub_app, result };
+            let back = Within::ProofBack { request, sub_app, result };
             self.after(answer_takes, Happening::Within { relay, life, what: back });
         }
     }
@@ -369,18 +369,18 @@ impl World {
     pub(super) fn proof_back(
         &mut self,
         relay: usize,
-        call: ConfirmId,
+        request: ConfirmId,
         sub_app: SubAppId,
         result: Result<(), RequestFailure>,
     ) {
-        if !self.process(relay).proofs.remove(&call) {
+        if !self.process(relay).proofs.remove(&request) {
             return;
         }
         if result == Err(RequestFailure::Throttled) {
             self.process(relay).ended.push(Ended::ConfirmThrottled);
         }
         self.checker.proof_ended(relay, sub_app, result);
-        self.give(relay, Input::ConfirmProof { call, result });
+        self.give(relay, Input::ConfirmProof { request, result });
     }
 
     /// The cloud says yes and keeps the events.

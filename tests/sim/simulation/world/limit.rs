@@ -2,12 +2,12 @@
 
 use crate::simulation::plan::{Counting, Plan};
 
-/// The calls of one API.
+/// The requests of one API.
 #[derive(Debug)]
 pub(super) struct Limiter {
     counting: Counting,
     per_second: u64,
-    /// A bucket's level, in thousandths of a call; of a window the calls in it.
+    /// A bucket's level, in thousandths of a request; of a window the requests in it.
     level: u64,
     at: u64,
 }
@@ -17,7 +17,7 @@ impl Limiter {
         Self { counting: plan.counting, per_second: plan.accepted_per_second.into(), level: 0, at: 0 }
     }
 
-    /// Whether another call is accepted now.
+    /// Whether another request is accepted now.
     pub(super) fn accepts(&mut self, now: u64) -> bool {
         match self.counting {
             Counting::Not => true,

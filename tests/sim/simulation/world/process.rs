@@ -212,7 +212,7 @@ impl World {
                     self.checker.held(relay, sub_app, handle, sent_at);
                 }
             }
-            Input::Confirmed { call, result } => self.checker.call_ended(relay, *call, *result),
+            Input::Confirmed { request, result } => self.checker.request_ended(relay, *request, *result),
             Input::Reconfigure(_) => {
                 let host = &self.relays[relay];
                 self.checker.configured(relay, &host.wanted, host.confirm_after);
@@ -248,11 +248,11 @@ impl World {
             Effect::Publish { event, outgoing, alone } => {
                 self.within(relay, soon, Within::PublishLeaves { event, outgoing, alone });
             }
-            Effect::Confirm { call, sub_app, handles, cutoff } => {
+            Effect::Confirm { request, sub_app, handles, cutoff } => {
                 if self.sabotage == Some(Sabotage::NoTurns) && self.is_behind(sub_app) {
-                    self.process(relay).confirms.insert(call);
+                    self.process(relay).confirms.insert(request);
                     let result = Err(RequestFailure::Configuration);
-                    self.within(relay, 1, Within::ConfirmBack { call, sub_app, result, left: true });
+                    self.within(relay, 1, Within::ConfirmBack { request, sub_app, result, left: true });
                     return;
                 }
                 let cutoff = match self.sabotage {
@@ -260,15 +260,15 @@ impl World {
                     Some(Sabotage::LatestDeadline) => self.checker.latest_deadline(relay, sub_app, &handles),
                     _ => cutoff,
                 };
-                self.checker.confirm_asked(relay, sub_app, call, &handles, cutoff);
-                self.process(relay).confirms.insert(call);
-                self.within(relay, soon, Within::ConfirmLeaves { call, sub_app, handles, cutoff });
+                self.checker.confirm_asked(relay, sub_app, request, &handles, cutoff);
+                self.process(relay).confirms.insert(request);
+                self.within(relay, soon, Within::ConfirmLeaves { request, sub_app, handles, cutoff });
             }
-            Effect::ProveConfirm { call, sub_app } => {
+            Effect::ProveConfirm { request, sub_app } => {
                 let confirms = self.process(relay).confirms.len();
                 self.checker.proof_asked(relay, sub_app, confirms);
-                self.process(relay).proofs.insert(call);
-                self.within(relay, soon, Within::ProofLeaves { call, sub_app });
+                self.process(relay).proofs.insert(request);
+                self.within(relay, soon, Within::ProofLeaves { request, sub_app });
             }
             Effect::Finished => {
                 say!(self, "relay {relay} has drained");

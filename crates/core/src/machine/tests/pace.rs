@@ -1,4 +1,4 @@
-//! What throttled calls lead to, and whose turn it is.
+//! What throttled requests lead to, and whose turn it is.
 
 use super::*;
 
@@ -42,11 +42,11 @@ fn a_throttled_confirm_is_made_again_as_it_was_before_all_others() {
     let mut play = Play::new(settings());
     play.deliver(&["a", "b", "c"]);
     play.all_are_published();
-    let (call, first, _) = play.confirm_call();
+    let (request, first, _) = play.confirm_request();
     assert_eq!(first, ["a", "b", "c"]);
     play.deliver(&["later"]);
     play.all_are_published();
-    play.give(Input::Confirmed { call, result: Err(RequestFailure::Throttled) });
+    play.give(Input::Confirmed { request, result: Err(RequestFailure::Throttled) });
     play.pass(90);
     play.none(is_confirm);
     play.pass(100);
@@ -54,20 +54,20 @@ fn a_throttled_confirm_is_made_again_as_it_was_before_all_others() {
 }
 
 #[test]
-fn a_part_of_a_rejected_call_stays_apart_when_it_is_throttled() {
+fn a_part_of_a_rejected_request_stays_apart_when_it_is_throttled() {
     let mut play = Play::new(settings());
     play.deliver(&["a", "b", "c", "d"]);
     play.all_are_published();
-    let (call, ..) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Err(RequestFailure::Refused) });
+    let (request, ..) = play.confirm_request();
+    play.give(Input::Confirmed { request, result: Err(RequestFailure::Refused) });
     for _ in 0..2 {
         play.pass(SECOND);
         let halves = play.take(is_confirm);
         assert_eq!(halves.len(), 2);
         for effect in halves {
-            let Effect::Confirm { call, handles, .. } = effect else { unreachable!() };
+            let Effect::Confirm { request, handles, .. } = effect else { unreachable!() };
             assert_eq!(handles.len(), 2);
-            play.give(Input::Confirmed { call, result: Err(RequestFailure::Throttled) });
+            play.give(Input::Confirmed { request, result: Err(RequestFailure::Throttled) });
         }
     }
 }
@@ -85,17 +85,17 @@ fn sub_applications_take_turns_to_confirm() {
         play.asked.retain(|effect| !is_pull(effect));
     }
     play.all_are_published();
-    let mut calls = Vec::new();
+    let mut requests = Vec::new();
     for _ in 0..4 {
         let Effect::Confirm { sub_app, .. } = play.one(is_confirm) else { unreachable!() };
-        calls.push(sub_app.0);
+        requests.push(sub_app.0);
         play.pass(SECOND);
     }
-    assert_eq!(calls, [0, 1, 0, 0]);
+    assert_eq!(requests, [0, 1, 0, 0]);
 }
 
 #[test]
-fn a_handle_that_no_call_could_confirm_in_time_is_left_out_of_the_call() {
+fn a_handle_that_no_request_could_confirm_in_time_is_left_out_of_the_request() {
     let mut play = Play::new(settings());
     play.deliver(&["old"]);
     play.pass(26 * SECOND + 950);

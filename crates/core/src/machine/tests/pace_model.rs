@@ -1,4 +1,4 @@
-//! The pace of the whole core, in a model of what is around it: a cloud with a limit of calls and a round trip, a journal
+//! The pace of the whole core, in a model of what is around it: a cloud with a limit of requests and a round trip, a journal
 //! and a broker that take their time, timers that are late. Time is made up; what is random has a seed.
 
 use std::cmp::Reverse;
@@ -13,13 +13,13 @@ use crate::clock::WallTime;
 use crate::identity::{Progress, Recorded};
 use crate::outcome::{PublishOutcome, RequestFailure};
 
-/// How the cloud counts the calls of one API.
+/// How the cloud counts the requests of one API.
 #[derive(Clone, Copy, Debug)]
 enum Counting {
     /// A bucket that holds a second's worth.
     Bucket { level: f64, at: u64 },
     /// A count that begins anew each second.
-    Window { began: u64, calls: u32 },
+    Window { began: u64, requests: u32 },
 }
 
 impl Counting {
@@ -32,11 +32,11 @@ impl Counting {
                 *level -= f64::from(u8::from(accepted));
                 accepted
             }
-            Self::Window { began, calls } => {
+            Self::Window { began, requests } => {
                 let passed = (now - *began) / 1_000;
                 *began += passed * 1_000;
-                *calls = if passed > 0 { 1 } else { *calls + 1 };
-                *calls <= limit
+                *requests = if passed > 0 { 1 } else { *requests + 1 };
+                *requests <= limit
             }
         }
     }
@@ -47,7 +47,7 @@ fn bucket(seed: u64) -> Counting {
 }
 
 fn window(seed: u64) -> Counting {
-    Counting::Window { began: BEGIN - seed * 137 % 1_000, calls: 0 }
+    Counting::Window { began: BEGIN - seed * 137 % 1_000, requests: 0 }
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ enum Happening {
     Again(SubAppId, Vec<usize>),
 }
 
-/// Calls of one API, as the cloud saw them.
+/// Requests of one API, as the cloud saw them.
 #[derive(Debug)]
 struct Api {
     counting: Counting,
@@ -101,7 +101,7 @@ struct Model {
     template: Event,
     trip_ms: u64,
     limit: u32,
-    /// Calls per second of another program on the account.
+    /// Requests per second of another program on the account.
     others: u32,
     /// Its confirms that were accepted.
     others_accepted: u32,
@@ -255,7 +255,7 @@ impl Model {
                     self.answer_pull(pull, Ok(Vec::new()));
                 }
             }
-            Happening::Confirm(call, handles) => {
+            Happening::Confirm(request, handles) => {
                 assert!(handles.len() <= 16);
                 let accepted = self.confirms.accepts(self.now, self.limit);
                 for handle in handles.iter().filter(|_| accepted) {
@@ -267,13 +267,13 @@ impl Model {
                 }
                 let result = if accepted { Ok(()) } else { Err(RequestFailure::Throttled) };
                 let way = self.way();
-                self.after(way, Happening::Told(Input::Confirmed { call, result }));
+                self.after(way, Happening::Told(Input::Confirmed { request, result }));
             }
-            Happening::Prove(call) => {
+            Happening::Prove(request) => {
                 let accepted = self.confirms.accepts(self.now, self.limit);
                 let result = Err(if accepted { RequestFailure::Refused } else { RequestFailure::Throttled });
                 let way = self.way();
-                self.after(way, Happening::Told(Input::ConfirmProof { call, result }));
+                self.after(way, Happening::Told(Input::ConfirmProof { request, result }));
             }
             Happening::Other => {
                 let spread = self.rng.u64(70..130);
@@ -345,13 +345,13 @@ impl Model {
                 let way = self.way();
                 self.after(way, Happening::Pull(pull, sub_app));
             }
-            Effect::Confirm { call, handles, .. } => {
+            Effect::Confirm { request, handles, .. } => {
                 let way = self.way();
-                self.after(way, Happening::Confirm(call, handles));
+                self.after(way, Happening::Confirm(request, handles));
             }
-            Effect::ProveConfirm { call, .. } => {
+            Effect::ProveConfirm { request, .. } => {
                 let way = self.way();
-                self.after(way, Happening::Prove(call));
+                self.after(way, Happening::Prove(request));
             }
             Effect::Publish { event, .. } => {
                 self.published_at = self.published_at.max(self.now) + self.publish_each_ms;
@@ -388,20 +388,20 @@ impl Model {
         }
     }
 
-    /// The share of throttled calls from this second on, of pulls and of confirms.
+    /// The share of throttled requests from this second on, of pulls and of confirms.
     fn throttled_since(&self, second: f64) -> [f64; 2] {
         let from = BEGIN + (second * 1_000.0) as u64;
         [&self.pulls, &self.confirms].map(|api| {
-            let count = |calls: &[u64]| calls.iter().filter(|at| **at >= from).count() as f64;
+            let count = |requests: &[u64]| requests.iter().filter(|at| **at >= from).count() as f64;
             count(&api.throttled) / (count(&api.throttled) + count(&api.accepted)).max(1.0)
         })
     }
 
-    /// Events confirmed in the seconds from `from` to `to`, as a share of what so many calls a second could have carried.
-    fn use_of(&self, calls_per_second: f64, from: f64, to: f64) -> f64 {
+    /// Events confirmed in the seconds from `from` to `to`, as a share of what so many requests a second could have carried.
+    fn use_of(&self, requests_per_second: f64, from: f64, to: f64) -> f64 {
         let at = |seconds: f64| BEGIN + (seconds * 1_000.0) as u64;
         let confirmed = self.confirmed.iter().filter(|when| (at(from)..at(to)).contains(when)).count();
-        confirmed as f64 / (calls_per_second * 16.0 * (to - from))
+        confirmed as f64 / (requests_per_second * 16.0 * (to - from))
     }
 }
 
@@ -468,7 +468,7 @@ fn what_another_program_takes_is_given_up_and_taken_back() {
             let (taken, back) = (model.use_of(left, 10.0, 25.0), model.use_of(100.0, 50.0, 60.0));
             let throttled = model.throttled_since(0.0);
             println!("{name} {seed}: {taken:.3}, then {back:.3}, throttled {throttled:.4?}");
-            // The other program's calls are uneven: a count that begins anew each second has capacity for more in one second
+            // The other program's requests are uneven: a count that begins anew each second has capacity for more in one second
             // than in the next, and nothing is saved up.
             assert!(taken >= if name == "bucket" { 0.97 } else { 0.94 });
             assert!(back >= 0.97);
@@ -526,15 +526,15 @@ fn backlogs_share_the_quota_equally() {
 }
 
 #[test]
-fn when_nothing_is_accepted_calls_become_few_and_recover() {
+fn when_nothing_is_accepted_requests_become_few_and_recover() {
     let mut model = Model::new(100, 20, bucket, 1);
     model.put(3, 100_000);
     model.run(5, |_| false);
     model.limit = 0;
     model.run(65, |_| false);
-    let calls = model.pulls.throttled.len();
-    println!("{calls} calls in a minute");
-    assert!((15..=60).contains(&calls));
+    let requests = model.pulls.throttled.len();
+    println!("{requests} requests in a minute");
+    assert!((15..=60).contains(&requests));
     model.limit = 100;
     model.run(100, |_| false);
     let used = model.use_of(100.0, 90.0, 100.0);

@@ -28,8 +28,8 @@ fn finds_nothing(play: &mut Play, pull: &Effect) {
 }
 
 fn proof_ends(play: &mut Play, result: Result<(), RequestFailure>) {
-    let Effect::ProveConfirm { call, .. } = play.one(is_proof) else { unreachable!() };
-    play.give(Input::ConfirmProof { call, result });
+    let Effect::ProveConfirm { request, .. } = play.one(is_proof) else { unreachable!() };
+    play.give(Input::ConfirmProof { request, result });
 }
 
 /// The waits between the requests of so many minutes on an idle queue, each answered alike.
@@ -74,22 +74,22 @@ fn a_real_confirm_is_proof_and_one_that_is_denied_takes_it_back() {
     play.deliver(&["h"]);
     play.all_are_published();
     play.all_are_acked();
-    let (call, ..) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Ok(()) });
+    let (request, ..) = play.confirm_request();
+    play.give(Input::Confirmed { request, result: Ok(()) });
     play.commit();
     assert_eq!(asked_within(&mut play, 30, Ok(())), []);
     play.deliver(&["i"]);
     play.all_are_published();
     play.all_are_acked();
-    let (call, ..) = play.confirm_call();
-    play.give(Input::Confirmed { call, result: Err(RequestFailure::Configuration) });
+    let (request, ..) = play.confirm_request();
+    play.give(Input::Confirmed { request, result: Err(RequestFailure::Configuration) });
     for _ in 0..40 {
         if play.core.load().handles > 0 {
             play.none(is_proof);
         }
         for effect in play.take(is_confirm) {
-            let Effect::Confirm { call, .. } = effect else { unreachable!() };
-            play.give(Input::Confirmed { call, result: Err(RequestFailure::Configuration) });
+            let Effect::Confirm { request, .. } = effect else { unreachable!() };
+            play.give(Input::Confirmed { request, result: Err(RequestFailure::Configuration) });
         }
         play.pass(SECOND);
     }
@@ -126,9 +126,9 @@ fn each_sub_application_has_a_request_of_its_own() {
             finds_nothing(&mut play, &pull);
         }
         for effect in play.take(is_proof) {
-            let Effect::ProveConfirm { call, sub_app } = effect else { unreachable!() };
+            let Effect::ProveConfirm { request, sub_app } = effect else { unreachable!() };
             asked.push(sub_app);
-            play.give(Input::ConfirmProof { call, result: Err(RequestFailure::Refused) });
+            play.give(Input::ConfirmProof { request, result: Err(RequestFailure::Refused) });
         }
         play.pass(SECOND);
     }
