@@ -7,7 +7,7 @@
 //! - [`outcome`]: how an attempt to publish, or a request to the cloud, can end. [`error_code`]: the stable names of what can be wrong.
 //! - [`outgoing`]: an event as it is published. [`mod@write`]: what the journal can be asked, and what it answers.
 //! - [`stages`]: how each stage of an event's way stands.
-//! - [`machine`]: the state machine, from everything that can happen to everything that shall be done. [`pacing`]: when to poll.
+//! - [`machine`]: the state machine, from everything that can happen to everything that shall be done.
 //!   [`backoff`]: how long to wait.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
@@ -20,6 +20,5 @@ pub mod lease;
 pub mod machine;
 pub mod outcome;
 pub mod outgoing;
-pub mod pacing;
 pub mod stages;
 pub mod write;

@@ -87,11 +87,11 @@ impl Core {
             match self.next_request_from(now, index) {
                 // Something else has to happen before.
                 None => {}
-                Some(from) if from > now => self.wake(from),
+                Some(from) if from > now => self.out.wake(from),
                 Some(_) => match self.confirm_quota.take(now) {
                     Ok(ticket) => self.send(now, index, ticket),
                     Err(when) => {
-                        self.wake(when);
+                        self.out.wake(when);
                         return;
                     }
                 },
@@ -114,7 +114,7 @@ impl Core {
         }
         // Alone it leaves at once; behind another request it waits a little for others.
         let full = !lane.halves.is_empty() || lane.queue.len() >= HANDLES_PER_REQUEST;
-        let at_once = lane.requests == 0 || full || self.draining;
+        let at_once = lane.requests == 0 || full || self.world.draining;
         let HandleState::Queued(since) = self.handles[&first].state else { return None };
         Some(lane.not_before.max(if at_once { now } else { since + LINGER }))
     }
@@ -137,7 +137,7 @@ impl Core {
             }
             in_time
         });
-        let request = ConfirmId(self.new_id());
+        let request = ConfirmId(self.out.new_id());
         let handles = self.distinct(&group);
         let mut cutoff = Moment(u64::MAX);
         for id in &group {
@@ -150,7 +150,7 @@ impl Core {
         }
         self.requests.insert(request, ConfirmRequest { sub_app: index, group, apart, ticket });
         let sub_app = self.queues[index].id;
-        self.out.effects.push(Effect::Confirm { request, sub_app, handles, cutoff });
+        self.out.push(Effect::Confirm { request, sub_app, handles, cutoff });
     }
 
     /// A sub-application waits for its turn while there is something in its queue.
@@ -277,7 +277,7 @@ impl Core {
     /// Queues a handle for its request when all its events are safe; takes it back when a new event under it is not.
     pub(super) fn queue_if_safe(&mut self, now: Moment, id: HandleId) {
         let Some(entry) = self.handles.get_mut(&id) else { return };
-        let confirm_after = self.settings.confirm_after;
+        let confirm_after = self.world.settings.confirm_after;
         let safe = entry.deliveries.iter().all(|(_, event)| {
             self.events.get(event).is_none_or(|in_flight| in_flight.may_confirm(confirm_after))
         });
@@ -302,13 +302,7 @@ impl Core {
         for (delivery, event) in entry.deliveries {
             let lease = entry.lease;
             let received_at = entry.received_at;
-            self.out.confirmed.push(ConfirmedDelivery {
-                delivery,
-                event,
-                lease,
-                received_at,
-                confirmed_at: now,
-            });
+            self.out.confirmed(ConfirmedDelivery { delivery, event, lease, received_at, confirmed_at: now });
             if let Some(in_flight) = self.events.get_mut(&event) {
                 in_flight.confirmed = true;
                 in_flight.holds.retain(|entry| *entry != id);
@@ -321,7 +315,7 @@ impl Core {
         let Some(entry) = self.handles.remove(&id) else { return };
         self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(id)));
         for (delivery, event) in entry.deliveries {
-            self.out.refused.push(delivery);
+            self.out.refused(delivery);
             self.release(id, event);
         }
     }
@@ -342,12 +336,13 @@ impl Core {
             self.queues[entry.sub_app].confirms.take_back(id);
             self.queue_changed(entry.sub_app);
         }
-        if self.output_up && entry.deliveries.iter().any(|(_, event)| self.waits_for_the_output(*event)) {
+        if self.world.output_up && entry.deliveries.iter().any(|(_, event)| self.waits_for_the_output(*event))
+        {
             self.capacity.lapsed(entry.lease, self.in_hand(), now);
         }
         for (delivery, event) in entry.deliveries {
             if entry.tried {
-                self.out.lost.push(delivery);
+                self.out.lost(delivery);
             }
             self.release(id, event);
         }
@@ -361,7 +356,7 @@ impl Core {
                     in_flight.state(),
                     InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked
                 )
-                && !in_flight.may_confirm(self.settings.confirm_after)
+                && !in_flight.may_confirm(self.world.settings.confirm_after)
         };
         self.events.get(&event).is_some_and(waits)
     }

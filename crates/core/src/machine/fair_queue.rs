@@ -1,50 +1,10 @@
-//! Whose turn it is, when there are fewer requests than sub-applications that want one.
+//! Which sub-application is polled next, when there are fewer requests than sub-applications that want one.
 
 use std::collections::BTreeSet;
 
+use super::pace::Demand;
+use super::round_robin::RoundRobin;
 use crate::clock::Moment;
-use crate::pacing::Wish;
-
-/// Sub-applications that want something, the one first that has waited the longest since it was served.
-#[derive(Debug, Default)]
-pub(super) struct RoundRobin {
-    waiting: BTreeSet<(u64, usize)>,
-    /// The turn of each sub-application that waits.
-    turns: Vec<Option<u64>>,
-    next_turn: u64,
-}
-
-impl RoundRobin {
-    /// It waits from now on, behind all others, if it did not wait already.
-    pub(super) fn enter(&mut self, index: usize) {
-        if self.turns.len() <= index {
-            self.turns.resize(index + 1, None);
-        }
-        if self.turns[index].is_none() {
-            self.turns[index] = Some(self.next_turn);
-            self.waiting.insert((self.next_turn, index));
-            self.next_turn += 1;
-        }
-    }
-
-    /// It wants nothing any more.
-    pub(super) fn leave(&mut self, index: usize) {
-        if let Some(turn) = self.turns.get_mut(index).and_then(Option::take) {
-            self.waiting.remove(&(turn, index));
-        }
-    }
-
-    /// All that wait, in turn.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.waiting.iter().map(|(_, index)| *index)
-    }
-
-    /// The first that waits behind this turn, and its own turn.
-    pub(super) fn after(&self, turn: Option<u64>) -> Option<(u64, usize)> {
-        let from = turn.map_or(0, |turn| turn + 1);
-        self.waiting.range((from, 0)..).next().copied()
-    }
-}
 
 /// Who is polled next. Two classes share the polls one by one: those of which a backlog is known, and those that are merely
 /// due. So many idle sub-applications do not keep one with a backlog waiting, and the other way round.
@@ -59,18 +19,18 @@ pub(super) struct FairQueue {
 
 impl FairQueue {
     /// What a sub-application wants from now on.
-    pub(super) fn wishes(&mut self, index: usize, wish: Option<Wish>) {
+    pub(super) fn set_demand(&mut self, index: usize, demand: Option<Demand>) {
         if self.due_from.len() <= index {
             self.due_from.resize(index + 1, None);
         }
-        let from = if let Some(Wish::From(from)) = wish { Some(from) } else { None };
+        let from = if let Some(Demand::From(from)) = demand { Some(from) } else { None };
         if self.due_from[index] != from {
             if let Some(earlier) = std::mem::replace(&mut self.due_from[index], from) {
                 self.due.remove(&(earlier, index));
             }
             self.due.extend(from.map(|from| (from, index)));
         }
-        if wish == Some(Wish::More) {
+        if demand == Some(Demand::More) {
             self.backlogged.enter(index);
         } else {
             self.backlogged.leave(index);
@@ -100,10 +60,10 @@ impl FairQueue {
 mod tests {
     use super::*;
 
-    fn served(turns: &mut FairQueue, now: u64, wish: Wish) -> usize {
+    fn served(turns: &mut FairQueue, now: u64, demand: Demand) -> usize {
         let index = turns.next(Moment(now), |_| true).unwrap();
         turns.served(index);
-        turns.wishes(index, Some(wish));
+        turns.set_demand(index, Some(demand));
         index
     }
 
@@ -111,16 +71,16 @@ mod tests {
     fn the_two_classes_share_and_each_takes_turns_among_its_own() {
         let mut turns = FairQueue::default();
         for index in 0..3 {
-            turns.wishes(index, Some(Wish::More));
+            turns.set_demand(index, Some(Demand::More));
         }
         for index in 3..6 {
-            turns.wishes(index, Some(Wish::From(Moment(index as u64))));
+            turns.set_demand(index, Some(Demand::From(Moment(index as u64))));
         }
         let mut order = Vec::new();
         for now in 10..18 {
             let more = turns.next(Moment(now), |_| true).unwrap() < 3;
-            let wish = if more { Wish::More } else { Wish::From(Moment(now)) };
-            order.push(served(&mut turns, now, wish));
+            let demand = if more { Demand::More } else { Demand::From(Moment(now)) };
+            order.push(served(&mut turns, now, demand));
         }
         assert_eq!(order, [0, 3, 1, 4, 2, 5, 0, 3]);
     }
@@ -128,15 +88,15 @@ mod tests {
     #[test]
     fn a_class_that_is_alone_has_every_turn() {
         let mut turns = FairQueue::default();
-        turns.wishes(0, Some(Wish::More));
-        turns.wishes(1, Some(Wish::More));
-        turns.wishes(2, Some(Wish::From(Moment(100))));
-        let order: Vec<usize> = (0..4).map(|now| served(&mut turns, now, Wish::More)).collect();
+        turns.set_demand(0, Some(Demand::More));
+        turns.set_demand(1, Some(Demand::More));
+        turns.set_demand(2, Some(Demand::From(Moment(100))));
+        let order: Vec<usize> = (0..4).map(|now| served(&mut turns, now, Demand::More)).collect();
         assert_eq!(order, [0, 1, 0, 1]);
         assert_eq!(turns.next_due(Moment(0)), Some(Moment(100)));
         assert_eq!(turns.next_due(Moment(100)), None);
-        turns.wishes(0, None);
-        turns.wishes(1, None);
+        turns.set_demand(0, None);
+        turns.set_demand(1, None);
         assert_eq!(turns.next(Moment(99), |_| true), None);
         assert_eq!(turns.next(Moment(100), |_| true), Some(2));
     }
@@ -144,27 +104,9 @@ mod tests {
     #[test]
     fn those_that_may_not_are_passed_over() {
         let mut turns = FairQueue::default();
-        turns.wishes(0, Some(Wish::More));
-        turns.wishes(1, Some(Wish::More));
+        turns.set_demand(0, Some(Demand::More));
+        turns.set_demand(1, Some(Demand::More));
         assert_eq!(turns.next(Moment(0), |index| index == 1), Some(1));
         assert_eq!(turns.next(Moment(0), |_| false), None);
-    }
-
-    #[test]
-    fn a_round_is_gone_through_once_and_who_enters_again_comes_last() {
-        let mut round = RoundRobin::default();
-        for index in [4, 2, 7, 2] {
-            round.enter(index);
-        }
-        round.leave(4);
-        round.leave(9);
-        round.enter(4);
-        let (mut turn, mut met) = (None, Vec::new());
-        while let Some((next, index)) = round.after(turn) {
-            turn = Some(next);
-            met.push(index);
-        }
-        assert_eq!(met, [2, 7, 4]);
-        assert_eq!(round.iter().collect::<Vec<_>>(), met);
     }
 }

@@ -17,15 +17,19 @@ mod capacity;
 mod confirms;
 mod fair_queue;
 mod in_flight;
+mod outbox;
+mod pace;
 mod proofs;
 mod publishes;
 mod pulls;
 mod quota;
 mod reconfigure;
 mod refusals;
+mod round_robin;
 #[cfg(test)]
 mod tests;
 mod types;
+mod world;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -33,18 +37,21 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tencent_vod_event::{EventHandle, SubAppId};
 
-use super::pacing::Polls;
 use crate::clock::Moment;
 use crate::identity::{DeliveryId, EventId};
 use crate::lease::Lease;
-use crate::outcome::{JournalState, OutputState, Problem};
-use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, PullId, Write, Written};
+use crate::outcome::{JournalState, OutputState};
+use crate::write::{PullId, Written};
 use capacity::Capacity;
-use fair_queue::{FairQueue, RoundRobin};
+use fair_queue::FairQueue;
 use in_flight::{InFlight, InFlightState};
+use outbox::Outbox;
+use pace::Pace;
 use quota::{Quota, Ticket};
 use refusals::{Breaker, Suspects};
+use round_robin::RoundRobin;
 pub use types::{Answer, ConfirmAfter, ConfirmId, Effect, Input, Load, Settings};
+use world::World;
 
 /// A handle under a lease. Keyed by a number, because a handle is no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +89,7 @@ enum Timer {
 #[derive(Debug)]
 struct SubAppState {
     id: SubAppId,
-    polls: Polls,
+    pace: Pace,
     confirms: confirms::ConfirmLane,
     confirm_right: proofs::ConfirmRight,
     /// When the oldest and the newest delivery arrived that was let go unconfirmed though its event is safe: an idle answer
@@ -105,11 +112,8 @@ struct Recordings {
 /// The state machine.
 #[derive(Debug)]
 pub struct Core {
-    settings: Settings,
+    world: World,
     rng: fastrand::Rng,
-    output_up: bool,
-    journal_up: bool,
-    draining: bool,
     finished: bool,
     queues: Vec<SubAppState>,
     poll_queue: FairQueue,
@@ -118,7 +122,6 @@ pub struct Core {
     pull_quota: Quota,
     confirm_quota: Quota,
     capacity: Capacity,
-    next_id: u64,
 
     pulls: FxHashMap<PullId, (usize, Ticket)>,
     /// Sub-applications with a poll in flight.
@@ -146,24 +149,8 @@ pub struct Core {
     open_handles: HashMap<(usize, EventHandle), HandleId>,
     requests: FxHashMap<ConfirmId, confirms::ConfirmRequest>,
     backlog: publishes::Backlog,
-    /// Commits that nothing but the drain waits for.
-    commits: usize,
     timers: BTreeSet<(Moment, Timer)>,
-    /// The next time that pulling or confirming wants to be looked at again.
-    wake_at: Option<Moment>,
     out: Outbox,
-}
-
-/// Effects of one step that are worth one commit together.
-#[derive(Debug, Default)]
-struct Outbox {
-    effects: Vec<Effect>,
-    published: Vec<EventId>,
-    attempts: Vec<FailedAttempt>,
-    parked: Vec<(EventId, Problem)>,
-    confirmed: Vec<ConfirmedDelivery>,
-    refused: Vec<DeliveryId>,
-    lost: Vec<DeliveryId>,
 }
 
 impl Core {
@@ -173,13 +160,10 @@ impl Core {
             settings.sub_apps.iter().map(|id| SubAppState::new(*id, &settings, now)).collect();
         let mut poll_queue = FairQueue::default();
         for (index, queue) in queues.iter().enumerate() {
-            poll_queue.wishes(index, queue.polls.wish());
+            poll_queue.set_demand(index, queue.pace.demand());
         }
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
-            output_up: false,
-            journal_up: true,
-            draining: false,
             finished: false,
             queues,
             poll_queue,
@@ -187,7 +171,6 @@ impl Core {
             pull_quota: Quota::new(settings.requests_per_second, now),
             confirm_quota: Quota::new(settings.requests_per_second, now),
             capacity: Capacity::new(settings.max_in_flight, now),
-            next_id: 0,
             pulls: FxHashMap::default(),
             polled: 0,
             paused: false,
@@ -205,32 +188,31 @@ impl Core {
             open_handles: HashMap::new(),
             requests: FxHashMap::default(),
             backlog: publishes::Backlog::after_start(),
-            commits: 0,
             timers: BTreeSet::new(),
-            wake_at: None,
             out: Outbox::default(),
-            settings,
+            world: World::new(settings, now),
         }
     }
 
     /// Takes what happened and says what shall be done. Inputs that arrived together are best given together: what they
     /// lead to is then committed together.
     pub fn step(&mut self, now: Moment, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        self.world.now = now;
         // Leases first: nothing joins a handle whose lease has lapsed meanwhile.
         self.run_timers(now);
         for input in inputs {
-            self.take(now, input);
+            self.take(input);
         }
-        self.wake_at = None;
+        self.out.wakes();
         self.turn_breaker(now);
         self.load_backlog(now);
         self.publish_ready(now);
         self.confirm_ready(now);
         self.prove_rights(now);
         self.pull(now);
-        self.flush();
+        self.out.flush();
         self.finish();
-        std::mem::take(&mut self.out.effects)
+        self.out.take()
     }
 
     /// One input; see [`Core::step`].
@@ -241,7 +223,7 @@ impl Core {
     /// When a [`Input::Tick`] is due, if nothing else happens.
     pub fn next_wake(&self) -> Option<Moment> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.wake_at].into_iter().flatten().min()
+        [timer, self.out.wake_at()].into_iter().flatten().min()
     }
 
     /// What is in flight now.
@@ -260,16 +242,17 @@ impl Core {
 
     /// Whether the next thing to happen is a commit: others are neither under way nor waiting for the quota.
     pub fn only_commits_pending(&self) -> bool {
-        let commits = self.commits > 0 || self.recordings.pulls > 0;
+        let commits = self.out.has_open_commits() || self.recordings.pulls > 0;
         let pulls = !self.paused || !self.pulls.is_empty();
         let confirms = !self.requests.is_empty() || self.confirm_queue.iter().next().is_some();
         commits && !pulls && !confirms && self.publishing == 0
     }
 
-    fn take(&mut self, now: Moment, input: Input) {
+    fn take(&mut self, input: Input) {
+        let now = self.world.now;
         match input {
-            Input::Output(state) => self.output_up = state == OutputState::Up,
-            Input::Journal(state) => self.journal_up = state == JournalState::Up,
+            Input::Output(state) => self.world.output_up = state == OutputState::Up,
+            Input::Journal(state) => self.world.journal_up = state == JournalState::Up,
             Input::Pulled { pull, sent_at, received_at, pulled_at, result } => {
                 self.pulled(now, pull, sent_at, received_at, pulled_at, result);
             }
@@ -279,7 +262,7 @@ impl Core {
             Input::ConfirmProof { request, result } => self.confirm_proof(now, request, result),
             Input::Tick => {}
             Input::Reconfigure(settings) => self.reconfigure(now, *settings),
-            Input::Drain => self.draining = true,
+            Input::Drain => self.world.draining = true,
         }
     }
 
@@ -297,7 +280,7 @@ impl Core {
             // The core asks for none of these.
             Written::Released(_) | Written::Pruned(_) | Written::Vacuumed(_) | Written::Summary(_) => return,
         }
-        self.commits -= 1;
+        self.out.committed();
     }
 
     fn run_timers(&mut self, now: Moment) {
@@ -313,58 +296,24 @@ impl Core {
         }
     }
 
-    fn wake(&mut self, at: Moment) {
-        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
-    }
-
-    fn new_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    /// Turns what the step gathered into effects. Commits come first: what follows from them waits for their answer, and
-    /// what does not depend on them loses nothing by coming after.
-    fn flush(&mut self) {
-        let (out, mut commits) = (&mut self.out, Vec::new());
-        if !out.published.is_empty() {
-            commits.push(Effect::Write(Write::Published(std::mem::take(&mut out.published).into())));
-        }
-        if !out.parked.is_empty() {
-            commits.push(Effect::Write(Write::Parked(std::mem::take(&mut out.parked).into())));
-        }
-        if !out.attempts.is_empty() {
-            commits.push(Effect::Write(Write::Failed(std::mem::take(&mut out.attempts).into())));
-        }
-        if !out.confirmed.is_empty() {
-            commits.push(Effect::Write(Write::Confirmed(std::mem::take(&mut out.confirmed).into())));
-        }
-        for (deliveries, why) in [(&mut out.refused, LetGo::Refused), (&mut out.lost, LetGo::Lost)] {
-            if !deliveries.is_empty() {
-                commits.push(Effect::Write(Write::LetGo(std::mem::take(deliveries).into(), why)));
-            }
-        }
-        self.commits += commits.len();
-        self.out.effects.splice(0..0, commits);
-    }
-
     /// The drain is over when nothing that is in flight can still change the journal or reach the cloud in time.
     fn finish(&mut self) {
-        if !self.draining || self.finished {
+        if !self.world.draining || self.finished {
             return;
         }
-        let publishable = self.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
+        let publishable = self.world.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
         let confirmable = self.handles.values().any(|entry| entry.state != HandleState::Waiting);
         let busy = !self.pulls.is_empty()
             || self.recordings.pulls > 0
             || self.publishing > 0
-            || self.commits > 0
+            || self.out.has_open_commits()
             || !self.requests.is_empty()
             || self.backlog.is_loading()
             || publishable
             || confirmable;
         if !busy {
             self.finished = true;
-            self.out.effects.push(Effect::Finished);
+            self.out.push(Effect::Finished);
         }
     }
 

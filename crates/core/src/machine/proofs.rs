@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{ConfirmId, Core, Effect, Ticket};
+use super::{ConfirmId, Core, Ticket};
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::outcome::RequestFailure;
@@ -61,21 +61,19 @@ impl Core {
     /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an event needs goes
     /// first, and one that cannot go now waits for the next idle answer.
     pub(super) fn prove_rights(&mut self, now: Moment) {
-        if self.draining || !self.requests.is_empty() || self.confirm_queue.iter().next().is_some() {
+        if self.world.draining || !self.requests.is_empty() || self.confirm_queue.iter().next().is_some() {
             return;
         }
         for index in 0..self.queues.len() {
-            let polled = self.settings.sub_apps.contains(&self.queues[index].id);
+            let polled = self.world.settings.sub_apps.contains(&self.queues[index].id);
             if !polled || !self.queues[index].confirm_right.wants_to_ask(now) {
                 continue;
             }
             let Ok(ticket) = self.confirm_quota.take(now) else { return };
-            let request = ConfirmId(self.new_id());
             let queue = &mut self.queues[index];
+            let request = self.out.prove_confirm(queue.id);
             queue.confirm_right.asking = Some((request, ticket));
             queue.confirm_right.idle = false;
-            let sub_app = queue.id;
-            self.out.effects.push(Effect::ProveConfirm { request, sub_app });
         }
     }
 

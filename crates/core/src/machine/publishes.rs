@@ -73,13 +73,13 @@ impl Core {
     /// Whether events that are recorded now go straight on to the output. With `confirm_after = "journal"` they wait in
     /// the journal when others wait there already, or when the output cannot take them.
     pub(super) fn publishes_at_once(&self) -> bool {
-        match self.settings.confirm_after {
+        match self.world.settings.confirm_after {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
                 // What is being recorded to wait must not be overtaken.
                 let overtakes = self.recordings.waiting > 0;
                 let waits = self.backlog.is_open() || overtakes;
-                self.output_up && !waits && self.in_hand() < self.capacity_for_publishing()
+                self.world.output_up && !waits && self.in_hand() < self.capacity_for_publishing()
             }
         }
     }
@@ -87,9 +87,9 @@ impl Core {
     /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half is kept for
     /// pulling: the cloud is not to wait while the broker takes nothing.
     fn capacity_for_publishing(&self) -> usize {
-        let most = match self.settings.confirm_after {
-            ConfirmAfter::Publish => self.settings.max_in_flight,
-            ConfirmAfter::Journal => self.settings.max_in_flight / 2,
+        let most = match self.world.settings.confirm_after {
+            ConfirmAfter::Publish => self.world.settings.max_in_flight,
+            ConfirmAfter::Journal => self.world.settings.max_in_flight / 2,
         };
         most.saturating_add(self.capacity_besides())
     }
@@ -98,7 +98,7 @@ impl Core {
     /// connection: the others must not wait for their capacity. An event that may break the connection is given up only when others
     /// get through. While nothing is routable, this is the capacity for an event that may be.
     pub(super) fn capacity_besides(&self) -> usize {
-        let most = (self.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
+        let most = (self.world.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
         if self.breaker.is_open() { most } else { (self.refused + self.suspected).min(most) }
     }
 
@@ -107,11 +107,11 @@ impl Core {
         let taken = self.in_hand() + self.further_polls() * EVENTS_PER_PULL;
         let most = if self.breaker.is_open() { EVENTS_PER_PULL } else { LOAD_MAX };
         let capacity = self.capacity_for_publishing().saturating_sub(taken).min(most);
-        let worth_it = capacity >= most.min(self.settings.max_in_flight / 4).max(1);
+        let worth_it = capacity >= most.min(self.world.settings.max_in_flight / 4).max(1);
         if !self.backlog.is_open()
             || self.backlog.is_loading()
-            || !self.output_up
-            || self.draining
+            || !self.world.output_up
+            || self.world.draining
             || !worth_it
             || !self.may_load(now)
         {
@@ -119,7 +119,7 @@ impl Core {
         }
         let limit = u32::try_from(capacity).unwrap_or(u32::MAX);
         self.backlog.loading = Some(limit);
-        self.out.effects.push(Effect::Write(Write::Load { after: self.backlog.cursor, limit }));
+        self.out.push(Effect::Write(Write::Load { after: self.backlog.cursor, limit }));
     }
 
     pub(super) fn loaded(&mut self, now: Moment, loaded: Vec<Loaded>) {
@@ -160,10 +160,10 @@ impl Core {
 
     pub(super) fn publish_ready(&mut self, now: Moment) {
         let any_ready = !self.ready.is_empty() || self.suspects.any_ready();
-        if now < self.publish_from && self.output_up && any_ready {
-            return self.wake(self.publish_from);
+        if now < self.publish_from && self.world.output_up && any_ready {
+            return self.out.wake(self.publish_from);
         }
-        while self.output_up && self.publishing < PUBLISHING_MAX && !self.suspects.occupies() {
+        while self.world.output_up && self.publishing < PUBLISHING_MAX && !self.suspects.occupies() {
             let event = if !self.suspects.is_next(!self.ready.is_empty()) {
                 self.ready.pop_first()
             } else if self.publishing == 0 {
@@ -184,7 +184,7 @@ impl Core {
             in_flight.enter(InFlightState::Publishing);
             self.publishing += 1;
             let alone = in_flight.alone || self.suspects.occupies();
-            self.out.effects.push(Effect::Publish { event, outgoing, alone });
+            self.out.push(Effect::Publish { event, outgoing, alone });
         }
         if !self.suspects.occupies() {
             self.suspects.others_went();
@@ -201,7 +201,7 @@ impl Core {
             PublishOutcome::Acked => {
                 in_flight.enter(InFlightState::Acked);
                 self.acked(event);
-                self.out.published.push(event);
+                self.out.published(event);
             }
             // Tried again for as long as it takes: a full queue or a leader election is no fault of the event. Another queue of
             // the exchange may have stored it.
@@ -230,7 +230,7 @@ impl Core {
                 None => self.fail(event, true, problem(message)),
             },
             // Nothing left the process, so that there is nothing to commit; and no output refused it.
-            PublishOutcome::Unsent if !self.output_up => self.keep_its_place(now, event),
+            PublishOutcome::Unsent if !self.world.output_up => self.keep_its_place(now, event),
             PublishOutcome::Unsent => self.back_off(now, event),
         }
     }
@@ -247,7 +247,7 @@ impl Core {
         self.no_longer_refused(event);
         if let Some(in_flight) = self.events.get_mut(&event) {
             in_flight.enter(InFlightState::Parking);
-            self.out.parked.push((event, problem));
+            self.out.parked(event, problem);
         }
     }
 
@@ -255,7 +255,7 @@ impl Core {
     fn fail(&mut self, event: EventId, uncertain: bool, problem: Problem) {
         if let Some(in_flight) = self.events.get_mut(&event) {
             in_flight.enter(InFlightState::Failing);
-            self.out.attempts.push(FailedAttempt { event, uncertain, problem });
+            self.out.failed(FailedAttempt { event, uncertain, problem });
         }
     }
 
@@ -265,7 +265,7 @@ impl Core {
         in_flight.tries.failures = failures.saturating_add(1);
         // The output went away under it, which is no fault of the event: it waits for the output, in its old place. A second
         // time it may be the event that takes the connection down.
-        if failures == 0 && !self.output_up {
+        if failures == 0 && !self.world.output_up {
             return self.keep_its_place(now, event);
         }
         let wait = self.wait(now, event);

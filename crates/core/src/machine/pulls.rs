@@ -24,13 +24,13 @@ impl Core {
     /// Sends the polls that are wanted, by the sub-applications' turns.
     pub(super) fn pull(&mut self, now: Moment) {
         // While the broker is away the cloud keeps the events, for four days; or the journal does.
-        let may_go_on = match self.settings.confirm_after {
-            ConfirmAfter::Publish => self.output_up,
+        let may_go_on = match self.world.settings.confirm_after {
+            ConfirmAfter::Publish => self.world.output_up,
             ConfirmAfter::Journal => true,
         };
         let capacity = self.capacity_for_polls(now).unwrap_or(0);
-        let kept = self.draining || !self.journal_up || !may_go_on || capacity < EVENTS_PER_PULL;
-        // While nothing is routable there is a poll now and then (`Polls::rest`), to meet an event that is.
+        let kept = self.world.draining || !self.world.journal_up || !may_go_on || capacity < EVENTS_PER_PULL;
+        // While nothing is routable there is a poll now and then (`Pace::rest`), to meet an event that is.
         self.paused = kept || self.breaker.is_open();
         if kept {
             return;
@@ -39,22 +39,20 @@ impl Core {
             let ticket = match self.pull_quota.take(now) {
                 Ok(ticket) => ticket,
                 Err(when) => {
-                    self.wake(when);
+                    self.out.wake(when);
                     return;
                 }
             };
-            let pull = PullId(self.new_id());
             let queue = &mut self.queues[index];
-            self.polled += usize::from(queue.polls.in_flight() == 0);
-            queue.polls.started(now);
+            self.polled += usize::from(queue.pace.in_flight() == 0);
+            queue.pace.started(now);
             self.poll_queue.served(index);
-            self.poll_queue.wishes(index, queue.polls.wish());
-            let sub_app = queue.id;
+            self.poll_queue.set_demand(index, queue.pace.demand());
+            let pull = self.out.pull(queue.id);
             self.pulls.insert(pull, (index, ticket));
-            self.out.effects.push(Effect::Pull { pull, sub_app });
         }
         if let Some(due) = self.poll_queue.next_due(now) {
-            self.wake(due);
+            self.out.wake(due);
         }
     }
 
@@ -64,7 +62,7 @@ impl Core {
     fn next_to_poll(&self, now: Moment) -> Option<usize> {
         let capacity = self.capacity_for_polls(now)?;
         let for_a_further_one = (self.further_polls() + 2) * EVENTS_PER_PULL <= capacity;
-        let may = |index: usize| for_a_further_one || self.queues[index].polls.in_flight() == 0;
+        let may = |index: usize| for_a_further_one || self.queues[index].pace.in_flight() == 0;
         (EVENTS_PER_PULL <= capacity).then(|| self.poll_queue.next(now, may)).flatten()
     }
 
@@ -102,21 +100,21 @@ impl Core {
                     self.pull_quota.throttled(ticket, now, &mut self.rng);
                 }
                 let queue = &mut self.queues[index];
-                queue.polls.failed(failure, now, &mut self.rng);
+                queue.pace.failed(failure, now, &mut self.rng);
                 if failure == RequestFailure::Transient {
                     // The cloud may have handed events to an answer that never arrived.
                     queue.settle_from =
-                        queue.settle_from.max(now + self.settings.window.length + SETTLE_SLACK);
+                        queue.settle_from.max(now + self.world.settings.window.length + SETTLE_SLACK);
                 }
             }
             Ok(answer) if answer.events.is_empty() => {
-                self.queues[index].polls.found_nothing(sent_at, &mut self.rng);
+                self.queues[index].pace.found_nothing(sent_at, &mut self.rng);
                 self.queues[index].confirm_right.idle_answer();
                 self.settle(index, sent_at);
             }
             Ok(answer) => {
-                self.queues[index].polls.brought(answer.events.len(), now);
-                let lease = self.settings.window.lease(sent_at);
+                self.queues[index].pace.brought(answer.events.len(), now);
+                let lease = self.world.settings.window.lease(sent_at);
                 let publish_now = self.publishes_at_once();
                 let sub_app = self.queues[index].id;
                 // The journal before anything else: whatever happens next, the event and its handle are known.
@@ -126,12 +124,12 @@ impl Core {
                 self.recordings.events += events.len();
                 let pulled =
                     Pulled { pull, sub_app, request_id, events, lease, received_at, pulled_at, publish_now };
-                self.out.effects.push(Effect::Write(Write::Record(Arc::new(pulled))));
+                self.out.push(Effect::Write(Write::Record(Arc::new(pulled))));
             }
         }
-        let polls = &self.queues[index].polls;
-        self.polled -= usize::from(polls.in_flight() == 0);
-        self.poll_queue.wishes(index, polls.wish());
+        let pace = &self.queues[index].pace;
+        self.polled -= usize::from(pace.in_flight() == 0);
+        self.poll_queue.set_demand(index, pace.demand());
     }
 
     /// An idle answer proves that the cloud holds nothing that was visible when the pull was sent: what was let go long
@@ -140,17 +138,16 @@ impl Core {
     fn settle(&mut self, index: usize, sent_at: Moment) {
         let queue = &mut self.queues[index];
         let Some((oldest, newest)) = queue.unsettled else { return };
-        if queue.polls.in_flight() > 0 || sent_at < queue.settle_from {
+        if queue.pace.in_flight() > 0 || sent_at < queue.settle_from {
             return;
         }
-        let received_before = sent_at - self.settings.window.length - SETTLE_SLACK;
+        let received_before = sent_at - self.world.settings.window.length - SETTLE_SLACK;
         if oldest >= received_before {
             return;
         }
         queue.unsettled = (newest >= received_before).then_some((received_before, newest));
         let sub_app = queue.id;
-        self.commits += 1;
-        self.out.effects.push(Effect::Write(Write::Settle { sub_app, received_before }));
+        self.out.settle(sub_app, received_before);
     }
 
     pub(super) fn recorded(&mut self, now: Moment, pulled: &Pulled, recorded: Vec<Recorded>) {
@@ -216,7 +213,7 @@ impl Core {
             self.forget_if_done(record.event);
             return;
         }
-        let next_id = self.new_id();
+        let next_id = self.out.new_id();
         let id = match self.open_handles.entry((sub_app, handle.clone())) {
             Entry::Occupied(open) => *open.get(),
             Entry::Vacant(open) => {

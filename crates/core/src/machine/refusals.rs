@@ -201,7 +201,7 @@ impl Core {
         }
         self.answered(event);
         let open = self.breaker.is_open();
-        let attempts = self.settings.publish_attempts;
+        let attempts = self.world.settings.publish_attempts;
         let Some(in_flight) = self.events.get_mut(&event) else { return false };
         let tries = &mut in_flight.tries;
         tries.waits = Waits::Refused;
@@ -239,7 +239,7 @@ impl Core {
     /// How long an event waits for its next publish.
     pub(super) fn wait(&mut self, now: Moment, event: EventId) -> Duration {
         let open = self.breaker.is_open();
-        let crowded = self.refused > self.settings.max_in_flight / 4;
+        let crowded = self.refused > self.world.settings.max_in_flight / 4;
         let Some(in_flight) = self.events.get(&event) else { return RETRY_WAITS.0 };
         let Tries { failures, refused_since, waits, .. } = in_flight.tries;
         let earlier = failures.saturating_sub(1);
@@ -293,7 +293,7 @@ impl Core {
     pub(super) fn may_load(&mut self, now: Moment) -> bool {
         match self.breaker.load_from {
             Some(at) if at > now => {
-                self.wake(at);
+                self.out.wake(at);
                 false
             }
             Some(_) => {
@@ -306,8 +306,8 @@ impl Core {
 
     fn rest_pulls(&mut self, every: Option<Duration>) {
         for (index, queue) in self.queues.iter_mut().enumerate() {
-            queue.polls.rest(every);
-            self.poll_queue.wishes(index, queue.polls.wish());
+            queue.pace.rest(every);
+            self.poll_queue.set_demand(index, queue.pace.demand());
         }
     }
 

@@ -7,17 +7,20 @@ mod proofs;
 mod refusals;
 mod settings;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tencent_vod_event::Event;
+use tencent_vod_event::{Event, SubAppId};
 
 use super::*;
-use crate::clock::WallTime;
+use crate::clock::{Moment, WallTime};
+use crate::identity::{DeliveryId, EventId};
 use crate::lease::Window;
-use crate::outcome::{PublishOutcome, RequestFailure};
+use crate::outcome::{JournalState, OutputState, Problem, PublishOutcome, RequestFailure};
 use crate::outgoing::Outgoing;
+use crate::write::{LetGo, PullId, Write, Written};
 
 const SECOND: u64 = 1_000;
 
@@ -116,6 +119,14 @@ impl Play {
     fn none(&mut self, wanted: impl Fn(&Effect) -> bool) {
         let taken = self.take(wanted);
         assert!(taken.is_empty(), "unexpected: {taken:?}");
+    }
+
+    /// The pulls that are asked for.
+    fn pulls(&mut self) -> Vec<PullId> {
+        let pulls = self.take(is_pull).into_iter();
+        pulls
+            .filter_map(|effect| if let Effect::Pull { pull, .. } = effect { Some(pull) } else { None })
+            .collect()
     }
 
     /// Answers the one poll under way with these handles (one event each), and commits their record as new events.
@@ -898,12 +909,8 @@ fn what_is_held_is_bounded() {
     let mut play = Play::new(Settings { max_in_flight: 48, ..settings() });
     let mut delivered = 0;
     for _ in 0..50 {
-        let pulls = play.take(is_pull).len();
-        for _ in 0..pulls {
+        for pull in play.pulls() {
             let handles: Vec<String> = (0..16).map(|n| format!("{delivered}-{n}")).collect();
-            play.asked.push(Effect::Pull { pull: PullId(0), sub_app: SubAppId(0) });
-            play.take(is_pull);
-            let pull = *play.core.pulls.keys().next().unwrap();
             let events = handles.iter().map(|h| Arc::new(event(SubAppId(0), h))).collect();
             let (sent_at, received_at) = (play.now, play.now);
             let result = Ok(Answer { request_id: "r".into(), events });
@@ -958,13 +965,11 @@ fn a_drain_waits_for_the_poll_in_flight_and_finishes_what_it_brings() {
 fn a_drain_does_not_wait_for_a_broker_that_is_away() {
     let mut play = Play::new(settings());
     play.deliver(&["h"]);
-    play.take(is_pull).into_iter().for_each(drop);
     play.broker_says(&unknown(false));
     play.give(Input::Output(OutputState::Down(problem("gone"))));
     play.commit();
-    let pulls: Vec<PullId> = play.core.pulls.keys().copied().collect();
     play.give(Input::Drain);
-    for pull in pulls {
+    for pull in play.pulls() {
         let (sent_at, received_at) = (play.now, play.now);
         let result = Ok(Answer { request_id: "r".into(), events: Vec::new() });
         play.give(Input::Pulled { pull, sent_at, received_at, pulled_at: WallTime(0), result });

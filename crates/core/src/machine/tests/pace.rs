@@ -20,17 +20,21 @@ fn a_throttled_pull_slows_every_sub_application_down() {
 #[test]
 fn polls_that_are_throttled_are_asked_again_as_many_as_they_were() {
     let mut play = Play::new(settings());
+    let mut in_flight = Vec::new();
     for batch in 0..3 {
         let handles: Vec<String> = (0..16).map(|n| format!("{batch}-{n}")).collect();
         play.deliver(&handles.iter().map(String::as_str).collect::<Vec<_>>());
         play.pass(SECOND);
         let mut pulls = play.take(is_pull);
         play.asked.extend(pulls.pop());
+        in_flight.extend(pulls);
     }
     play.pass(SECOND);
     let polls = play.core.load().polls;
     assert!(polls > 4, "{polls}");
-    for pull in play.core.pulls.keys().copied().collect::<Vec<_>>() {
+    in_flight.extend(play.take(is_pull));
+    for effect in in_flight {
+        let Effect::Pull { pull, .. } = effect else { unreachable!() };
         play.pull_fails(pull, RequestFailure::Throttled);
     }
     play.pass(2 * SECOND);
@@ -76,7 +80,8 @@ fn a_part_of_a_rejected_request_stays_apart_when_it_is_throttled() {
 fn sub_applications_take_turns_to_confirm() {
     let mut play = Play::new(Settings { sub_apps: [0, 1].map(SubAppId).to_vec(), ..settings() });
     play.pass(SECOND);
-    play.core.confirm_quota = Quota::new(1, play.now);
+    let slow = Settings { sub_apps: [0, 1].map(SubAppId).to_vec(), requests_per_second: 1, ..settings() };
+    play.give(Input::Reconfigure(Box::new(slow)));
     let many: Vec<String> = (0..48).map(|n| format!("h{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for (effect, handles) in play.take(is_pull).into_iter().zip([many, vec!["one"]]) {

@@ -2,16 +2,17 @@
 //! and a broker that take their time, timers that are late. Time is made up; what is random has a seed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tencent_vod_event::Event;
+use tencent_vod_event::{Event, EventHandle, SubAppId};
 
 use super::super::*;
-use crate::clock::WallTime;
-use crate::identity::{Progress, Recorded};
-use crate::outcome::{PublishOutcome, RequestFailure};
+use crate::clock::{Moment, WallTime};
+use crate::identity::{DeliveryId, EventId, Progress, Recorded};
+use crate::outcome::{OutputState, PublishOutcome, RequestFailure};
+use crate::write::{PullId, Write, Written};
 
 /// How the cloud counts the requests of one API.
 #[derive(Clone, Copy, Debug)]

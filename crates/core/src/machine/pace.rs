@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::clock::Moment;
 use crate::outcome::RequestFailure;
 use crate::write::EVENTS_PER_PULL;
@@ -14,9 +14,9 @@ const POLLS_MAX: usize = 32;
 const TRANSIENT_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const OPERATOR_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// What a sub-application asks for.
+/// Which poll a sub-application demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub(super) enum Demand {
     /// A poll from this moment on, to see whether there is anything.
     From(Moment),
     /// Another poll now: there is more.
@@ -25,7 +25,7 @@ pub enum Wish {
 
 /// When one sub-application is polled, and by how many polls at once.
 #[derive(Clone, Debug)]
-pub struct Polls {
+pub(super) struct Pace {
     wanted: bool,
     in_flight: usize,
     target: usize,
@@ -40,9 +40,9 @@ pub struct Polls {
     operator: Backoff,
 }
 
-impl Polls {
+impl Pace {
     /// Due at once, one at a time.
-    pub fn new(idle_min: Duration, idle_max: Duration, now: Moment) -> Self {
+    pub(super) fn new(idle_min: Duration, idle_max: Duration, now: Moment) -> Self {
         Self {
             wanted: true,
             in_flight: 0,
@@ -58,43 +58,43 @@ impl Polls {
     }
 
     /// How many polls are in flight.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Whether another poll is wanted; `None` when enough are in flight.
-    pub fn wish(&self) -> Option<Wish> {
-        let (wish, most) = match self.rest {
-            Some(every) => (Wish::From(self.due.max(self.started_at + every)), 1),
-            None if self.target > 1 => (Wish::More, self.target),
-            None => (Wish::From(self.due), 1),
+    /// Which further poll it demands; `None` when enough are in flight.
+    pub(super) fn demand(&self) -> Option<Demand> {
+        let (demand, most) = match self.rest {
+            Some(every) => (Demand::From(self.due.max(self.started_at + every)), 1),
+            None if self.target > 1 => (Demand::More, self.target),
+            None => (Demand::From(self.due), 1),
         };
-        (self.wanted && self.in_flight < most).then_some(wish)
+        (self.wanted && self.in_flight < most).then_some(demand)
     }
 
     /// Whether it is to be polled at all.
-    pub fn want(&mut self, wanted: bool) {
+    pub(super) fn want(&mut self, wanted: bool) {
         self.wanted = wanted;
     }
 
     /// Other waits between idle answers.
-    pub fn configure(&mut self, idle_min: Duration, idle_max: Duration) {
+    pub(super) fn configure(&mut self, idle_min: Duration, idle_max: Duration) {
         self.idle = Backoff::new(idle_min, idle_max);
     }
 
     /// From now on there is one poll each such time, or as many as there are events again.
-    pub fn rest(&mut self, every: Option<Duration>) {
+    pub(super) fn rest(&mut self, every: Option<Duration>) {
         self.rest = every;
     }
 
     /// A poll leaves.
-    pub fn started(&mut self, now: Moment) {
+    pub(super) fn started(&mut self, now: Moment) {
         self.started_before = std::mem::replace(&mut self.started_at, now);
         self.in_flight += 1;
     }
 
     /// A poll brought `events` of them: more polls while batches are full, one at a time again when they are not.
-    pub fn brought(&mut self, events: usize, now: Moment) {
+    pub(super) fn brought(&mut self, events: usize, now: Moment) {
         self.in_flight -= 1;
         self.settle_down();
         self.due = now;
@@ -107,7 +107,7 @@ impl Polls {
 
     /// A poll that was sent at `sent_at` found nothing. The time that the server held it counts towards the wait. Of polls
     /// that were in flight together the last one makes it longer.
-    pub fn found_nothing(&mut self, sent_at: Moment, rng: &mut fastrand::Rng) {
+    pub(super) fn found_nothing(&mut self, sent_at: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         self.transient.reset();
         self.operator.reset();
@@ -116,7 +116,7 @@ impl Polls {
     }
 
     /// A poll failed.
-    pub fn failed(&mut self, failure: RequestFailure, now: Moment, rng: &mut fastrand::Rng) {
+    pub(super) fn failed(&mut self, failure: RequestFailure, now: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         let backoff = match failure {
             // It did nothing, and says nothing of this sub-application. It is asked again when the quota allows.
@@ -145,87 +145,87 @@ impl Polls {
 mod tests {
     use super::*;
 
-    fn polls() -> Polls {
-        Polls::new(Duration::from_millis(200), Duration::from_secs(5), Moment(0))
+    fn pace() -> Pace {
+        Pace::new(Duration::from_millis(200), Duration::from_secs(5), Moment(0))
     }
 
     #[test]
     fn one_poll_while_idle_more_while_batches_are_full_and_back() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut polls = polls();
-        assert_eq!(polls.wish(), Some(Wish::From(Moment(0))));
-        polls.started(Moment(0));
-        assert_eq!(polls.wish(), None);
-        polls.brought(16, Moment(10));
+        let mut pace = pace();
+        assert_eq!(pace.demand(), Some(Demand::From(Moment(0))));
+        pace.started(Moment(0));
+        assert_eq!(pace.demand(), None);
+        pace.brought(16, Moment(10));
         for _ in 0..2 {
-            assert_eq!(polls.wish(), Some(Wish::More));
-            polls.started(Moment(0));
+            assert_eq!(pace.demand(), Some(Demand::More));
+            pace.started(Moment(0));
         }
-        assert_eq!(polls.wish(), None);
+        assert_eq!(pace.demand(), None);
         for _ in 0..20 {
-            polls.brought(16, Moment(11));
-            polls.started(Moment(0));
+            pace.brought(16, Moment(11));
+            pace.started(Moment(0));
         }
-        assert_eq!(polls.target, POLLS_MAX);
-        polls.found_nothing(Moment(12), &mut rng);
-        assert_eq!((polls.target, polls.in_flight), (1, 1));
-        assert_eq!(polls.wish(), None);
+        assert_eq!(pace.target, POLLS_MAX);
+        pace.found_nothing(Moment(12), &mut rng);
+        assert_eq!((pace.target, pace.in_flight), (1, 1));
+        assert_eq!(pace.demand(), None);
     }
 
     #[test]
     fn at_rest_there_is_one_poll_now_and_then_whatever_it_brings() {
-        let mut polls = polls();
-        polls.started(Moment(1_000));
-        polls.brought(16, Moment(1_100));
-        polls.rest(Some(Duration::from_secs(30)));
-        assert_eq!(polls.wish(), Some(Wish::From(Moment(31_000))));
-        polls.started(Moment(31_000));
-        assert_eq!(polls.wish(), None);
-        polls.brought(16, Moment(31_100));
-        assert_eq!(polls.wish(), Some(Wish::From(Moment(61_000))));
-        polls.rest(None);
-        assert_eq!(polls.wish(), Some(Wish::More));
+        let mut pace = pace();
+        pace.started(Moment(1_000));
+        pace.brought(16, Moment(1_100));
+        pace.rest(Some(Duration::from_secs(30)));
+        assert_eq!(pace.demand(), Some(Demand::From(Moment(31_000))));
+        pace.started(Moment(31_000));
+        assert_eq!(pace.demand(), None);
+        pace.brought(16, Moment(31_100));
+        assert_eq!(pace.demand(), Some(Demand::From(Moment(61_000))));
+        pace.rest(None);
+        assert_eq!(pace.demand(), Some(Demand::More));
     }
 
     #[test]
     fn at_rest_a_throttled_poll_is_not_the_poll_of_its_time() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut polls = polls();
-        polls.rest(Some(Duration::from_secs(30)));
-        polls.started(Moment(30_000));
-        polls.found_nothing(Moment(30_000), &mut rng);
-        polls.started(Moment(60_000));
-        polls.failed(RequestFailure::Throttled, Moment(60_010), &mut rng);
-        assert_eq!(polls.wish(), Some(Wish::From(Moment(60_000))));
+        let mut pace = pace();
+        pace.rest(Some(Duration::from_secs(30)));
+        pace.started(Moment(30_000));
+        pace.found_nothing(Moment(30_000), &mut rng);
+        pace.started(Moment(60_000));
+        pace.failed(RequestFailure::Throttled, Moment(60_010), &mut rng);
+        assert_eq!(pace.demand(), Some(Demand::From(Moment(60_000))));
     }
 
     #[test]
     fn the_time_that_the_server_held_the_poll_counts_towards_the_idle_wait() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut polls = polls();
+        let mut pace = pace();
         for _ in 0..20 {
-            polls.started(Moment(0));
-            polls.found_nothing(Moment(1_000), &mut rng);
-            assert!(polls.due >= Moment(1_200) && polls.due <= Moment(6_000));
+            pace.started(Moment(0));
+            pace.found_nothing(Moment(1_000), &mut rng);
+            assert!(pace.due >= Moment(1_200) && pace.due <= Moment(6_000));
         }
-        polls.started(Moment(0));
-        polls.brought(1, Moment(9_000));
-        polls.started(Moment(0));
-        polls.found_nothing(Moment(9_000), &mut rng);
-        assert_eq!(polls.due, Moment(9_200));
+        pace.started(Moment(0));
+        pace.brought(1, Moment(9_000));
+        pace.started(Moment(0));
+        pace.found_nothing(Moment(9_000), &mut rng);
+        assert_eq!(pace.due, Moment(9_200));
     }
 
     #[test]
     fn polls_that_find_nothing_together_are_one_reason_to_wait() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut polls = polls();
+        let mut pace = pace();
         for _ in 0..16 {
-            polls.started(Moment(0));
+            pace.started(Moment(0));
         }
         for _ in 0..16 {
-            polls.found_nothing(Moment(1_000), &mut rng);
+            pace.found_nothing(Moment(1_000), &mut rng);
         }
-        assert_eq!(polls.wish(), Some(Wish::From(Moment(1_200))));
+        assert_eq!(pace.demand(), Some(Demand::From(Moment(1_200))));
     }
 
     #[test]
@@ -234,13 +234,13 @@ mod tests {
         for (failure, max_ms) in
             [(RequestFailure::Transient, 10_000), (RequestFailure::Configuration, 60_000)]
         {
-            let mut polls = polls();
+            let mut pace = pace();
             let mut longest = 0;
             for _ in 0..40 {
-                polls.started(Moment(0));
-                polls.failed(failure, Moment(0), &mut rng);
-                assert!(polls.due.0 >= 200 && polls.due.0 <= max_ms);
-                longest = longest.max(polls.due.0);
+                pace.started(Moment(0));
+                pace.failed(failure, Moment(0), &mut rng);
+                assert!(pace.due.0 >= 200 && pace.due.0 <= max_ms);
+                longest = longest.max(pace.due.0);
             }
             assert!(longest > max_ms / 2);
         }
@@ -249,12 +249,12 @@ mod tests {
     #[test]
     fn a_throttled_poll_is_asked_again_and_changes_nothing_else() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut polls = polls();
-        polls.started(Moment(0));
-        polls.brought(16, Moment(10));
-        polls.started(Moment(0));
-        polls.started(Moment(0));
-        polls.failed(RequestFailure::Throttled, Moment(20), &mut rng);
-        assert_eq!((polls.target, polls.in_flight, polls.wish()), (2, 1, Some(Wish::More)));
+        let mut pace = pace();
+        pace.started(Moment(0));
+        pace.brought(16, Moment(10));
+        pace.started(Moment(0));
+        pace.started(Moment(0));
+        pace.failed(RequestFailure::Throttled, Moment(20), &mut rng);
+        assert_eq!((pace.target, pace.in_flight, pace.demand()), (2, 1, Some(Demand::More)));
     }
 }
