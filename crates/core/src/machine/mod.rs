@@ -13,15 +13,14 @@
 //!
 //! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence leaves.
 
+mod arrivals;
 mod capacity;
 mod confirms;
-mod fair_queue;
 mod in_flight;
 mod outbox;
-mod pace;
+mod polls;
 mod proofs;
 mod publishes;
-mod pulls;
 mod quota;
 mod reconfigure;
 mod refusals;
@@ -41,12 +40,11 @@ use crate::clock::Moment;
 use crate::identity::{DeliveryId, EventId};
 use crate::lease::Lease;
 use crate::outcome::{JournalState, OutputState};
-use crate::write::{PullId, Written};
+use crate::write::Written;
 use capacity::Capacity;
-use fair_queue::FairQueue;
 use in_flight::{InFlight, InFlightState};
 use outbox::Outbox;
-use pace::Pace;
+use polls::{Polls, PullEnded};
 use quota::{Quota, Ticket};
 use refusals::{Breaker, Suspects};
 use round_robin::RoundRobin;
@@ -89,24 +87,8 @@ enum Timer {
 #[derive(Debug)]
 struct SubAppState {
     id: SubAppId,
-    pace: Pace,
     confirms: confirms::ConfirmLane,
     confirm_right: proofs::ConfirmRight,
-    /// When the oldest and the newest delivery arrived that was let go unconfirmed though its event is safe: an idle answer
-    /// to a pull sent well after that settles it.
-    unsettled: Option<(Moment, Moment)>,
-    /// Until then an idle answer proves nothing: a pull whose answer was lost may have hidden events that long.
-    settle_from: Moment,
-}
-
-/// Pulls between their answer and their record.
-#[derive(Debug, Default)]
-struct Recordings {
-    pulls: usize,
-    /// Those whose new events are not published at once.
-    waiting: usize,
-    /// The events of all of them.
-    events: usize,
 }
 
 /// The state machine.
@@ -116,19 +98,12 @@ pub struct Core {
     rng: fastrand::Rng,
     finished: bool,
     queues: Vec<SubAppState>,
-    poll_queue: FairQueue,
     /// Sub-applications with something to confirm.
     confirm_queue: RoundRobin,
-    pull_quota: Quota,
     confirm_quota: Quota,
     capacity: Capacity,
 
-    pulls: FxHashMap<PullId, (usize, Ticket)>,
-    /// Sub-applications with a poll in flight.
-    polled: usize,
-    /// Whether nothing is to be pulled now.
-    paused: bool,
-    recordings: Recordings,
+    polls: Polls,
     events: FxHashMap<EventId, InFlight>,
     /// In the order in which they were received: what failed goes before what came later.
     ready: BTreeSet<EventId>,
@@ -156,25 +131,16 @@ pub struct Core {
 impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
-        let queues: Vec<SubAppState> =
-            settings.sub_apps.iter().map(|id| SubAppState::new(*id, &settings, now)).collect();
-        let mut poll_queue = FairQueue::default();
-        for (index, queue) in queues.iter().enumerate() {
-            poll_queue.set_demand(index, queue.pace.demand());
-        }
-        Self {
+        let polls = Polls::new(&settings, now);
+        let sub_apps = settings.sub_apps.clone();
+        let mut core = Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             finished: false,
-            queues,
-            poll_queue,
+            queues: Vec::new(),
             confirm_queue: RoundRobin::default(),
-            pull_quota: Quota::new(settings.requests_per_second, now),
             confirm_quota: Quota::new(settings.requests_per_second, now),
             capacity: Capacity::new(settings.max_in_flight, now),
-            pulls: FxHashMap::default(),
-            polled: 0,
-            paused: false,
-            recordings: Recordings::default(),
+            polls,
             events: FxHashMap::default(),
             ready: BTreeSet::new(),
             suspects: Suspects::default(),
@@ -191,7 +157,11 @@ impl Core {
             timers: BTreeSet::new(),
             out: Outbox::default(),
             world: World::new(settings, now),
+        };
+        for id in sub_apps {
+            core.add(id, true);
         }
+        core
     }
 
     /// Takes what happened and says what shall be done. Inputs that arrived together are best given together: what they
@@ -209,7 +179,8 @@ impl Core {
         self.publish_ready(now);
         self.confirm_ready(now);
         self.prove_rights(now);
-        self.pull(now);
+        let capacity = self.capacity_for_polls(now);
+        self.polls.send(&self.world, &mut self.out, capacity, !self.breaker.is_open());
         self.out.flush();
         self.finish();
         self.out.take()
@@ -233,8 +204,8 @@ impl Core {
             publishing: self.publishing,
             handles: self.handles.len(),
             confirms: self.requests.len(),
-            polls: self.pulls.len(),
-            paused: self.paused,
+            polls: self.polls.in_flight(),
+            paused: self.polls.is_paused(),
             backlog: self.backlog.is_open(),
             unroutable_since: self.breaker.open_since(),
         }
@@ -242,8 +213,8 @@ impl Core {
 
     /// Whether the next thing to happen is a commit: others are neither under way nor waiting for the quota.
     pub fn only_commits_pending(&self) -> bool {
-        let commits = self.out.has_open_commits() || self.recordings.pulls > 0;
-        let pulls = !self.paused || !self.pulls.is_empty();
+        let commits = self.out.has_open_commits() || self.polls.recordings().any();
+        let pulls = !self.polls.is_paused() || self.polls.in_flight() > 0;
         let confirms = !self.requests.is_empty() || self.confirm_queue.iter().next().is_some();
         commits && !pulls && !confirms && self.publishing == 0
     }
@@ -254,7 +225,7 @@ impl Core {
             Input::Output(state) => self.world.output_up = state == OutputState::Up,
             Input::Journal(state) => self.world.journal_up = state == JournalState::Up,
             Input::Pulled { pull, sent_at, received_at, pulled_at, result } => {
-                self.pulled(now, pull, sent_at, received_at, pulled_at, result);
+                self.pulled(PullEnded { pull, sent_at, received_at, pulled_at, result });
             }
             Input::Written(written) => self.written(now, written),
             Input::Published { event, outcome } => self.published(now, event, outcome),
@@ -263,6 +234,14 @@ impl Core {
             Input::Tick => {}
             Input::Reconfigure(settings) => self.reconfigure(now, *settings),
             Input::Drain => self.world.draining = true,
+        }
+    }
+
+    fn pulled(&mut self, ended: PullEnded) {
+        let publish_now = self.publishes_at_once();
+        let Self { world, rng, out, polls, queues, .. } = self;
+        if let Some(idle) = polls.ended(world, rng, out, ended, publish_now) {
+            queues[idle].confirm_right.idle_answer();
         }
     }
 
@@ -303,8 +282,8 @@ impl Core {
         }
         let publishable = self.world.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
         let confirmable = self.handles.values().any(|entry| entry.state != HandleState::Waiting);
-        let busy = !self.pulls.is_empty()
-            || self.recordings.pulls > 0
+        let busy = self.polls.in_flight() > 0
+            || self.polls.recordings().any()
             || self.publishing > 0
             || self.out.has_open_commits()
             || !self.requests.is_empty()

@@ -77,7 +77,7 @@ impl Core {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
                 // What is being recorded to wait must not be overtaken.
-                let overtakes = self.recordings.waiting > 0;
+                let overtakes = self.polls.recordings().any_waiting();
                 let waits = self.backlog.is_open() || overtakes;
                 self.world.output_up && !waits && self.in_hand() < self.capacity_for_publishing()
             }
@@ -104,7 +104,7 @@ impl Core {
 
     /// Reads on in the backlog while there is capacity for it.
     pub(super) fn load_backlog(&mut self, now: Moment) {
-        let taken = self.in_hand() + self.further_polls() * EVENTS_PER_PULL;
+        let taken = self.in_hand() + self.polls.further() * EVENTS_PER_PULL;
         let most = if self.breaker.is_open() { EVENTS_PER_PULL } else { LOAD_MAX };
         let capacity = self.capacity_for_publishing().saturating_sub(taken).min(most);
         let worth_it = capacity >= most.min(self.world.settings.max_in_flight / 4).max(1);
@@ -129,7 +129,7 @@ impl Core {
             let known = self.queues.iter().position(|queue| queue.id == sub_app);
             // Its sub-application may have left the configuration: it is published all the same. A reload can bring the
             // sub-application back, and then an idle answer settles the event.
-            let index = known.unwrap_or_else(|| self.add_unpolled(now, sub_app));
+            let index = known.unwrap_or_else(|| self.add(sub_app, false));
             self.carry_loaded(now, index, event, outgoing, confirmed);
         }
     }
@@ -316,9 +316,7 @@ impl Core {
         }
         if in_flight.state() == InFlightState::Safe && !in_flight.confirmed {
             let received_at = in_flight.received_at;
-            let unsettled = &mut self.queues[in_flight.sub_app].unsettled;
-            let (oldest, newest) = unsettled.unwrap_or((received_at, received_at));
-            *unsettled = Some((oldest.min(received_at), newest.max(received_at)));
+            self.polls.unsettled(in_flight.sub_app, received_at);
         }
         self.events.remove(&event);
     }

@@ -275,14 +275,14 @@ impl Core {
             (None, true) => {
                 self.breaker.open_since = Some(now);
                 self.breaker.load_from = Some(now + PROBE_EVERY);
-                self.rest_pulls(Some(PROBE_EVERY));
+                self.polls.rest(Some(PROBE_EVERY));
                 self.hurry_refused(now, PROBE_EVERY);
             }
             (Some(_), false) => {
                 // What was returned after the ack, in the same step, counts.
                 self.breaker.open_since = None;
                 self.breaker.load_from = None;
-                self.rest_pulls(None);
+                self.polls.rest(None);
                 self.hurry_refused(now, AFTER_OPEN);
             }
             _ => {}
@@ -301,13 +301,6 @@ impl Core {
                 true
             }
             None => true,
-        }
-    }
-
-    fn rest_pulls(&mut self, every: Option<Duration>) {
-        for (index, queue) in self.queues.iter_mut().enumerate() {
-            queue.pace.rest(every);
-            self.poll_queue.set_demand(index, queue.pace.demand());
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::pace::Demand;
-use super::round_robin::RoundRobin;
 use crate::clock::Moment;
+use crate::machine::round_robin::RoundRobin;
 
 /// Who is polled next. Two classes share the polls one by one: those of which a backlog is known, and those that are merely
 /// due. So many idle sub-applications do not keep one with a backlog waiting, and the other way round.
