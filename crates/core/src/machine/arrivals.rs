@@ -3,13 +3,12 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-use tencent_vod_event::{Event, EventHandle};
+use tencent_vod_event::Event;
 
-use super::{Core, HandleEntry, HandleId, HandleState, InFlight, InFlightState, Timer};
+use super::handles::{HandleEnd, HandleEnded, HandleId, HeldDelivery};
+use super::{Core, InFlight, InFlightState};
 use crate::clock::Moment;
-use crate::identity::Recorded;
-use crate::lease::Lease;
+use crate::identity::{EventId, Recorded};
 use crate::outgoing::Outgoing;
 use crate::write::Pulled;
 
@@ -27,17 +26,43 @@ impl Core {
         self.events.len() + self.polls.recordings().events()
     }
 
-    pub(super) fn recorded(&mut self, now: Moment, pulled: &Pulled, recorded: Vec<Recorded>) {
+    pub(super) fn recorded(&mut self, pulled: &Pulled, recorded: Vec<Recorded>) {
         self.polls.recorded(pulled);
-        let Some(index) = self.queues.iter().position(|queue| queue.id == pulled.sub_app) else { return };
+        let Some(index) = self.sub_apps.iter().position(|id| *id == pulled.sub_app) else { return };
         for (event, record) in pulled.events.iter().zip(recorded) {
             self.meet(index, pulled, event, record);
-            match &event.handle {
-                Some(handle) => self.hold(now, index, handle, pulled.lease, pulled.received_at, &record),
+            let held = event.handle.as_ref().and_then(|handle| {
+                let Recorded { delivery, event, .. } = record;
+                let (lease, received_at) = (pulled.lease, pulled.received_at);
+                let held = HeldDelivery { sub_app: index, handle, lease, received_at, delivery, event };
+                self.handles.hold(self.world.now, &mut self.out, &held)
+            });
+            match held {
+                Some(handle) => {
+                    self.held_by(record.event, handle);
+                    self.review(handle);
+                }
                 // It cannot be confirmed: once it is safe, it is done, and the cloud will hand it over again.
                 None => self.forget_if_done(record.event),
             }
         }
+    }
+
+    fn held_by(&mut self, event: EventId, handle: HandleId) {
+        if let Some(in_flight) = self.events.get_mut(&event)
+            && !in_flight.holds.contains(&handle)
+        {
+            in_flight.holds.push(handle);
+        }
+    }
+
+    /// What is known of a handle's events changed.
+    pub(super) fn review(&mut self, handle: HandleId) {
+        let confirm_after = self.world.settings.confirm_after;
+        let events = &self.events;
+        let may_confirm =
+            |event| events.get(&event).is_none_or(|in_flight| in_flight.may_confirm(confirm_after));
+        self.handles.review(self.world.now, handle, may_confirm);
     }
 
     /// Takes an event into the relay's hands, unless it is there already.
@@ -73,55 +98,43 @@ impl Core {
         }
     }
 
-    /// Takes a handle into the relay's hands, to be confirmed once its events are safe and before its lease lapses. One
-    /// handle can stand on several events: it is confirmed when all of them are safe, within the earliest of their leases.
-    fn hold(
-        &mut self,
-        now: Moment,
-        sub_app: usize,
-        handle: &EventHandle,
-        lease: Lease,
-        received_at: Moment,
-        record: &Recorded,
-    ) {
-        if lease.lapsed(now) {
-            self.forget_if_done(record.event);
-            return;
-        }
-        let next_id = self.out.new_id();
-        let id = match self.open_handles.entry((sub_app, handle.clone())) {
-            Entry::Occupied(open) => *open.get(),
-            Entry::Vacant(open) => {
-                let id = *open.insert(HandleId(next_id));
-                let entry = HandleEntry {
-                    sub_app,
-                    handle: handle.clone(),
-                    lease,
-                    received_at,
-                    deliveries: SmallVec::new(),
-                    state: HandleState::Waiting,
-                    tried: false,
-                };
-                self.handles.insert(id, entry);
-                self.timers.insert((lease.cutoff, Timer::Lapse(id)));
-                id
+    /// Tells the events of handles that have left the relay's hands.
+    pub(super) fn handles_ended(&mut self, all: Vec<HandleEnded>) {
+        for HandleEnded { handle, events, how } in all {
+            if let HandleEnd::Lapsed(lease) = how
+                && self.world.output_up
+                && events.iter().any(|event| self.waits_for_the_output(*event))
+            {
+                self.capacity.lapsed(lease, self.in_hand(), self.world.now);
             }
+            for event in events {
+                if let Some(in_flight) = self.events.get_mut(&event) {
+                    in_flight.holds.retain(|held| *held != handle);
+                }
+                match how {
+                    HandleEnd::Merged(other) => self.held_by(event, other),
+                    HandleEnd::Confirmed => {
+                        if let Some(in_flight) = self.events.get_mut(&event) {
+                            in_flight.confirmed = true;
+                        }
+                        self.forget_if_done(event);
+                    }
+                    HandleEnd::Refused | HandleEnd::Lapsed(_) => self.forget_if_done(event),
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is wrong with an event but that its turn to be published has not come, or takes long.
+    fn waits_for_the_output(&self, event: EventId) -> bool {
+        let waits = |in_flight: &InFlight| {
+            in_flight.tries.failures == 0
+                && matches!(
+                    in_flight.state(),
+                    InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked
+                )
+                && !in_flight.may_confirm(self.world.settings.confirm_after)
         };
-        if let Some(entry) = self.handles.get_mut(&id) {
-            entry.deliveries.push((record.delivery, record.event));
-            entry.received_at = entry.received_at.max(received_at);
-            // An answer can overtake one whose pull left before: the earliest lease counts, whichever came first.
-            if lease.cutoff < entry.lease.cutoff {
-                self.timers.remove(&(entry.lease.cutoff, Timer::Lapse(id)));
-                self.timers.insert((lease.cutoff, Timer::Lapse(id)));
-                entry.lease = lease;
-            }
-        }
-        if let Some(in_flight) = self.events.get_mut(&record.event)
-            && !in_flight.holds.contains(&id)
-        {
-            in_flight.holds.push(id);
-        }
-        self.queue_if_safe(now, id);
+        self.events.get(&event).is_some_and(waits)
     }
 }

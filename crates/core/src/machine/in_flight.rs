@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::ConfirmAfter;
+use super::handles::HandleId;
 use super::refusals::Tries;
-use super::{ConfirmAfter, HandleId};
 use crate::clock::Moment;
 use crate::outgoing::Outgoing;
 

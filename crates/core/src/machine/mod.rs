@@ -15,11 +15,10 @@
 
 mod arrivals;
 mod capacity;
-mod confirms;
+mod handles;
 mod in_flight;
 mod outbox;
 mod polls;
-mod proofs;
 mod publishes;
 mod quota;
 mod reconfigure;
@@ -30,66 +29,23 @@ mod tests;
 mod types;
 mod world;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
-use tencent_vod_event::{EventHandle, SubAppId};
+use tencent_vod_event::SubAppId;
 
 use crate::clock::Moment;
-use crate::identity::{DeliveryId, EventId};
-use crate::lease::Lease;
-use crate::outcome::{JournalState, OutputState};
+use crate::identity::EventId;
+use crate::outcome::{JournalState, OutputState, RequestFailure};
 use crate::write::Written;
 use capacity::Capacity;
+use handles::Handles;
 use in_flight::{InFlight, InFlightState};
 use outbox::Outbox;
 use polls::{Polls, PullEnded};
-use quota::{Quota, Ticket};
 use refusals::{Breaker, Suspects};
-use round_robin::RoundRobin;
 pub use types::{Answer, ConfirmAfter, ConfirmId, Effect, Input, Load, Settings};
 use world::World;
-
-/// A handle under a lease. Keyed by a number, because a handle is no identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct HandleId(u64);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HandleState {
-    /// Waits for its events to be safe.
-    Waiting,
-    /// Waits for its request, since then.
-    Queued(Moment),
-    /// In a request.
-    Requested,
-}
-
-#[derive(Debug)]
-struct HandleEntry {
-    sub_app: usize,
-    handle: EventHandle,
-    lease: Lease,
-    received_at: Moment,
-    deliveries: SmallVec<[(DeliveryId, EventId); 1]>,
-    state: HandleState,
-    /// Whether a request with it may have reached the cloud.
-    tried: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Lapse(HandleId),
-    Retry(EventId),
-}
-
-/// What the core keeps for one sub-application.
-#[derive(Debug)]
-struct SubAppState {
-    id: SubAppId,
-    confirms: confirms::ConfirmLane,
-    confirm_right: proofs::ConfirmRight,
-}
 
 /// The state machine.
 #[derive(Debug)]
@@ -97,10 +53,8 @@ pub struct Core {
     world: World,
     rng: fastrand::Rng,
     finished: bool,
-    queues: Vec<SubAppState>,
-    /// Sub-applications with something to confirm.
-    confirm_queue: RoundRobin,
-    confirm_quota: Quota,
+    /// In the order in which they came: their place is their name in all owners.
+    sub_apps: Vec<SubAppId>,
     capacity: Capacity,
 
     polls: Polls,
@@ -119,26 +73,22 @@ pub struct Core {
     publishing: usize,
     /// Before this moment nothing is published: an outage of the output has just brought events back.
     publish_from: Moment,
-    handles: FxHashMap<HandleId, HandleEntry>,
-    /// Handles that no request is confirming now, so that another delivery under the same handle joins them.
-    open_handles: HashMap<(usize, EventHandle), HandleId>,
-    requests: FxHashMap<ConfirmId, confirms::ConfirmRequest>,
+    handles: Handles,
     backlog: publishes::Backlog,
-    timers: BTreeSet<(Moment, Timer)>,
+    /// When each event is to be published again.
+    retries: BTreeSet<(Moment, EventId)>,
     out: Outbox,
 }
 
 impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
-        let polls = Polls::new(&settings, now);
+        let (polls, handles) = (Polls::new(&settings, now), Handles::new(&settings, now));
         let sub_apps = settings.sub_apps.clone();
         let mut core = Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             finished: false,
-            queues: Vec::new(),
-            confirm_queue: RoundRobin::default(),
-            confirm_quota: Quota::new(settings.requests_per_second, now),
+            sub_apps: Vec::new(),
             capacity: Capacity::new(settings.max_in_flight, now),
             polls,
             events: FxHashMap::default(),
@@ -150,11 +100,9 @@ impl Core {
             acks: 0,
             publishing: 0,
             publish_from: now,
-            handles: FxHashMap::default(),
-            open_handles: HashMap::new(),
-            requests: FxHashMap::default(),
+            handles,
             backlog: publishes::Backlog::after_start(),
-            timers: BTreeSet::new(),
+            retries: BTreeSet::new(),
             out: Outbox::default(),
             world: World::new(settings, now),
         };
@@ -177,8 +125,9 @@ impl Core {
         self.turn_breaker(now);
         self.load_backlog(now);
         self.publish_ready(now);
-        self.confirm_ready(now);
-        self.prove_rights(now);
+        let ended = self.handles.send(&self.world, &mut self.out);
+        self.handles_ended(ended);
+        self.handles.prove_rights(&self.world, &mut self.out);
         let capacity = self.capacity_for_polls(now);
         self.polls.send(&self.world, &mut self.out, capacity, !self.breaker.is_open());
         self.out.flush();
@@ -193,8 +142,8 @@ impl Core {
 
     /// When a [`Input::Tick`] is due, if nothing else happens.
     pub fn next_wake(&self) -> Option<Moment> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.out.wake_at()].into_iter().flatten().min()
+        let retry = self.retries.first().map(|(at, _)| *at);
+        [self.handles.next_lapse(), retry, self.out.wake_at()].into_iter().flatten().min()
     }
 
     /// What is in flight now.
@@ -203,7 +152,7 @@ impl Core {
             events: self.events.len(),
             publishing: self.publishing,
             handles: self.handles.len(),
-            confirms: self.requests.len(),
+            confirms: self.handles.in_flight(),
             polls: self.polls.in_flight(),
             paused: self.polls.is_paused(),
             backlog: self.backlog.is_open(),
@@ -215,8 +164,7 @@ impl Core {
     pub fn only_commits_pending(&self) -> bool {
         let commits = self.out.has_open_commits() || self.polls.recordings().any();
         let pulls = !self.polls.is_paused() || self.polls.in_flight() > 0;
-        let confirms = !self.requests.is_empty() || self.confirm_queue.iter().next().is_some();
-        commits && !pulls && !confirms && self.publishing == 0
+        commits && !pulls && !self.handles.any_request() && self.publishing == 0
     }
 
     fn take(&mut self, input: Input) {
@@ -229,8 +177,10 @@ impl Core {
             }
             Input::Written(written) => self.written(now, written),
             Input::Published { event, outcome } => self.published(now, event, outcome),
-            Input::Confirmed { request, result } => self.confirmed(now, request, result),
-            Input::ConfirmProof { request, result } => self.confirm_proof(now, request, result),
+            Input::Confirmed { request, result } => self.confirmed(request, result),
+            Input::ConfirmProof { request, result } => {
+                self.handles.proof_ended(&self.world, &mut self.rng, request, result);
+            }
             Input::Tick => {}
             Input::Reconfigure(settings) => self.reconfigure(now, *settings),
             Input::Drain => self.world.draining = true,
@@ -239,18 +189,28 @@ impl Core {
 
     fn pulled(&mut self, ended: PullEnded) {
         let publish_now = self.publishes_at_once();
-        let Self { world, rng, out, polls, queues, .. } = self;
+        let Self { world, rng, out, polls, handles, .. } = self;
         if let Some(idle) = polls.ended(world, rng, out, ended, publish_now) {
-            queues[idle].confirm_right.idle_answer();
+            handles.idle_answer(idle);
         }
+    }
+
+    fn confirmed(&mut self, request: ConfirmId, result: Result<(), RequestFailure>) {
+        let Self { world, rng, out, handles, events, .. } = self;
+        let confirm_after = world.settings.confirm_after;
+        let may_confirm = |event| {
+            events.get(&event).is_none_or(|in_flight: &InFlight| in_flight.may_confirm(confirm_after))
+        };
+        let ended = handles.request_ended(world, rng, out, request, result, may_confirm);
+        self.handles_ended(ended);
     }
 
     fn written(&mut self, now: Moment, written: Written) {
         match written {
-            Written::Recorded(pulled, recorded) => return self.recorded(now, &pulled, recorded),
+            Written::Recorded(pulled, recorded) => return self.recorded(&pulled, recorded),
             Written::Loaded(loaded) => return self.loaded(now, loaded),
-            Written::Published(events) => events.iter().for_each(|event| self.safe(now, *event)),
-            Written::Parked(events) => events.iter().for_each(|(event, _)| self.safe(now, *event)),
+            Written::Published(events) => events.iter().for_each(|event| self.safe(*event)),
+            Written::Parked(events) => events.iter().for_each(|(event, _)| self.safe(*event)),
             Written::Failed(attempts) => {
                 attempts.iter().for_each(|attempt| self.back_off(now, attempt.event))
             }
@@ -263,15 +223,11 @@ impl Core {
     }
 
     fn run_timers(&mut self, now: Moment) {
-        while let Some((at, timer)) = self.timers.first().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
-            match timer {
-                Timer::Lapse(entry) => self.lapse(now, entry),
-                Timer::Retry(event) => self.retry(event),
-            }
+        let ended = self.handles.lapse_due(now, &mut self.out);
+        self.handles_ended(ended);
+        while let Some((_, event)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
+            self.retries.pop_first();
+            self.retry(event);
         }
     }
 
@@ -281,28 +237,17 @@ impl Core {
             return;
         }
         let publishable = self.world.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
-        let confirmable = self.handles.values().any(|entry| entry.state != HandleState::Waiting);
         let busy = self.polls.in_flight() > 0
             || self.polls.recordings().any()
             || self.publishing > 0
             || self.out.has_open_commits()
-            || !self.requests.is_empty()
+            || self.handles.in_flight() > 0
             || self.backlog.is_loading()
             || publishable
-            || confirmable;
+            || self.handles.any_confirmable();
         if !busy {
             self.finished = true;
             self.out.push(Effect::Finished);
         }
-    }
-
-    /// Distinct handles: no request may carry one twice.
-    fn distinct(&self, entry: &[HandleId]) -> Vec<EventHandle> {
-        let mut seen = HashSet::new();
-        entry
-            .iter()
-            .map(|id| self.handles[id].handle.clone())
-            .filter(|handle| seen.insert(handle.clone()))
-            .collect()
     }
 }

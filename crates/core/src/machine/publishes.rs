@@ -126,7 +126,7 @@ impl Core {
         self.backlog.read(loaded.last().map(|l| l.event), loaded.len());
         for Loaded { event, outgoing, confirmed } in loaded {
             let sub_app = outgoing.event.sub_app;
-            let known = self.queues.iter().position(|queue| queue.id == sub_app);
+            let known = self.sub_apps.iter().position(|known| *known == sub_app);
             // Its sub-application may have left the configuration: it is published all the same. A reload can bring the
             // sub-application back, and then an idle answer settles the event.
             let index = known.unwrap_or_else(|| self.add(sub_app, false));
@@ -296,12 +296,12 @@ impl Core {
     }
 
     /// The journal has committed that the event is published or parked.
-    pub(super) fn safe(&mut self, now: Moment, event: EventId) {
+    pub(super) fn safe(&mut self, event: EventId) {
         let Some(in_flight) = self.events.get_mut(&event) else { return };
         in_flight.enter(InFlightState::Safe);
         in_flight.outgoing = None;
-        for entry in in_flight.holds.clone() {
-            self.queue_if_safe(now, entry);
+        for handle in in_flight.holds.clone() {
+            self.review(handle);
         }
         self.forget_if_done(event);
     }

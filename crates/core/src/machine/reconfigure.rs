@@ -2,7 +2,7 @@
 
 use tencent_vod_event::SubAppId;
 
-use super::{Core, Settings, SubAppState};
+use super::{Core, Settings};
 use crate::clock::Moment;
 use crate::machine::capacity::Capacity;
 use crate::machine::refusals::PROBE_EVERY;
@@ -13,21 +13,19 @@ impl Core {
     pub(super) fn reconfigure(&mut self, now: Moment, new: Settings) {
         let old = &self.world.settings;
         self.polls.configure(old, &new);
-        if old.requests_per_second != new.requests_per_second {
-            self.confirm_quota.configure(new.requests_per_second);
-        }
+        self.handles.configure(old, &new);
         if old.max_in_flight != new.max_in_flight {
             self.capacity = Capacity::new(new.max_in_flight, now);
         }
         self.world.settings = Settings { confirm_after: old.confirm_after, window: old.window, ..new };
-        self.sub_apps();
+        self.follow_sub_apps();
     }
 
     /// Begins with those that are new, and polls those no more that are gone. What such a one has in hand is finished.
-    fn sub_apps(&mut self) {
+    fn follow_sub_apps(&mut self) {
         let wanted = self.world.settings.sub_apps.clone();
         for id in &wanted {
-            if !self.queues.iter().any(|queue| queue.id == *id) {
+            if !self.sub_apps.contains(id) {
                 self.add(*id, true);
             }
         }
@@ -38,17 +36,8 @@ impl Core {
     pub(super) fn add(&mut self, id: SubAppId, polled: bool) -> usize {
         let rest = self.breaker.is_open().then_some(PROBE_EVERY);
         self.polls.add(&self.world, id, polled, rest);
-        self.queues.push(SubAppState::new(id));
-        self.queues.len() - 1
-    }
-}
-
-impl SubAppState {
-    fn new(id: SubAppId) -> Self {
-        Self {
-            id,
-            confirms: super::confirms::ConfirmLane::new(),
-            confirm_right: super::proofs::ConfirmRight::new(),
-        }
+        self.handles.add(id);
+        self.sub_apps.push(id);
+        self.sub_apps.len() - 1
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Core, EventId, InFlightState, Timer};
+use super::{Core, EventId, InFlightState};
 use crate::backoff::wait_after;
 use crate::clock::Moment;
 
@@ -265,7 +265,7 @@ impl Core {
         let Some(in_flight) = self.events.get_mut(&event) else { return };
         in_flight.enter(InFlightState::BackingOff);
         in_flight.tries.retry_at = Some(at);
-        self.timers.insert((at, Timer::Retry(event)));
+        self.retries.insert((at, event));
     }
 
     /// Opens or closes the breaker by what this step brought. At the end of it, because the answers of one batch come together.
@@ -316,7 +316,7 @@ impl Core {
         // The map has no order, and one seed is to be one run.
         late.sort_unstable();
         for (at, event) in late {
-            self.timers.remove(&(at, Timer::Retry(event)));
+            self.retries.remove(&(at, event));
             let wait = wait_after(u32::MAX, RETRY_WAITS.0, longest, &mut self.rng);
             self.wait_until(now + wait, event);
         }

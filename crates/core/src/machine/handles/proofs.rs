@@ -6,9 +6,13 @@
 
 use std::time::Duration;
 
-use super::{ConfirmId, Core, Ticket};
+use super::Handles;
 use crate::backoff::Backoff;
 use crate::clock::Moment;
+use crate::machine::outbox::Outbox;
+use crate::machine::quota::Ticket;
+use crate::machine::types::ConfirmId;
+use crate::machine::world::World;
 use crate::outcome::RequestFailure;
 
 /// The waits after a request that proved nothing: somebody has to grant the right, and that takes minutes.
@@ -37,11 +41,6 @@ impl ConfirmRight {
         }
     }
 
-    /// A pull found nothing: there may be time to ask.
-    pub(super) fn idle_answer(&mut self) {
-        self.idle = true;
-    }
-
     /// How any `ConfirmEvents` of the sub-application ended.
     pub(super) fn learn(&mut self, result: Result<(), RequestFailure>) {
         match result {
@@ -57,41 +56,45 @@ impl ConfirmRight {
     }
 }
 
-impl Core {
+impl Handles {
+    /// A pull of this sub-application found nothing: there may be time to ask.
+    pub(in crate::machine) fn idle_answer(&mut self, sub_app: usize) {
+        self.sub_apps[sub_app].right.idle = true;
+    }
+
     /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an event needs goes
     /// first, and one that cannot go now waits for the next idle answer.
-    pub(super) fn prove_rights(&mut self, now: Moment) {
-        if self.world.draining || !self.requests.is_empty() || self.confirm_queue.iter().next().is_some() {
+    pub(in crate::machine) fn prove_rights(&mut self, world: &World, out: &mut Outbox) {
+        if world.draining || self.any_request() {
             return;
         }
-        for index in 0..self.queues.len() {
-            let polled = self.world.settings.sub_apps.contains(&self.queues[index].id);
-            if !polled || !self.queues[index].confirm_right.wants_to_ask(now) {
+        for sub_app in &mut self.sub_apps {
+            let polled = world.settings.sub_apps.contains(&sub_app.id);
+            if !polled || !sub_app.right.wants_to_ask(world.now) {
                 continue;
             }
-            let Ok(ticket) = self.confirm_quota.take(now) else { return };
-            let queue = &mut self.queues[index];
-            let request = self.out.prove_confirm(queue.id);
-            queue.confirm_right.asking = Some((request, ticket));
-            queue.confirm_right.idle = false;
+            let Ok(ticket) = self.quota.take(world.now) else { return };
+            sub_app.right.asking = Some((out.prove_confirm(sub_app.id), ticket));
+            sub_app.right.idle = false;
         }
     }
 
     /// A request that was to prove the right ended.
-    pub(super) fn confirm_proof(
+    pub(in crate::machine) fn proof_ended(
         &mut self,
-        now: Moment,
+        world: &World,
+        rng: &mut fastrand::Rng,
         request: ConfirmId,
         result: Result<(), RequestFailure>,
     ) {
         let asked = |right: &ConfirmRight| right.asking.as_ref().is_some_and(|(asked, _)| *asked == request);
-        let Some(queue) = self.queues.iter_mut().find(|queue| asked(&queue.confirm_right)) else { return };
-        let right = &mut queue.confirm_right;
+        let mut rights = self.sub_apps.iter_mut().map(|sub_app| &mut sub_app.right);
+        let Some(right) = rights.find(|right| asked(right)) else { return };
         let Some((_, ticket)) = right.asking.take() else { return };
         right.learn(result);
-        right.not_before = now + right.backoff.next(&mut self.rng);
+        right.not_before = world.now + right.backoff.next(rng);
         if result == Err(RequestFailure::Throttled) {
-            self.confirm_quota.throttled(ticket, now, &mut self.rng);
+            self.quota.throttled(ticket, world.now, rng);
         }
     }
 }

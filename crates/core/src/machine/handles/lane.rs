@@ -1,0 +1,128 @@
+//! What one sub-application has to confirm, in its order, and when its next request may leave.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::HandleId;
+use crate::backoff::Backoff;
+use crate::clock::Moment;
+
+/// What one `ConfirmEvents` takes at most (document 266/33434).
+const HANDLES_PER_REQUEST: usize = 16;
+
+/// How many requests of one sub-application are in flight at the most: enough for the account's limit over a third of a second
+/// of round trip.
+const REQUESTS_MAX: usize = 32;
+
+/// How long a handle waits for others to fill its request, while another request is in flight.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// A request that failed so often in a row is halved, in case one handle in it is what fails.
+const FAILURES_BEFORE_HALVING: u32 = 2;
+
+/// One sub-application's requests.
+#[derive(Debug)]
+pub(super) struct ConfirmLane {
+    queue: VecDeque<HandleId>,
+    /// Parts of rejected requests, which must stay apart.
+    halves: VecDeque<Vec<HandleId>>,
+    requests: usize,
+    not_before: Moment,
+    backoff: Backoff,
+    failures_in_a_row: u32,
+}
+
+impl ConfirmLane {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            halves: VecDeque::new(),
+            requests: 0,
+            not_before: Moment(0),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            failures_in_a_row: 0,
+        }
+    }
+
+    /// The next one to be confirmed.
+    pub(super) fn first(&self) -> Option<HandleId> {
+        self.halves.front().map(|half| half[0]).or_else(|| self.queue.front().copied())
+    }
+
+    /// Behind all others.
+    pub(super) fn push(&mut self, id: HandleId) {
+        self.queue.push_back(id);
+    }
+
+    /// At once, and not when it is its turn: by then it may have been queued again, and stand there twice.
+    pub(super) fn take_back(&mut self, id: HandleId) {
+        self.queue.retain(|queued| *queued != id);
+        for half in &mut self.halves {
+            half.retain(|queued| *queued != id);
+        }
+        self.halves.retain(|half| !half.is_empty());
+    }
+
+    /// From when on the next request is worth sending, whose first handle is queued since then; never while enough are in
+    /// flight.
+    pub(super) fn next_request_from(&self, now: Moment, since: Moment, draining: bool) -> Option<Moment> {
+        if self.requests >= REQUESTS_MAX {
+            return None;
+        }
+        // Alone it leaves at once; behind another request it waits a little for others.
+        let full = !self.halves.is_empty() || self.queue.len() >= HANDLES_PER_REQUEST;
+        let at_once = self.requests == 0 || full || draining;
+        Some(self.not_before.max(if at_once { now } else { since + LINGER }))
+    }
+
+    /// A request leaves: with which handles, and whether they are a part of a rejected one.
+    pub(super) fn request(&mut self) -> (Vec<HandleId>, bool) {
+        self.requests += 1;
+        match self.halves.pop_front() {
+            Some(half) => (half, true),
+            None => {
+                let count = self.queue.len().min(HANDLES_PER_REQUEST);
+                (self.queue.drain(..count).collect(), false)
+            }
+        }
+    }
+
+    /// A request ended.
+    pub(super) fn ended(&mut self) {
+        self.requests -= 1;
+    }
+
+    /// A request succeeded.
+    pub(super) fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.failures_in_a_row = 0;
+    }
+
+    /// A request failed: the next one waits. Says whether the handles of this one are to be halved.
+    pub(super) fn failed(&mut self, now: Moment, rng: &mut fastrand::Rng) -> bool {
+        self.not_before = now + self.backoff.next(rng);
+        self.failures_in_a_row += 1;
+        self.failures_in_a_row >= FAILURES_BEFORE_HALVING
+    }
+
+    /// These are requested again, behind the others.
+    pub(super) fn again(&mut self, group: Vec<HandleId>) {
+        self.queue.extend(group);
+    }
+
+    /// These are requested again, as they were, before all others.
+    pub(super) fn again_first(&mut self, group: Vec<HandleId>, apart: bool) {
+        if !apart {
+            group.into_iter().rev().for_each(|id| self.queue.push_front(id));
+        } else if !group.is_empty() {
+            self.halves.push_front(group);
+        }
+    }
+
+    /// These are requested again, and stay apart from others.
+    pub(super) fn again_apart(&mut self, group: Vec<HandleId>) {
+        if !group.is_empty() {
+            self.halves.push_back(group);
+        }
+    }
+}
