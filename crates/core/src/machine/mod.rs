@@ -12,101 +12,77 @@
 //! ```
 //!
 //! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence leaves.
+//!
+//! Three owners hold the state, and no field of one can be reached from another: the [`polls`] (who is asked for events, and
+//! when), the [`events`] (what is in hand until it is safe), and the [`handles`] (what can be confirmed, and the requests that do).
+//! Each takes what happened, puts what shall be done into the [`outbox`], and returns what another owner has to know. All of
+//! that crosses in this file:
+//!
+//! | from | what | to |
+//! | --- | --- | --- |
+//! | polls | an answer is recorded: its events and their handles | events, then handles |
+//! | polls | a pull found nothing | handles: there may be time to prove the right to confirm |
+//! | events | an event is safe | its handles: they may be confirmed |
+//! | events | nothing is routable, or something is again | polls: they rest, or go on |
+//! | events | an event that is safe is let go unconfirmed | polls: an idle answer settles it |
+//! | events | how many events more can be held | polls: how many may be sent |
+//! | handles | a handle is confirmed, refused, lapsed or merged | its events |
+//!
+//! [`Write`]: crate::write::Write
 
-mod arrivals;
-mod capacity;
+mod events;
 mod handles;
-mod in_flight;
 mod outbox;
 mod polls;
-mod publishes;
 mod quota;
-mod reconfigure;
-mod refusals;
 mod round_robin;
 #[cfg(test)]
 mod tests;
 mod types;
 mod world;
 
-use std::collections::BTreeSet;
-
-use rustc_hash::FxHashMap;
 use tencent_vod_event::SubAppId;
 
 use crate::clock::Moment;
-use crate::identity::EventId;
+use crate::identity::{EventId, Recorded};
 use crate::outcome::{JournalState, OutputState, RequestFailure};
-use crate::write::Written;
-use capacity::Capacity;
-use handles::Handles;
-use in_flight::{InFlight, InFlightState};
+use crate::write::{Loaded, Pulled, Written};
+use events::{Events, Unsettled};
+use handles::{HandleEnd, HandleEnded, Handles, HeldDelivery};
 use outbox::Outbox;
 use polls::{Polls, PullEnded};
-use refusals::{Breaker, Suspects};
 pub use types::{Answer, ConfirmAfter, ConfirmId, Effect, Input, Load, Settings};
 use world::World;
 
 /// The state machine.
 #[derive(Debug)]
 pub struct Core {
+    events: Events,
+    handles: Handles,
+    polls: Polls,
+    /// In the order in which they came: the owners name a sub-application by its place.
+    sub_apps: Vec<SubAppId>,
     world: World,
     rng: fastrand::Rng,
-    finished: bool,
-    /// In the order in which they came: their place is their name in all owners.
-    sub_apps: Vec<SubAppId>,
-    capacity: Capacity,
-
-    polls: Polls,
-    events: FxHashMap<EventId, InFlight>,
-    /// In the order in which they were received: what failed goes before what came later.
-    ready: BTreeSet<EventId>,
-    /// Events that may break the connection.
-    suspects: Suspects,
-    breaker: Breaker,
-    /// Events in hand that the broker returned or refused.
-    refused: usize,
-    /// Events in hand that may break the connection.
-    suspected: usize,
-    /// Acks so far.
-    acks: u64,
-    publishing: usize,
-    /// Before this moment nothing is published: an outage of the output has just brought events back.
-    publish_from: Moment,
-    handles: Handles,
-    backlog: publishes::Backlog,
-    /// When each event is to be published again.
-    retries: BTreeSet<(Moment, EventId)>,
     out: Outbox,
+    finished: bool,
 }
 
 impl Core {
     /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
     pub fn new(settings: Settings, now: Moment) -> Self {
-        let (polls, handles) = (Polls::new(&settings, now), Handles::new(&settings, now));
-        let sub_apps = settings.sub_apps.clone();
+        let wanted = settings.sub_apps.clone();
         let mut core = Self {
-            rng: fastrand::Rng::with_seed(settings.seed),
-            finished: false,
+            events: Events::new(&settings, now),
+            handles: Handles::new(&settings, now),
+            polls: Polls::new(&settings, now),
             sub_apps: Vec::new(),
-            capacity: Capacity::new(settings.max_in_flight, now),
-            polls,
-            events: FxHashMap::default(),
-            ready: BTreeSet::new(),
-            suspects: Suspects::default(),
-            breaker: Breaker::default(),
-            refused: 0,
-            suspected: 0,
-            acks: 0,
-            publishing: 0,
-            publish_from: now,
-            handles,
-            backlog: publishes::Backlog::after_start(),
-            retries: BTreeSet::new(),
+            rng: fastrand::Rng::with_seed(settings.seed),
             out: Outbox::default(),
+            finished: false,
             world: World::new(settings, now),
         };
-        for id in sub_apps {
+        for id in wanted {
             core.add(id, true);
         }
         core
@@ -117,19 +93,24 @@ impl Core {
     pub fn step(&mut self, now: Moment, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         self.world.now = now;
         // Leases first: nothing joins a handle whose lease has lapsed meanwhile.
-        self.run_timers(now);
+        let lapsed = self.handles.lapse_due(now, &mut self.out);
+        self.handles_ended(lapsed);
+        self.events.retry_due(now);
         for input in inputs {
             self.take(input);
         }
         self.out.wakes();
-        self.turn_breaker(now);
-        self.load_backlog(now);
-        self.publish_ready(now);
-        let ended = self.handles.send(&self.world, &mut self.out);
-        self.handles_ended(ended);
+        if self.events.turn_breaker(&self.world, &mut self.rng) {
+            self.polls.rest(self.events.polls_rest());
+        }
+        self.events.load(&self.world, &mut self.out, self.polls.recordings(), self.polls.further());
+        self.events.publish(&self.world, &mut self.out);
+        let let_go = self.handles.send(&self.world, &mut self.out);
+        self.handles_ended(let_go);
         self.handles.prove_rights(&self.world, &mut self.out);
-        let capacity = self.capacity_for_polls(now);
-        self.polls.send(&self.world, &mut self.out, capacity, !self.breaker.is_open());
+        let capacity = self.events.capacity_for_polls(&self.world, self.polls.recordings());
+        let routable = self.events.unroutable_since().is_none();
+        self.polls.send(&self.world, &mut self.out, capacity, routable);
         self.out.flush();
         self.finish();
         self.out.take()
@@ -142,21 +123,21 @@ impl Core {
 
     /// When a [`Input::Tick`] is due, if nothing else happens.
     pub fn next_wake(&self) -> Option<Moment> {
-        let retry = self.retries.first().map(|(at, _)| *at);
-        [self.handles.next_lapse(), retry, self.out.wake_at()].into_iter().flatten().min()
+        let timers = [self.handles.next_lapse(), self.events.next_retry(), self.out.wake_at()];
+        timers.into_iter().flatten().min()
     }
 
     /// What is in flight now.
     pub fn load(&self) -> Load {
         Load {
             events: self.events.len(),
-            publishing: self.publishing,
+            publishing: self.events.publishing(),
             handles: self.handles.len(),
             confirms: self.handles.in_flight(),
             polls: self.polls.in_flight(),
             paused: self.polls.is_paused(),
-            backlog: self.backlog.is_open(),
-            unroutable_since: self.breaker.open_since(),
+            backlog: self.events.has_backlog(),
+            unroutable_since: self.events.unroutable_since(),
         }
     }
 
@@ -164,55 +145,45 @@ impl Core {
     pub fn only_commits_pending(&self) -> bool {
         let commits = self.out.has_open_commits() || self.polls.recordings().any();
         let pulls = !self.polls.is_paused() || self.polls.in_flight() > 0;
-        commits && !pulls && !self.handles.any_request() && self.publishing == 0
+        commits && !pulls && !self.handles.any_request() && self.events.publishing() == 0
     }
 
     fn take(&mut self, input: Input) {
-        let now = self.world.now;
+        let Self { events, handles, world, rng, out, .. } = self;
         match input {
-            Input::Output(state) => self.world.output_up = state == OutputState::Up,
-            Input::Journal(state) => self.world.journal_up = state == JournalState::Up,
+            Input::Output(state) => world.output_up = state == OutputState::Up,
+            Input::Journal(state) => world.journal_up = state == JournalState::Up,
             Input::Pulled { pull, sent_at, received_at, pulled_at, result } => {
-                self.pulled(PullEnded { pull, sent_at, received_at, pulled_at, result });
+                self.pull_ended(PullEnded { pull, sent_at, received_at, pulled_at, result });
             }
-            Input::Written(written) => self.written(now, written),
-            Input::Published { event, outcome } => self.published(now, event, outcome),
+            Input::Written(written) => self.written(written),
+            Input::Published { event, outcome } => events.publish_ended(world, rng, out, event, outcome),
             Input::Confirmed { request, result } => self.confirmed(request, result),
-            Input::ConfirmProof { request, result } => {
-                self.handles.proof_ended(&self.world, &mut self.rng, request, result);
-            }
+            Input::ConfirmProof { request, result } => handles.proof_ended(world, rng, request, result),
             Input::Tick => {}
-            Input::Reconfigure(settings) => self.reconfigure(now, *settings),
-            Input::Drain => self.world.draining = true,
+            Input::Reconfigure(settings) => self.reconfigure(*settings),
+            Input::Drain => world.draining = true,
         }
     }
 
-    fn pulled(&mut self, ended: PullEnded) {
-        let publish_now = self.publishes_at_once();
-        let Self { world, rng, out, polls, handles, .. } = self;
+    fn pull_ended(&mut self, ended: PullEnded) {
+        let Self { events, handles, polls, world, rng, out, .. } = self;
+        let publish_now = events.publishes_at_once(world, polls.recordings());
         if let Some(idle) = polls.ended(world, rng, out, ended, publish_now) {
             handles.idle_answer(idle);
         }
     }
 
-    fn confirmed(&mut self, request: ConfirmId, result: Result<(), RequestFailure>) {
-        let Self { world, rng, out, handles, events, .. } = self;
-        let confirm_after = world.settings.confirm_after;
-        let may_confirm = |event| {
-            events.get(&event).is_none_or(|in_flight: &InFlight| in_flight.may_confirm(confirm_after))
-        };
-        let ended = handles.request_ended(world, rng, out, request, result, may_confirm);
-        self.handles_ended(ended);
-    }
-
-    fn written(&mut self, now: Moment, written: Written) {
+    fn written(&mut self, written: Written) {
         match written {
-            Written::Recorded(pulled, recorded) => return self.recorded(&pulled, recorded),
-            Written::Loaded(loaded) => return self.loaded(now, loaded),
+            Written::Recorded(pulled, recorded) => return self.recorded(&pulled, &recorded),
+            Written::Loaded(loaded) => return self.loaded(loaded),
             Written::Published(events) => events.iter().for_each(|event| self.safe(*event)),
             Written::Parked(events) => events.iter().for_each(|(event, _)| self.safe(*event)),
             Written::Failed(attempts) => {
-                attempts.iter().for_each(|attempt| self.back_off(now, attempt.event))
+                for attempt in &*attempts {
+                    self.events.back_off(&self.world, &mut self.rng, attempt.event);
+                }
             }
             // Nothing waits for these but the drain.
             Written::Confirmed(_) | Written::LetGo(..) | Written::Settled(_) => {}
@@ -222,13 +193,113 @@ impl Core {
         self.out.committed();
     }
 
-    fn run_timers(&mut self, now: Moment) {
-        let ended = self.handles.lapse_due(now, &mut self.out);
-        self.handles_ended(ended);
-        while let Some((_, event)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
-            self.retries.pop_first();
-            self.retry(event);
+    /// From polls to events and handles: what an answer brought is on record.
+    fn recorded(&mut self, pulled: &Pulled, recorded: &[Recorded]) {
+        self.polls.recorded(pulled);
+        let Some(sub_app) = self.sub_apps.iter().position(|id| *id == pulled.sub_app) else { return };
+        let (lease, received_at) = (pulled.lease, pulled.received_at);
+        for (pulled_event, record) in pulled.events.iter().zip(recorded) {
+            self.events.meet(sub_app, pulled, pulled_event, record);
+            let Recorded { delivery, event, .. } = *record;
+            let held = pulled_event.handle.as_ref().and_then(|handle| {
+                let held = HeldDelivery { sub_app, handle, lease, received_at, delivery, event };
+                self.handles.hold(self.world.now, &mut self.out, &held)
+            });
+            match held {
+                Some(handle) => {
+                    self.events.held_by(event, handle);
+                    self.review(handle);
+                }
+                // It cannot be confirmed: once it is safe, it is done, and the cloud will hand it over again.
+                None => {
+                    let unsettled = self.events.forget_if_done(event);
+                    self.unsettled(unsettled);
+                }
+            }
         }
+    }
+
+    /// The journal has handed unpublished events out. The sub-application of one may have left the configuration: it is
+    /// published all the same. A reload can bring the sub-application back, and then an idle answer settles the event.
+    fn loaded(&mut self, loaded: Vec<Loaded>) {
+        let with_place = loaded.into_iter().map(|loaded| {
+            let id = loaded.outgoing.event.sub_app;
+            let known = self.sub_apps.iter().position(|known| *known == id);
+            (known.unwrap_or_else(|| self.add(id, false)), loaded)
+        });
+        let with_place = with_place.collect();
+        self.events.loaded(self.world.now, with_place);
+    }
+
+    /// From events to handles: an event is safe.
+    fn safe(&mut self, event: EventId) {
+        for handle in self.events.safe(event) {
+            self.review(handle);
+        }
+        let unsettled = self.events.forget_if_done(event);
+        self.unsettled(unsettled);
+    }
+
+    /// From events to handles: what is known of a handle's events changed.
+    fn review(&mut self, handle: handles::HandleId) {
+        let Self { events, handles, world, .. } = self;
+        let confirm_after = world.settings.confirm_after;
+        handles.review(world.now, handle, |event| events.may_confirm(event, confirm_after));
+    }
+
+    fn confirmed(&mut self, request: ConfirmId, result: Result<(), RequestFailure>) {
+        let Self { events, handles, world, rng, out, .. } = self;
+        let confirm_after = world.settings.confirm_after;
+        let may_confirm = |event| events.may_confirm(event, confirm_after);
+        let ended = handles.request_ended(world, rng, out, request, result, may_confirm);
+        self.handles_ended(ended);
+    }
+
+    /// From handles to events: handles have left the relay's hands.
+    fn handles_ended(&mut self, all: Vec<HandleEnded>) {
+        for HandleEnded { handle, events, how } in all {
+            if let HandleEnd::Lapsed(lease) = how {
+                self.events.lease_lapsed(&self.world, self.polls.recordings(), lease, &events);
+            }
+            for event in events {
+                let unsettled = self.events.handle_ended(event, handle, how);
+                self.unsettled(unsettled);
+            }
+        }
+    }
+
+    /// From events to polls: an event that is safe is let go unconfirmed.
+    fn unsettled(&mut self, unsettled: Option<Unsettled>) {
+        if let Some(Unsettled { sub_app, received_at }) = unsettled {
+            self.polls.unsettled(sub_app, received_at);
+        }
+    }
+
+    /// Takes over what can change at work: the sub-applications, the quota, the back-off, the capacity, and the attempts. What a
+    /// running lease or a proof depends on stays: the window, and what a confirm waits for.
+    fn reconfigure(&mut self, new: Settings) {
+        let old = &self.world.settings;
+        self.polls.configure(old, &new);
+        self.handles.configure(old, &new);
+        self.events.configure(old, &new, self.world.now);
+        self.world.settings = Settings { confirm_after: old.confirm_after, window: old.window, ..new };
+        // Begins with the sub-applications that are new, and polls those no more that are gone. What such a one has in hand is
+        // finished.
+        let wanted = self.world.settings.sub_apps.clone();
+        for id in &wanted {
+            if !self.sub_apps.contains(id) {
+                self.add(*id, true);
+            }
+        }
+        self.polls.want(&wanted);
+    }
+
+    /// Takes a sub-application up, in the same place of all owners. One that only the journal knows is not polled.
+    fn add(&mut self, id: SubAppId, polled: bool) -> usize {
+        self.polls.add(&self.world, id, polled, self.events.polls_rest());
+        self.handles.add(id);
+        self.sub_apps.push(id);
+        self.sub_apps.len() - 1
     }
 
     /// The drain is over when nothing that is in flight can still change the journal or reach the cloud in time.
@@ -236,13 +307,13 @@ impl Core {
         if !self.world.draining || self.finished {
             return;
         }
-        let publishable = self.world.output_up && (!self.ready.is_empty() || self.suspects.any_ready());
+        let publishable = self.world.output_up && self.events.any_ready();
         let busy = self.polls.in_flight() > 0
             || self.polls.recordings().any()
-            || self.publishing > 0
+            || self.events.publishing() > 0
             || self.out.has_open_commits()
             || self.handles.in_flight() > 0
-            || self.backlog.is_loading()
+            || self.events.is_loading()
             || publishable
             || self.handles.any_confirmable();
         if !busy {

@@ -292,7 +292,7 @@ fn an_event_that_breaks_the_connection_does_not_take_the_last_capacity() {
         }
     }
     play.commit();
-    assert_eq!(play.core.suspected, 0);
+    assert_eq!(play.core.events.suspected(), 0);
 }
 
 #[test]
@@ -316,5 +316,5 @@ fn what_is_returned_after_the_ack_that_closes_the_breaker_counts() {
     let effects = play.core.step(play.now, outcomes.collect::<Vec<_>>());
     play.asked.extend(effects);
     assert_eq!(play.core.load().unroutable_since, None, "{} events", events.len());
-    assert_eq!(play.core.breaker.returned.len(), batch.len() - 1);
+    assert_eq!(play.core.events.returned(), batch.len() - 1);
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::ConfirmAfter;
-use super::handles::HandleId;
 use super::refusals::Tries;
 use crate::clock::Moment;
+use crate::machine::handles::HandleId;
+use crate::machine::types::ConfirmAfter;
 use crate::outgoing::Outgoing;
 
 /// How far an event got in the relay's hands.
@@ -97,6 +97,13 @@ impl InFlight {
             ConfirmAfter::Journal => true,
         }
     }
+
+    /// Whether nothing is wrong with it but that its turn to be published has not come, or takes long.
+    pub(super) fn waits_for_the_output(&self, confirm_after: ConfirmAfter) -> bool {
+        let on_its_way =
+            matches!(self.state, InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked);
+        on_its_way && self.tries.none_failed() && !self.may_confirm(confirm_after)
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +115,7 @@ mod tests {
 
     /// The rows of the table: from, to.
     fn rows() -> Vec<(String, String)> {
-        let table = include_str!("transitions.md");
+        let table = include_str!("../transitions.md");
         let rows = table.lines().filter(|line| line.starts_with("| `")).map(|line| {
             let mut cells =
                 line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());

@@ -1,0 +1,202 @@
+//! Events that the broker does not take: how long each waits, when one is given up, and when one is published with nothing else
+//! under way.
+
+use std::time::Duration;
+
+use super::Events;
+use super::breaker::PROBE_EVERY;
+use super::in_flight::InFlightState;
+use crate::backoff::wait_after;
+use crate::clock::Moment;
+use crate::identity::EventId;
+use crate::machine::world::World;
+
+/// The waits between two publishes of one event that got no answer, or that a missing exchange or permission kept back.
+pub(super) const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// The waits after nacks. RabbitMQ may have stored the message in one queue while it nacks it for another one, so that each try
+/// can be one more copy.
+const NACK_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(300));
+
+/// The longest wait after the first return or refusal of an event. The next one is five times as long: five attempts are
+/// spread over about three minutes, so that a binding that is gone for a moment parks nothing.
+const REFUSAL_WAIT: Duration = Duration::from_secs(2);
+const REFUSAL_FACTOR: u32 = 5;
+const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// The same while many events wait like that: only twice as long. Otherwise one frequent unroutable type fills the relay's
+/// hands, and the routable ones wait for capacity.
+const CROWDED_WAIT: Duration = Duration::from_secs(1);
+const CROWDED_FACTOR: u32 = 2;
+
+/// An event that was returned or refused for so long is parked in any case.
+const REFUSED_MAX: Duration = Duration::from_secs(600);
+
+/// An event that lost its answer so often in a row is published with nothing else under way: it may be what breaks the
+/// connection.
+const LOSSES_BEFORE_ALONE: u32 = 3;
+
+/// An event that lost its answer so often with nothing else under way, while others were acked, is parked.
+const LOSSES_ALONE: u32 = 3;
+
+/// What the publishes of one event have met so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tries {
+    /// Publishes that failed in any way.
+    failures: u32,
+    /// Publishes that were returned or refused while others got through; so many are allowed.
+    refusals: u32,
+    /// Since when the broker returns or refuses it.
+    refused_since: Option<Moment>,
+    /// Which waits the next failure follows.
+    waits: Waits,
+    /// When the wait under way ends.
+    retry_at: Option<Moment>,
+    /// Publishes in a row that lost their answer.
+    losses: u32,
+    /// Those of them with nothing else under way.
+    losses_alone: u32,
+    /// How many acks there had been at the first of them.
+    acks_before: u64,
+}
+
+/// By what an event waits before its next publish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Waits {
+    #[default]
+    Retry,
+    Nacked,
+    Refused,
+}
+
+impl Tries {
+    /// Whether it may be the event that breaks the connection.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.losses >= LOSSES_BEFORE_ALONE
+    }
+
+    /// Whether no publish of it has failed yet.
+    pub(super) fn none_failed(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// A publish failed, in any way.
+    pub(super) fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// When its next publish is due, if it waits after a return or a refusal.
+    pub(super) fn refused_until(&self) -> Option<Moment> {
+        self.retry_at.filter(|_| self.waits == Waits::Refused)
+    }
+}
+
+impl Events {
+    /// An event was acked: whatever was returned before, something is routable.
+    pub(super) fn acked(&mut self, event: EventId) {
+        self.acks += 1;
+        self.breaker.acked();
+        self.no_longer_refused(event);
+    }
+
+    pub(super) fn no_longer_refused(&mut self, event: EventId) {
+        self.answered(event);
+        if let Some(in_flight) = self.in_hand.get_mut(&event)
+            && in_flight.tries.refused_since.take().is_some()
+        {
+            self.refused -= 1;
+        }
+    }
+
+    /// The broker answered, whatever it said: the event does not break the connection.
+    fn answered(&mut self, event: EventId) {
+        if let Some(in_flight) = self.in_hand.get_mut(&event) {
+            self.suspected -= usize::from(in_flight.tries.is_suspect());
+            in_flight.tries.losses = 0;
+            in_flight.tries.losses_alone = 0;
+        }
+    }
+
+    /// The broker nacked it: the next wait grows further than others.
+    pub(super) fn nacked(&mut self, event: EventId) {
+        self.answered(event);
+        if let Some(in_flight) = self.in_hand.get_mut(&event) {
+            in_flight.tries.waits = Waits::Nacked;
+        }
+    }
+
+    /// The broker returned or refused it. Says whether it is to be parked.
+    pub(super) fn event_refused(&mut self, world: &World, event: EventId, returned: bool) -> bool {
+        if returned {
+            self.breaker.returned(event);
+        }
+        self.answered(event);
+        let open = self.breaker.is_open();
+        let attempts = world.settings.publish_attempts;
+        let Some(in_flight) = self.in_hand.get_mut(&event) else { return false };
+        let tries = &mut in_flight.tries;
+        tries.waits = Waits::Refused;
+        if tries.refused_since.is_none() {
+            self.refused += 1;
+        }
+        let since = *tries.refused_since.get_or_insert(world.now);
+        // While nothing is routable, it is not the event's fault.
+        tries.refusals += u32::from(!(open && returned));
+        tries.refusals >= attempts || world.now.since(since) >= REFUSED_MAX
+    }
+
+    /// An event lost its answer. Says why it is to be parked, if it is.
+    pub(super) fn lost(&mut self, event: EventId, was_alone: bool) -> Option<String> {
+        let acks = self.acks;
+        let tries = &mut self.in_hand.get_mut(&event)?.tries;
+        tries.waits = Waits::Retry;
+        if tries.losses == 0 {
+            tries.acks_before = acks;
+        }
+        tries.losses += 1;
+        self.suspected += usize::from(tries.losses == LOSSES_BEFORE_ALONE);
+        tries.losses_alone += u32::from(was_alone);
+        // A broker that breaks under any publish is no fault of this event: others must have got through meanwhile.
+        let others_got_through = acks > tries.acks_before;
+        (tries.losses_alone >= LOSSES_ALONE && others_got_through).then(|| {
+            format!(
+                "its publish had no answer {} times in a row, the last {} times with nothing else under way, while other \
+                 events were acked: it seems to break the connection",
+                tries.losses, tries.losses_alone
+            )
+        })
+    }
+
+    /// How long an event waits for its next publish.
+    pub(super) fn wait(&self, world: &World, rng: &mut fastrand::Rng, event: EventId) -> Duration {
+        let open = self.breaker.is_open();
+        let crowded = self.refused > world.settings.max_in_flight / 4;
+        let Some(in_flight) = self.in_hand.get(&event) else { return RETRY_WAITS.0 };
+        let Tries { failures, refused_since, waits, .. } = in_flight.tries;
+        let earlier = failures.saturating_sub(1);
+        match waits {
+            Waits::Retry => wait_after(earlier, RETRY_WAITS.0, RETRY_WAITS.1, rng),
+            Waits::Nacked => wait_after(earlier, NACK_WAITS.0, NACK_WAITS.1, rng),
+            Waits::Refused => {
+                let (first, factor) =
+                    if crowded { (CROWDED_WAIT, CROWDED_FACTOR) } else { (REFUSAL_WAIT, REFUSAL_FACTOR) };
+                let grown = factor.checked_pow(earlier).unwrap_or(u32::MAX);
+                let most = if open { PROBE_EVERY } else { REFUSAL_WAIT_MAX };
+                let longest = first.saturating_mul(grown).min(most);
+                let wait = wait_after(u32::MAX, longest / REFUSAL_FACTOR, longest, rng);
+                // Its last attempt comes when its time is over, not later.
+                let left =
+                    refused_since.map_or(wait, |since| REFUSED_MAX.saturating_sub(world.now.since(since)));
+                wait.min(left).max(RETRY_WAITS.0)
+            }
+        }
+    }
+
+    /// An event waits until its next publish is due.
+    pub(super) fn wait_until(&mut self, at: Moment, event: EventId) {
+        let Some(in_flight) = self.in_hand.get_mut(&event) else { return };
+        in_flight.enter(InFlightState::BackingOff);
+        in_flight.tries.retry_at = Some(at);
+        self.retries.insert((at, event));
+    }
+}
