@@ -4,7 +4,7 @@
 //!
 //! - The crates below this one: `tencent_vod_event` (what an event is), `vodrelay_core` (what decides, and the words that all share),
 //!   `tencentcloud_signing`, `tencent_vod` (a client of the cloud's API), `tencent_vod_emulator` (a local VOD, with its own reading of
-//!   the API), `vodrelay_serve` (an HTTP server that no client can make costly), `vodrelay_host` (the boot clock; files left to open).
+//!   the API), `vodrelay_serve` (an HTTP server that no client can make costly), `vodrelay_host` (the boot clock; files that are named or left to open).
 //! - [`clock`]: reads the clocks. [`latency`]: how long things take. [`heartbeat`]: signs of progress of the tasks.
 //! - [`routing_key`]: how an event's routing key is made.
 //! - [`cron`]: when things are to be done again and again.

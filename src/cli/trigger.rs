@@ -1,6 +1,6 @@
 //! `trigger`: puts events into an emulator.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::clock::Now as _;
 /// How many events go in one request, and how many bytes of them: the emulator reads no more than 2 MB at once.
 const EVENTS_PER_REQUEST: usize = 1_000;
 const BYTES_PER_REQUEST: usize = 1 << 20;
+/// What `--raw` reads at most.
+const RAW_MAX_BYTES: u64 = 64 << 20;
 
 /// Put events into a local VOD that `vodrelay emulate` runs.
 ///
@@ -233,13 +235,23 @@ fn one(name: &str, index: u64, force: bool) -> Result<String, TriggerError> {
 
 fn read_raw(file: &Path) -> Result<Vec<String>, TriggerError> {
     let (name, text) = if file == Path::new("-") {
-        let mut text = String::new();
-        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
+        ("standard input".to_owned(), read_limited(std::io::stdin()))
     } else {
-        (file.display().to_string(), std::fs::read_to_string(file))
+        (file.display().to_string(), std::fs::File::open(file).and_then(read_limited))
     };
     let text = text.map_err(|source| TriggerError::Raw { file: name.clone(), source: source.into() })?;
     events::read(&text).map_err(|source| TriggerError::Raw { file: name, source: source.into() })
+}
+
+/// A pipe is as good as a file here, but neither may go on for ever.
+fn read_limited(from: impl io::Read) -> io::Result<String> {
+    let mut text = String::new();
+    from.take(RAW_MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > RAW_MAX_BYTES {
+        let message = format!("it is larger than {RAW_MAX_BYTES} bytes; put its events in several calls");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
 }
 
 /// The controls of an emulator are not signed, and answer on loopback only.

@@ -12,11 +12,15 @@ use std::path::{Path, PathBuf};
 
 use tencentcloud_signing::Secret;
 use toml::de::{DeTable, DeValue};
+use vodrelay_host::regular_file;
 
 use super::keys::{self, Key};
 use super::value::{RawValue, nearest, unknown};
 use super::{Config, DEFAULT_PATH};
 use crate::output::amqp::{Address, Auth};
+
+/// More than any configuration or password has.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// One thing that is wrong, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +96,7 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<LoadedConfig, ConfigErrors> {
         let mut reader = ConfigReader::default();
-        match (path, fs::read(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
+        match (path, regular_file::read(path.unwrap_or(Path::new(DEFAULT_PATH)), MAX_BYTES)) {
             (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             (_, read) => reader.file(path.unwrap_or(Path::new(DEFAULT_PATH)), read),
         }
@@ -155,7 +159,7 @@ impl ConfigReader {
             Ok(bytes) => bytes,
             Err(error) => {
                 let message = format!(
-                    "cannot be read: {error}; name a file that can be with --config or VODRELAY_CONFIG"
+                    "cannot be read: {error}; check it and the right to read it, or name another file with --config or VODRELAY_CONFIG"
                 );
                 return self.error(ConfigPlace::File(path.to_owned()), message);
             }
@@ -319,7 +323,10 @@ impl ConfigReader {
 
     /// The broker's password, if the service manager was given one.
     fn credential(&mut self, file: &Path) {
-        match fs::read_to_string(file) {
+        let read = regular_file::read(file, MAX_BYTES).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        });
+        match read {
             Ok(text) => {
                 // Editors write a mark at the beginning and a line break at the end; neither belongs to the password.
                 let password = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);

@@ -2,11 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
 use super::origin::Note;
+use vodrelay_host::regular_file::other_kind;
 
 /// Events name customers' files: owner and group only.
 const FOLDER_MODE: u32 = 0o750;
@@ -86,22 +87,6 @@ pub(super) fn refuse_other_kinds(path: &Path) -> Result<(), OpenError> {
         Some(kind) => {
             Err(OpenError::unusable(path, format!("it is a {kind}: set journal.path to a file of its own")))
         }
-    }
-}
-
-/// What is at `path`, if it is there and is not a file.
-pub(super) fn other_kind(path: &Path) -> Option<&'static str> {
-    let kind = fs::metadata(path).ok()?.file_type();
-    if kind.is_file() {
-        None
-    } else if kind.is_dir() {
-        Some("folder")
-    } else if kind.is_fifo() {
-        Some("FIFO")
-    } else if kind.is_socket() {
-        Some("socket")
-    } else {
-        Some("device")
     }
 }
 

@@ -12,6 +12,7 @@ use super::disk::DiskFault;
 use super::reading::{self, beside};
 use super::schema::{self, Found};
 use super::{OpenError, files, store};
+use vodrelay_host::regular_file;
 
 /// Enough for a median; a commit of the journal costs no more than one of these.
 const SYNCS: usize = 20;
@@ -155,7 +156,7 @@ pub fn in_use_by(path: &Path) -> io::Result<Option<String>> {
 
 /// The file, if another process has locked it.
 fn held(path: &Path) -> io::Result<Option<File>> {
-    if files::other_kind(path).is_some() {
+    if regular_file::other_kind(path).is_some() {
         return Ok(None);
     }
     let file = match File::open(path) {

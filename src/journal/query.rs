@@ -16,10 +16,10 @@ use vodrelay_core::error_code::ErrorCode;
 
 use super::disk::DiskFault;
 pub use super::event_state::{EventState, NoState};
-use super::files;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::Now as _;
+use vodrelay_host::regular_file;
 pub use rows::{Cursor, DeliveryRow, EventRow, ShownEvent};
 use rows::{EVENT, delivery_row, event_row};
 
@@ -125,7 +125,7 @@ impl JournalReader {
             return Err(QueryError::Missing { path: path.to_owned() });
         }
         let unreadable = |problem: String| QueryError::Unreadable { path: path.to_owned(), problem };
-        if let Some(kind) = files::other_kind(path) {
+        if let Some(kind) = regular_file::other_kind(path) {
             return Err(unreadable(format!("it is a {kind}: check journal.path")));
         }
         match reading::open(path, BUSY_TIMEOUT, schema::examine) {

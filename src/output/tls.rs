@@ -12,6 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use vodrelay_host::regular_file;
+
+/// More than the authorities of a whole system have.
+const MAX_BYTES: u64 = 8 << 20;
+
 /// What AMQP is spoken over: a TCP connection, with or without TLS.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -70,16 +75,10 @@ pub(super) enum TlsError {
 
 /// Reads a file, without the mark that some editors put at its beginning: behind it the first line is none of PEM.
 async fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let read = async {
-        let kind = tokio::fs::metadata(path).await?.file_type();
-        // A FIFO may have no writer, and a device no end: whoever reads one waits for ever, or takes all memory.
-        if !kind.is_file() && !kind.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a FIFO, a socket or a device"));
-        }
-        tokio::fs::read(path).await
-    };
-    let mut bytes =
-        read.await.map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })?;
+    let named = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || regular_file::read(&named, MAX_BYTES)).await;
+    let read = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let mut bytes = read.map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })?;
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
@@ -345,8 +344,12 @@ mod tests {
                 "cut.key",
                 "cut.key is damaged: a section has no line \"-----END ...-----\"; `openssl pkey",
             ),
-            ("fifo", "good.key", "fifo: it is a FIFO, a socket or a device; check the path"),
-            ("good.pem", "/dev/zero", "/dev/zero: it is a FIFO, a socket or a device; check the path"),
+            ("fifo", "good.key", "fifo: it is a FIFO, and must be a regular file; check the path"),
+            (
+                "good.pem",
+                "/dev/zero",
+                "/dev/zero: it is a device, and must be a regular file; check the path",
+            ),
         ] {
             let told = files.identity(certificate, key).await;
             assert!(told.contains(expected), "{certificate} {key}: {told}");

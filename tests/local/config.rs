@@ -511,14 +511,46 @@ fn a_file_that_cannot_be_read_is_an_error_and_says_why() {
     let told = Config::load(Some(Path::new("/nowhere/config.toml")), std::iter::empty()).unwrap_err();
     assert_eq!(
         told.to_string(),
-        "/nowhere/config.toml: cannot be read: No such file or directory (os error 2); name a file that can be with \
-         --config or VODRELAY_CONFIG"
+        "/nowhere/config.toml: cannot be read: No such file or directory (os error 2); check it and the right to read \
+         it, or name another file with --config or VODRELAY_CONFIG"
     );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     std::fs::write(&path, b"[log]\nlevel = \"inf\xff\"").unwrap();
     let told = Config::load(Some(&path), std::iter::empty()).unwrap_err();
     assert!(told.to_string().ends_with("config.toml:2: is not UTF-8; save the file as UTF-8"), "{told}");
+}
+
+/// Whoever reads a device without an end takes all memory, and whoever reads a FIFO without a writer waits for ever.
+#[test]
+fn a_configuration_or_a_password_that_is_no_regular_file_or_too_large_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fifo, large) = (folder.path().join("fifo"), folder.path().join("large"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    std::fs::write(&large, "#".repeat((1 << 20) + 1)).unwrap();
+    for (path, words) in [
+        (fifo.as_path(), "it is a FIFO, and must be a regular file"),
+        (Path::new("/dev/zero"), "it is a device, and must be a regular file"),
+        (folder.path(), "it is a folder, and must be a regular file"),
+        (&large, "it is larger than 1048576 bytes"),
+    ] {
+        let credentials = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(path, credentials.path().join("amqp_password")).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let path = path.to_owned();
+        std::thread::spawn(move || {
+            let directory = credentials.path().to_str().unwrap().to_owned();
+            let password = [("CREDENTIALS_DIRECTORY".to_owned(), directory)].into_iter();
+            let empty = credentials.path().join("config.toml");
+            std::fs::write(&empty, "").unwrap();
+            sender.send(Config::load(Some(&path), std::iter::empty()).unwrap_err().to_string()).unwrap();
+            sender.send(Config::load(Some(&empty), password).unwrap_err().to_string()).unwrap();
+        });
+        for what in ["the configuration", "the password"] {
+            let told = receiver.recv_timeout(std::time::Duration::from_secs(30)).expect(what);
+            assert!(told.contains(&format!("cannot be read: {words}; ")), "{what}: {told}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! What the host says: the time since its boot ([`BootTime`]), the wall clock ([`wall_clock_ms`]), and whether there are files left
-//! to open ([`descriptors`]).
+//! What the host says: the time since its boot ([`BootTime`]), the wall clock ([`wall_clock_ms`]), whether there are files left
+//! to open ([`descriptors`]), and what a file holds that a person named ([`regular_file`]).
 
 pub mod descriptors;
+pub mod regular_file;
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
