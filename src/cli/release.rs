@@ -9,8 +9,8 @@ use vodrelay_core::write::{Write, Written};
 use super::events::EventsError;
 use super::exit::{Exit, Failure};
 use crate::app::AppError;
-use crate::journal::query::{EventState, Filter, JournalReader};
-use crate::journal::{Journal, Options};
+use crate::journal::query::{EventState, Filter, JournalReader, QueryError};
+use crate::journal::{Journal, OpenError, Options};
 
 /// Parked events that are read together.
 const PAGE: u32 = 200;
@@ -30,10 +30,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
-    let opened = Journal::open(&Options { path: path.to_owned() });
-    let (journal, writer) = opened.map_err(|error| {
-        Failure::from(AppError::Journal(error))
-            .next("stop the relay, release the events, then start it again")
+    // A wrong path would be made a new journal, in which nothing is parked.
+    if !path.try_exists().unwrap_or(true) {
+        return Err(EventsError::from(QueryError::Missing { path: path.to_owned() }).into());
+    }
+    let (journal, writer) = Journal::open(&Options { path: path.to_owned() }).map_err(|error| {
+        let in_use = matches!(error, OpenError::InUse { .. });
+        let failure = Failure::from(AppError::Journal(error));
+        if in_use { failure.next("stop the relay, release the events, then start it again") } else { failure }
     })?;
     let released = super::runtime()?.block_on(async move {
         let ids = if args.all { parked(path)? } else { args.ids.clone() };

@@ -103,6 +103,26 @@ pub(super) fn not_writable(path: &Path, error: &io::Error) -> OpenError {
     OpenError::refused(path, "it cannot be written", error, next_step)
 }
 
+/// The process that has the journal open by another of the file's names, which are hard links: SQLite keeps the WAL beside the name that
+/// it was given, and whoever comes by another name does not find it. A relay's WAL is never missing, and empty for moments only.
+///
+/// No file is opened for that: the end of a descriptor would take the locks away that SQLite has in this process.
+pub(super) fn used_by_another_name(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let metadata = fs::metadata(&path).ok()?;
+    let has_wal = fs::metadata(beside(&path, "-wal")).is_ok_and(|wal| wal.len() > 0);
+    if metadata.nlink() < 2 || has_wal { None } else { holder(&metadata) }
+}
+
+/// What to do about that.
+pub(super) fn another_name(path: &Path, pid: &str) -> String {
+    format!(
+        "process {pid} has it open by another of its names (hard links), and the newest events are in the -wal file beside that name: \
+         set journal.path to that one; `find DIRECTORY -xdev -samefile {}` lists them",
+        path.display()
+    )
+}
+
 /// The process that holds the lock on a file, by the kernel's list (proc_locks(5)). For people: a container sees no processes
 /// of others, and some file systems have other numbers there.
 pub(super) fn holder(of: &fs::Metadata) -> Option<String> {

@@ -72,7 +72,10 @@ pub fn probe(path: &Path) -> Result<JournalReport, OpenError> {
     files::refuse_network(path, &existing)?;
     let not_writable = |e: io::Error| files::not_writable(path, &e);
     let standing = match OpenOptions::new().write(true).open(path) {
-        Ok(_) => JournalStanding::Version(version(path)?),
+        Ok(_) => match files::used_by_another_name(path) {
+            Some(pid) => return Err(unusable(files::another_name(path, &pid))),
+            None => JournalStanding::Version(version(path)?),
+        },
         Err(e) if e.kind() == io::ErrorKind::NotFound => JournalStanding::Absent,
         Err(e) => return Err(not_writable(e)),
     };

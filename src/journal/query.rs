@@ -16,12 +16,13 @@ use vodrelay_core::error_code::ErrorCode;
 
 use super::disk::DiskFault;
 pub use super::event_state::{EventState, NoState};
+use super::files;
 use super::reading::{self, Reading};
 use super::schema::{self, COPIED_UP_TO, Found};
 use crate::clock::Now as _;
-use vodrelay_host::regular_file;
 pub use rows::{Cursor, DeliveryRow, EventRow, ShownEvent};
 use rows::{EVENT, delivery_row, event_row};
+use vodrelay_host::regular_file;
 
 /// A reader waits for a writer in few cases only, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,6 +128,9 @@ impl JournalReader {
         let unreadable = |problem: String| QueryError::Unreadable { path: path.to_owned(), problem };
         if let Some(kind) = regular_file::other_kind(path) {
             return Err(unreadable(format!("it is a {kind}: check journal.path")));
+        }
+        if let Some(pid) = files::used_by_another_name(path) {
+            return Err(unreadable(files::another_name(path, &pid)));
         }
         match reading::open(path, BUSY_TIMEOUT, schema::examine) {
             Ok((reading, Found::Version(schema::VERSION))) => Ok(Self { reading, path: path.to_owned() }),

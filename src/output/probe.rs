@@ -146,7 +146,8 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
         other => other,
     };
     steps.push(ProbeStep::about(format!("exchange \"{}\"", options.exchange), verdict));
-    if options.queue.is_empty() {
+    // Some refusals end the connection, and what is asked afterwards has no answer: the refusal is the cause.
+    if options.queue.is_empty() || !connection.status().connected() {
         return;
     }
 

@@ -32,7 +32,7 @@ impl fmt::Display for Thing {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopologyError {
     #[error("{thing} does not exist; create it, or set topology = \"declare\"")]
-    Missing { thing: Thing },
+    Missing { thing: Thing, text: String },
     #[error(
         "{thing} exists with other properties ({text}); name another one, or set topology = \"verify\" to use it as it is"
     )]
@@ -72,7 +72,7 @@ fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
         ErrorKind::ProtocolError(refusal) => {
             let text = words(&error);
             match refusal.get_id() {
-                404 => TopologyError::Missing { thing },
+                404 => TopologyError::Missing { thing, text },
                 // RabbitMQ says "inequivalent arg 'durable' ...": nothing else is a matter of properties.
                 406 if text.contains("inequivalent arg") => TopologyError::Different { thing, text },
                 406 if is_limit(&text) => TopologyError::QueueLimit { thing, text },
@@ -83,6 +83,25 @@ fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
             }
         }
         _ => TopologyError::Unanswered { thing, text: error.to_string() },
+    }
+}
+
+/// A binding is no thing that a right or a name belongs to: the queue and the exchange are.
+fn not_bound(error: TopologyError, options: &Options) -> TopologyError {
+    match error {
+        TopologyError::Forbidden { text, .. } => {
+            TopologyError::MayNotBind { thing: Thing::Queue(options.queue.clone()), text }
+        }
+        TopologyError::Missing { thing: Thing::Binding(_), text } => {
+            // Somebody deleted it since it was declared.
+            let thing = if text.contains("no queue") {
+                Thing::Queue(options.queue.clone())
+            } else {
+                Thing::Exchange(options.exchange.clone())
+            };
+            TopologyError::Missing { thing, text }
+        }
+        other => other,
     }
 }
 
@@ -109,7 +128,7 @@ pub(super) async fn prove(connection: &Connection, options: &Options) -> Result<
                     QueueBindOptions::default(),
                     FieldTable::default(),
                 );
-                bind.await.map_err(refused(binding))?;
+                bind.await.map_err(refused(binding)).map_err(|error| not_bound(error, options))?;
             }
         }
     }

@@ -74,8 +74,11 @@ async fn a_limit_is_told_as_one_and_may_pass() {
     broker.ctl(&["set_user_limits", &user, r#"{"max-channels":0}"#]).await;
     let text = down(&options(broker.port(), &user, &vhost), "limit").await;
     assert!(text.contains("no more channels: ") && text.contains("set_user_limits"), "{text}");
+    // The refusal ends the connection: what would be asked next is not told as a trouble of its own.
     let step = wrong(&options(broker.port(), &user, &vhost)).await;
     assert!(step.passing && step.text.contains("no more channels: "), "{step:?}");
+    let steps = amqp::probe(&options(broker.port(), &user, &vhost)).await;
+    assert_eq!(steps.len(), 2, "the login and the refusal: {steps:?}");
 
     let user = user_of(broker, &vhost).await;
     broker.ctl(&["set_vhost_limits", "-p", &vhost, r#"{"max-queues":0}"#]).await;

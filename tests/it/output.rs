@@ -618,6 +618,14 @@ async fn a_user_without_permissions_is_told_which_thing_it_is_about() {
     assert!(text.contains("grant the permission"), "{text}");
     running.stop().await;
 
+    // May declare both, and not bind them.
+    broker.ctl(&["set_permissions", "-p", "/", options.username.as_ref().unwrap(), ".*", "^$", ".*"]).await;
+    let running = Running::start(&options);
+    let text = running.becomes_down("the user may not bind the queue").await;
+    assert!(text.contains("grant it to write to the queue and to read the exchange"), "{text}");
+    running.stop().await;
+    broker.ctl(&["set_permissions", "-p", "/", options.username.as_ref().unwrap(), "^$", "^$", ".*"]).await;
+
     // May look, and may not write.
     options.topology = Topology::Verify;
     let running = Running::up(&options).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -222,6 +223,22 @@ async fn a_parked_event_is_released_while_the_relay_is_stopped_and_published_by_
              UPDATE tally SET events = events + 1 WHERE state = 'parked'",
         )
         .unwrap();
+    let elsewhere = |path: &Path| {
+        let mut release = command(&emulator, &folder);
+        release.env("VODRELAY_JOURNAL__PATH", path).args(["events", "release", "--all"]);
+        let output = release.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let missing = folder.path().join("elsewhere/journal.db");
+    let complaint = elsewhere(&missing);
+    assert!(
+        complaint.contains("there is no journal at ") && !missing.parent().unwrap().exists(),
+        "{complaint}"
+    );
+    let unusable = folder.path().join("a-folder");
+    fs::create_dir(&unusable).unwrap();
+    let complaint = elsewhere(&unusable);
+    assert!(complaint.contains("it is a folder") && !complaint.contains("stop the relay"), "{complaint}");
     let released = run(&["events", "release", "--all"]);
     assert_eq!((released.status.code(), released.stdout.as_slice()), (Some(0), b"2  released\n".as_slice()));
     assert_eq!(run(&["events", "release", "2", "99"]).status.code(), Some(1));

@@ -190,6 +190,34 @@ async fn what_cannot_be_shown_is_explained() {
     assert!(JournalReader::open(&nowhere).unwrap_err().to_string().contains("it is empty"));
 }
 
+/// SQLite looks for the WAL beside the name that it is given: by a hard link it finds the file without what is newest.
+#[tokio::test]
+async fn a_journal_at_work_is_not_read_by_another_name() {
+    let mut desk = Desk::new();
+    desk.record(answer(0, &[("h1", "a")])).await;
+    let hard = desk.folder.path().join("hard.db");
+    fs::hard_link(desk.path(), &hard).unwrap();
+    let soft = desk.folder.path().join("soft.db");
+    std::os::unix::fs::symlink(&hard, &soft).unwrap();
+    let read = JournalReader::open(&hard).unwrap_err().to_string();
+    for told in [
+        read,
+        JournalReader::open(&soft).unwrap_err().to_string(),
+        vodrelay::journal::probe::probe(&hard).unwrap_err().to_string(),
+    ] {
+        let words =
+            format!("process {} has it open by another of its names (hard links)", std::process::id());
+        assert!(told.contains(&words) && told.contains("set journal.path to that one"), "{told}");
+    }
+    assert_eq!(
+        JournalReader::open(&desk.path()).unwrap().list(&Filter::default(), None, 9).unwrap().len(),
+        1
+    );
+    assert!(!desk.folder.path().join("hard.db-wal").exists(), "nothing was made by that name");
+    desk.stop();
+    JournalReader::open(&hard).unwrap();
+}
+
 #[tokio::test]
 async fn hostile_events_leave_every_line_printable_and_within_the_screen() {
     let desk = Desk::new();
