@@ -89,8 +89,9 @@ fn look(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether [`spawn`] can have this path, for `vodrelay check`; nothing is made and nothing removed. When a relay answers there, its
-/// document is returned.
+/// Whether [`spawn`] can have this path, for `vodrelay check`. A socket of another name is made in the folder and removed again: rights do
+/// not tell whether the file system can hold one, which those below `/proc` and on FAT cannot. When a relay answers there, its document
+/// is returned.
 ///
 /// # Errors
 ///
@@ -116,6 +117,13 @@ pub async fn probe(path: &Path) -> Result<Option<String>, SocketError> {
     let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     rustix::fs::accessat(rustix::fs::CWD, folder, may, rustix::fs::AtFlags::EACCESS)
         .map_err(|error| failed(error.into()))?;
+    let trial = folder.join(format!(".vr-{}", std::process::id()));
+    // Where the name of the trial is too long for a socket, and the real one is not, the rights are all that is known.
+    if SocketAddrUnix::new(&trial).is_ok() {
+        drop(std::os::unix::net::UnixListener::bind(&trial).map_err(failed)?);
+        // A socket that nobody has bound is a name and nothing else.
+        let _ = fs::remove_file(&trial);
+    }
     Ok(None)
 }
 
@@ -236,6 +244,20 @@ mod tests {
         task.await.unwrap();
         assert!(path.exists());
         drop(theirs);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_can_hold_no_socket_is_found_by_a_trial_that_leaves_nothing_behind() {
+        // Root may write there, and nobody can make anything.
+        for path in ["/proc/status.sock", "/proc/self/status.sock", "/sys/status.sock"] {
+            let error = probe(Path::new(path)).await.unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains("choose another place"), "{error}");
+            let (_document, watched) = watch::channel(String::new());
+            spawn(Path::new(path), watched, CancellationToken::new()).unwrap_err();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(probe(&folder.path().join("status.sock")).await.unwrap(), None);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

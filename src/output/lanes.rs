@@ -342,6 +342,7 @@ impl PublishLane {
                 let outcome = match batch {
                     // These are no problem of the one message, and are told once for all.
                     [_] if matches!(code, 403 | 404) => {
+                        let text = format!("{text}{}", topology::after_refusal(code, &text));
                         PublishOutcome::ChannelError { code, text: text.into() }
                     }
                     [only] => {

@@ -16,6 +16,7 @@ mod link;
 pub mod message;
 mod options;
 mod probe;
+mod properties;
 mod refusal;
 mod returns;
 pub mod stdout;

@@ -6,13 +6,19 @@ use vodrelay_core::error_code::ErrorCode;
 
 use super::amqp::{Address, Options, Topology};
 use super::link;
+use super::properties::{self, QueueProperties};
 use super::refusal::LinkError;
-use super::topology::{self, TopologyError};
+use super::topology::{self, Thing, TopologyError};
 
 /// What only a declaration would show, and a check makes none.
 const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tried";
 const NOT_TRIED_QUEUE: &str =
     "whether the user may do so, and whether the virtual host's limit of queues has room, is not tried";
+
+/// What no question shows, and a check publishes nothing.
+const TOPIC_RIGHTS: &str = "; topic permissions are not proven: only a publish shows them";
+const INTERNAL_AND_TOPIC_RIGHTS: &str = "; not proven: whether it is internal (that takes the right to configure it), and topic permissions (only a publish shows them)";
+const NOT_SEEN: &str = "its type, and whether it drops events (a time to live, a largest length)";
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,7 @@ fn may_pass(error: &TopologyError) -> bool {
         | TopologyError::MayNotWrite { .. }
         | TopologyError::MayNotBind { .. }
         | TopologyError::Reserved { .. }
+        | TopologyError::Internal { .. }
         | TopologyError::QueueLimit { .. } => false,
         TopologyError::Refused { .. }
         | TopologyError::Unanswered { .. }
@@ -126,13 +133,28 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
     let exists = async |channel: Channel| topology::exchange_exists(&channel, options).await;
     let exchange = ask(connection, exists).await;
     let exchange_is_there = exchange.is_ok();
+    let mut suffix = TOPIC_RIGHTS;
     let verdict = match exchange {
         Ok(()) if declare => {
             // Declaring what exists changes nothing, and says whether its properties are ours.
             let same = ask(connection, async |channel| topology::declare_exchange(&channel, options).await);
             same.await.map(|()| "exists, a durable topic exchange".to_owned())
         }
-        Ok(()) => Ok("exists".to_owned()),
+        Ok(()) => match properties::of_exchange(connection, &options.exchange).await {
+            Some(found) if found.internal => {
+                Err(TopologyError::Internal { thing: Thing::Exchange(options.exchange.clone()) })
+            }
+            Some(found) => {
+                if !found.is_topic() {
+                    suffix = "";
+                }
+                Ok(format!("exists, {}", found.shown()))
+            }
+            None => {
+                suffix = INTERNAL_AND_TOPIC_RIGHTS;
+                Ok("exists".to_owned())
+            }
+        },
         Err(TopologyError::Missing { .. }) if declare => {
             Ok(format!("missing; it will be declared at the start; {NOT_TRIED_EXCHANGE}"))
         }
@@ -141,7 +163,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
     let verdict = match verdict {
         Ok(text) if exchange_is_there => {
             let write = ask(connection, async |channel| topology::may_write(&channel, options).await).await;
-            write.map(|()| format!("{text}; the user may write to it"))
+            write.map(|()| format!("{text}; the user may write to it{suffix}"))
         }
         other => other,
     };
@@ -163,23 +185,12 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
         }
         Err(error) => return steps.push(ProbeStep::about(name, Err(error))),
     };
-    let same = ask(connection, async |channel| topology::declare_queue(&channel, options).await).await;
-    steps.push(match same {
-        Ok(()) => ProbeStep::new(name, Ok(format!("exists, a durable quorum queue with {waiting} messages"))),
-        Err(TopologyError::Different { text, .. }) if !declare => {
-            let found = format!("exists with {waiting} messages; it is not a plain quorum queue ({text})");
-            if keeps_less(&text) {
-                let advice =
-                    "events in it live on one node, or not on its disk: a durable quorum queue is safer";
-                ProbeStep::new(name, Ok(format!("{found}; {advice}"))).doubtful()
-            } else {
-                ProbeStep::new(name, Ok(found))
-            }
-        }
-        Err(TopologyError::Forbidden { .. }) if !declare => {
-            ProbeStep::new(name, Ok(format!("exists with {waiting} messages")))
-        }
-        Err(error) => ProbeStep::about(name, Err(error)),
+    steps.push(if declare {
+        let same = ask(connection, async |channel| topology::declare_queue(&channel, options).await).await;
+        let same = same.map(|()| format!("exists, a durable quorum queue with {waiting} messages"));
+        ProbeStep::about(name, same)
+    } else {
+        existing_queue(name, waiting, properties::of_queue(connection, &options.queue).await)
     });
     let binding = if declare && exchange_is_there {
         let bind = ask(connection, async |channel| topology::may_bind(&channel, options).await).await;
@@ -195,12 +206,28 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
     steps.push(ProbeStep::about(format!("binding of \"{}\"", options.queue), binding));
 }
 
-/// Whether a queue differs from ours in what makes acked messages survive, going by the name that RabbitMQ puts in quotes.
-/// Limits and policies are the operator's choice.
-fn keeps_less(difference: &str) -> bool {
-    ["'x-queue-type'", "'durable'", "'auto_delete'", "'exclusive'"]
-        .iter()
-        .any(|name| difference.contains(name))
+/// What is to be said of a queue that somebody else made. It is the operator's choice, and an operator should know what it means.
+fn existing_queue(name: String, waiting: u32, found: Option<QueueProperties>) -> ProbeStep {
+    let Some(found) = found else {
+        return ProbeStep::new(
+            name,
+            Ok(format!(
+                "exists with {waiting} messages; not proven, because it takes the right to configure the queue: {NOT_SEEN}"
+            )),
+        );
+    };
+    let mut text = format!("exists, {}, with {waiting} messages", found.shown());
+    let mut advice = found.drops();
+    if !found.is_safe() {
+        advice.push("events in it live on one node, or not on its disk: a durable quorum queue is safer");
+    }
+    for advice in &advice {
+        text.push_str("; ");
+        text.push_str(advice);
+    }
+    text.push_str("; what a policy sets is not proven: AMQP does not show it");
+    let step = ProbeStep::new(name, Ok(text));
+    if advice.is_empty() { step } else { step.doubtful() }
 }
 
 /// Asks on a channel of its own, because a refusal closes the channel.

@@ -57,6 +57,10 @@ pub(super) enum TopologyError {
         "{thing} cannot be declared: {text}; raise the limit of the virtual host: rabbitmqctl set_vhost_limits"
     )]
     QueueLimit { thing: Thing, text: String },
+    #[error(
+        "{thing} is internal, and RabbitMQ lets no client publish to it; name another one in amqp.exchange"
+    )]
+    Internal { thing: Thing },
     #[error("the broker refuses {thing} ({text}); see its log")]
     Refused { thing: Thing, text: String },
     #[error("no more channels: {0}; raise the user's limit: rabbitmqctl set_user_limits")]
@@ -67,12 +71,13 @@ pub(super) enum TopologyError {
     NoChannel(lapin::Error),
 }
 
-fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
+pub(super) fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyError {
     move |error| match error.kind() {
         ErrorKind::ProtocolError(refusal) => {
             let text = words(&error);
             match refusal.get_id() {
                 404 => TopologyError::Missing { thing, text },
+                406 if text.contains("inequivalent arg 'internal'") => TopologyError::Internal { thing },
                 // RabbitMQ says "inequivalent arg 'durable' ...": nothing else is a matter of properties.
                 406 if text.contains("inequivalent arg") => TopologyError::Different { thing, text },
                 406 if is_limit(&text) => TopologyError::QueueLimit { thing, text },
@@ -189,13 +194,30 @@ pub(super) async fn may_write(channel: &Channel, options: &Options) -> Result<()
 }
 
 /// Whether the user may bind the queue to the exchange, which both exist; nothing is bound, and nothing unbound: no binding has
-/// this key.
+/// this argument. The key is the one that is bound with, because a right can hang on it (topic permissions).
 pub(super) async fn may_bind(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
     let nowhere = nowhere();
     let (queue, exchange) = (short(&options.queue), short(&options.exchange));
-    let unbound = channel.queue_unbind(queue, exchange, short(&nowhere), FieldTable::default()).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-vodrelay-check".into(), AMQPValue::LongString(nowhere.as_str().into()));
+    let unbound = channel.queue_unbind(queue, exchange, short(&options.binding_key), arguments).await;
     let thing = Thing::Queue(options.queue.clone());
     denied(unbound, &nowhere).map_or(Ok(()), |text| Err(TopologyError::MayNotBind { thing, text }))
+}
+
+/// What can be done about a publish that is refused whatever is in the message.
+pub(super) fn after_refusal(code: u16, text: &str) -> &'static str {
+    match code {
+        403 if text.contains("internal exchange") => {
+            "; the exchange is internal, and RabbitMQ lets no client publish to it: name another one in amqp.exchange"
+        }
+        403 if text.contains("access to topic") => {
+            "; grant the user these routing keys: rabbitmqctl set_topic_permissions"
+        }
+        403 => "; grant the user to write to the exchange: rabbitmqctl set_permissions",
+        404 => "; create the exchange, or set topology = \"declare\"",
+        _ => "",
+    }
 }
 
 /// A name that nothing has.

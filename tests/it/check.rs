@@ -274,7 +274,10 @@ async fn all_is_well_and_nothing_is_left_behind() {
     lines.splice(
         8..11,
         [
-            format!("ok    broker       exchange \"{name}\": exists, a durable topic exchange; the user may write to it"),
+            format!(
+                "ok    broker       exchange \"{name}\": exists, a durable topic exchange; the user may write to it; topic permissions \
+                 are not proven: only a publish shows them"
+            ),
             format!("ok    broker       queue \"{name}\": exists, a durable quorum queue with 0 messages"),
             format!("ok    broker       binding of \"{name}\": it is bound with \"vod.#\" at the start; the user may bind it"),
             "ok    journal      DIR/journal.db: schema version 5; not in use".to_owned(),
@@ -330,7 +333,7 @@ async fn a_user_who_may_not_write_is_told_of_and_nothing_is_changed() {
     let binding = format!("broker       binding of \"{name}\": ");
     let may_not_write = format!("fail  {exchange}the user may not write to the exchange \"{name}\" (");
     let may_not_bind = format!("fail  {binding}the user may not bind the queue \"{name}\" (");
-    let may_write = format!("ok    {exchange}exists; the user may write to it");
+    let may_write = format!("ok    {exchange}exists, a durable topic exchange; the user may write to it");
     let may_write_to_ours =
         format!("ok    {exchange}exists, a durable topic exchange; the user may write to it");
     let may_bind = format!("ok    {binding}it is bound with \"vod.#\" at the start; the user may bind it");
@@ -350,6 +353,105 @@ async fn a_user_who_may_not_write_is_told_of_and_nothing_is_changed() {
             assert!(told.said.iter().any(|said| said.starts_with(line)), "{line}\nis not in {told:#?}");
         }
         assert_eq!(told.exit, Some(exit), "{topology}, {write}, {read}: {told:#?}");
+    }
+    assert_eq!(at_the_broker(broker, &name).await, before);
+}
+
+/// A passive declaration looks at the name alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_tells_what_the_exchange_and_the_queue_are_and_what_is_not_proven() {
+    let (mut stage, broker, name) = Stage::with_broker().await;
+    let (_connection, channel) = broker.channel().await;
+    let exchange =
+        ExchangeDeclareOptions { auto_delete: true, internal: true, ..ExchangeDeclareOptions::default() };
+    let none = FieldTable::default();
+    let internal = format!("{name}-internal");
+    channel
+        .exchange_declare(internal.as_str().into(), ExchangeKind::Direct, exchange, none.clone())
+        .await
+        .unwrap();
+    let exchange = ExchangeDeclareOptions { internal: false, ..exchange };
+    channel.exchange_declare(name.as_str().into(), ExchangeKind::Direct, exchange, none).await.unwrap();
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongInt(60_000));
+    arguments.insert("x-max-length".into(), AMQPValue::ShortInt(5));
+    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("elsewhere".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
+    let before = at_the_broker(broker, &name).await;
+    stage.set("amqp", "topology", "verify");
+    let told = stage.check().await;
+    told.has(
+        0,
+        &format!("ok    broker       exchange \"{name}\": exists, a non-durable direct exchange; the user may write to it"),
+    );
+    told.has(
+        0,
+        &format!(
+            "warn  broker       queue \"{name}\": exists, a durable classic queue with x-dead-letter-exchange = elsewhere, \
+             x-max-length = 5, x-message-ttl = 60000, with 0 messages; RabbitMQ deletes events from it that wait for longer than \
+             x-message-ttl milliseconds; RabbitMQ deletes the oldest events from it when it is full: x-overflow = reject-publish \
+             keeps them; events in it live on one node, or not on its disk: a durable quorum queue is safer; what a policy sets is \
+             not proven: AMQP does not show it"
+        ),
+    );
+    stage.set("amqp", "exchange", &internal);
+    stage.check().await.has(
+        78,
+        &format!(
+            "fail  broker       exchange \"{internal}\": the exchange \"{internal}\" is internal, and RabbitMQ lets no client \
+             publish to it; name another one in amqp.exchange"
+        ),
+    );
+
+    // Who may not configure learns nothing of it, and nothing is called proven.
+    let user = broker.user().await.name;
+    broker.ctl(&["set_permissions", "-p", "/", &user, "^$", ".*", ".*"]).await;
+    let url = format!("amqp://{user}:{}@127.0.0.1:{}/%2f", broker::USER_PASSWORD, broker.port());
+    stage.raw("amqp", "urls", &format!("[{url:?}]"));
+    let told = stage.check().await;
+    told.has(
+        0,
+        &format!(
+            "ok    broker       exchange \"{internal}\": exists; the user may write to it; not proven: whether it is internal \
+             (that takes the right to configure it), and topic permissions (only a publish shows them)"
+        ),
+    );
+    told.has(
+        0,
+        &format!(
+            "ok    broker       queue \"{name}\": exists with 0 messages; not proven, because it takes the right to configure the \
+             queue: its type, and whether it drops events (a time to live, a largest length)"
+        ),
+    );
+    assert_eq!(at_the_broker(broker, &name).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_hangs_on_the_routing_key_is_proven_where_it_can_be() {
+    let (mut stage, broker, name) = Stage::with_broker().await;
+    topology(broker, &name, "quorum").await;
+    let before = at_the_broker(broker, &name).await;
+    let user = broker.user().await.name;
+    broker.ctl(&["set_permissions", "-p", "/", &user, ".*", ".*", ".*"]).await;
+    let url = format!("amqp://{user}:{}@127.0.0.1:{}/%2f", broker::USER_PASSWORD, broker.port());
+    stage.raw("amqp", "urls", &format!("[{url:?}]"));
+    // The binding key is read from the exchange; what is published to it is not tried.
+    for (write, read, binds) in [("^$", "^vod\\.#$", true), (".*", "^other", false)] {
+        broker.ctl(&["set_topic_permissions", "-p", "/", &user, &name, write, read]).await;
+        let told = stage.check().await;
+        let (exit, binding) =
+            if binds { (0, "it is bound with") } else { (78, "the user may not bind the queue") };
+        assert_eq!(told.exit, Some(exit), "{told:#?}");
+        for line in [
+            format!(
+                "ok    broker       exchange \"{name}\": exists, a durable topic exchange; the user may write to it; topic permissions \
+                 are not proven: only a publish shows them"
+            ),
+            format!("broker       binding of \"{name}\": {binding}"),
+        ] {
+            assert!(told.said.iter().any(|said| said.contains(&line)), "{line}\nis not in {told:#?}");
+        }
     }
     assert_eq!(at_the_broker(broker, &name).await, before);
 }
@@ -596,8 +698,8 @@ async fn a_broker_that_does_not_fit_is_told_of() {
     stage.check().await.has(
         0,
         &format!(
-            "warn  broker       queue \"{name}\": exists with 0 messages; it is not a plain quorum queue ({difference}); events in \
-             it live on one node, or not on its disk: a durable quorum queue is safer"
+            "warn  broker       queue \"{name}\": exists, a durable classic queue, with 0 messages; events in it live on one \
+             node, or not on its disk: a durable quorum queue is safer; what a policy sets is not proven: AMQP does not show it"
         ),
     );
     stage.set("amqp", "topology", "declare");

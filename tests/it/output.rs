@@ -630,7 +630,40 @@ async fn a_user_without_permissions_is_told_which_thing_it_is_about() {
     options.topology = Topology::Verify;
     let running = Running::up(&options).await;
     let outcome = running.publish_alone(&message("T")).await;
-    assert!(matches!(outcome, PublishOutcome::ChannelError { code: 403, .. }), "{outcome:?}");
+    let PublishOutcome::ChannelError { code: 403, text } = outcome else { panic!("{outcome:?}") };
+    assert!(text.contains("; grant the user to write to the exchange: "), "{text}");
+    running.stop().await;
+
+    // May write, but not with this routing key.
+    let user = options.username.clone().unwrap();
+    broker.ctl(&["set_permissions", "-p", "/", &user, "^$", ".*", ".*"]).await;
+    broker.ctl(&["set_topic_permissions", "-p", "/", &user, &options.exchange, "^other", ".*"]).await;
+    let running = Running::up(&options).await;
+    let outcome = running.publish_alone(&message("T")).await;
+    let PublishOutcome::ChannelError { code: 403, text } = outcome else { panic!("{outcome:?}") };
+    assert!(text.contains("access to topic ") && text.contains("set_topic_permissions"), "{text}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_exchange_is_named_as_one_by_a_publish_and_by_a_declaration() {
+    let broker = broker::shared().await;
+    let mut options = options(broker);
+    let (_connection, channel) = broker.channel().await;
+    let internal =
+        ExchangeDeclareOptions { durable: true, internal: true, ..ExchangeDeclareOptions::default() };
+    let name = options.exchange.as_str().into();
+    channel.exchange_declare(name, ExchangeKind::Topic, internal, FieldTable::default()).await.unwrap();
+    let running = Running::start(&options);
+    let text = running.becomes_down("is internal, and RabbitMQ lets no client publish to it").await;
+    assert!(!text.contains("verify"), "that would not help: {text}");
+    running.stop().await;
+    options.topology = Topology::Verify;
+    options.queue = String::new();
+    let running = Running::up(&options).await;
+    let outcome = running.publish_alone(&message("T")).await;
+    let PublishOutcome::ChannelError { code: 403, text } = outcome else { panic!("{outcome:?}") };
+    assert!(text.contains("name another one in amqp.exchange"), "{text}");
     running.stop().await;
 }
 
@@ -805,7 +838,7 @@ async fn a_probe_tells_what_there_is_and_changes_nothing() {
     assert!(!steps[2].0 && steps[2].1.contains("x-queue-type"), "{steps:?}");
     options.topology = Topology::Verify;
     let steps = verdicts(&options).await;
-    assert!(fine(&steps) && steps[2].1.contains("not a plain quorum queue"), "{steps:?}");
+    assert!(fine(&steps) && steps[2].1.contains("a durable classic queue"), "{steps:?}");
 
     options.topology = Topology::Declare;
     options.password = Some(Secret::new("wrong"));
