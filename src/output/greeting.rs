@@ -29,6 +29,16 @@ pub(super) enum Speaker {
 impl Greeting {
     /// The largest frame that the broker takes, from its `connection.tune`; `None` when it has not said so, or sets no limit.
     pub(super) fn frame_max(&self) -> Option<u32> {
+        self.tune().filter(|size| *size > 0)
+    }
+
+    /// Whether the broker has taken the login: it says `connection.tune` then.
+    pub(super) fn is_logged_in(&self) -> bool {
+        self.tune().is_some()
+    }
+
+    /// What `connection.tune` says of the size of frames; 0 is no limit.
+    fn tune(&self) -> Option<u32> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = heard.as_slice();
         // Type, channel and size; the payload; the end's mark.
@@ -37,8 +47,7 @@ impl Greeting {
             let payload = rest.get(7..end)?;
             // Class 10, method 30, the number of channels, and this.
             if let [0, 10, 0, 30, _, _, size @ ..] = payload {
-                let size = u32::from_be_bytes(*size.first_chunk()?);
-                return (size > 0).then_some(size);
+                return size.first_chunk().copied().map(u32::from_be_bytes);
             }
             rest = rest.get(end + 1..)?;
         }
@@ -138,6 +147,11 @@ mod tests {
         let all = [&start[..], &tune([0, 0, 16, 0])].concat();
         assert_eq!(frame_max(&all), Some(4096));
         assert_eq!(frame_max(&[&start[..], &tune([0; 4])].concat()), None);
+        let heard = Greeting::default();
+        heard.take(&start);
+        assert!(!heard.is_logged_in());
+        heard.take(&tune([0; 4]));
+        assert!(heard.is_logged_in(), "without a limit of frames too");
         for cut in 0..all.len() - 4 {
             assert_eq!(frame_max(&all[..cut]), None, "{cut}");
         }

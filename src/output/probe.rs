@@ -78,6 +78,7 @@ fn passes(error: &LinkError) -> bool {
         | LinkError::SmallFrames { .. }
         | LinkError::TlsSetup { .. }
         | LinkError::Login { .. }
+        | LinkError::LongLogin { .. }
         | LinkError::VirtualHost { .. } => false,
         LinkError::Topology { source, .. } => may_pass(source),
         LinkError::Addresses(failures) => failures.iter().all(|(_, error)| passes(error)),

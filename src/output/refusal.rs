@@ -19,6 +19,10 @@ use super::topology::TopologyError;
 /// RabbitMQ needs frames of this size itself, since 4.1.
 const LEAST_FRAME: u32 = 8192;
 
+/// RabbitMQ takes no larger frame than 4096 bytes before the login (`initial_frame_max`), and ends the connection without a word. The rest
+/// of the frame are some hundred bytes about this client.
+const LONG_LOGIN_BYTES: usize = 3_500;
+
 /// Why there is no connection. The caller tries again whatever it is; an operator reads the text.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
@@ -40,6 +44,11 @@ pub(super) enum LinkError {
     Mechanism { address: String, offered: String, wanted: &'static str, hint: &'static str },
     #[error("{address} refused {whom}: {text}; {hint}")]
     Login { address: String, whom: String, text: String, hint: &'static str },
+    #[error(
+        "{address} ended the connection at the login: the user's name and the password have {bytes} bytes together, and RabbitMQ takes \
+         less than 4096 in one login; choose a shorter password, or raise initial_frame_max there"
+    )]
+    LongLogin { address: String, bytes: usize },
     #[error(
         "{address} is at a limit: {text}; raise it (rabbitmqctl set_user_limits, set_vhost_limits), or close connections that nobody needs"
     )]
@@ -97,9 +106,11 @@ impl LinkError {
             | Self::SmallFrames { .. }
             | Self::Handshake { .. } => ErrorCode::BrokerUnreachable,
             Self::Tls { .. } | Self::TlsSetup { .. } => ErrorCode::BrokerTls,
-            Self::Login { .. } | Self::Limit { .. } | Self::Mechanism { .. } | Self::VirtualHost { .. } => {
-                ErrorCode::BrokerLogin
-            }
+            Self::Login { .. }
+            | Self::LongLogin { .. }
+            | Self::Limit { .. }
+            | Self::Mechanism { .. }
+            | Self::VirtualHost { .. } => ErrorCode::BrokerLogin,
             Self::Topology { source: TopologyError::ChannelLimit(_), .. } => ErrorCode::BrokerLogin,
             Self::Topology { .. } => ErrorCode::BrokerTopology,
             // The one that an operator has to mend.
@@ -116,6 +127,7 @@ impl LinkError {
             Self::TlsSetup { .. }
             | Self::Mechanism { .. }
             | Self::Login { .. }
+            | Self::LongLogin { .. }
             | Self::Limit { .. }
             | Self::VirtualHost { .. }
             | Self::Topology { .. } => true,
@@ -159,6 +171,14 @@ pub(super) fn lost(
     let shown = address.to_string();
     if let Some(size) = heard.and_then(Greeting::frame_max).filter(|size| *size < LEAST_FRAME) {
         return LinkError::SmallFrames { address: shown, text: format!("it takes {size} bytes at most") };
+    }
+    let at_the_login = heard.is_some_and(|greeting| {
+        matches!(greeting.speaker(), Speaker::Amqp { .. }) && !greeting.is_logged_in()
+    });
+    if let (ErrorKind::IOError(_), true, Some(bytes)) =
+        (error.kind(), at_the_login, long_login(address, options))
+    {
+        return LinkError::LongLogin { address: shown, bytes };
     }
     let hint = match error.kind() {
         ErrorKind::IOError(_) | ErrorKind::ParsingError(_) if !address.tls => {
@@ -229,6 +249,14 @@ fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkE
         }
         Speaker::Amqp { mechanisms: None } | Speaker::Nobody => None,
     }
+}
+
+/// How many bytes the name and the password have, if those are more than RabbitMQ takes.
+fn long_login(address: &Address, options: &Options) -> Option<usize> {
+    let name = options.username.as_deref().or(address.username.as_deref()).unwrap_or_default();
+    let password = options.password.as_ref().or(address.password.as_ref()).map_or(0, |it| it.expose().len());
+    let bytes = name.len() + password;
+    (!options.external() && bytes > LONG_LOGIN_BYTES).then_some(bytes)
 }
 
 /// Whose login it was, and where the name and the password came from: several places can have them.

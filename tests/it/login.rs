@@ -7,6 +7,7 @@ use tencentcloud_signing::Secret;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vodrelay::output::amqp::{self, Address, Options, ProbeStep, TlsFiles};
+use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::OutputState;
 
 use crate::authority::Authority;
@@ -199,4 +200,25 @@ async fn a_port_that_speaks_something_else_is_named_for_what_it_speaks() {
         let step = wrong(&options(answering(words), "guest", "/")).await;
         assert!(!step.passing && step.text.contains(expected), "{expected}: {step:?}");
     }
+}
+
+/// RabbitMQ ends the connection without a word, which looks like a trouble of the network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_too_long_is_told_as_one() {
+    let broker = broker::shared().await;
+    let with_password_of = |bytes: usize| {
+        let mut options = options(broker.port(), "guest", "/");
+        options.password = Some(Secret::new("x".repeat(bytes)));
+        options
+    };
+    for bytes in [4_000, 5_000, 70_000] {
+        let step = wrong(&with_password_of(bytes)).await;
+        assert!(!step.passing && step.error_code == Some(ErrorCode::BrokerLogin), "{step:?}");
+        let words = format!("the user's name and the password have {} bytes together", bytes + "guest".len());
+        assert!(step.text.contains(&words) && step.text.contains("initial_frame_max"), "{step:?}");
+        assert!(!step.text.contains("amqps://") && !step.text.contains("xxx"), "{step:?}");
+    }
+    down(&with_password_of(5_000), "choose a shorter password").await;
+    let step = wrong(&with_password_of(3_400)).await;
+    assert!(step.text.contains("refused the user \"guest\""), "it is taken, and wrong: {step:?}");
 }
