@@ -16,11 +16,7 @@ use vodrelay::journal::{Journal, Options, Writer};
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::lease::Window;
 use vodrelay_core::write::{PullId, Pulled};
-
-use asks::Asks as _;
-
-#[path = "../tests/support/asks.rs"]
-mod asks;
+use vodrelay_testkit::asks::Asks as _;
 
 type Failure = Box<dyn std::error::Error>;
 

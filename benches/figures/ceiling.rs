@@ -1,6 +1,7 @@
 //! How fast the relay is when nothing limits it but the machine, beside a loop that only publishes.
 
-use crate::broker::Broker;
+use vodrelay_testkit::broker::Broker;
+
 use crate::report::{Figure, Goal, median};
 use crate::world::Bench;
 use crate::world::bare::{self, Bare, Shape};

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::broker::{Broker, Received};
+use vodrelay_testkit::broker::{Broker, Received};
+
 use crate::report::Figure;
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{Kind, number};

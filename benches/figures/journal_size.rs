@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::broker::Broker;
+use vodrelay_testkit::broker::Broker;
+
 use crate::prefilled;
 use crate::report::{Figure, Goal, median, median_ratio};
 use crate::world::cloud::{Behaviour, Cloud};

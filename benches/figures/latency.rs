@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lapin::Consumer;
 use tokio::time::sleep_until;
+use vodrelay_testkit::broker::Broker;
 
-use crate::broker::Broker;
 use crate::report::{Figure, Goal, percentile};
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{ONE_KB, number};

@@ -19,12 +19,6 @@ mod store_and_forward;
 mod sub_apps;
 mod world;
 
-#[expect(dead_code, reason = "the scenarios need a part of what the tests use")]
-#[path = "../../tests/it/broker.rs"]
-mod broker;
-#[path = "../../tests/it/leash.rs"]
-mod leash;
-
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

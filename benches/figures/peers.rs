@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use vodrelay_testkit::broker::{Broker, unique};
 
 use crate::SCRATCH;
-use crate::broker::{Broker, unique};
 use crate::report::{Figure, Goal, median, median_ratio};
 use crate::world::cloud::{Behaviour, CREDENTIALS, Cloud};
 use crate::world::events::ONE_KB;

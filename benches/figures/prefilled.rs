@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
+use vodrelay_testkit::broker::Broker;
 
 use crate::SCRATCH;
-use crate::broker::Broker;
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::relay::{NO_LIMIT, Relay, Setup};
 use crate::world::{Bench, disk};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::broker::Broker;
+use vodrelay_testkit::broker::Broker;
+
 use crate::report::{Figure, Goal};
 use crate::world::Bench;
 use crate::world::cloud::{Behaviour, Cloud};

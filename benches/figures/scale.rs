@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use lapin::BasicProperties;
 use nix::unistd::Pid;
 use rusqlite::{Connection, OpenFlags};
+use vodrelay_testkit::broker::{self, Broker, Received, unique};
 
-use crate::broker::{self, Broker, Received, unique};
 use crate::report::{Figure, median};
 use crate::world::bare::{self, Shape};
 use crate::world::cloud::{Behaviour, Cloud, Stats};

@@ -8,8 +8,8 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use rusqlite::Connection;
 use tokio::time::sleep;
+use vodrelay_testkit::broker::{Broker, Received};
 
-use crate::broker::{Broker, Received};
 use crate::report::{Figure, Goal, median};
 use crate::world::bare::{self, Shape};
 use crate::world::cloud::{Behaviour, Cloud};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use lapin::Consumer;
 use tokio::time::{sleep, sleep_until};
+use vodrelay_testkit::broker::Broker;
 
-use crate::broker::Broker;
 use crate::report::{Figure, Goal, median, median_ratio, percentile};
 use crate::world::cloud::{Behaviour, Cloud};
 use crate::world::events::{ONE_KB, number};

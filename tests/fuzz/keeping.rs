@@ -14,8 +14,8 @@ use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::identity::EventId;
 use vodrelay_core::lease::Window;
 use vodrelay_core::write::{PullId, Pulled};
+use vodrelay_testkit::asks::Asks as _;
 
-use crate::asks::Asks as _;
 use crate::harness::fuzz;
 
 const WINDOW: Window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };

@@ -26,8 +26,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod answers;
-#[path = "../support/asks.rs"]
-mod asks;
 mod canonical;
 mod configuration;
 mod harness;

@@ -17,8 +17,7 @@ use tencent_vod_emulator::{Action, Credential, Emulator, Fault, FaultKind, Optio
 use tokio::time::timeout;
 use vodrelay::config::Config;
 use vodrelay::journal::{self, Journal};
-
-use crate::broker::{self, Broker, unique};
+use vodrelay_testkit::broker::{self, Broker, unique};
 
 /// `check` ends within 20 s whatever happens, and a `run` that cannot start at once.
 const LIMIT: Duration = Duration::from_secs(25);

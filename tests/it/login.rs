@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 use vodrelay::output::amqp::{self, Address, Options, ProbeStep, TlsFiles};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::OutputState;
-
-use crate::authority::Authority;
-use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, USER_PASSWORD, unique};
+use vodrelay_testkit::authority::Authority;
+use vodrelay_testkit::broker::{self, Broker, LIMIT, Setup, TlsListener, USER_PASSWORD, unique};
 
 fn options(port: u16, user: &str, vhost: &str) -> Options {
     let mut options = Options::new(vec![Address {

@@ -2,15 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
-mod authority;
 mod broken;
-mod broker;
 mod check;
-mod crash;
-mod leash;
+mod kills;
 mod login;
 mod maintenance;
 mod output;
 mod refusals;
 mod relay;
-mod world;

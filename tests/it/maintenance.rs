@@ -13,9 +13,8 @@ use vodrelay::cron::Cron;
 use vodrelay::journal::query::JournalReader;
 use vodrelay::journal::{self, Journal};
 use vodrelay::ops::maintenance::{self, Figures, Job, JobState, RunResult};
-
-use crate::broker::LIMIT;
-use crate::world::{World, drained};
+use vodrelay_testkit::broker::LIMIT;
+use vodrelay_testkit::world::{World, drained};
 
 fn job(jobs: &[JobState], job: Job) -> &JobState {
     jobs.iter().find(|state| state.job == job).unwrap()
@@ -23,7 +22,7 @@ fn job(jobs: &[JobState], job: Job) -> &JobState {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_job_is_done_beside_a_relay_at_work() {
-    let broker = crate::broker::shared().await;
+    let broker = vodrelay_testkit::broker::shared().await;
     let mut world = World::new(&broker.url(), &[8, 7]).await;
     for job in ["PRUNE", "VACUUM", "BACKUP", "SUMMARY", "BACKLOG"] {
         world.set(&format!("MAINTENANCE__{job}"), "* * * * * *");

@@ -26,9 +26,8 @@ use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::identity::EventId;
 use vodrelay_core::outcome::{OutputState, PublishOutcome};
 use vodrelay_core::outgoing::Outgoing;
-
-use crate::authority::Authority;
-use crate::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
+use vodrelay_testkit::authority::Authority;
+use vodrelay_testkit::broker::{self, Broker, LIMIT, Setup, TlsListener, unique};
 
 fn event(json: &str) -> Arc<Event> {
     Arc::new(Event::parse(SubAppId(7), Bytes::copy_from_slice(json.as_bytes())).unwrap())

@@ -5,9 +5,8 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::timeout;
-
-use crate::broker::{LIMIT, shared};
-use crate::world::World;
+use vodrelay_testkit::broker::{LIMIT, shared};
+use vodrelay_testkit::world::World;
 
 fn event(number: u64) -> String {
     tencent_vod_emulator::events::sample("NewFileUpload", number).unwrap()

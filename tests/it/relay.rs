@@ -15,9 +15,8 @@ use vodrelay::output::amqp::Topology;
 use vodrelay_core::clock::{Moment, WallTime};
 use vodrelay_core::outcome::OutputState;
 use vodrelay_core::write::{PullId, Pulled, Write, Written};
-
-use crate::broker::{Broker, LIMIT, Received, shared};
-use crate::world::{WINDOW, World, carried, drained, put, settled};
+use vodrelay_testkit::broker::{Broker, LIMIT, Received, shared};
+use vodrelay_testkit::world::{WINDOW, World, carried, drained, put, settled};
 
 /// A sample of some type, different for every number.
 fn event(number: u64) -> String {

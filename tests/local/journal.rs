@@ -29,15 +29,12 @@ use vodrelay_core::outcome::{JournalState, Problem};
 use vodrelay_core::outgoing::Outgoing;
 use vodrelay_core::write::{FailedAttempt, LetGo, Loaded, PullId, Pulled, Summary};
 
-#[path = "../support/asks.rs"]
-mod asks;
-
 mod apart;
 mod origins;
 mod shown;
 mod versions;
 
-use asks::Asks as _;
+use vodrelay_testkit::asks::Asks as _;
 
 /// Nothing here takes this long unless it hangs.
 const BOUND: Duration = Duration::from_secs(30);

@@ -16,8 +16,8 @@ use vodrelay_core::identity::{DeliveryId, EventId, Recorded};
 use vodrelay_core::lease::Window;
 use vodrelay_core::outcome::Problem;
 use vodrelay_core::write::{FailedAttempt, LetGo, PullId, Pulled};
+use vodrelay_testkit::asks::Asks as _;
 
-use crate::asks::Asks as _;
 use crate::simulation::journal::{Boot, Journal};
 use crate::simulation::sabotage::Sabotage;
 

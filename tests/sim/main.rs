@@ -1,7 +1,5 @@
 //! Nothing lost, nothing late, nothing merged: the core under simulation, by the ten thousand seeds.
 
-#[path = "../support/asks.rs"]
-mod asks;
 mod differential;
 mod simulation;
 

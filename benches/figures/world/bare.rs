@@ -6,10 +6,10 @@ use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
 use nix::unistd::Pid;
+use vodrelay_testkit::broker::{Broker, Received, unique};
 
 use super::process::cpu_time;
 use super::{bounded, queue};
-use crate::broker::{Broker, Received, unique};
 
 /// How the bare loop publishes.
 #[derive(Clone, Copy, Debug)]

@@ -12,8 +12,8 @@ pub(crate) mod run;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::broker::{self, Broker};
-use crate::leash::Leash;
+use vodrelay_testkit::broker::{self, Broker};
+use vodrelay_testkit::process_group::ProcessGroup;
 
 /// How long a start, an end or any other single step may take on a busy machine.
 pub(crate) const STEP_LIMIT: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ pub(crate) struct Bench {
     short: bool,
     began: Instant,
     // Dropped in this order: the processes before their folder.
-    leash: Leash,
+    leash: ProcessGroup,
     folder: tempfile::TempDir,
 }
 
@@ -35,7 +35,7 @@ impl Bench {
             !disk::is_memory(folder.path()),
             "the target folder is in memory, where a sync costs nothing"
         );
-        Self { name, short, began: Instant::now(), leash: Leash::new(), folder }
+        Self { name, short, began: Instant::now(), leash: ProcessGroup::new(), folder }
     }
 
     /// How much of something a full run takes, or a short one.

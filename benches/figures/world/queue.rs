@@ -10,9 +10,9 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer, ExchangeKind};
 use tokio::time::timeout;
+use vodrelay_testkit::broker::{Broker, Received};
 
 use super::bounded;
-use crate::broker::{Broker, Received};
 
 /// Makes the exchange and the queue of this name, as the relay does.
 pub(crate) async fn declare(channel: &Channel, name: &str) {

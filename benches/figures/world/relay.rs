@@ -9,11 +9,11 @@ use serde_json::Value;
 use tokio::net::UnixDatagram;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
+use vodrelay_testkit::broker::{Broker, unique};
 
 use super::cloud::{CREDENTIALS, Cloud};
 use super::process::Process;
 use super::{Bench, bounded};
-use crate::broker::{Broker, unique};
 
 /// More than any cloud answers: the relay then paces itself by nothing.
 pub(crate) const NO_LIMIT: u32 = 100_000;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use vodrelay_testkit::broker::Broker;
+
 use super::cloud::Cloud;
 use super::process::{Memory, cpu_time, memory};
 use super::relay::{Relay, Setup};
 use super::{Bench, STEP_LIMIT};
-use crate::broker::Broker;
 use crate::report::{Figure, Goal};
 
 /// How often the emulator is asked how far things are. Each look costs it a tenth of a millisecond.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::time::timeout;
+use vodrelay_testkit::broker::LIMIT;
+use vodrelay_testkit::world::World;
 
 use super::journal::on_a_small_disk;
 use super::program::{Program, relay};
 use super::put_events;
-use crate::broker::LIMIT;
-use crate::world::World;
 
 /// A world whose relay makes a copy every second.
 async fn copying() -> World {

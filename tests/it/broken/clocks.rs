@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tencent_vod_emulator::{Fault, FaultKind};
+use vodrelay_testkit::broker::shared;
+use vodrelay_testkit::world::{World, drained};
 
 use super::program::{Program, relay};
 use super::{accounted, put_events};
-use crate::broker::shared;
-use crate::world::{World, drained};
 
 const TEN_MINUTES_MS: i64 = 600_000;
 

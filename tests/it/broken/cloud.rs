@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use tencent_vod_emulator::{Action, Fault, FaultKind};
+use vodrelay_testkit::broker::shared;
+use vodrelay_testkit::world::{World, drained};
 
 use super::gate::{Gate, Way};
 use super::{accounted, put_events, told};
-use crate::broker::shared;
-use crate::world::{World, drained};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_come_after_the_lease_are_not_waited_for_and_nothing_is_published_twice() {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use vodrelay_testkit::broker::{Broker, LIMIT, Setup};
+use vodrelay_testkit::world::{World, drained, settled};
 
 use super::{accounted, put_events};
-use crate::broker::{Broker, LIMIT, Setup};
-use crate::world::{World, drained, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_loses_the_leader_of_the_queue_goes_on_through_another_node() {

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use vodrelay::app::Running;
 use vodrelay::clock::Now as _;
 use vodrelay_core::clock::WallTime;
+use vodrelay_testkit::broker::{LIMIT, shared};
+use vodrelay_testkit::world::{World, drained};
 
 use super::{accounted, put_events, told};
-use crate::broker::{LIMIT, shared};
-use crate::world::{World, drained};
 
 /// The n-th pair of the instance's role.
 fn temporary(n: usize) -> Credential {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tencent_vod_emulator::Action;
 use tokio::time::timeout;
+use vodrelay_testkit::broker::{LIMIT, shared};
+use vodrelay_testkit::world::{World, drained};
 
 use super::program::{Program, relay};
 use super::{accounted, in_time, pulls_rest, put_events, told};
-use crate::broker::{LIMIT, shared};
-use crate::world::{World, drained};
 
 // --- a full disk ---
 

@@ -10,11 +10,11 @@ use lapin::types::FieldTable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use vodrelay_testkit::broker::shared;
+use vodrelay_testkit::world::World;
 
 use super::program::{Program, relay};
 use super::{in_time, put_events};
-use crate::broker::shared;
-use crate::world::World;
 
 /// What it looks for.
 const FORBIDDEN: &[u8] = b"this breaks the connection";

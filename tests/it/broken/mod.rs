@@ -23,9 +23,8 @@ use tencent_vod_emulator::events::{EVENT_TYPES, sample};
 use tencent_vod_emulator::{Action, ConfirmVerdict};
 use tokio::time::timeout;
 use vodrelay::app::Running;
-
-use crate::broker::{LIMIT, Received};
-use crate::world::{WINDOW, World, carried, put};
+use vodrelay_testkit::broker::{LIMIT, Received};
+use vodrelay_testkit::world::{WINDOW, World, carried, put};
 
 /// A sample of some type, different for every number.
 fn event(number: u64) -> String {

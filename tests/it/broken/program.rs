@@ -11,8 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::time::timeout;
-
-use crate::broker::LIMIT;
+use vodrelay_testkit::broker::LIMIT;
 
 type Lines = Arc<Mutex<Vec<String>>>;
 

@@ -5,10 +5,10 @@ use tokio::time::timeout;
 use vodrelay::app::Running;
 use vodrelay::output::amqp::Topology;
 use vodrelay_core::outcome::OutputState;
+use vodrelay_testkit::broker::{Broker, LIMIT, USER_PASSWORD, shared};
+use vodrelay_testkit::world::{World, drained, settled};
 
 use super::{accounted, in_time, pulls_rest, put_events, told};
-use crate::broker::{Broker, LIMIT, USER_PASSWORD, shared};
-use crate::world::{World, drained, settled};
 
 async fn confirmed(world: &World, count: u64) {
     world.until("events are confirmed", |state| state.counts(0).confirmed >= count).await;

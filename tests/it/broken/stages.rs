@@ -7,12 +7,12 @@ use serde_json::Value;
 use tencent_vod_emulator::{Action, Credential, Fault, FaultKind};
 use tencentcloud_signing::Secret;
 use tokio::time::timeout;
+use vodrelay_testkit::broker::{Broker, LIMIT, shared};
+use vodrelay_testkit::world::World;
 
 use super::encodings::encodings;
 use super::program::{Program, relay};
 use super::put_events;
-use crate::broker::{Broker, LIMIT, shared};
-use crate::world::World;
 
 /// The relay and its windows.
 struct Desk {

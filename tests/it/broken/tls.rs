@@ -6,11 +6,11 @@ use std::sync::Once;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tencent_vod_emulator::Action;
+use vodrelay_testkit::world::World;
 
 use super::gate::Gate;
 use super::program::{Program, relay};
 use super::put_events;
-use crate::world::World;
 
 /// An authority that the program trusts, in a file.
 struct Authority {

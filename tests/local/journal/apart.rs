@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use vodrelay::journal::{Journal, OpenError, Options, WriteError};
 use vodrelay_core::outcome::JournalState;
+use vodrelay_testkit::asks::Asks as _;
 
-use super::asks::Asks as _;
 use super::{BOUND, Desk, answer, is_down, texts, until};
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Kills the relay as often as asked: `cargo run --release --example crash -- --kills 1000 --seed 1`.
+//! Kills the relay as often as asked: `cargo run --release -p vodrelay-testkit --bin kill -- --kills 1000 --seed 1`.
 //!
 //! It builds the program, starts a RabbitMQ node of its own and an emulated cloud, and runs one campaign after another. Each
 //! has a fresh queue and fresh journals, and its seed draws the number of relays and sub-applications, the proof that a
@@ -7,26 +7,12 @@
 //!
 //! A program with debug assertions also dies at named points inside: leave out `--release` for that.
 
-#![expect(clippy::unwrap_used, reason = "a campaign that cannot go on says so by panicking")]
-
-#[expect(dead_code, reason = "these campaigns need a part of what the tests use")]
-#[path = "../tests/it/broker.rs"]
-mod broker;
-#[path = "../tests/it/crash/campaigns.rs"]
-mod crash;
-#[path = "../tests/it/leash.rs"]
-mod leash;
-#[expect(dead_code, reason = "these campaigns need a part of what the tests use")]
-#[path = "../tests/it/world.rs"]
-mod world;
-
 use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Parser;
-
-use broker::Broker;
-use crash::campaign::{Figures, Plan, run};
+use vodrelay_testkit::broker::Broker;
+use vodrelay_testkit::kills::campaign::{Figures, Plan, run};
 
 /// So many kills share one queue and one set of journals.
 const KILLS_PER_CAMPAIGN: u32 = 100;
@@ -68,15 +54,15 @@ async fn main() {
 
 /// Builds the program in the profile of this one, which does not bring it up to date by itself.
 fn build() -> PathBuf {
-    let example = std::env::current_exe().expect("a program knows where it is");
-    let folder = example.ancestors().nth(2).expect("an example lies two folders below its profile's");
+    let this = std::env::current_exe().expect("a program knows where it is");
+    let folder = this.parent().expect("a program is in a folder");
     let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile's name is text");
     // The folder of the profile `dev` is the one that is called otherwise.
     let profile = if profile == "debug" { "dev" } else { profile };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["build", "--locked", "--bin", "vodrelay", "--profile", profile]);
+    command.args(["build", "--locked", "-p", "vodrelay", "--bin", "vodrelay", "--profile", profile]);
     assert!(command.status().expect("cargo can be run").success(), "the program cannot be built");
     folder.join("vodrelay")
 }

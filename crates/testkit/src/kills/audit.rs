@@ -19,29 +19,29 @@ const ON_ITS_WAY: i64 = 250;
 
 /// What was found besides that all is well.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Audit {
+pub struct Audit {
     /// Events that were put.
-    pub(crate) events: usize,
+    pub events: usize,
     /// Messages beyond the first of each event.
-    pub(crate) duplicates: usize,
+    pub duplicates: usize,
     /// Those of them that another relay published than the first.
-    pub(crate) across: usize,
+    pub across: usize,
     /// Deliveries beyond the first of each event.
-    pub(crate) redeliveries: usize,
+    pub redeliveries: usize,
     /// When a confirm came nearest to its cutoff: milliseconds after it; negative is before.
-    pub(crate) nearest_ms: i64,
+    pub nearest_ms: i64,
 }
 
 /// One journal, as it is after the end.
-pub(crate) struct Journal {
+pub struct Journal {
     /// State and attempts, by message id.
-    pub(crate) events: BTreeMap<String, (String, u32)>,
+    pub events: BTreeMap<String, (String, u32)>,
     /// When its pull was sent and its cutoff, by handle.
-    pub(crate) leases: HashMap<String, Vec<(i64, i64)>>,
+    pub leases: HashMap<String, Vec<(i64, i64)>>,
     /// The answers that it recorded.
-    pub(crate) requests: HashSet<String>,
+    pub requests: HashSet<String>,
     /// What the program itself names.
-    pub(crate) maybe_duplicates: BTreeSet<String>,
+    pub maybe_duplicates: BTreeSet<String>,
 }
 
 impl Journal {
@@ -79,15 +79,15 @@ impl Journal {
 }
 
 /// What all ends hold after the end.
-pub(crate) struct Evidence {
-    pub(crate) ledger: Ledger,
-    pub(crate) messages: Vec<Received>,
-    pub(crate) journals: Vec<Journal>,
+pub struct Evidence {
+    pub ledger: Ledger,
+    pub messages: Vec<Received>,
+    pub journals: Vec<Journal>,
 }
 
 impl Evidence {
     /// Empties the queue, and reads the journals of relays that have ended.
-    pub(crate) async fn gather(broker: &Broker, world: &World, hosts: &[Host]) -> Self {
+    pub async fn gather(broker: &Broker, world: &World, hosts: &[Host]) -> Self {
         let ledger = world.emulator.ledger(None);
         let messages = broker.drain(&world.queue, ledger.events.len()).await;
         Self { ledger, messages, journals: hosts.iter().map(Journal::read).collect() }
@@ -105,7 +105,7 @@ impl Evidence {
     }
 
     /// Everything that is wrong. Every event that was put must differ from every other.
-    pub(crate) fn findings(&self) -> Vec<String> {
+    pub fn findings(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let carried = carried(&self.ledger, &self.messages, &mut wrong);
         check_messages(&self.ledger, &self.messages, &carried, &self.journals, &mut wrong);
@@ -116,7 +116,7 @@ impl Evidence {
 }
 
 /// Compares all ends, and panics when something is wrong.
-pub(crate) async fn audit(broker: &Broker, world: &World, hosts: &[Host]) -> Audit {
+pub async fn audit(broker: &Broker, world: &World, hosts: &[Host]) -> Audit {
     let evidence = Evidence::gather(broker, world, hosts).await;
     let mut wrong = evidence.findings();
     if !wrong.is_empty() {
@@ -279,7 +279,7 @@ fn history<'a>(
 }
 
 /// One figure from a journal.
-pub(crate) fn figure(journal: &Path, sql: &str) -> i64 {
+pub fn figure(journal: &Path, sql: &str) -> i64 {
     let file = rusqlite::Connection::open(journal).unwrap();
     file.query_row(sql, [], |row| row.get(0)).unwrap()
 }

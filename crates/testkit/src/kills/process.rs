@@ -11,21 +11,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::broker::LIMIT;
-use crate::leash::Leash;
+use crate::process_group::ProcessGroup;
 use crate::world::World;
 
 /// What the lives of one relay have in common: its program, its configuration, its journal, its log.
-pub(crate) struct Host {
+pub struct Host {
     program: PathBuf,
     variables: BTreeMap<String, String>,
     journal: PathBuf,
     log: PathBuf,
-    leash: Leash,
+    group: ProcessGroup,
 }
 
 impl Host {
     /// The relay of this name in this world, with a journal of its own.
-    pub(crate) fn new(program: &Path, world: &World, name: &str, more: &[(&str, &str)]) -> Self {
+    pub fn new(program: &Path, world: &World, name: &str, more: &[(&str, &str)]) -> Self {
         let journal = world.folder().join(format!("{name}.db"));
         let mut variables = world.environment();
         let path = ("VODRELAY_JOURNAL__PATH", journal.to_str().unwrap());
@@ -35,10 +35,10 @@ impl Host {
             variables.insert((*key).to_owned(), (*value).to_owned());
         }
         let log = world.folder().join(format!("{name}.log"));
-        Self { program: program.to_owned(), variables, journal, log, leash: Leash::new() }
+        Self { program: program.to_owned(), variables, journal, log, group: ProcessGroup::new() }
     }
 
-    pub(crate) fn journal(&self) -> &Path {
+    pub fn journal(&self) -> &Path {
         &self.journal
     }
 
@@ -49,10 +49,10 @@ impl Host {
     }
 
     /// One life. It may end at a crash point: `committed record:3`.
-    pub(crate) fn start(&self, crash_at: Option<&str>) -> Relay {
+    pub fn start(&self, crash_at: Option<&str>) -> Relay {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.command();
-        command.arg("run").stdout(Stdio::null()).stderr(log).process_group(self.leash.group());
+        command.arg("run").stdout(Stdio::null()).stderr(log).process_group(self.group.group());
         if let Some(point) = crash_at {
             command.env("CRASH_AT", point);
         }
@@ -60,7 +60,7 @@ impl Host {
     }
 
     /// The message ids that the program itself names as possible duplicates.
-    pub(crate) fn maybe_duplicates(&self) -> BTreeSet<String> {
+    pub fn maybe_duplicates(&self) -> BTreeSet<String> {
         let listed = self
             .command()
             .args(["events", "list", "--maybe-duplicate", "--json", "--limit", "1000000"])
@@ -78,14 +78,14 @@ impl Host {
 }
 
 /// One life of a relay. Dropping it kills it.
-pub(crate) struct Relay {
+pub struct Relay {
     child: Child,
     born: Instant,
     log: PathBuf,
 }
 
 impl Relay {
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         // The child is unreaped until it is waited for, so that its number is its own.
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
@@ -98,19 +98,19 @@ impl Relay {
     }
 
     /// For how long it has lived.
-    pub(crate) fn age(&self) -> Duration {
+    pub fn age(&self) -> Duration {
         self.born.elapsed()
     }
 
     /// Whether it has ended by itself. An end that no crash point explains fails the test.
-    pub(crate) fn has_crashed(&mut self) -> bool {
+    pub fn has_crashed(&mut self) -> bool {
         let Some(status) = self.child.try_wait().unwrap() else { return false };
         assert_eq!(status.signal(), Some(9), "the relay ended by itself: {status}\n{}", tail(&self.log));
         true
     }
 
     /// SIGKILL. Says whether it was alive until then.
-    pub(crate) fn kill(mut self) -> bool {
+    pub fn kill(mut self) -> bool {
         if self.has_crashed() {
             return false;
         }
@@ -120,7 +120,7 @@ impl Relay {
     }
 
     /// Waits until it has ended, in bounded time.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + 2 * LIMIT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -132,7 +132,7 @@ impl Relay {
     }
 
     /// SIGTERM, and the drain that follows.
-    pub(crate) async fn drained(mut self) {
+    pub async fn drained(mut self) {
         let deadline = Instant::now() + LIMIT;
         while !self.handles(Signal::SIGTERM) {
             assert!(Instant::now() < deadline, "the relay does not start\n{}", tail(&self.log));

@@ -24,7 +24,7 @@ const LIFE_LIMIT: Duration = Duration::from_millis(1_500);
 const SECOND_RELAY_LIMIT: Duration = Duration::from_secs(4);
 
 /// Where a process can be made to die, in the order of an event's way: see `src/failpoint.rs`.
-pub(crate) const POINTS: [&str; 11] = [
+pub const POINTS: [&str; 11] = [
     "committing start",
     "committed start",
     "committing load",
@@ -40,25 +40,25 @@ pub(crate) const POINTS: [&str; 11] = [
 
 /// What is done to whom.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) program: PathBuf,
-    pub(crate) seed: u64,
-    pub(crate) kills: u32,
+pub struct Plan {
+    pub program: PathBuf,
+    pub seed: u64,
+    pub kills: u32,
     /// Relays on one queue, each with its own journal.
-    pub(crate) relays: usize,
-    pub(crate) sub_apps: Vec<u64>,
+    pub relays: usize,
+    pub sub_apps: Vec<u64>,
     /// `publish` or `journal`.
-    pub(crate) confirm_after: &'static str,
+    pub confirm_after: &'static str,
     /// Whether redeliveries come under the handle that the event had. If not, some pulls come under one handle: both at
     /// once would let a confirm delete what its relay was never shown.
-    pub(crate) same_handle: bool,
+    pub same_handle: bool,
     /// Whether the program has crash points: a build with debug assertions does.
-    pub(crate) points: bool,
+    pub points: bool,
 }
 
 impl Plan {
     /// What a seed stands for.
-    pub(crate) fn by_chance(program: &Path, seed: u64, kills: u32, points: bool) -> Self {
+    pub fn by_chance(program: &Path, seed: u64, kills: u32, points: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let sub_apps = match rng.usize(1..=3) {
             // The default application stands alone.
@@ -81,19 +81,19 @@ impl Plan {
 
 /// What came of it, when all is well.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Figures {
-    pub(crate) kills: u32,
+pub struct Figures {
+    pub kills: u32,
     /// Kills of those at a named point.
-    pub(crate) at_points: u32,
-    pub(crate) events: usize,
-    pub(crate) redeliveries: usize,
+    pub at_points: u32,
+    pub events: usize,
+    pub redeliveries: usize,
     /// Messages beyond the first of each event, all under its first message id.
-    pub(crate) duplicates: usize,
+    pub duplicates: usize,
     /// Those of them that another relay published; every other one is named by its own.
-    pub(crate) across: usize,
+    pub across: usize,
     /// When a confirm came nearest to its cutoff, in milliseconds after it.
-    pub(crate) nearest_ms: Option<i64>,
-    pub(crate) time: Duration,
+    pub nearest_ms: Option<i64>,
+    pub time: Duration,
 }
 
 impl AddAssign for Figures {
@@ -135,16 +135,16 @@ impl Drop for Seed<'_> {
 }
 
 /// Events of all types, no two of which are equal.
-pub(crate) struct Source {
+pub struct Source {
     number: u64,
 }
 
 impl Source {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { number: 0 }
     }
 
-    pub(crate) fn put(&mut self, world: &World, sub_app: u64, count: usize) {
+    pub fn put(&mut self, world: &World, sub_app: u64, count: usize) {
         for _ in 0..count {
             let event_type = EVENT_TYPES[usize::try_from(self.number).unwrap() % EVENT_TYPES.len()];
             world.emulator.put(sub_app, sample(event_type, self.number).unwrap());
@@ -154,7 +154,7 @@ impl Source {
 }
 
 /// Kills as often as planned, then lets the relays finish, and compares all ends.
-pub(crate) async fn run(broker: &Broker, plan: &Plan) -> Figures {
+pub async fn run(broker: &Broker, plan: &Plan) -> Figures {
     let began = Instant::now();
     let _seed = Seed(plan);
     let mut rng = fastrand::Rng::with_seed(plan.seed);
@@ -215,7 +215,7 @@ pub(crate) async fn run(broker: &Broker, plan: &Plan) -> Figures {
 }
 
 /// No more faults, and every relay once more, until all ends agree.
-pub(crate) async fn finish(world: &World, hosts: &[Host]) {
+pub async fn finish(world: &World, hosts: &[Host]) {
     world.emulator.faults().clear();
     let relays: Vec<Relay> = hosts.iter().map(|host| host.start(None)).collect();
     world.until_confirmed().await;

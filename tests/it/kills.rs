@@ -1,21 +1,16 @@
 //! The real program, killed by SIGKILL at every point of an event's way, and started again: nothing is lost, every repeat
 //! carries its first message id and is named, and no confirm comes after its lease.
 
-pub(crate) mod audit;
-pub(crate) mod campaign;
-pub(crate) mod process;
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tencent_vod_emulator::{Action, ConfirmVerdict, Fault, FaultKind};
-
-use crate::broker::{LIMIT, Received, shared};
-use crate::world::World;
-use audit::{Evidence, audit, figure};
-use campaign::{POINTS, Plan, Source, finish, run};
-use process::{Host, Relay};
+use vodrelay_testkit::broker::{LIMIT, Received, shared};
+use vodrelay_testkit::kills::audit::{Evidence, audit, figure};
+use vodrelay_testkit::kills::campaign::{POINTS, Plan, Source, finish, run};
+use vodrelay_testkit::kills::process::{Host, Relay};
+use vodrelay_testkit::world::World;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vodrelay");
 

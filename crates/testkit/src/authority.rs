@@ -2,21 +2,21 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mut authority = named("authority", Vec::new());
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// The certificate of this name, and its key, both in PEM.
-    pub(crate) fn signed(&self, name: &str) -> (String, String) {
+    pub fn signed(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = named(name, vec![name.to_owned()]).signed_by(&key, &self.0).unwrap();
         (certificate.pem(), key.serialize_pem())

@@ -3,9 +3,6 @@
 //! Most tests share one node ([`shared`]) and keep apart by names ([`unique`]); those that kill, freeze or block a node
 //! start their own. A node takes about five seconds to start and 150 MB.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
-
-#[path = "broker/root.rs"]
 mod root;
 
 use std::fmt;
@@ -30,73 +27,73 @@ use tokio::time::timeout;
 const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// How long anything else may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// What no program should repeat.
-pub(crate) const USER_PASSWORD: &str = "pw-8d2f61";
+pub const USER_PASSWORD: &str = "pw-8d2f61";
 
 /// The node that tests share; it ends with the test process. Do not kill, freeze or block it.
-pub(crate) async fn shared() -> &'static Broker {
+pub async fn shared() -> &'static Broker {
     static SHARED: OnceCell<Broker> = OnceCell::const_new();
     SHARED.get_or_init(Broker::start).await
 }
 
 /// A name that no other test uses.
-pub(crate) fn unique(prefix: &str) -> String {
+pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A message as a consumer that is not the relay gets it.
 #[derive(Clone, Debug)]
-pub(crate) struct Received {
-    pub(crate) routing_key: String,
-    pub(crate) properties: BasicProperties,
-    pub(crate) body: Vec<u8>,
+pub struct Received {
+    pub routing_key: String,
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
 }
 
 impl Received {
-    pub(crate) fn message_id(&self) -> String {
+    pub fn message_id(&self) -> String {
         self.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&lapin::types::AMQPValue> {
+    pub fn header(&self, name: &str) -> Option<&lapin::types::AMQPValue> {
         self.properties.headers().as_ref()?.inner().get(name)
     }
 }
 
 /// What a TLS listener needs, in PEM.
 #[derive(Clone, Debug)]
-pub(crate) struct TlsListener {
-    pub(crate) ca: String,
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct TlsListener {
+    pub ca: String,
+    pub certificate: String,
+    pub key: String,
     /// Whether a client must show a certificate of that authority.
-    pub(crate) client_certificate: bool,
+    pub client_certificate: bool,
 }
 
 /// What a node is started with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Setup {
+pub struct Setup {
     /// More lines for `rabbitmq.conf`.
-    pub(crate) config: String,
-    pub(crate) tls: Option<TlsListener>,
+    pub config: String,
+    pub tls: Option<TlsListener>,
     /// The plugins that it runs with.
-    pub(crate) plugins: Vec<&'static str>,
+    pub plugins: Vec<&'static str>,
     /// The cluster that it joins at its first start.
-    pub(crate) cluster: Option<Cluster>,
+    pub cluster: Option<Cluster>,
 }
 
 /// What the nodes of one cluster have in common, by its first node.
 #[derive(Clone, Debug)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     name: String,
     cookie: String,
     mapper_port: u16,
 }
 
 /// One RabbitMQ node. Dropping it ends it and removes its folder.
-pub(crate) struct Broker {
+pub struct Broker {
     // Dropped in this order: the node before the port mapper, and the folder last.
     node: Mutex<Option<Guarded>>,
     _port_mapper: Guarded,
@@ -116,12 +113,12 @@ impl fmt::Debug for Broker {
 
 impl Broker {
     /// Starts a node and waits until it speaks AMQP.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(Setup::default()).await
     }
 
     /// As [`Broker::start`], with more configuration.
-    pub(crate) async fn start_with(setup: Setup) -> Self {
+    pub async fn start_with(setup: Setup) -> Self {
         let broker = tokio::task::spawn_blocking(move || Self::launch(&setup)).await.unwrap();
         broker.wait_until_it_answers().await;
         broker
@@ -210,22 +207,22 @@ impl Broker {
         }
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// For the nodes that are to join this one. It must outlive them.
-    pub(crate) fn cluster(&self) -> Cluster {
+    pub fn cluster(&self) -> Cluster {
         Cluster { name: self.name.clone(), cookie: cookie_of(self.port), mapper_port: self.mapper_port }
     }
 
     /// The node's name, as RabbitMQ shows it.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// A user that no other test uses, who may do everything, and what it connects with.
-    pub(crate) async fn user(&self) -> User {
+    pub async fn user(&self) -> User {
         let name = unique("user");
         let url = format!("amqp://{name}:{USER_PASSWORD}@127.0.0.1:{}/%2f", self.port);
         let user = User { name, url };
@@ -234,35 +231,35 @@ impl Broker {
     }
 
     /// Makes the user, again if need be.
-    pub(crate) async fn make(&self, user: &User) {
+    pub async fn make(&self, user: &User) {
         self.ctl(&["add_user", &user.name, USER_PASSWORD]).await;
         self.ctl(&["set_permissions", &user.name, ".*", ".*", ".*"]).await;
     }
 
     /// The port of the TLS listener, if [`Setup::tls`] asked for one.
-    pub(crate) fn tls_port(&self) -> u16 {
+    pub fn tls_port(&self) -> u16 {
         self.tls_port.expect("this broker was started without TLS")
     }
 
     /// As `guest`, on the default virtual host.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
     /// The process of the node.
-    pub(crate) fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         self.node.lock().unwrap().as_ref().expect("the node is not running").pid
     }
 
     /// Kills the node like a power cut: SIGKILL. Clients see the connection end.
-    pub(crate) async fn kill(&self) {
+    pub async fn kill(&self) {
         let node = self.node.lock().unwrap().take().expect("the node is not running");
         // Its guardian kills it; a frozen node dies too.
         tokio::task::spawn_blocking(move || drop(node)).await.unwrap();
     }
 
     /// Starts the node again after [`Broker::kill`], with the same data and ports, and waits until it answers.
-    pub(crate) async fn start_again(&self) {
+    pub async fn start_again(&self) {
         {
             let mut node = self.node.lock().unwrap();
             assert!(node.is_none(), "the node is running");
@@ -272,17 +269,17 @@ impl Broker {
     }
 
     /// Stops the node's process: its sockets stay open and nothing answers.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
     }
 
     /// Lets a frozen node go on.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         kill(self.pid(), Signal::SIGCONT).unwrap();
     }
 
     /// Runs `rabbitmqctl` against the node and returns what it printed. It must succeed.
-    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
         let tool = root::tool("rabbitmqctl");
         let mut command = Command::new(&tool[0]);
         command
@@ -303,17 +300,17 @@ impl Broker {
     }
 
     /// Raises the memory alarm: whoever publishes from now on gets `connection.blocked`.
-    pub(crate) async fn raise_memory_alarm(&self) {
+    pub async fn raise_memory_alarm(&self) {
         self.ctl(&["set_vm_memory_high_watermark", "0"]).await;
     }
 
     /// Clears the memory alarm.
-    pub(crate) async fn clear_memory_alarm(&self) {
+    pub async fn clear_memory_alarm(&self) {
         self.ctl(&["set_vm_memory_high_watermark", "0.8"]).await;
     }
 
     /// A connection and a channel of a client that is not the relay.
-    pub(crate) async fn channel(&self) -> (Connection, Channel) {
+    pub async fn channel(&self) -> (Connection, Channel) {
         let connect = async {
             let connection = Connection::connect(&self.url(), properties()).await.unwrap();
             let channel = connection.create_channel().await.unwrap();
@@ -323,7 +320,7 @@ impl Broker {
     }
 
     /// How many messages are ready in a queue.
-    pub(crate) async fn queue_len(&self, queue: &str) -> u32 {
+    pub async fn queue_len(&self, queue: &str) -> u32 {
         let (connection, channel) = self.channel().await;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap();
@@ -332,7 +329,7 @@ impl Broker {
     }
 
     /// Waits until `count` messages have come, takes whatever else is there, and returns and acks them all.
-    pub(crate) async fn drain(&self, queue: &str, count: usize) -> Vec<Received> {
+    pub async fn drain(&self, queue: &str, count: usize) -> Vec<Received> {
         let (connection, channel) = self.channel().await;
         let mut received = Vec::new();
         let everything = async {
@@ -360,7 +357,7 @@ impl Broker {
 
     /// Waits until a quorum queue that was just declared would survive a kill: RabbitMQ 3.10.8 writes the names of its
     /// queues' logs to disk a moment after the declaration, and without the name the queue comes back empty (measured).
-    pub(crate) async fn settle(&self) {
+    pub async fn settle(&self) {
         // A process that tells nobody writes them every half second; a sync of its table is that write, now.
         let sync =
             "ok = dets:sync(maps:get(directory_rev, maps:get(names, ra_system:fetch(quorum_queues)))).";
@@ -370,9 +367,9 @@ impl Broker {
 
 /// Who a relay is at a broker.
 #[derive(Clone, Debug)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) url: String,
+pub struct User {
+    pub name: String,
+    pub url: String,
 }
 
 fn cookie_of(port: u16) -> String {

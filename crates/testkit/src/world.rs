@@ -16,12 +16,12 @@ use vodrelay::relay::Snapshot;
 use crate::broker::{Broker, LIMIT, Received, unique};
 
 /// The window of these tests: long enough for every step, short enough to wait for its end.
-pub(crate) const WINDOW: Duration = Duration::from_secs(4);
+pub const WINDOW: Duration = Duration::from_secs(4);
 
-pub(crate) struct World {
-    pub(crate) emulator: Emulator,
-    pub(crate) config: Config,
-    pub(crate) queue: String,
+pub struct World {
+    pub emulator: Emulator,
+    pub config: Config,
+    pub queue: String,
     /// The configuration as a child process gets it.
     variables: BTreeMap<String, String>,
     folder: tempfile::TempDir,
@@ -29,7 +29,7 @@ pub(crate) struct World {
 
 impl World {
     /// An emulator that behaves, and a configuration that fits it. Nothing relays yet.
-    pub(crate) async fn new(url: &str, sub_apps: &[u64]) -> Self {
+    pub async fn new(url: &str, sub_apps: &[u64]) -> Self {
         let mut options = Options::default();
         options.settings.hold_ms = 300;
         options.settings.requests_per_second = 0;
@@ -60,18 +60,18 @@ impl World {
     }
 
     /// Changes the configuration, for a relay in this process and for one in its own: `VOD__ENDPOINT` and the like.
-    pub(crate) fn set(&mut self, key: &str, value: &str) {
+    pub fn set(&mut self, key: &str, value: &str) {
         self.variables.insert(format!("VODRELAY_{key}"), value.to_owned());
         self.config = Config::from_variables(self.variables.clone().into_iter()).unwrap();
     }
 
     /// Leaves a key to its default, or to a file.
-    pub(crate) fn unset(&mut self, key: &str) {
+    pub fn unset(&mut self, key: &str) {
         self.variables.remove(&format!("VODRELAY_{key}"));
     }
 
     /// What the program itself needs in its environment: this configuration and the credentials.
-    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
+    pub fn environment(&self) -> BTreeMap<String, String> {
         let credential = self.emulator.credential();
         let mut environment = self.variables.clone();
         let more = [
@@ -85,7 +85,7 @@ impl World {
         environment
     }
 
-    pub(crate) fn places(&self) -> Places {
+    pub fn places(&self) -> Places {
         let credential = self.emulator.credential();
         let environment = Environment::fixed([
             ("TENCENTCLOUD_SECRET_ID", credential.secret_id.as_str()),
@@ -94,38 +94,38 @@ impl World {
         Places { environment, ..Places::new(CredentialSource::Env) }
     }
 
-    pub(crate) async fn start(&self) -> Running {
+    pub async fn start(&self) -> Running {
         Running::start(&self.config, self.places()).await.unwrap()
     }
 
     /// Where files of this world can be put; it goes with the world.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(crate) fn journal_path(&self) -> PathBuf {
+    pub fn journal_path(&self) -> PathBuf {
         self.config.journal.path.clone()
     }
 
     /// Waits until something holds at the emulator, for up to `limit`.
-    pub(crate) async fn until_within(&self, limit: Duration, what: &str, holds: impl Fn(&State) -> bool) {
+    pub async fn until_within(&self, limit: Duration, what: &str, holds: impl Fn(&State) -> bool) {
         if let Err(error) = self.emulator.wait_until(holds, limit).await {
             panic!("{what}: {error}\n{:#?}", self.emulator.stats());
         }
     }
 
     /// As [`World::until_within`], with the usual limit.
-    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
+    pub async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
         self.until_within(LIMIT, what, holds).await;
     }
 
     /// Waits until nothing is left unconfirmed.
-    pub(crate) async fn until_confirmed(&self) {
+    pub async fn until_confirmed(&self) {
         self.until_within(2 * LIMIT, "everything confirmed", |state| state.unconfirmed() == 0).await;
     }
 
     /// Waits until the journal calls everything confirmed, too: an answer that was lost is settled by a later idle one.
-    pub(crate) async fn until_journal_agrees(&self) {
+    pub async fn until_journal_agrees(&self) {
         let agrees = async {
             while self.figure("SELECT count(*) FROM event_log WHERE state <> 'confirmed'") > 0 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// The message ids of the journal's view.
-    pub(crate) fn journalled_ids(&self) -> BTreeSet<String> {
+    pub fn journalled_ids(&self) -> BTreeSet<String> {
         let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
         let mut rows = journal.prepare("SELECT message_id FROM event_log").unwrap();
         let ids = rows.query_map([], |row| row.get(0)).unwrap();
@@ -143,7 +143,7 @@ impl World {
     }
 
     /// The message ids that the journal names as possible duplicates.
-    pub(crate) fn uncertain_ids(&self) -> BTreeSet<String> {
+    pub fn uncertain_ids(&self) -> BTreeSet<String> {
         let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
         let mut rows = journal
             .prepare("SELECT message_id FROM event_log WHERE id IN (SELECT id FROM event WHERE uncertain)")
@@ -153,25 +153,25 @@ impl World {
     }
 
     /// One figure from the journal.
-    pub(crate) fn figure(&self, sql: &str) -> i64 {
+    pub fn figure(&self, sql: &str) -> i64 {
         let journal = rusqlite::Connection::open(self.journal_path()).unwrap();
         journal.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 }
 
 /// Drains a relay, in bounded time.
-pub(crate) async fn drained(running: Running) -> Snapshot {
+pub async fn drained(running: Running) -> Snapshot {
     running.drain().cancel();
     timeout(2 * LIMIT, running.wait()).await.expect("the drain ends").unwrap()
 }
 
 /// The body of an event as it was delivered under this handle: the emulator puts the handle first.
-pub(crate) fn delivered(json: &str, handle: &str) -> String {
+pub fn delivered(json: &str, handle: &str) -> String {
     format!("{{\"EventHandle\":\"{handle}\",{}", json.strip_prefix('{').unwrap())
 }
 
 /// How often each event (by sub-application and content) was put.
-pub(crate) fn put(ledger: &Ledger) -> BTreeMap<(u64, Arc<str>), usize> {
+pub fn put(ledger: &Ledger) -> BTreeMap<(u64, Arc<str>), usize> {
     let mut count = BTreeMap::new();
     for event in &ledger.events {
         *count.entry((event.sub_app_id, event.json.clone())).or_default() += 1;
@@ -181,7 +181,7 @@ pub(crate) fn put(ledger: &Ledger) -> BTreeMap<(u64, Arc<str>), usize> {
 
 /// How often each event is in the queue, after checking that each body is byte for byte one that was delivered, and that no
 /// message id is there twice.
-pub(crate) fn carried(ledger: &Ledger, messages: &[Received]) -> BTreeMap<(u64, Arc<str>), usize> {
+pub fn carried(ledger: &Ledger, messages: &[Received]) -> BTreeMap<(u64, Arc<str>), usize> {
     let mut bodies = BTreeMap::new();
     for event in &ledger.events {
         for delivery in &event.deliveries {
@@ -212,7 +212,7 @@ fn sub_app(message: &Received) -> SubAppId {
 }
 
 /// A broker of one's own, with its queue settled before anything is killed.
-pub(crate) async fn settled(broker: &Broker, world: &World) -> Running {
+pub async fn settled(broker: &Broker, world: &World) -> Running {
     let running = world.start().await;
     let declared = async {
         loop {

@@ -1,0 +1,5 @@
+//! The relay as a process, killed over and over.
+
+pub mod audit;
+pub mod campaign;
+pub mod process;
