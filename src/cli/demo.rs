@@ -1,4 +1,4 @@
-//! `demo`: the whole relay in one process, with an emulated cloud, so that it can be seen at work without anything installed.
+//! `demo`: the whole relay in one process with an emulated cloud. Nothing needs to be installed.
 
 use std::fs::DirBuilder;
 use std::io::{self, IsTerminal, Write};
@@ -26,11 +26,12 @@ use crate::config::Config;
 use crate::output::amqp::NOT_CONNECTED_YET;
 use crate::relay::Snapshot;
 
-/// The emulated cloud's window. The real one is 30 s; nobody wants to wait that long for a redelivery.
+/// The emulated cloud's window. The real one is 30 s, which is too long to wait for a redelivery in a
+/// demonstration.
 const WINDOW: Duration = Duration::from_secs(4);
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// How long any step of the story may take.
+/// The longest duration of a step of the demonstration.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Show the relay at work: an emulated cloud, the real relay, the real journal, events on standard output
@@ -72,7 +73,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let places = Places { environment, ..Places::new(CredentialSource::Env) };
     let talk = Talk::new(args);
     talk.say("an emulated VOD, the relay, and its journal run in this process");
-    // At a terminal somebody reads along; a program wants the events whole.
+    // A person reads along at a terminal. A program wants whole events.
     let brief = io::stdout().is_terminal() && !args.json;
     let lines = Brief::default();
     let running = if brief {
@@ -90,16 +91,16 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
             drain.cancel();
             (told, ended.await)
         }
-        // The output is gone, or a part has failed: the story ends here.
+        // Standard output is closed, or a part has failed: the demonstration ends here.
         ended = &mut ended => (Ok(()), ended),
     };
     drain.cancel();
-    // A progress line that was cut short is no loss.
+    // A progress line that was cut short can be dropped.
     let _ = looking_on.await;
-    // Why the story ended says more than what followed from it.
+    // The first cause of the end says more than its consequences.
     told?;
     let snapshot = match ended {
-        // A reader that has seen enough, such as `head`, is no failure of a demonstration.
+        // A reader that has enough, such as `head`, is not a failure.
         Err(AppError::Output(_)) if args.amqp.is_none() => return Ok(Exit::Done),
         ended => ended?,
     };
@@ -109,7 +110,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What the story is told with.
+/// The parts of the demonstration.
 struct DemoStage<'a> {
     emulator: &'a Emulator,
     talk: &'a Talk,
@@ -118,7 +119,8 @@ struct DemoStage<'a> {
     output: watch::Receiver<OutputState>,
 }
 
-/// The tutorial's story: uploads go through; then a confirm is lost, and the redelivery is recognised; then a bit of all.
+/// The events of the vendor's tutorial: uploads are relayed; then a confirm is lost and the redelivery is
+/// recognised; then a mix.
 async fn tell(stage: DemoStage<'_>) -> Result<(), Failure> {
     let DemoStage { emulator, talk, lines, .. } = stage;
     let put = |events: Vec<String>| {
@@ -157,7 +159,8 @@ async fn tell(stage: DemoStage<'_>) -> Result<(), Failure> {
 }
 
 impl DemoStage<'_> {
-    /// Waits until something holds at the emulator; `false` when the demonstration is being ended before that.
+    /// Waits until a condition holds at the emulator. Returns `false` when the demonstration ends before
+    /// that.
     async fn wait(&self, holds: impl Fn(&tencent_vod_emulator::Stats) -> bool) -> Result<bool, Failure> {
         let mut output = self.output.clone();
         let down = async {
@@ -185,7 +188,7 @@ impl DemoStage<'_> {
         }
     }
 
-    /// Waits until the broker is connected, and says at once why it is not.
+    /// Waits until the broker is connected. Returns the cause at once when it cannot be.
     async fn broker_takes_events(&self) -> Result<(), Failure> {
         let mut output = self.output.clone();
         loop {
@@ -219,7 +222,7 @@ impl Folder {
     fn new(keep: bool) -> Result<Self, Failure> {
         let name = format!("vodrelay-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
-        // New: nobody else's folder is removed at the end.
+        // A new folder, so that removing it at the end removes nothing else.
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
             Failure::new(Exit::Failure, format!("{} cannot be made: {error}", path.display()))
                 .next("name a file that can be written with --journal, or another folder with TMPDIR")
@@ -231,13 +234,13 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if !self.keep {
-            // What is left in a temporary folder is the host's to clean up.
+            // The host cleans up its temporary folders.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// Events as people read along: a line each, or their number.
+/// Events for people: one line each, or their number.
 #[derive(Clone, Debug, Default)]
 struct Brief(Arc<Counted>);
 
@@ -324,11 +327,11 @@ fn config(args: &Args, emulator: &Emulator, folder: Option<&Folder>) -> Result<C
             ("VODRELAY_AMQP__QUEUE".to_owned(), "vodrelay.demo".to_owned()),
         ]),
     }
-    // Nothing of the host's configuration: a demonstration must not touch a real queue.
+    // Nothing from the host's configuration: a demonstration must not touch a real queue.
     Ok(Config::from_variables(variables.into_iter())?)
 }
 
-/// What is said on standard error.
+/// The text on standard error.
 #[derive(Clone)]
 struct Talk {
     bar: ProgressBar,

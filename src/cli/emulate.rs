@@ -1,4 +1,4 @@
-//! `emulate`: a local VOD, until it is told to stop.
+//! `emulate`: a local VOD that runs until a signal.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -95,7 +95,7 @@ pub(super) enum EmulateError {
         /// The variable that is not.
         missing: &'static str,
     },
-    /// Its address or key pair could not be told, or signals not be heard.
+    /// Its address or key pair could not be printed, or signals not be received.
     #[error("{what}")]
     Io {
         /// What was tried.
@@ -111,7 +111,7 @@ impl From<EmulateError> for Failure {
         let exit = match &error {
             EmulateError::Start(StartError::NotLoopback(_)) => Exit::Usage,
             EmulateError::HalfAPair { .. } => Exit::Configuration,
-            // A port that is taken may be free later, and an address may come with its network.
+            // A port that is taken may be free later, and an address may appear with its network.
             EmulateError::Start(StartError::Listen { source, .. })
                 if matches!(source.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) =>
             {
@@ -133,7 +133,7 @@ pub(super) async fn run(args: EmulateArgs) -> Result<(), EmulateError> {
         let what = what.to_owned();
         move |source| EmulateError::Io { what, source }
     };
-    // Before anything is printed: whoever reads the address may send a signal at once.
+    // Before the address is printed: its reader may send a signal at once.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("cannot listen for SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("cannot listen for SIGTERM"))?;
     let given = credential_from_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;

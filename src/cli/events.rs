@@ -1,4 +1,4 @@
-//! `events list` and `events show`: what the journal knows, whether or not a relay is running.
+//! `events list` and `events show`: the events of the journal, with or without a running relay.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,9 +19,9 @@ use crate::journal::query::{
     DeliveryRow, EventRow, EventState, Filter, JournalReader, QueryError, ShownEvent,
 };
 
-/// Events that are read, and laid out in columns, together.
+/// Events that are read and laid out together.
 const PAGE: u32 = 200;
-/// Levels of indent; deeper ones look like the last.
+/// Levels of indent. Deeper levels look like the last one.
 const DEEPEST_INDENT: usize = 40;
 
 /// Look at the events in the journal
@@ -41,7 +41,7 @@ pub(super) fn run(command: &EventsCommand, config: Option<&Path>) -> Result<Exit
     match command {
         EventsCommand::List(args) => {
             let listed = list(&path, args, Screen::of_stdout(), &mut out)?;
-            // There is nobody left to tell when standard error is gone.
+            // Standard error may be closed; then there is no reader.
             if listed.more && !args.json {
                 let _ = writeln!(io::stderr(), "there are more; --limit shows more of them");
             }
@@ -136,13 +136,13 @@ impl From<EventsError> for Failure {
     }
 }
 
-/// How much of what was asked for was printed.
+/// How many events were printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a person should be told when there is more"]
 pub struct Listed {
     /// Events printed.
     pub events: u64,
-    /// Whether the limit kept further ones back.
+    /// Whether the limit held further events back.
     pub more: bool,
 }
 
@@ -180,7 +180,7 @@ pub fn list(
     loop {
         let left = args.limit - listed.events;
         let wanted = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
-        // One more than is wanted tells whether there is more.
+        // One more than requested shows whether there are more.
         let mut page = reader.list(&filter, before, wanted + 1)?;
         listed.more = page.len() > wanted as usize;
         page.truncate(wanted as usize);
@@ -229,7 +229,8 @@ fn show_json(shown: &ShownEvent, out: &mut impl Write) -> io::Result<()> {
         deliveries: &'a [DeliveryRow],
         body: &'a RawValue,
     }
-    // Raw: a parsed body would lose digits, order and repeated keys. What is not UTF-8 in it has no place in JSON.
+    // Raw: a parsed body would lose digits, order and repeated keys. Bytes that are not UTF-8 cannot stand in
+    // JSON.
     let body = String::from_utf8_lossy(&shown.body);
     let body = serde_json::from_str(&body)?;
     write_json(
@@ -252,7 +253,7 @@ fn show_people(shown: &ShownEvent) -> String {
     } else {
         "no"
     };
-    // While it is parked, the line above says it.
+    // A parked event has this in the line above.
     let was_parked = match event.state {
         EventState::Parked => "-".to_owned(),
         _ => text(&event.parked_message),
@@ -295,14 +296,14 @@ fn show_people(shown: &ShownEvent) -> String {
     lines.join("\n")
 }
 
-/// JSON with line breaks and indents, and every token as it was.
+/// JSON with line breaks and indents. Every token stays as it was.
 fn indented(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut tokens = json.chars().peekable();
     let new_line = |out: &mut String, depth: usize| {
         out.push('\n');
-        // Text can nest as deep as it is long; an indent that follows it would be quadratic.
+        // Text can nest as deep as it is long. An indent for each level would take quadratic space.
         out.extend(std::iter::repeat_n("  ", depth.min(DEEPEST_INDENT)));
     };
     while let Some(c) = tokens.next() {

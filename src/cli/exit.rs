@@ -1,4 +1,4 @@
-//! How the program ends: the codes that `--help` documents, and the one place where an error is printed.
+//! How the program ends: the exit codes of `--help`, and the one place that prints an error.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -21,9 +21,9 @@ pub enum Exit {
     Usage = 2,
     /// The program itself is wrong.
     Bug = 70,
-    /// Something outside failed that may be well later: the network, the broker, the cloud.
+    /// Something outside failed that may work later: the network, the broker, the cloud.
     Temporary = 75,
-    /// The configuration, the account or the topology is wrong; starting again will not help.
+    /// The configuration, the account or the topology is wrong. Another start will not help.
     Configuration = 78,
 }
 
@@ -43,7 +43,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command ended without having done what it was asked for.
+/// Why a command ended without doing its work.
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
@@ -79,7 +79,7 @@ impl Failure {
         self
     }
 
-    /// Standard output took no more. A reader that has seen enough, such as `head`, is no failure.
+    /// Standard output is closed. A reader that has enough, such as `head`, is not a failure.
     pub fn stdout(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::new(Exit::Done, error),
@@ -101,7 +101,7 @@ impl Failure {
         if self.exit == Exit::Done {
             return Ok(());
         }
-        // Words of the cloud or of the broker may be in any of them.
+        // Words of the cloud or of the broker can be in any of them.
         let mut say = |lead: &str, text: &str| {
             text.lines().try_for_each(|line| writeln!(out, "{lead}{}", printable(line)))
         };
@@ -144,13 +144,12 @@ impl From<LoggingError> for Failure {
     }
 }
 
-/// Ends the process with [`Exit::Bug`] on any panic, in whichever task or thread: half a relay is none, and the journal is
-/// the way back in.
+/// Ends the process with [`Exit::Bug`] on a panic in any task or thread. Recovery starts from the journal.
 pub fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
         let mut words = Vec::new();
-        // Memory takes all of it.
+        // Writing to memory cannot fail.
         let _ = report_panic(&mut words, &panic.to_string(), &backtrace);
         logging::last_words(words);
         std::process::exit(Exit::Bug as i32);
@@ -228,7 +227,8 @@ mod tests {
         );
     }
 
-    /// The hook is the process's, so that the one that panics is a process of its own: this test again, told so.
+    /// The panic hook belongs to the process, so the panic happens in a process of its own: this test again,
+    /// with a variable set.
     #[test]
     fn a_panic_in_any_task_ends_the_process_as_a_bug() {
         const PANIC: &str = "VODRELAY_TEST_PANIC";
@@ -236,7 +236,7 @@ mod tests {
             exit_on_panic();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let task = async { panic!("on purpose") };
-            // A caught panic would leave the process alive, and this test would end well.
+            // A caught panic would leave the process alive, and this test would succeed.
             runtime.block_on(async { tokio::spawn(task).await }).unwrap_err();
             return;
         }

@@ -1,5 +1,5 @@
-//! `man`: the manual pages, for those who make packages. The commands' come from the same definitions as `--help`, the
-//! configuration's from the example that shows every key.
+//! `man`: the manual pages, for makers of packages. The commands' pages come from the same definitions as
+//! `--help`, the configuration's page from the example with every key.
 
 use std::fs;
 use std::io;
@@ -58,10 +58,10 @@ fn command(folder: &Path, command: &clap::Command) -> io::Result<()> {
     Ok(())
 }
 
-/// A section that lists things: what it is called, and each thing with what it is for.
+/// The title of a section, and its entries: a name with its text.
 type Section = (&'static str, &'static [(&'static str, &'static str)]);
 
-/// The sections that the command line's definitions do not have. The first page has those of all commands.
+/// The sections that the command line's definitions lack. The first page has the sections of all commands.
 fn sections(page: &str) -> &'static [Section] {
     match page {
         "vodrelay.1" => &[("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES), ("SIGNALS", SIGNALS)],
@@ -156,12 +156,12 @@ fn see_also<const N: usize>(page: &mut Roff, pages: [Inline; N]) {
     page.text(pages);
 }
 
-/// The page of the configuration file. In the example, comments come before the keys that they are about; comments without a
-/// key speak for themselves.
+/// The page of the configuration file. In the example, comments stand before their keys. A comment without a
+/// key is a paragraph.
 fn configuration(example: &str) -> Roff {
     let mut page = Roff::new();
     page.control("TH", ["vodrelay.toml", "5", "", SOURCE, "vodrelay"]);
-    // Names are to be copied whole.
+    // No hyphenation: people copy the names.
     page.control("nh", []);
     page.control("SH", ["NAME"]);
     page.text([roman("vodrelay.toml - the configuration of vodrelay")]);
@@ -171,7 +171,7 @@ fn configuration(example: &str) -> Roff {
     page.text(file);
     let mut comments = Vec::new();
     let mut keys = Vec::new();
-    // The title says less than the name above does. A last empty line ends the last block.
+    // The title of the example says less than the name above. A last empty line ends the last block.
     for line in example.lines().skip(1).chain([""]) {
         let comment = line.strip_prefix('#').map(|text| text.strip_prefix(' ').unwrap_or(text));
         let is_key = comment.is_none() && line.contains('=');
@@ -195,7 +195,7 @@ fn configuration(example: &str) -> Roff {
     page
 }
 
-/// Keys and what is said about them, or a paragraph.
+/// Keys with their text, or a paragraph.
 fn block(page: &mut Roff, keys: &[&str], comments: &[&str]) {
     match keys {
         [] if comments.is_empty() => return,
@@ -212,7 +212,7 @@ fn block(page: &mut Roff, keys: &[&str], comments: &[&str]) {
         }
     }
     for text in comments {
-        // What is indented is a list.
+        // Indented text is a list.
         if text.starts_with(' ') {
             page.control("br", []);
         }
@@ -260,7 +260,7 @@ mod tests {
                 assert!(at < page.find(".SH \"SEE ALSO\"").unwrap(), "{name}: {title}");
             }
         }
-        // What the configuration takes by default is what the page says.
+        // The defaults of the configuration are those of the page.
         let config = crate::config::Config::default();
         let named = |path: &Path| FILES.iter().any(|(name, _)| Path::new(name) == path);
         assert!(named(&config.journal.path) && named(config.status.socket.as_deref().unwrap()));

@@ -35,7 +35,7 @@ pub struct Cli {
     command: Command,
 }
 
-// In the order of `--help`: what is used most comes first.
+// In the order of `--help`: the most used commands come first.
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
@@ -50,17 +50,17 @@ enum Command {
     #[command(subcommand)]
     Events(events::EventsCommand),
     Completions(completions::Args),
-    // For packages; who reads `--help` has the manual already.
+    // For packages. A reader of `--help` has the manual already.
     #[command(hide = true)]
     Man(man::Args),
 }
 
 impl Cli {
-    /// Does what the command line asks for.
+    /// Runs the command of the command line.
     ///
     /// # Errors
     ///
-    /// What kept the command from it, with the exit code.
+    /// Why the command failed, with the exit code.
     pub fn run(self) -> Result<Exit, Failure> {
         let config = self.config.as_deref();
         match self.command {
@@ -77,12 +77,12 @@ impl Cli {
     }
 }
 
-/// The runtime of the commands that wait for something. One worker is enough for the quota many times over, and a second one
-/// would be woken for each task that it could take: that costs more than most of these tasks.
+/// The runtime of the asynchronous commands. One worker carries the quota many times over. A second worker
+/// would be woken for each task, which costs more than most of these tasks.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    // The soft limit is low for the sake of programs that use select(2).
+    // The default soft limit is low for programs that use select(2).
     let files = getrlimit(Resource::Nofile);
-    // What the limit is without that is enough for most.
+    // The limit without that is enough for most.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| {
         Failure::new(Exit::Failure, error).next("see that the process may start threads and open files")

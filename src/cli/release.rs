@@ -1,4 +1,4 @@
-//! `events release`: parked events wait to be published again.
+//! `events release`: parked events are published again.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
-    // A wrong path would be made a new journal, in which nothing is parked.
+    // A wrong path would create a new journal without parked events.
     if !path.try_exists().unwrap_or(true) {
         return Err(EventsError::from(QueryError::Missing { path: path.to_owned() }).into());
     }
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, path: &Path) -> Result<Exit, Failure> {
         writeln!(out, "{id}  {word}").map_err(Failure::stdout)?;
     }
     if args.all && released.is_empty() {
-        // There is nobody left to tell when standard error is gone.
+        // Standard error may be closed; then there is no reader.
         let _ = writeln!(io::stderr(), "no event is parked");
     }
     let all = released.iter().all(|(_, done)| *done);

@@ -21,9 +21,9 @@ use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
 use crate::ops::{dead_mans_switch, http, logging, status};
 
-/// How long the process waits for what may be cut off.
+/// How long the process waits for tasks that may be cut off.
 const END_LIMIT: Duration = Duration::from_secs(1);
-/// While the journal is opened and migrated, the service manager is asked for this much more time, twice as often.
+/// While the journal is opened and migrated, the service manager grants this much more time, twice as often.
 const START_EXTENSION: Duration = Duration::from_secs(30);
 
 /// Relay events until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again
@@ -33,7 +33,7 @@ pub(super) struct Args {}
 pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     let LoadedConfig { config, warnings } = Config::load_with_warnings(path, environment())?;
     logging::init(config.log.format, &config.log.level)?;
-    // What the process knows by heart is not to lie in a file after a crash.
+    // Secrets in the process's memory must not end in a core file after a crash.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)
         .map_err(|error| Failure::new(Exit::Failure, std::io::Error::from(error)))?;
@@ -42,8 +42,8 @@ pub(super) fn run(_: &Args, path: Option<&Path>) -> Result<Exit, Failure> {
     app::warn_of(&warnings);
     let runtime = super::runtime()?;
     let ended = runtime.block_on(relay(config, path, metrics));
-    // All that must be finished is. A file that does not answer, such as a pipe in the place of a credentials file, keeps its
-    // thread for ever, and is not waited for.
+    // Everything that must be finished is finished. A file that does not answer, such as a pipe in place of a
+    // credentials file, blocks its thread for ever. The process does not wait for it.
     runtime.shutdown_timeout(END_LIMIT);
     ended
 }
@@ -93,7 +93,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     Ok(Exit::Done)
 }
 
-/// What a relay that has stopped leaves behind, and where. What the cloud has and was not pulled is not known here.
+/// What a stopped relay leaves behind, and where. The relay does not know which events wait in the cloud.
 async fn left_in(path: PathBuf) -> String {
     let count = move || {
         let counts = JournalReader::open(&path).and_then(|reader| reader.count_by_state());
@@ -128,7 +128,7 @@ fn left(path: &Path, received: u64, published: u64, parked: u64) -> String {
     format!("left in {journal}: {}", parts.join("; "))
 }
 
-/// Starts the relay. A large journal takes its time to be migrated, of which the service manager is told.
+/// Starts the relay. The migration of a large journal takes time, and the service manager is informed.
 async fn start(
     config: &Config,
     places: tencent_vod::Places,
@@ -148,15 +148,15 @@ async fn start(
     }
 }
 
-/// Whatever shows the relay's state to others.
+/// The endpoints that show the relay's state.
 struct Windows {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Windows {
-    /// Opens what the configuration asks for. A port that is taken is an error: an operator who is not told would rely on
-    /// pages that are another program's. A status socket is a convenience, and its want a warning.
+    /// Opens the endpoints of the configuration. A taken port is an error. Without one, an operator would
+    /// rely on the pages of another program. The status socket is optional: a failure is only a warning.
     async fn open(config: &Config, metrics: Metrics, supervisor: &Supervisor) -> Result<Self, Failure> {
         let error_code = ErrorCode::ListenerFailed;
         let stop = CancellationToken::new();
@@ -184,7 +184,7 @@ impl Windows {
     async fn close(self) {
         self.stop.cancel();
         for task in self.tasks {
-            // A reader of a page is not waited for.
+            // The relay does not wait for a reader of a page.
             let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
         }
     }
@@ -224,7 +224,7 @@ impl From<AppError> for Failure {
                     | OpenError::Files { .. }
                     | OpenError::Failed { .. }
                     | OpenError::Disk { .. } => Exit::Temporary,
-                    // An operator has to do something about each of these; starting again would only repeat them.
+                    // Each of these needs an operator. Another start would only repeat it.
                     _ => Exit::Configuration,
                 };
                 (exit, Some(error.error_code()))

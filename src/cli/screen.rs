@@ -1,24 +1,23 @@
-//! What a person's screen gets: text from outside without anything that a terminal would obey, and no line wider than the
-//! terminal.
+//! Text for a terminal: nothing from outside that a terminal would obey, and no line wider than the terminal.
 
 use std::io::{self, IsTerminal};
 
 use terminal_size::terminal_size_of;
 use unicode_width::UnicodeWidthChar;
 
-/// A terminal that does not tell its size.
+/// The size of a terminal that does not report one.
 const USUAL_WIDTH: usize = 80;
 const USUAL_HEIGHT: usize = 24;
 
-/// Marks without a width of their own that stay on one character; a text can pile up any number of them.
+/// Combining marks that stay on one character. A text can contain any number of them.
 const MARKS: usize = 4;
 
 /// The limits of the place where a command's output goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Screen {
-    /// Columns; none when no line has to be cut.
+    /// Columns; `None` when no line has to be cut.
     pub width: Option<usize>,
-    /// Lines; none when any number will do.
+    /// Lines; `None` without a limit.
     pub height: Option<usize>,
 }
 
@@ -37,7 +36,7 @@ impl Screen {
         }
     }
 
-    /// A line that is cut where the screen ends.
+    /// A line that is cut at the screen's width.
     pub fn line(self, text: &str) -> String {
         match self.width {
             Some(width) => cut(text, width),
@@ -45,7 +44,7 @@ impl Screen {
         }
     }
 
-    /// Lines that are printable already, and that go on in the next line where the screen ends, behind `indent` spaces.
+    /// Printable lines that continue in the next line at the screen's width, behind `indent` spaces.
     pub fn wrapped_lines(self, text: &str, indent: usize) -> String {
         match self.width {
             Some(width) => wrap(text, width, indent),
@@ -54,16 +53,16 @@ impl Screen {
     }
 }
 
-/// Whether a terminal may obey this character, or show what follows in another place or order than it stands in.
+/// Whether a terminal may obey this character, or show the following text in another place or order.
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            // Marks and overrides of the direction of text.
+            // Marks and overrides of the text's direction.
             '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
             // Ends of lines and paragraphs.
             | '\u{2028}' | '\u{2029}'
-            // Invisible: two texts that look the same are not the same.
+            // Invisible: two texts that look the same would differ.
             | '\u{AD}' | '\u{180E}' | '\u{200B}' | '\u{2060}'..='\u{2065}' | '\u{206A}'..='\u{206F}' | '\u{FEFF}'
             | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}'
         )
@@ -81,8 +80,8 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// JSON without a character that a terminal would obey, and with the same meaning. Control characters stand between the tokens
-/// of JSON only; all others stand in strings, where an escape means the same.
+/// JSON with the same meaning, without a character that a terminal would obey. Between the tokens of JSON
+/// there are only control characters. All others are in strings, where an escape means the same.
 pub fn printable_json(json: &str) -> String {
     if !json.chars().any(is_hostile) {
         return json.to_owned();
@@ -102,16 +101,16 @@ pub fn printable_json(json: &str) -> String {
     out
 }
 
-/// How many columns the text takes, which is to be printable.
+/// The width of a printable text in columns.
 pub fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
 
-/// The text, printable and at most `max` columns wide. What was cut ends with `…`.
+/// The text, printable and at most `max` columns wide. A cut text ends with `…`.
 pub fn cut(text: &str, max: usize) -> String {
     let mut out = String::new();
     let (mut used, mut marks) = (0, 0);
-    // Where the text ends when there must be room for the sign that it was cut.
+    // The end of the text when the sign for the cut must also fit.
     let mut end = 0;
     for c in text.chars() {
         let before = out.len();
@@ -147,7 +146,7 @@ fn wrap(text: &str, max: usize, indent: usize) -> String {
         if n > 0 {
             out.push('\n');
         }
-        // `used`: columns of this line; `space`: where it can be broken, and the columns up to there.
+        // `used`: columns of this line; `space`: the last possible break, and the columns up to there.
         let (mut used, mut space) = (0, None);
         for c in line.chars() {
             let wide = c.width().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `status`: how the relay stands, asked from the running process, or read from the journal when there is none.
+//! `status`: the state of the relay, from the running process, or from the journal when none runs.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;

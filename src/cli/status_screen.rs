@@ -1,4 +1,4 @@
-//! How the relay stands, on one screen: the stages first, then the figures, then as many problems as there is room for.
+//! The state of the relay on one screen: the stages first, then the figures, then as many problems as fit.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::screen::Screen;
 
-/// The lines of a screen that the shell's prompt and the line before it take.
+/// The lines that the shell's prompt and the line before it take.
 const PROMPT: usize = 1;
 
-/// The document in lines, none of them wider than the screen, and no more than it has.
+/// The document as lines that fit the screen, no more of them than it has.
 pub(super) fn for_people(document: &Value, screen: Screen) -> String {
     let document = StatusAnswer(document);
     let mut lines = document.stages();
@@ -40,7 +40,7 @@ impl StatusAnswer<'_> {
             let state = match stage["state"].as_str() {
                 Some("ready") => "ready",
                 Some("unproven") => "unproven",
-                // A version before the states had names.
+                // A version without names for the states.
                 None if stage["ready"] == true => "ready",
                 _ => "NOT READY",
             };
@@ -177,7 +177,7 @@ impl StatusAnswer<'_> {
         if last.is_empty() { next } else { format!("{next}; done: {}", last.join(", ")) }
     }
 
-    /// Those that last come first, then the newest. The others are counted where there is no room for them.
+    /// Lasting problems first, then the newest. The others are counted when they do not fit.
     fn problems(&self, room: Option<usize>) -> Vec<String> {
         let mut problems: Vec<&Value> = self.list("/problems").iter().collect();
         if problems.is_empty() {

@@ -1,4 +1,4 @@
-//! The table of `events list`: which columns it has, and how they share the width of the screen.
+//! The table of `events list`: its columns, and how they share the width of the screen.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::journal::query::EventRow;
 
 /// Digits of a message id that tell events apart in practice.
 const SHORT_ID: usize = 8;
-/// A column that fits no screen is no wider than this.
+/// The widest column on any screen.
 const WIDEST: usize = 48;
 
 /// A column of `events list`.
@@ -52,13 +52,13 @@ pub enum Column {
     Message,
 }
 
-/// What is listed by default.
+/// The default columns.
 pub(super) const USUAL: &[Column] =
     &[Column::Received, Column::Published, Column::State, Column::Type, Column::File, Column::Id];
-/// What is listed of parked events: they have one state, and were not published.
+/// The columns for parked events, which have one state and were not published.
 pub(super) const PARKED: &[Column] =
     &[Column::Received, Column::Number, Column::Type, Column::Id, Column::ErrorCode, Column::Message];
-/// All that there is.
+/// All columns.
 pub(super) const ALL: &[Column] = &[
     Column::Number,
     Column::State,
@@ -99,7 +99,7 @@ impl Column {
         }
     }
 
-    /// The least that it is cut to; none when it is never cut.
+    /// The smallest width of the column; `None` when it is never cut.
     fn least(self) -> Option<usize> {
         match self {
             Self::Type | Self::Task => Some(8),
@@ -144,7 +144,7 @@ fn short_id(message_id: &str) -> String {
 /// A moment as the time since the arrival.
 fn after(received: WallTime, then: Option<WallTime>) -> String {
     let Some(then) = then else { return "-".into() };
-    // The wall clock can be stepped back between the two.
+    // The wall clock can be set back between the two.
     let ms = then.0.saturating_sub(received.0).max(0);
     let seconds = ms / 1_000;
     match seconds {
@@ -156,7 +156,7 @@ fn after(received: WallTime, then: Option<WallTime>) -> String {
     }
 }
 
-/// Local time, as short as the screen wants it.
+/// Local time, as short as the screen needs.
 #[derive(Debug)]
 pub(super) struct Clock {
     zone: TimeZone,
@@ -190,14 +190,14 @@ impl Clock {
         let format = match (self.short, local.year() == self.year) {
             (false, _) => "%Y-%m-%d %H:%M:%S",
             (true, true) => "%m-%d %H:%M:%S",
-            // The year is worth more than the time of the day.
+            // The year is more useful than the time of day.
             (true, false) => "%Y-%m-%d",
         };
         local.strftime(format).to_string()
     }
 }
 
-/// Lines of one width each. Later pages keep the widths of the first.
+/// Lines with the same column widths. Later pages keep the widths of the first.
 #[derive(Debug)]
 pub(super) struct Table {
     columns: Vec<Column>,
@@ -243,7 +243,7 @@ impl Table {
         }
         while total(&self.widths, self.gap) > screen {
             let can_give = |n: &usize| self.columns[*n].least().is_some_and(|least| self.widths[*n] > least);
-            // The one that is the furthest above its least.
+            // The column that is furthest above its smallest width.
             let above = |n: &usize| self.widths[*n] - self.columns[*n].least().unwrap_or(0);
             match (0..self.widths.len()).filter(can_give).max_by_key(above) {
                 Some(n) => self.widths[n] -= 1,
@@ -257,7 +257,7 @@ impl Table {
         for (n, (cell, width)) in cells.iter().zip(&self.widths).enumerate() {
             let is_last = n + 1 == cells.len();
             let cell = match self.screen.width {
-                // The last one has what is left.
+                // The last column gets the rest.
                 Some(screen) if is_last => {
                     screen::cut(cell, screen.saturating_sub(screen::width(&line)).max(*width))
                 }

@@ -15,16 +15,16 @@ use vodrelay_core::clock::WallTime;
 use super::exit::{Exit, Failure};
 use crate::clock::Now as _;
 
-/// How many events go in one request, and how many bytes of them: the emulator reads no more than 2 MB at once.
+/// How many events and bytes go in one request: the emulator reads at most 2 MB.
 const EVENTS_PER_REQUEST: usize = 1_000;
 const BYTES_PER_REQUEST: usize = 1 << 20;
-/// What `--raw` reads at most.
+/// The most that `--raw` reads.
 const RAW_MAX_BYTES: u64 = 64 << 20;
 
 /// Put events into a local VOD that `vodrelay emulate` runs.
 ///
-/// `trigger upload` tells the story of the vendor's tutorial: a file is uploaded, then the procedure that the upload asked
-/// for ends with a transcode and a cover.
+/// `trigger upload` puts the events of the vendor's tutorial: a file is uploaded, then its procedure ends
+/// with a transcode and a cover.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TriggerArgs {
     /// The event type, or `upload`
@@ -75,14 +75,14 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 /// Why no event was put.
 #[derive(Debug, thiserror::Error)]
 pub enum TriggerError {
-    /// Nobody knows this type.
+    /// The emulator does not have this type.
     #[error(
         "no event type is called {name}{hint}; `trigger --list` prints all, --force puts it all the same"
     )]
     UnknownType {
-        /// What was asked for.
+        /// The requested type.
         name: String,
-        /// What may have been meant.
+        /// The nearest known type.
         hint: String,
     },
     /// A value cannot be set.
@@ -152,7 +152,7 @@ pub async fn run(args: TriggerArgs) -> Result<(), TriggerError> {
     if args.list {
         return list(args.json);
     }
-    // Millionths of a second: two calls in a row tell of other files.
+    // In millionths of a second, so two calls in a row name different files.
     let first =
         args.seed.unwrap_or_else(|| u64::try_from(WallTime::now().0).unwrap_or(0).wrapping_mul(1_000));
     let made = make(&args, first)?;
@@ -167,7 +167,7 @@ pub async fn run(args: TriggerArgs) -> Result<(), TriggerError> {
     report(&args, &numbers)
 }
 
-/// The events of each request. One that is too large alone goes alone, and the emulator says so.
+/// The events of each request. An event that is too large goes alone, and the emulator refuses it.
 fn requests(made: &[String]) -> impl Iterator<Item = &[String]> {
     let mut rest = made;
     std::iter::from_fn(move || {
@@ -243,7 +243,7 @@ fn read_raw(file: &Path) -> Result<Vec<String>, TriggerError> {
     events::read(&text).map_err(|source| TriggerError::Raw { file: name, source: source.into() })
 }
 
-/// A pipe is as good as a file here, but neither may go on for ever.
+/// A pipe works like a file here, but neither may be endless.
 fn read_limited(from: impl io::Read) -> io::Result<String> {
     let mut text = String::new();
     from.take(RAW_MAX_BYTES + 1).read_to_string(&mut text)?;
@@ -254,7 +254,7 @@ fn read_limited(from: impl io::Read) -> io::Result<String> {
     Ok(text)
 }
 
-/// The controls of an emulator are not signed, and answer on loopback only.
+/// The emulator's controls are not signed and answer on loopback only.
 fn emulator_url(to: &str) -> Result<Url, TriggerError> {
     let not_loopback = || TriggerError::NotLoopback(to.to_owned());
     let url = Url::parse(to).map_err(|_| not_loopback())?;
@@ -279,7 +279,7 @@ async fn put(to: &Url, sub_app_id: u64, made: &[String]) -> Result<Vec<u64>, Tri
         made.iter().map(raw).collect::<Result<_, _>>().map_err(|error| refused(0, error.to_string()))?;
     let body = serde_json::to_vec(&NewEvents { sub_app_id, events })
         .map_err(|error| refused(0, error.to_string()))?;
-    // The client's TLS part wants a provider even where no TLS is spoken. It may be there already: that is as good.
+    // The client's TLS part needs a provider even without TLS. An earlier call may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client =
         reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().map_err(no_answer)?;

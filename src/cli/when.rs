@@ -1,4 +1,4 @@
-//! Latency as people type them: as journalctl takes them, in the host's time zone, or RFC 3339.
+//! Times as people type them: in the form of journalctl in the host's time zone, or RFC 3339.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn at(text: &str, now: &Zoned) -> Option<Timestamp> {
     local.to_zoned(zone.clone()).ok().map(|time| time.timestamp())
 }
 
-/// How long ago: `2h`, `-2h`, `2h ago`, and `+2h` for what is still to come.
+/// An age: `2h`, `-2h`, `2h ago`, and `+2h` for the future.
 fn age(text: &str) -> Option<SignedDuration> {
     let (text, ahead) = match (text.strip_prefix('+'), text.strip_prefix('-'), text.strip_suffix(" ago")) {
         (Some(text), ..) => (text, true),

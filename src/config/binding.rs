@@ -1,11 +1,13 @@
 //! Whether a binding key of a topic exchange matches every routing key that a template can make.
 
-/// Whether `binding` matches every key of `template`. RabbitMQ splits both at dots; `*` stands for one word, `#` for any number of
-/// them. A word of the template with a placeholder can be any word: data adds no dot to a key.
+/// Whether `binding` matches every key of `template`. RabbitMQ splits both at dots; `*` stands for one word,
+/// `#` for any number of them. A placeholder in a word of the template can be any text: data adds no dot to a
+/// key.
 pub(super) fn reaches(binding: &str, template: &str) -> bool {
     let pattern: Vec<&str> = binding.split('.').collect();
     let words: Vec<&str> = template.split('.').collect();
-    // Whether the rest of the pattern matches the rest of the words, by how much of the words is left: from no pattern on.
+    // Whether the rest of the pattern matches the rest of the words. The table goes by the number of words
+    // that are left, beginning with no pattern.
     let mut rest: Vec<bool> = (0..=words.len()).map(|at| at == words.len()).collect();
     for word in pattern.iter().rev() {
         let mut longer = vec![false; words.len() + 1];

@@ -1,4 +1,4 @@
-//! What is different between two configurations, and what of it a running relay can take over.
+//! The difference between two configurations, and which part of it a running relay can take over.
 
 use super::Config;
 use super::keys::KEYS;
@@ -8,7 +8,7 @@ use super::keys::KEYS;
 pub struct Change {
     /// The key's section, and its name there.
     pub key: (&'static str, &'static str),
-    /// Whether it can be taken over at work. The others need a restart.
+    /// Whether a reload takes it over. The others need a restart.
     pub live: bool,
 }
 
@@ -18,7 +18,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     different.map(|key| Change { key: (key.section, key.name), live: key.live }).collect()
 }
 
-/// Takes over into `config` what of `new` needs no restart.
+/// Takes over from `new` the keys that need no restart.
 pub fn take_live(config: &mut Config, new: &Config) {
     KEYS.iter().filter(|key| key.live).for_each(|key| (key.take)(config, new));
 }

@@ -1,4 +1,4 @@
-//! The one list of keys: where each is written, and how its value is read.
+//! The one list of keys: the name of each, and how its value is read.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ pub(super) struct Key {
     pub(super) section: &'static str,
     /// Its name in the section.
     pub(super) name: &'static str,
-    /// Where a value that must not stand in the file is given instead.
+    /// Where to give a value that must not be in the file.
     pub(super) not_in_file: Option<&'static str>,
     /// Whether a reload takes a new value over. The others need a restart.
     pub(super) live: bool,
-    /// Puts a value into the configuration, or says what is wrong with it.
+    /// Puts a value into the configuration, or returns what is wrong with it.
     pub(super) read: fn(&mut Config, &RawValue<'_>) -> Result<(), String>,
-    /// Takes the value of another configuration over.
+    /// Copies the value from another configuration.
     pub(super) take: fn(&mut Config, &Config),
-    /// Whether two configurations have different values.
+    /// Whether the value differs between two configurations.
     pub(super) differs: fn(&Config, &Config) -> bool,
 }
 
@@ -64,14 +64,14 @@ impl Key {
     }
 }
 
-/// What the names of all our environment variables begin with.
+/// The prefix of all our environment variables.
 pub(super) const PREFIX: &str = "VODRELAY_";
 
-/// Our environment variables that are no keys: the file itself, which the command line reads.
+/// Our environment variables that are not keys: the file itself, which the command line reads.
 pub(super) const OTHER_VARIABLES: [&str; 1] = ["VODRELAY_CONFIG"];
 
-/// Whether Kubernetes made this variable for a service whose name begins with `vodrelay`: it does for every service in the
-/// namespace, as Docker's links did. `rest` is the name without [`PREFIX`].
+/// Whether Kubernetes made this variable for a service whose name begins with `vodrelay`. It does so for
+/// every service in the namespace, as Docker's links did. `rest` is the name without [`PREFIX`].
 pub(super) fn is_of_kubernetes(rest: &str, value: &str) -> bool {
     let ends = |end: &str| rest == end || rest.ends_with(&format!("_{end}"));
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -121,8 +121,8 @@ const LOG_FORMATS: &[(&str, LogFormat)] = &[
     ("journald", LogFormat::Journald),
 ];
 
-// Every key, in the order of `config.example.toml`. A row: section and name; the field of the section, where it has another name;
-// whether a reload takes a new value over; how the value is read; where a value is given that must not stand in the file.
+// Every key, in the order of `config.example.toml`. A row has section and name, the field if it has another
+// name, `live` or `restart`, the reader, and where to give a value that must not be in the file.
 keys! {
     vod.endpoint restart |v| v.endpoint();
     vod.region restart |v| v.region();
@@ -182,7 +182,7 @@ pub(super) fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// The names that may stand in a section of the file.
+/// The names that a section of the file may have.
 pub(super) fn names(section: &str) -> Vec<&'static str> {
     KEYS.iter()
         .filter(|key| key.section == section && key.not_in_file.is_none())
@@ -190,10 +190,10 @@ pub(super) fn names(section: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// The section of a key by its name alone, when it stands elsewhere than it should.
+/// The section of a key by its name alone, for a key in a wrong place.
 pub(super) fn home(name: &str) -> Option<&'static str> {
     let mut homes = KEYS.iter().filter(|key| key.name == name).map(|key| key.section);
-    // `format` is at home in two sections: no advice is better than wrong advice.
+    // `format` exists in two sections: wrong advice is worse than none.
     homes.next().filter(|_| homes.next().is_none())
 }
 
@@ -210,7 +210,7 @@ mod tests {
                 section = key.section;
                 assert!(lines.any(|line| line == format!("[{section}]")), "[{section}]");
             }
-            // A key that must not stand in the file is at least spoken of.
+            // A key that must not be in the file is at least named in it.
             let shown = |line: &str| match key.not_in_file {
                 None => line.starts_with(&format!("{} = ", key.name)),
                 Some(_) => line.contains(&key.variable()),

@@ -1,4 +1,4 @@
-//! Reads the file, then the environment over it, then weighs the values against each other. Every error is kept.
+//! Reads the file, then the environment, then compares the values with each other. Every error is kept.
 
 mod weigh;
 
@@ -22,12 +22,12 @@ use crate::output::amqp::{Address, Auth};
 /// More than any configuration or password has.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// One thing that is wrong, and what would be right.
+/// One error, with what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// Where: `file:line`, an environment variable, or a file.
     pub place: String,
-    /// What, in one line that ends with the next step.
+    /// The error in one line that ends with the next step.
     pub message: String,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Everything that is wrong with a configuration; never empty. It prints one line an error.
+/// All errors of a configuration; never empty. It prints one line for each error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -62,19 +62,20 @@ impl fmt::Display for ConfigErrors {
 
 impl Error for ConfigErrors {}
 
-/// A configuration, and what is doubtful about where it came from.
+/// A configuration, and what is doubtful about its sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedConfig {
-    /// What the program may rely on.
+    /// The checked configuration.
     pub config: Config,
-    /// What an operator should look at; nothing is wrong with the configuration itself.
+    /// Warnings for the operator; the configuration itself is right.
     pub warnings: Vec<ConfigError>,
 }
 
 impl Config {
     /// Reads the file at `path`, and the environment over it.
     ///
-    /// Without a path the default file is read; when that is missing, the defaults and the environment are all there is.
+    /// Without a path the default file is read. When that is missing, only the defaults and the environment
+    /// count.
     ///
     /// # Errors
     ///
@@ -86,7 +87,7 @@ impl Config {
         Self::load_with_warnings(path, env).map(|loaded| loaded.config)
     }
 
-    /// As [`Config::load`], for those who tell an operator of what is doubtful too.
+    /// As [`Config::load`], with the warnings.
     ///
     /// # Errors
     ///
@@ -103,7 +104,7 @@ impl Config {
         reader.finish(env)
     }
 
-    /// The defaults with these variables over them; no file is read.
+    /// The defaults with these variables over them. No file is read.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl Config {
     }
 }
 
-/// This process's environment, as far as the configuration looks at it.
+/// The part of this process's environment that the configuration reads.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
@@ -121,11 +122,11 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// What became of a key.
+/// The result of a key.
 enum KeyOrigin {
     /// It was read from here.
     Read(ConfigPlace),
-    /// It has an error of its own already.
+    /// It already has an error of its own.
     Wrong,
 }
 
@@ -144,7 +145,7 @@ struct ConfigReader {
     origins: HashMap<(&'static str, &'static str), KeyOrigin>,
     errors: Vec<(ConfigPlace, String)>,
     warnings: Vec<(ConfigPlace, String)>,
-    /// The lines that are not even TOML.
+    /// The lines that are not TOML.
     damaged: Vec<usize>,
 }
 
@@ -179,7 +180,7 @@ impl ConfigReader {
             // An error at the very end of the text, such as a bracket that never closes, is shown on the last line.
             let offset = error.span().map_or(0, |span| span.start).min(text.trim_end().len());
             let at = line(offset);
-            // What follows the first error of a line is mostly its echo.
+            // Later errors of a line mostly follow from the first.
             if !self.damaged.contains(&at) {
                 self.damaged.push(at);
                 let message = if lacks_quotes(text.lines().nth(at - 1).unwrap_or_default()) {
@@ -200,7 +201,8 @@ impl ConfigReader {
             let at = line(section.span().start);
             let heading = text.lines().nth(at - 1).is_some_and(|line| line.trim_start().starts_with('['));
             match content.get_ref() {
-                // A heading that is not TOML leaves its keys out in the open, which is no mistake of theirs.
+                // A heading that is not TOML leaves its keys without a section, which is not an error of the
+                // keys.
                 _ if !heading && !self.damaged.is_empty() => {}
                 DeValue::Table(table) => self.section(section.get_ref(), at, table, &line),
                 _ => self.outside(section.get_ref(), ConfigPlace::Line(at)),
@@ -209,7 +211,7 @@ impl ConfigReader {
         self.secrets_for_all(path);
     }
 
-    /// Warns of a file that everybody may read and that holds a secret. The environment was not read yet.
+    /// Warns of a file with a secret that every user can read. The environment was not read yet.
     fn secrets_for_all(&mut self, path: &Path) {
         let Ok(mode) = fs::metadata(path).map(|found| found.permissions().mode() & 0o7777) else { return };
         let secret = if self.config.amqp.urls.iter().any(has_secret) {
@@ -252,7 +254,7 @@ impl ConfigReader {
         }
         for (name, value) in table {
             let (first, last) = (line(name.span().start), line(value.span().end));
-            // The parser goes on with what it makes up for a damaged line: that says nothing about what was meant.
+            // The parser continues with invented values for a damaged line. They do not show what was meant.
             if self.damaged.iter().any(|damaged| (first..=last).contains(damaged)) {
                 continue;
             }
@@ -299,14 +301,14 @@ impl ConfigReader {
                 self.read(key, at, &RawValue::Env(value));
                 continue;
             }
-            // Without what all of them begin with: it would make any two alike.
+            // Without the common prefix, which would make any two names similar.
             let known: Vec<String> = keys::KEYS.iter().map(Key::variable).collect();
             let known = known.iter().map(String::as_str).chain(keys::OTHER_VARIABLES);
             let message = match nearest(rest, known.filter_map(|name| name.strip_prefix(keys::PREFIX))) {
                 Some(nearest) => format!("unknown variable; did you mean {}{nearest}?", keys::PREFIX),
                 None => "unknown variable; a key is overridden by VODRELAY_SECTION__KEY".to_owned(),
             };
-            // Another program may have variables that begin like ours; a key has two underscores.
+            // Another program may have variables with our prefix. A key has two underscores.
             if rest.contains("__") {
                 self.error(at, message);
             } else {
@@ -321,14 +323,15 @@ impl ConfigReader {
         }
     }
 
-    /// The broker's password, if the service manager was given one.
+    /// The broker's password, if the service manager has one as a credential.
     fn credential(&mut self, file: &Path) {
         let read = regular_file::read(file, MAX_BYTES).and_then(|bytes| {
             String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
         });
         match read {
             Ok(text) => {
-                // Editors write a mark at the beginning and a line break at the end; neither belongs to the password.
+                // Editors write a mark at the beginning and a line break at the end. Neither belongs to the
+                // password.
                 let password = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
                 let message = match password {
                     "" => {
@@ -372,18 +375,19 @@ impl ConfigReader {
     }
 }
 
-/// Whether a URL holds a password that is one: RabbitMQ's own default is known to all.
+/// Whether a URL holds a real password. RabbitMQ's own default is public.
 fn has_secret(url: &Address) -> bool {
     url.password.as_ref().is_some_and(|password| password.expose() != "guest")
 }
 
-/// A name as an error shows it. What is no word may be a value in the wrong place: an URL with its password.
+/// A name as an error shows it. A text that is not a name may be a value in the wrong place, such as a URL
+/// with its password.
 fn word(name: &str) -> &str {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
     if name.chars().all(plain) { name } else { "…" }
 }
 
-/// Whether a line looks like `level = info` or `window = 30s`: what the parser says of those leads astray.
+/// Whether a line looks like `level = info` or `window = 30s`, for which the parser's message is misleading.
 fn lacks_quotes(line: &str) -> bool {
     let Some((_, value)) = line.split_once('=') else { return false };
     let value = value.split('#').next().unwrap_or_default().trim();

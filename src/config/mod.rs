@@ -1,7 +1,8 @@
-//! What the file may say, and what the program may rely on.
+//! What the file may contain, and what the program can rely on.
 //!
-//! [`Config`] holds checked values only. Where a part has options of its own, they are the section. `keys` is the one list of keys: the file, the environment, the messages and the
-//! tests all read it, so that a new key is a field, a default, a line there and a line in `config.example.toml`.
+//! [`Config`] holds checked values only. Where a part has options of its own, they are the section. `keys` is
+//! the one list of keys: the file, the environment, the messages and the tests read it. A new key is a field,
+//! a default, a line there and a line in `config.example.toml`.
 
 mod binding;
 mod changes;
@@ -26,10 +27,10 @@ use crate::output::amqp;
 pub use changes::{Change, changes, take_live};
 pub use load::{ConfigError, ConfigErrors, LoadedConfig, environment};
 
-/// Where the configuration is looked for when nobody names a file.
+/// The path of the configuration when none is named.
 pub const DEFAULT_PATH: &str = "/etc/vodrelay/config.toml";
 
-/// The file that is read when this one is named, or none is. `None` when there is none.
+/// The file that is read for this name, or without one. `None` when there is none.
 pub fn file_read(named: Option<&Path>) -> Option<PathBuf> {
     let default = || Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists());
     named.map(Path::to_owned).or_else(default)
@@ -56,15 +57,15 @@ pub struct Config {
     pub amqp: amqp::Options,
     /// The durable record.
     pub journal: JournalConfig,
-    /// The pages for machines.
+    /// The endpoints for machines.
     pub http: HttpConfig,
-    /// When something is wrong.
+    /// When a stage is not ready.
     pub health: HealthConfig,
     /// The state for people.
     pub status: StatusConfig,
-    /// What is done at set times.
+    /// The scheduled jobs.
     pub maintenance: maintenance::Options,
-    /// What the program says about itself.
+    /// The log.
     pub log: LogConfig,
 }
 
@@ -73,7 +74,7 @@ pub struct Config {
 pub struct VodConfig {
     /// The API's address: `https`, or `http` on a loopback host.
     pub endpoint: Url,
-    /// `X-TC-Region`, if it is to be sent.
+    /// `X-TC-Region`, if it is sent.
     pub region: Option<String>,
     /// The sub-applications to pull for, as configured; see [`VodConfig::sub_apps`].
     pub sub_app_ids: Vec<SubAppId>,
@@ -110,15 +111,15 @@ impl Default for VodConfig {
 pub struct RelayConfig {
     /// What must be safe before an event is confirmed.
     pub confirm_after: ConfirmAfter,
-    /// The end of the window that no confirm may use.
+    /// The end of the window, in which no confirm leaves.
     pub lease_margin: Duration,
-    /// How many events may be under way at once.
+    /// How many events may be in flight.
     pub max_in_flight: usize,
     /// The first wait after an idle answer.
     pub idle_backoff_min: Duration,
     /// The longest wait between idle answers.
     pub idle_backoff_max: Duration,
-    /// How many publishes an unroutable or refused event gets before it is parked, spread over minutes.
+    /// How often an unroutable or refused event is published before it is parked, spread over minutes.
     pub publish_attempts: u32,
 }
 
@@ -148,7 +149,7 @@ pub enum OutputKind {
     /// RabbitMQ.
     #[default]
     Amqp,
-    /// One JSON line an event on standard output.
+    /// One JSON line for each event on standard output.
     Stdout,
 }
 
@@ -173,7 +174,7 @@ impl Default for JournalConfig {
 /// `[http]`: `/metrics`, `/livez` and `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Where to listen; nowhere when empty.
+    /// The address to listen on; `None` turns it off.
     pub listen: Option<SocketAddr>,
 }
 
@@ -183,14 +184,14 @@ impl Default for HttpConfig {
     }
 }
 
-/// `[health]`: when something is wrong.
+/// `[health]`: when a stage is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthConfig {
-    /// How long work may wait without a step before a stage is not ready.
+    /// How long work may wait without progress before a stage is not ready.
     pub ready_limit: Duration,
-    /// How long work may wait without any step before the process ends; zero: it never does.
+    /// How long work may wait without progress before the process ends; zero turns that off.
     pub exit_after: Duration,
-    /// What is called every minute while all is well.
+    /// The URL that is called every minute while no stage fails.
     pub dead_mans_switch_url: Option<SwitchUrl>,
 }
 
@@ -204,7 +205,7 @@ impl Default for HealthConfig {
     }
 }
 
-/// The dead man's switch's address. Its path is most often a token, so that it prints without it.
+/// The address of the dead man's switch. Its path is usually a token, so it is not printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SwitchUrl(Url);
 
@@ -224,7 +225,7 @@ impl fmt::Debug for SwitchUrl {
 /// `[status]`: the state for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusConfig {
-    /// The socket that `vodrelay status` asks; none when empty.
+    /// The socket of `vodrelay status`; `None` turns it off.
     pub socket: Option<PathBuf>,
 }
 
@@ -234,7 +235,7 @@ impl Default for StatusConfig {
     }
 }
 
-/// `[log]`: what the program says about itself.
+/// `[log]`: the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// How a line looks.

@@ -1,4 +1,5 @@
-//! Whether the files that the relay writes keep apart: one that is another one, or lies in it, destroys it or cannot be made.
+//! Whether the files that the relay writes are separate. A file that is another one, or lies inside it, would
+//! destroy it or could not be created.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -6,11 +7,11 @@ use super::Config;
 
 type KeyName = (&'static str, &'static str);
 
-/// A path of the configuration, or one that the relay makes beside it.
+/// A path of the configuration, or a path beside it.
 struct Used {
     key: KeyName,
     path: PathBuf,
-    /// What is added to the key's path.
+    /// The suffix of the key's path.
     suffix: &'static str,
     /// The relay writes there.
     written: bool,
@@ -27,7 +28,7 @@ impl Used {
     }
 }
 
-/// The first two that do not keep apart, and why.
+/// The first two paths that conflict, and why.
 pub(super) fn conflict(config: &Config) -> Option<([KeyName; 2], String)> {
     let used = used(config);
     for (at, one) in used.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! One value, from the file or from the environment, and the parsers that make something of it.
+//! One value from the file or the environment, and the parsers for it.
 //!
-//! A parser's error says what is wrong and what would be right, in one line. It never repeats any part of a value that may
-//! hold a secret: what follows a stray `?` or `,` in a password looks like a parameter or a scheme.
+//! A parser's error names the problem and the right form, in one line. It never repeats a value that may hold
+//! a secret: text after a stray `?` or `,` in a password looks like a parameter or a scheme.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ impl RawValue<'_> {
     /// Text, which may be empty.
     pub(super) fn text(&self) -> Parsed<String> {
         match self {
-            // It would be a part of a password, and no editor shows it.
+            // It would become part of a password, and no editor shows it.
             Self::Env(text) if text.ends_with(['\n', '\r']) => Err(
                 "ends with a line break, which would be part of the value; remove it (`printf %s` writes none)".to_owned(),
             ),
@@ -40,18 +40,18 @@ impl RawValue<'_> {
         }
     }
 
-    /// Text that says something.
+    /// Text that is not empty.
     pub(super) fn name(&self) -> Parsed<String> {
         let text = self.text()?;
         if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
     }
 
-    /// Text, where none is the same as nothing.
+    /// Text, or `None` when it is empty.
     pub(super) fn optional(&self) -> Parsed<Option<String>> {
         self.text().map(|text| Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// The name of an exchange or a queue; AMQP 0-9-1 has 255 bytes for it.
+    /// The name of an exchange or a queue. AMQP 0-9-1 allows 255 bytes.
     pub(super) fn amqp_name(&self) -> Parsed<String> {
         let text = self.text()?;
         if text.len() > 255 {
@@ -68,7 +68,7 @@ impl RawValue<'_> {
         plain_path(self.name()?)
     }
 
-    /// A file's path, or nothing.
+    /// A file's path, or `None`.
     pub(super) fn optional_path(&self) -> Parsed<Option<PathBuf>> {
         self.optional()?.map(plain_path).transpose()
     }
@@ -122,7 +122,7 @@ impl RawValue<'_> {
         Ok(duration)
     }
 
-    /// When something is done, or nothing for never.
+    /// A schedule, or `None` for never.
     pub(super) fn cron(&self, example: &str) -> Parsed<Option<Cron>> {
         let text = self.text()?;
         if text.trim().is_empty() {
@@ -146,7 +146,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// An address to listen at, or nothing.
+    /// An address to listen on, or `None`.
     pub(super) fn optional_socket_address(&self) -> Parsed<Option<SocketAddr>> {
         let text = self.text()?;
         if text.is_empty() {
@@ -157,7 +157,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// An address to call, or nothing. It may hold a token: no error repeats it.
+    /// An address to call, or `None`. It may hold a token, so no error repeats it.
     pub(super) fn optional_url(&self) -> Parsed<Option<Url>> {
         let text = self.text()?;
         if text.is_empty() {
@@ -233,7 +233,7 @@ impl RawValue<'_> {
                 let text = percent_encoding::percent_decode_str(text)
                     .decode_utf8()
                     .map_err(|_| format!("has a {what} that is not UTF-8; write its bytes in UTF-8"))?;
-                // The login puts a zero between user and password.
+                // The login separates user and password by a zero byte.
                 if text.contains('\0') {
                     return Err(format!("has a zero byte (%00) in its {what}; remove it"));
                 }
@@ -246,7 +246,7 @@ impl RawValue<'_> {
         if urls.is_empty() { Err("must name at least one broker".to_owned()) } else { Ok(urls) }
     }
 
-    /// An URL, whose text an error does not repeat: it may hold a password.
+    /// A URL. An error does not repeat its text, which may hold a password.
     fn url(&self) -> Parsed<Url> {
         let text = self.name()?;
         let no_host = || "has no host; an URL reads scheme://host:port/".to_owned();
@@ -269,7 +269,7 @@ impl RawValue<'_> {
             return Err(format!("names {id} twice; name every sub-application once"));
         }
         if ids.len() > 1 && ids.contains(&SubAppId(0)) {
-            // Under both names its events would be pulled twice, with two message ids for one event.
+            // Under both names its events would be pulled twice, and each event would have two message ids.
             return Err(
                 "names 0 beside others; 0 is the account's default application: write the id that it has in the console"
                     .to_owned(),
@@ -324,7 +324,7 @@ impl RawValue<'_> {
         Ok(text)
     }
 
-    /// A routing key with placeholders that are known.
+    /// A routing key with known placeholders.
     pub(super) fn routing_key(&self) -> Parsed<RoutingKeyTemplate> {
         self.name()?.parse().map_err(|error: TemplateError| match &error {
             TemplateError::UnknownPlaceholder(name) => {
@@ -335,7 +335,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// A level, or directives that begin to look like ones: `tracing` itself takes a mistyped level for a target's name.
+    /// A level, or directives that look like levels: `tracing` takes a mistyped level for a target's name.
     pub(super) fn log_level(&self) -> Parsed<String> {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let text = self.name()?;
@@ -356,7 +356,7 @@ impl RawValue<'_> {
     }
 }
 
-/// A path that names a file as it stands: no URI, and nothing that a shell or SQLite would make something else of.
+/// A plain path: not a URI, and without anything that a shell or SQLite interprets.
 fn plain_path(path: String) -> Parsed<PathBuf> {
     if path.to_ascii_lowercase().starts_with("file:") {
         return Err("is a URI; write the path alone, like \"/var/lib/vodrelay/journal.db\"".to_owned());
@@ -373,17 +373,18 @@ fn plain_path(path: String) -> Parsed<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-/// A value as an error repeats it. With an @ it may be a broker's URL under the wrong key, and its password with it.
+/// A value as an error repeats it. A value with an @ may be a broker's URL under the wrong key, with its
+/// password.
 fn told(text: &str) -> &str {
     if text.contains('@') { "…" } else { text }
 }
 
-/// Words of a list that are `given` but for a slip of the fingers.
+/// The words of a list that equal `given` except for a typing error.
 pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     let distance = |word: &str| strsim::damerau_levenshtein(&given, &word.to_lowercase());
     let (distance, word) = known.map(|word| (distance(word), word)).min()?;
-    // A third of the letters wrong is another word, not a slip.
+    // With a third of the letters wrong it is another word.
     (distance <= word.len().div_ceil(3)).then_some(word)
 }
 
@@ -402,7 +403,7 @@ fn quoted<T: Display>(words: impl Iterator<Item = T>) -> String {
     words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// A duration as the file writes it; `humantime` would say "4days".
+/// A duration in the form of the file; `humantime` would print "4days".
 pub(super) fn shown(duration: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     match duration.as_secs() {
@@ -418,7 +419,7 @@ fn with_article(value: &DeValue<'_>) -> String {
     }
 }
 
-/// Whether what is sent there stays on this host; `None` without a host.
+/// Whether traffic to it stays on this host; `None` without a host.
 fn is_loopback(url: &Url) -> Option<bool> {
     Some(match url.host()? {
         Host::Domain(name) => name == "localhost",

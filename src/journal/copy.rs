@@ -1,9 +1,10 @@
-//! A copy of the journal, made while the writer is at work.
+//! A copy of the journal, made while the writer works.
 //!
-//! SQLite's backup copies the file's pages a few at a time. On a connection of its own it would begin anew with each commit of
-//! the writer, and `VACUUM INTO` would keep the WAL from being folded back until it is done. So the writer itself copies some
-//! pages between two transactions, when it is asked to: SQLite then puts what a later transaction changes into the copy as well,
-//! and nothing is held in between. The pages come as they are, damage included, so that a look at the copy finds it.
+//! SQLite's backup copies the file's pages a few at a time. On a connection of its own it would start again
+//! at each commit of the writer. `VACUUM INTO` would keep the WAL from being copied back until it ends. So
+//! the writer itself copies some pages between two transactions, on request. SQLite then puts later changes
+//! into the copy as well, and holds nothing in between. The pages come as they are, damage included, so an
+//! examination of the copy finds it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub enum CopyError {
     /// SQLite could not read the journal or write the copy.
     #[error("{0}")]
     Failed(rusqlite::Error),
-    /// The copy has ended already, or another one was begun.
+    /// The copy has ended, or another one was begun.
     #[error("the copy has ended already")]
     Over,
 }
@@ -37,11 +38,11 @@ pub enum CopyError {
 pub struct CopyStep {
     /// Pages that the journal has.
     pub pages: u64,
-    /// Pages that are not in the copy yet; none means that it is done, and its file is closed.
+    /// Pages that are not in the copy yet. None means that the copy is complete and its file is closed.
     pub left: u64,
 }
 
-/// A copy that is being made. When it is dropped before its end, the writer lets go of the file.
+/// A copy in progress. When it is dropped before its end, the writer closes the file.
 #[derive(Debug)]
 pub struct Copying {
     requests: mpsc::UnboundedSender<Queued>,
@@ -51,14 +52,14 @@ pub struct Copying {
 
 type CopyReply = oneshot::Sender<Result<CopyStep, rusqlite::Error>>;
 
-/// What the writer is asked for between its transactions.
+/// Requests to the writer between its transactions.
 #[derive(Debug)]
 pub(super) enum CopyCommand {
     /// A new copy.
     Begin(Begin),
     /// More pages.
     Step(More),
-    /// Nobody wants the copy any more.
+    /// The copy is no longer wanted.
     End,
 }
 
@@ -90,10 +91,11 @@ impl Copying {
         Ok(copying)
     }
 
-    /// Copies up to `pages` pages more. Dear for the writer, who does nothing else meanwhile: a few hundred are a millisecond.
+    /// Copies up to `pages` pages more. Expensive: it blocks the writer. A few hundred pages take a
+    /// millisecond.
     ///
-    /// A step can have more left than the one before it: the journal grew, or another program wrote to it, and the copy began
-    /// anew.
+    /// A step can leave more than the one before it: the journal grew, or another program wrote to it and the
+    /// copy started again.
     ///
     /// # Errors
     ///
@@ -120,13 +122,13 @@ impl Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        // A queue that is full has work for a writer that will notice by itself.
+        // A full queue has work for a writer that will notice on its own.
         let _ = self.requests.send(Queued::Copy(CopyCommand::End));
     }
 }
 
 impl Begin {
-    /// Opens the copy's file and lets `work` go on with it. `None` when the file could not be opened.
+    /// Opens the copy's file and lets `work` continue with it. `None` when the file could not be opened.
     pub(super) fn run<T, E>(
         self,
         journal: &Connection,
@@ -149,7 +151,7 @@ impl Begin {
             }
             Err(cause) => (Ok(None), Some((reply, Err(cause)))),
         };
-        // Whoever hears that it is over can open the file.
+        // The receiver of the end can open the file.
         drop(file);
         if let Some((reply, result)) = over {
             let _ = reply.send(result);
@@ -162,7 +164,7 @@ impl Begin {
 pub(super) struct Copy<'a> {
     backup: Backup<'a, 'a>,
     wanted: Weak<()>,
-    /// How it ended, and who waits to hear it.
+    /// How it ended, and who waits for that.
     over: Option<(CopyReply, Result<CopyStep, rusqlite::Error>)>,
 }
 
@@ -173,7 +175,7 @@ impl fmt::Debug for Copy<'_> {
 }
 
 impl Copy<'_> {
-    /// Whether anybody still wants it.
+    /// Whether it is still wanted.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.strong_count() > 0
     }
@@ -190,8 +192,8 @@ impl Copy<'_> {
         match stepped {
             Ok(StepResult::Done) => self.over = Some((more.reply, Ok(CopyStep { left: 0, ..step }))),
             Err(cause) => self.over = Some((more.reply, Err(cause))),
-            // Another program holds a lock for a moment, or there is more to do. The last page can be copied, and the end
-            // still be to come.
+            // Another program holds a lock for a moment, or there is more to do. The last page can be copied
+            // before the copy has ended.
             Ok(_) => {
                 let _ = more.reply.send(Ok(CopyStep { left: step.left.max(1), ..step }));
             }
@@ -200,7 +202,7 @@ impl Copy<'_> {
     }
 }
 
-/// The copy's file is worth nothing before its end, so that nothing of it is synchronised or logged here.
+/// An incomplete copy is useless, so nothing of it is synced or logged here.
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
@@ -209,23 +211,23 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// What a copy turned out to be.
+/// The condition of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Examined {
     /// A journal whose pages are in order.
     Sound,
-    /// Damaged, and so is most likely the journal that it is of; with SQLite's words.
+    /// Damaged, and so probably is the journal; with SQLite's words.
     Damaged(String),
-    /// Not known: the look was cut off.
+    /// Unknown: the examination was cut off.
     CutOff,
 }
 
-/// Looks at every page of a finished copy, until `is_over`, and makes it a file that can be read where nothing can be written.
-/// Blocks on the disk, a second or so for each gigabyte.
+/// Examines every page of a finished copy until `is_over`, and makes it readable on a read-only disk. Blocks
+/// on the disk, for about a second for each gigabyte.
 ///
 /// # Errors
 ///
-/// What SQLite says of the file or the disk, if it is not damage.
+/// SQLite's error of the file or the disk, if it is not damage.
 pub fn examine_copy(
     path: &Path,
     is_over: impl FnMut() -> bool + Send + 'static,
@@ -233,7 +235,7 @@ pub fn examine_copy(
     let examined = (|| {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags)?;
-        // Nobody else has it, so that nothing has to be shared.
+        // No other process has it open, so nothing has to be shared.
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         if schema::examine(&conn)? != Found::Version(schema::VERSION) {
             return Ok(Examined::Damaged("it is no journal".to_owned()));
@@ -242,7 +244,7 @@ pub fn examine_copy(
             return Ok(Examined::CutOff);
         }
         conn.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
-        // Whoever copies it over the journal's own file leaves no other sign that it is a copy.
+        // A copy that is written over the journal's own file has no other sign.
         conn.execute("UPDATE origin SET is_backup = 1", [])?;
         Ok(Examined::Sound)
     })();

@@ -1,10 +1,12 @@
-//! Looks for damage before it is met: SQLite itself finds a damaged page when it needs it, which can be long after the start.
+//! Looks for damage before it is met. SQLite itself finds a damaged page when it reads it, which can be long
+//! after the start.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ffi};
 
-/// How long a start looks. A journal of a usual size is looked through in it, and no start waits longer.
+/// How long a start examines the journal. A journal of usual size is examined completely in that time, and no
+/// start waits longer.
 pub(super) const LIMIT_AT_START: Duration = Duration::from_millis(100);
 
 /// Looks at the structure of every page for up to `limit`. False when that was too short.
@@ -20,11 +22,11 @@ pub(super) fn look_until(
 ) -> rusqlite::Result<bool> {
     conn.progress_handler(STEPS_BETWEEN_LOOKS_AT_THE_CLOCK, Some(is_over))?;
     let found: rusqlite::Result<String> = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
-    // No later statement is to be interrupted.
+    // No later statement may be interrupted.
     conn.progress_handler(0, None::<fn() -> bool>)?;
     match found {
         Ok(verdict) if verdict == "ok" => Ok(true),
-        // The line before it names the database, of which there is one.
+        // The line before it names the database. There is only one.
         Ok(damage) => Err(corrupt(damage.lines().last().unwrap_or_default())),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) => {
             Ok(false)
@@ -33,8 +35,8 @@ pub(super) fn look_until(
     }
 }
 
-/// Of SQLite's virtual machine and of the look itself, which makes one for each page. A page that comes from a disk takes many
-/// times as long as one that is in memory.
+/// In instructions of SQLite's virtual machine and of the check itself, which makes one for each page. A page
+/// from a disk takes many times as long as one in memory.
 const STEPS_BETWEEN_LOOKS_AT_THE_CLOCK: i32 = 32;
 
 /// SQLite's error of a damaged file.
@@ -72,7 +74,7 @@ mod tests {
         conn.query_row("SELECT count(*) FROM t AS a, t AS b", [], |_| Ok(())).unwrap();
     }
 
-    /// Pages of a disk that nobody has read since the host's start can take milliseconds each.
+    /// A page of a disk that was not read since the host's start can take milliseconds.
     #[test]
     fn a_look_can_be_over_after_a_few_pages_wherever_it_is() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! What is wrong with the disk when the journal cannot be opened, read or written.
+//! Finds what is wrong with the disk when the journal cannot be opened, read or written.
 //!
-//! SQLite tells a full disk only where it writes pages. A `-shm` that cannot grow is an "I/O error", and a `-wal` that cannot be
-//! made is a "cannot open". The system's own error says more, and a trial in the journal's folder brings it out.
+//! SQLite reports a full disk only where it writes pages. A `-shm` that cannot grow is an "I/O error", and a
+//! `-wal` that cannot be made is a "cannot open". The system's own error says more, and a trial write in the
+//! journal's folder finds it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use vodrelay_core::error_code::ErrorCode;
 /// More than SQLite needs to open a journal: the first piece of the `-shm` has 32 kB.
 const TRIAL_BYTES: usize = 64 << 10;
 
-/// A fault of the disk or of its file system. Time or an operator can mend it, with the journal as it is.
+/// A fault of the disk or of its file system. It can pass or be repaired without a change of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiskFault {
     /// No space, or no inodes.
@@ -28,7 +29,8 @@ pub(super) enum DiskFault {
 }
 
 impl DiskFault {
-    /// What an error of the system says about the disk. None when it is about something else, such as the mode of a file.
+    /// What a system error says about the disk. `None` when it is about something else, such as the mode of a
+    /// file.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error)? {
             Errno::NOSPC => Some(Self::Full),
@@ -39,7 +41,7 @@ impl DiskFault {
         }
     }
 
-    /// The fault behind an error of SQLite, where SQLite's code leaves it open. Looks at the disk then.
+    /// The fault behind an error of SQLite whose code leaves it open. Looks at the disk then.
     pub(super) fn behind(path: &Path, cause: &rusqlite::Error) -> Option<Self> {
         match cause.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Some(Self::Full),
@@ -52,7 +54,7 @@ impl DiskFault {
         }
     }
 
-    /// The fault of the file system that the journal lies on, as far as a small write tells it.
+    /// The fault of the journal's file system, as far as a small write shows it.
     pub(super) fn at(path: &Path) -> Option<Self> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -60,7 +62,7 @@ impl DiskFault {
         };
         match trial(folder) {
             Ok(()) => None,
-            // A reader may not be permitted to write. It can see the free space all the same.
+            // A reader may have no right to write. It can still see the free space.
             Err(error) => Self::of(&error).or_else(|| is_full(folder).then_some(Self::Full)),
         }
     }
@@ -89,12 +91,13 @@ impl DiskFault {
     }
 }
 
-/// Writes a small file in the folder, and removes it again. Nothing waits for the disk: the space is taken when it is written.
+/// Writes a small file in the folder, and removes it again. Nothing waits for the disk: the space is taken by
+/// the write itself.
 fn trial(folder: &Path) -> io::Result<()> {
     let path = folder.join(format!(".vodrelay-trial-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     let written = file.write_all(&[0; TRIAL_BYTES]);
-    // The result of the write is the answer. A file that stays has a telling name and some kilobytes.
+    // The result of the write is the answer. A file that stays has a clear name and some kilobytes.
     let _ = fs::remove_file(&path);
     written
 }

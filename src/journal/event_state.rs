@@ -1,4 +1,4 @@
-//! How far an event got, as the journal names it.
+//! The state of an event, as the journal names it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use serde::Serialize;
 
-/// How far an event got.
+/// The state of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventState {
@@ -41,7 +41,7 @@ impl fmt::Display for EventState {
     }
 }
 
-/// A word that names no state.
+/// A word that is not a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no state of an event: received, published, confirmed or parked")]
 pub struct NoState(String);

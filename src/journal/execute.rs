@@ -1,4 +1,4 @@
-//! Carries a [`Write`] out, in the writer's open transaction.
+//! Executes a [`Write`] in the writer's open transaction.
 
 use vodrelay_core::clock::WallTime;
 use vodrelay_core::write::{Write, Written};
@@ -6,7 +6,7 @@ use vodrelay_core::write::{Write, Written};
 use super::store::Store;
 
 impl Store {
-    /// `at` is when the write was asked for: what it records has happened by then.
+    /// `at` is the time of the request. What the write records has happened by then.
     pub(super) fn execute(&self, write: &Write, at: WallTime) -> rusqlite::Result<Written> {
         Ok(match write {
             Write::Record(pulled) => Written::Recorded(pulled.clone(), self.record(pulled)?),

@@ -17,11 +17,11 @@ const LOCK_BYTES: u64 = 256;
 
 /// Keeps every other relay out while it is held.
 ///
-/// The lock beside the journal goes by the journal's name. Its file holds the number of the process, and in a second line what is
-/// noted of the journal. The lock on the journal itself
-/// (flock(2), which Linux keeps apart from the fcntl(2) locks of SQLite) goes by the file, whichever name leads there: a hard
-/// link, a bind mount, or the same name after somebody removed the file beside it. It must be held for longer than SQLite has
-/// the file open, because the end of any descriptor of the file takes SQLite's locks away.
+/// The lock beside the journal goes by the journal's name. Its file holds the number of the process, and in a
+/// second line a note about the journal. The lock on the journal itself (flock(2), which Linux keeps apart
+/// from the fcntl(2) locks of SQLite) goes by the file, under any name: a hard link, a bind mount, or the
+/// same name after the file beside it was removed. It must be held longer than SQLite has the file open,
+/// because closing any descriptor of the file drops SQLite's locks.
 #[derive(Debug)]
 pub(super) struct Lock {
     beside: File,
@@ -30,13 +30,13 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// What the process before this one noted of the journal.
+    /// The note of the process before this one.
     pub(super) fn noted(&self) -> Option<Note> {
         self.noted
     }
 
-    /// Notes it for the next process, after it was committed to the journal. The process itself needs no note, and the one that
-    /// is missing or stays the old one lets an older copy pass for the journal, and nothing else.
+    /// Notes it for the next process, after it was committed to the journal. This process needs no note.
+    /// Without a new note, an older copy can pass for the journal; nothing else goes wrong.
     pub(super) fn note(&self, note: Note) -> io::Result<()> {
         write(&self.beside, Some(note))?;
         self.beside.sync_data()
@@ -64,7 +64,7 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
     if !path.exists() {
         create(path, folder).map_err(not_writable)?;
     }
-    // One journal has one lock, whichever way a path leads to it.
+    // A journal has one lock, under every path to it.
     let path = path.canonicalize().map_err(|e| unusable(format!("its path cannot be followed ({e})")))?;
     let (beside, noted) = lock(&path)?;
     let database = open(&path).map_err(not_writable)?;
@@ -78,8 +78,8 @@ pub(super) fn prepare(path: &Path) -> Result<(Lock, PathBuf), OpenError> {
     }
 }
 
-/// Refuses what is there and is not a file. To open a FIFO can block for ever, and a device is not the relay's: it would lose the
-/// right of others to use it.
+/// Refuses what is not a file. Opening a FIFO can block for ever. A device is not the relay's: other users
+/// would lose their right to it.
 pub(super) fn refuse_other_kinds(path: &Path) -> Result<(), OpenError> {
     match other_kind(path) {
         None => Ok(()),
@@ -103,10 +103,11 @@ pub(super) fn not_writable(path: &Path, error: &io::Error) -> OpenError {
     OpenError::refused(path, "it cannot be written", error, next_step)
 }
 
-/// The process that has the journal open by another of the file's names, which are hard links: SQLite keeps the WAL beside the name that
-/// it was given, and whoever comes by another name does not find it. A relay's WAL is never missing, and empty for moments only.
+/// The process that has the journal open under another name of the file, which is a hard link. SQLite keeps
+/// the WAL beside the name that it was given, and a process with another name does not find it. The WAL of a
+/// relay always exists, and is empty for moments only.
 ///
-/// No file is opened for that: the end of a descriptor would take the locks away that SQLite has in this process.
+/// No file is opened for that: closing a descriptor would drop SQLite's locks in this process.
 pub(super) fn used_by_another_name(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     let metadata = fs::metadata(&path).ok()?;
@@ -114,7 +115,7 @@ pub(super) fn used_by_another_name(path: &Path) -> Option<String> {
     if metadata.nlink() < 2 || has_wal { None } else { holder(&metadata) }
 }
 
-/// What to do about that.
+/// What to do about it.
 pub(super) fn another_name(path: &Path, pid: &str) -> String {
     format!(
         "process {pid} has it open by another of its names (hard links), and the newest events are in the -wal file beside that name: \
@@ -123,8 +124,8 @@ pub(super) fn another_name(path: &Path, pid: &str) -> String {
     )
 }
 
-/// The process that holds the lock on a file, by the kernel's list (proc_locks(5)). For people: a container sees no processes
-/// of others, and some file systems have other numbers there.
+/// The process that holds the lock on a file, by the kernel's list (proc_locks(5)). For people: a container
+/// does not see other processes, and some file systems have other numbers there.
 pub(super) fn holder(of: &fs::Metadata) -> Option<String> {
     let (major, minor) = (rustix::fs::major(of.dev()), rustix::fs::minor(of.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", of.ino());
@@ -141,8 +142,8 @@ fn holder_in(locks: &str, file: &str) -> Option<String> {
         .map(|pid| pid.to_string())
 }
 
-/// WAL keeps its index in memory that all processes share, and network file systems share none
-/// (sqlite.org, "Write-Ahead Logging"); their file locks are not to be trusted either.
+/// WAL keeps its index in memory that all processes share. Network file systems share none (sqlite.org,
+/// "Write-Ahead Logging"), and their file locks are unreliable.
 pub(super) fn refuse_network(path: &Path, folder: &Path) -> Result<(), OpenError> {
     let stat = rustix::fs::statfs(folder)
         .map_err(|e| OpenError::unusable(path, format!("its file system cannot be examined ({e})")))?;
@@ -170,15 +171,15 @@ fn network_file_system(magic: u32) -> Option<&'static str> {
 /// Makes the file with its mode from the start; SQLite gives `-wal` and `-shm` the mode of the database.
 fn create(path: &Path, folder: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        // A commit in a file whose name is not on the disk yet would be lost with the name.
+        // A commit in a file whose name is not synced would be lost with the name.
         Ok(_) => File::open(folder)?.sync_all(),
-        // Another relay was faster, and has the lock; or it is a symbolic link that leads nowhere.
+        // Another relay was faster and has the lock, or the name is a symbolic link to nowhere.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(e),
     }
 }
 
-/// Opens the file, and takes from its mode what others may do.
+/// Opens the file, and removes the rights of others from its mode.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mode = file.metadata()?.permissions().mode() & 0o7777;
@@ -189,14 +190,15 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The name of a file beside the journal: its own with `suffix` at the end. SQLite names its files so.
+/// The name of a file beside the journal: its own with `suffix` at the end. SQLite names its files in this
+/// way.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// The number of the process in the file of a lock, as it wrote itself down. For people: the lock decides.
+/// The process number in the file of a lock. For people: the lock decides.
 pub(super) fn process_in(lock: &mut File) -> String {
     match read(lock).lines().next().map(str::trim) {
         None | Some("") => "unknown".to_owned(),
@@ -204,14 +206,14 @@ pub(super) fn process_in(lock: &mut File) -> String {
     }
 }
 
-/// The content of a lock's file, which is two short lines. What cannot be read says nothing.
+/// The content of a lock's file, which is two short lines. Unreadable content says nothing.
 fn read(lock: &mut File) -> String {
     let mut content = Vec::new();
     let read = lock.take(LOCK_BYTES).read_to_end(&mut content);
     read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&content).into_owned())
 }
 
-/// Writes the new lines over the old ones, so that no moment has neither.
+/// Writes the new lines over the old ones, so neither is missing at any moment.
 fn write(mut lock: &File, note: Option<Note>) -> io::Result<()> {
     let mut lines = format!("{}\n", std::process::id());
     if let Some(note) = note {

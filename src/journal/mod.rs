@@ -1,4 +1,5 @@
-//! The journal: the durable record of every event and every handle, and how far each got. One SQLite file, one writer.
+//! The journal: the durable record of every event, every handle and their states. One SQLite file, one
+//! writer.
 //!
 //! - `files`: the folder, the modes, the locks that keep a second relay out.
 //! - `place`: whether the files are still at their names.
@@ -57,27 +58,27 @@ pub use writer::{WriteError, Writer};
 /// Where the journal is.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The SQLite file; made when missing, with its folder.
+    /// The SQLite file. It is created when missing, with its folder.
     pub path: PathBuf,
 }
 
-/// Which boot of which host this process belongs to, as far as the journal has to know.
+/// The boot and the host of this process, as far as the journal needs them.
 #[derive(Clone, Debug)]
 pub struct Boot {
-    /// Its name: moments are comparable only within one boot.
+    /// Its name. Moments are comparable only within one boot.
     pub id: String,
     /// When this process opened the journal.
     pub opened: Moment,
 }
 
 impl Boot {
-    /// The one of this process, now.
+    /// That of this process, now.
     pub fn this() -> Self {
         Self { id: boot_id(), opened: Moment::now() }
     }
 }
 
-/// Why the journal cannot be opened, by what can be done about it.
+/// Why the journal cannot be opened, grouped by what can be done.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
@@ -87,10 +88,10 @@ pub enum OpenError {
     InUse {
         /// The journal.
         path: PathBuf,
-        /// The process that holds the lock, as it wrote itself down.
+        /// The number of the process that holds the lock, from its file.
         pid: String,
     },
-    /// The path cannot hold a journal; an operator has to change the path, its owner or its modes.
+    /// The path cannot hold a journal. An operator must change the path, its owner or its modes.
     #[error("the journal {path} cannot be used: {problem}")]
     Unusable {
         /// The journal.
@@ -107,10 +108,10 @@ pub enum OpenError {
         path: PathBuf,
         /// Its version.
         found: i64,
-        /// The newest version that this program knows.
+        /// The newest version of this program.
         known: i64,
     },
-    /// SQLite says that the file is damaged, or no database.
+    /// SQLite says that the file is damaged or not a database.
     #[error(
         "the journal {path} is damaged ({cause}): stop whatever writes to it, move it aside with its -wal and -shm files, restore a copy or start with a new one"
     )]
@@ -120,7 +121,7 @@ pub enum OpenError {
         /// SQLite's words.
         cause: rusqlite::Error,
     },
-    /// The process, or the host, has as many files open as it may.
+    /// The process or the host has reached its limit of open files.
     #[error("the journal {path} cannot be opened now ({cause}): {}", descriptors::NEXT_STEP)]
     Files {
         /// The journal.
@@ -128,7 +129,7 @@ pub enum OpenError {
         /// The system's words.
         cause: io::Error,
     },
-    /// Something that may pass: a full disk, an I/O error, a lock that another program holds.
+    /// A problem that may pass: a full disk, an I/O error, a lock of another program.
     #[error("the journal {path} cannot be opened now ({cause}): {next_step}")]
     Failed {
         /// The journal.
@@ -137,10 +138,10 @@ pub enum OpenError {
         cause: rusqlite::Error,
         /// Its name in the catalogue.
         error_code: ErrorCode,
-        /// What to look at.
+        /// Where to look.
         next_step: &'static str,
     },
-    /// The disk under the journal's files: it is full, mounted read-only, or fails. That may pass, too.
+    /// The disk under the journal's files: it is full, mounted read-only, or fails. That may pass too.
     #[error("the journal {path} cannot be used now: {problem}: {next_step}")]
     Disk {
         /// The journal.
@@ -149,7 +150,7 @@ pub enum OpenError {
         problem: String,
         /// Its name in the catalogue.
         error_code: ErrorCode,
-        /// What to look at.
+        /// Where to look.
         next_step: &'static str,
     },
 }
@@ -170,7 +171,8 @@ impl OpenError {
         Self::Unusable { path: path.to_owned(), problem: problem.into() }
     }
 
-    /// The system refused something. The next step is the fault's where the disk is at fault, and `otherwise` else.
+    /// The system refused something. The next step is the fault's if the disk is at fault, and `otherwise` if
+    /// not.
     fn refused(path: &Path, what: impl fmt::Display, error: &io::Error, otherwise: &str) -> Self {
         if descriptors::is_missing(error) {
             let cause = error.raw_os_error().map(io::Error::from_raw_os_error);
@@ -194,15 +196,16 @@ impl OpenError {
     }
 }
 
-/// The writer is gone: it met damage, or gave up at the end. Nothing that was answered with this is known to be committed.
+/// The writer has ended: it met damage, or gave up at the end. A write with this answer may or may not be
+/// committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal's writer has ended")]
 pub struct Closed;
 
-/// The way to the writer; clones share it.
+/// The sender to the writer; clones share it.
 ///
-/// The queue to the writer has no bound of its own: the core bounds what the relay asks for, and everybody else waits for an answer
-/// before the next question.
+/// The queue to the writer has no bound of its own. The core bounds the relay's writes, and every other
+/// caller waits for an answer before its next write.
 #[derive(Clone, Debug)]
 pub struct Journal {
     queue: mpsc::UnboundedSender<Queued>,
@@ -213,18 +216,19 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or makes the journal, takes its lock, migrates it, and starts the writer thread. Blocks on the disk.
+    /// Opens or creates the journal, takes its lock, migrates it, and starts the writer thread. Blocks on the
+    /// disk.
     ///
     /// The writer ends when the last clone of the journal is dropped and all that was queued is committed.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], by what can be done about it.
+    /// [`OpenError`], grouped by what can be done.
     pub fn open(options: &Options) -> Result<(Self, Writer), OpenError> {
         Self::open_in(options, &Boot::this())
     }
 
-    /// The same for a boot that the caller says, as tests do.
+    /// The same for a boot that the caller gives, as tests do.
     ///
     /// # Errors
     ///
@@ -232,7 +236,7 @@ impl Journal {
     pub fn open_in(options: &Options, boot: &Boot) -> Result<(Self, Writer), OpenError> {
         let (lock, path) = files::prepare(&options.path)?;
         let store = Store::open(&path, boot, lock.noted())?;
-        // A note that cannot be written finds fewer copies: the next start is no worse off than after a crash.
+        // Without the note, fewer copies are recognised: the next start is like one after a crash.
         let _ = lock.note(store.note);
         Self::start(store, lock, path, &options.path)
     }
@@ -256,14 +260,14 @@ impl Journal {
         self.state.clone()
     }
 
-    /// The file, without symbolic links in its path.
+    /// The file's path, without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many bytes the journal takes on its disk, with its WAL. Blocks for a moment.
+    /// The bytes of the journal on its disk, with its WAL. Blocks for a moment.
     pub fn bytes(&self) -> u64 {
-        // By their names alone: whoever opens and closes a database's file besides SQLite takes SQLite's locks away.
+        // By their names alone: opening and closing a database's file outside SQLite drops SQLite's locks.
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         bytes(&self.path) + bytes(&files::beside(&self.path, "-wal"))
     }
@@ -273,7 +277,7 @@ impl Journal {
         Arc::clone(&self.times)
     }
 
-    /// The writer's sign of life.
+    /// The writer's heartbeat.
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
@@ -283,8 +287,9 @@ impl Journal {
         self.times.quantiles().count
     }
 
-    /// Asks for these writes, in their order, in one transaction. Each comes with the time of what it records. The answers go to
-    /// `written`, in the same order and after the commit. While the journal is down, they wait; a writer that has ended gives none.
+    /// Asks for these writes, in their order, in one transaction. Each has the time of what it records. The
+    /// answers go to `written`, in the same order and after the commit. While commits fail, they wait. A
+    /// writer that has ended gives no answers.
     ///
     /// # Errors
     ///
@@ -298,7 +303,8 @@ impl Journal {
         self.queue.send(Queued::Writes(asked.collect())).map_err(|_| Closed)
     }
 
-    /// Asks for one write, and waits for its answer. A call that is dropped while it waits may still be committed.
+    /// Asks for one write, and waits for its answer. A caller that stops waiting does not take the write
+    /// back.
     ///
     /// # Errors
     ///
@@ -307,7 +313,7 @@ impl Journal {
         self.ask_at(write, WallTime::now()).await
     }
 
-    /// The same for something that happened at this time.
+    /// The same for a fact of this time.
     ///
     /// # Errors
     ///
@@ -331,8 +337,8 @@ impl Journal {
         }
     }
 
-    /// Begins a copy of the journal in the file `to`, which must be there and empty. One copy can be made at a time: another
-    /// one ends it.
+    /// Begins a copy of the journal in the file `to`, which must exist and be empty. One copy can be made at
+    /// a time: another one ends it.
     ///
     /// # Errors
     ///

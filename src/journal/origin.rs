@@ -19,11 +19,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::place::Identity;
 use super::schema;
 
-/// Which file a journal is. A copy is another one, whatever its name.
+/// The identity of a journal's file. A copy has another one, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     file: Identity,
-    /// When it was made, in nanoseconds since 1970: an inode is used again. Not every file system tells.
+    /// The birth time in nanoseconds since 1970, because inodes are used again. Some file systems do not
+    /// report it.
     born: Option<i64>,
 }
 
@@ -35,8 +36,8 @@ impl Origin {
         Ok(Self { file: Identity::of(&metadata), born })
     }
 
-    /// Writes down that a relay has opened this file, and begins a generation. A mark of a backup goes with that. Returns the note
-    /// for the lock file, which is to be written after the commit.
+    /// Records that a relay has opened this file, and begins a generation. This removes the mark of a backup.
+    /// Returns the note for the lock file, which must be written after the commit.
     pub(super) fn record(self, conn: &Connection, noted: Option<Note>) -> rusqlite::Result<Note> {
         let last = generation(conn)?.max(self.generation_in(noted)).unwrap_or(0);
         let note = Note { file: self.file, generation: last.saturating_add(1) };
@@ -67,7 +68,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// The next generation, which a clean end begins. To be written into the lock file after the commit.
+    /// The next generation, which a clean end begins. Write it into the lock file after the commit.
     pub(super) fn next(self, conn: &Connection) -> rusqlite::Result<Self> {
         let next = Self { generation: self.generation.saturating_add(1), ..self };
         conn.execute("UPDATE origin SET generation = ?1", [next.generation])?;
@@ -92,12 +93,13 @@ impl FromStr for Note {
     }
 }
 
-/// The journal's generation; none in a journal that no relay of this version has opened.
+/// The journal's generation; `None` in a journal that no relay of this version has opened.
 fn generation(conn: &Connection) -> rusqlite::Result<Option<i64>> {
     conn.query_row("SELECT generation FROM origin", [], |row| row.get(0)).optional()
 }
 
-/// By what the journal is known to be a copy, if it is one. A journal of an earlier version tells nothing.
+/// The sign by which the journal is recognised as a copy, if it is one. A journal of an earlier version has
+/// no sign.
 pub(super) fn copy_sign(
     conn: &Connection,
     now: Origin,
@@ -107,7 +109,7 @@ pub(super) fn copy_sign(
         let born: Option<i64> = row.get(2)?;
         let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
         let is_another = Identity { device: number(0)?, inode: number(1)? } != now.file
-            // Where one of the two is not known, the rest decides.
+            // Where one of the two is unknown, the rest decides.
             || born.zip(now.born).is_some_and(|(was, is)| was != is);
         let is_backup: bool = row.get(3)?;
         let generation: i64 = row.get(4)?;
@@ -125,7 +127,7 @@ pub(super) fn copy_sign(
     Ok(sign.flatten())
 }
 
-/// How many events are in doubt because the journal is a copy: those that came with it and are not done.
+/// The events that are in doubt because the journal is a copy: those that came with it and are unfinished.
 pub(super) fn in_doubt(conn: &Connection, copied_up_to: i64) -> rusqlite::Result<i64> {
     if copied_up_to == 0 {
         return Ok(0);

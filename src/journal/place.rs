@@ -1,8 +1,8 @@
-//! Whether the journal's files are where their names say, and hold what SQLite wrote.
+//! Whether the journal's files are at their names and hold what SQLite wrote.
 //!
-//! SQLite goes on with the files that it has open, also when their names were removed or lead to other files. A commit is
-//! worth nothing then: the next process opens the files by their names. A stat of a name costs about a microsecond, and a
-//! commit some hundreds of them, so that each commit is preceded and followed by a look.
+//! SQLite continues with its open files when their names were removed or lead to other files. A commit is
+//! then worthless: the next process opens the files by their names. A stat of a name costs about a
+//! microsecond, and a commit some hundreds. So each commit is preceded and followed by a comparison.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -14,13 +14,13 @@ use rusqlite::Connection;
 
 use super::files::beside;
 
-/// The beginning of a WAL: magic number, version, page size, number of the checkpoint, two salts (sqlite.org, "The WAL-Index
-/// File Format"). Checkpoint number and salts are new whenever SQLite begins the WAL anew.
+/// The beginning of a WAL: magic number, version, page size, number of the checkpoint, two salts (sqlite.org,
+/// "The WAL-Index File Format"). Checkpoint number and salts change whenever SQLite starts the WAL again.
 const HEAD_BYTES: usize = 24;
 /// The two magic numbers: for checksums in little-endian and in big-endian order.
 const MAGIC: [u32; 2] = [0x377f_0682, 0x377f_0683];
 
-/// Which file this is, whatever its name.
+/// The identity of this file, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) device: u64,
@@ -42,36 +42,37 @@ impl Identity {
 pub(super) enum Misplaced {
     /// The database is not at its name.
     Database,
-    /// Another program made the database shorter. What it held there is lost, but for what the WAL holds.
+    /// Another program made the database shorter. The content there is lost, except what the WAL holds.
     DatabaseCut,
     /// The file with this suffix is not at its name.
     Beside(&'static str),
-    /// Another program made the WAL shorter or wrote over its beginning. What it held is lost.
+    /// Another program made the WAL shorter or overwrote its beginning. Its content is lost.
     WalCut,
 }
 
 /// The files as they were opened.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The names that must lead to the database: its own, and the one that it was opened by, where symbolic links lead elsewhere
-    /// when they are changed.
+    /// The names that must lead to the database: its own, and the one that it was opened by, because symbolic
+    /// links can change.
     names: Vec<PathBuf>,
     database: Identity,
-    /// How long the database was.
+    /// The length of the database.
     length: Cell<u64>,
     beside: [(PathBuf, &'static str, Identity); 2],
     wal: File,
-    /// How long a WAL was when it was opened that SQLite takes for an empty one, until SQLite begins it anew.
+    /// The length of a WAL at its opening that SQLite takes for empty, until SQLite starts it again.
     leftover: Option<u64>,
-    /// How the WAL began, and how long it was.
+    /// The beginning of the WAL, and its length.
     seen: Cell<Option<([u8; HEAD_BYTES], u64)>>,
 }
 
 impl Place {
-    /// To be called when SQLite has all of them open, with the name without links and the one that the next process goes by.
+    /// Call it when SQLite has all of them open, with the name without links and the name that the next
+    /// process uses.
     pub(super) fn of(path: &Path, configured: &Path, conn: &Connection) -> io::Result<Self> {
         let (wal_path, shm_path) = (beside(path, "-wal"), beside(path, "-shm"));
-        // SQLite has no locks on the WAL that the end of this file could take away.
+        // SQLite has no locks on the WAL that closing this file could drop.
         let wal = File::open(&wal_path)?;
         let metadata = wal.metadata()?;
         let wal_identity = Identity::of(&metadata);
@@ -94,7 +95,7 @@ impl Place {
         Ok(new)
     }
 
-    /// Whether a commit that was made before this is one that the next process finds.
+    /// Whether the next process will find a commit that was made before this call.
     pub(super) fn look(&self, conn: &Connection) -> Result<(), Misplaced> {
         for name in &self.names {
             let there = fs::metadata(name).map_err(|_| Misplaced::Database)?;
@@ -111,14 +112,15 @@ impl Place {
         self.look_at_wal()
     }
 
-    /// SQLite makes the database shorter when pages were given back, and then to the pages that it still has. When others do, SQLite
-    /// goes on, and the next process takes a database without content for one without a WAL, too.
+    /// SQLite shortens the database when pages were given back, to the pages that it still has. When another
+    /// program shortens it, SQLite continues. The next process takes a database without content for one
+    /// without a WAL, too.
     fn look_at_length(&self, bytes: u64, conn: &Connection) -> Result<(), Misplaced> {
         if bytes < self.length.get() {
             let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
             let needed =
                 pragma("page_count").and_then(|pages| Ok(u64::from(pages) * u64::from(pragma("page_size")?)));
-            // What cannot be asked fails the commit by itself.
+            // What cannot be asked makes the commit fail on its own.
             if needed.is_ok_and(|needed| bytes < needed) {
                 return Err(Misplaced::DatabaseCut);
             }
@@ -127,14 +129,14 @@ impl Place {
         Ok(())
     }
 
-    /// A WAL that is made shorter by others does not stop SQLite: it writes on at its old place, and what is in between reads
-    /// as zeros, where the next process takes the WAL to end.
+    /// SQLite continues at its old place in a WAL that another program shortened. The gap reads as zeros, and
+    /// the next process takes the WAL to end there.
     fn look_at_wal(&self) -> Result<(), Misplaced> {
         let cut = |_| Misplaced::WalCut;
         let bytes = self.wal.metadata().map_err(cut)?.len();
         if bytes == 0 {
-            // Empty at first, and after a checkpoint of another program that gave its space back. If it was neither, the next
-            // commit leaves a beginning of zeros.
+            // Empty at first, and after a checkpoint of another program that freed its space. Otherwise the
+            // next commit leaves zeros at the beginning.
             self.seen.set(None);
             return Ok(());
         }

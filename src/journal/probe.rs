@@ -1,4 +1,5 @@
-//! A look at the journal that leaves nothing behind, for `vodrelay check`: can it be used, is it, and what does the disk cost?
+//! Examines the journal for `vodrelay check` and leaves nothing behind: can it be used, is it in use, and
+//! what does a sync cost?
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -14,50 +15,50 @@ use super::schema::{self, Found};
 use super::{OpenError, files, store};
 use vodrelay_host::regular_file;
 
-/// Enough for a median; a commit of the journal costs no more than one of these.
+/// Enough for a median. A commit of the journal costs no more than one of these.
 const SYNCS: usize = 20;
 /// A page of the WAL.
 const SYNCED_BYTES: usize = 4096;
-/// A disk that is this slow has been measured well enough.
+/// Enough measurements for a disk this slow.
 const MEASURE_LIMIT: Duration = Duration::from_secs(3);
-/// A migration or a recovery of another process may be under way.
+/// Another process may be migrating or recovering it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is there now.
+/// What is at the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalStanding {
-    /// No file; [`super::Journal::open`] makes it.
+    /// No file; [`super::Journal::open`] creates it.
     Absent,
     /// A journal of this schema version; 0 is an empty file.
     Version(i64),
 }
 
-/// What was found at a path that can hold a journal.
+/// The findings at a path that can hold a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalReport {
-    /// What is there now.
+    /// What is at the path.
     pub standing: JournalStanding,
-    /// The process that has it open, as it wrote itself down.
+    /// The process that has it open, from the lock's file.
     pub in_use_by: Option<String>,
-    /// The median of what a small synchronised write costs in the journal's folder, and of how many.
+    /// The median cost of a small synced write in the journal's folder, and the number of writes.
     pub sync: (Duration, usize),
-    /// What the relay's user can still write there.
+    /// The space that is left to the relay's user.
     pub free_bytes: u64,
-    /// Whether the file system is gone with a reboot.
+    /// Whether a reboot empties the file system.
     pub in_memory: bool,
 }
 
 impl JournalReport {
-    /// The newest schema version that this program knows.
+    /// The newest schema version of this program.
     pub const NEWEST_VERSION: i64 = schema::VERSION;
 }
 
-/// Looks at `path` as [`super::Journal::open`] would, makes nothing there, and measures the disk with a file of its own that
-/// it removes again. A journal in use is no error. Blocks on the disk.
+/// Examines `path` as [`super::Journal::open`] would, creates nothing there, and measures the disk with a
+/// file that it removes again. A journal in use is not an error. Blocks on the disk.
 ///
 /// # Errors
 ///
-/// [`OpenError`], what [`super::Journal::open`] would say; never [`OpenError::InUse`].
+/// [`OpenError`], as [`super::Journal::open`] would return it; never [`OpenError::InUse`].
 pub fn probe(path: &Path) -> Result<JournalReport, OpenError> {
     let unusable = |problem: String| OpenError::unusable(path, problem);
     if path.as_os_str().is_empty() || path.file_name().is_none() {
@@ -89,7 +90,7 @@ pub fn probe(path: &Path) -> Result<JournalReport, OpenError> {
     Ok(JournalReport { standing, in_use_by, sync, free_bytes, in_memory })
 }
 
-/// The folder itself, or the one that it would be made in.
+/// The folder itself, or the folder in which it would be created.
 fn nearest_folder(folder: &Path) -> io::Result<PathBuf> {
     for candidate in folder.ancestors() {
         let candidate = if candidate.as_os_str().is_empty() { Path::new(".") } else { candidate };
@@ -132,8 +133,8 @@ fn version(path: &Path) -> Result<i64, OpenError> {
     }
 }
 
-/// A reader of a journal in WAL mode makes `-wal` and `-shm` and leaves them behind. Without a WAL the file is the whole
-/// journal, and can be read as one that nobody changes.
+/// A reader of a journal in WAL mode creates `-wal` and `-shm` and leaves them behind. Without a WAL the file
+/// is the whole journal, and can be read as an unchanging file.
 fn examine(path: &Path) -> rusqlite::Result<Found> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match reading::uri(path, "immutable=1") {
@@ -144,7 +145,7 @@ fn examine(path: &Path) -> rusqlite::Result<Found> {
     }
 }
 
-/// The process that holds one of the journal's two locks, as it wrote itself down.
+/// The process that holds one of the journal's two locks, from its file.
 ///
 /// # Errors
 ///
@@ -167,7 +168,7 @@ fn held(path: &Path) -> io::Result<Option<File>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    // Held for this one moment, and shared: a lock of this kind cannot be looked at in any other way.
+    // Held shared, for a moment: a lock of this kind cannot be tested in another way.
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => Ok(Some(file)),
@@ -175,7 +176,7 @@ fn held(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// What is free, and whether it is memory: tmpfs and ramfs, by the numbers of Linux's `magic.h`.
+/// The free space, and whether it is memory: tmpfs and ramfs, by the numbers of Linux's `magic.h`.
 fn file_system(folder: &Path) -> io::Result<(u64, bool)> {
     let space = rustix::fs::statvfs(folder)?;
     // The field's width and sign differ between platforms.
@@ -188,13 +189,13 @@ struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nobody is helped by hearing of it: the file has a telling name and some kilobytes.
+        // A failure needs no report: the file has a clear name and some kilobytes.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// The median of synchronised writes to a new file, and how many it is of. The file keeps its name meanwhile, because some
-/// file systems need not synchronise one without.
+/// The median of synced writes to a new file, and the number of writes. The file keeps its name meanwhile,
+/// because some file systems need not sync a file without one.
 fn measure(folder: &Path) -> io::Result<(Duration, usize)> {
     let path = folder.join(format!(".vodrelay-check-{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;

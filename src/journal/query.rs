@@ -1,7 +1,7 @@
 //! Read-only access, for the commands that show the journal.
 //!
-//! A reader that keeps a transaction open keeps the WAL from being folded back, so that everything here reads a page at a
-//! time and lets go in between.
+//! A reader with an open transaction keeps the WAL from being copied back. So everything here reads a page at
+//! a time and ends its transaction in between.
 
 mod rows;
 
@@ -24,11 +24,11 @@ pub use rows::{Cursor, DeliveryRow, EventRow, ShownEvent};
 use rows::{EVENT, delivery_row, event_row};
 use vodrelay_host::regular_file;
 
-/// A reader waits for a writer in few cases only, such as the recovery of a WAL.
+/// A reader waits for a writer only in few cases, such as the recovery of a WAL.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Deliveries that [`JournalReader::show`] names: the newest ones.
+/// The newest deliveries that [`JournalReader::show`] returns.
 const SHOWN_DELIVERIES: u32 = 1_000;
-/// Events that an ambiguous id is answered with.
+/// The events that are listed for an ambiguous id.
 const CANDIDATES: u32 = 5;
 
 /// Why the journal cannot be read.
@@ -50,7 +50,7 @@ pub enum QueryError {
         /// What is wrong, and the next step.
         problem: String,
     },
-    /// The disk under it: it is full, mounted read-only, or fails. That may pass.
+    /// The disk under it is full, mounted read-only, or fails. That may pass.
     #[error("the journal {path} cannot be read now ({cause}): {next_step}")]
     Disk {
         /// The file.
@@ -59,7 +59,7 @@ pub enum QueryError {
         cause: rusqlite::Error,
         /// Its name in the catalogue.
         error_code: ErrorCode,
-        /// What to look at.
+        /// Where to look.
         next_step: &'static str,
     },
     /// No event has this id.
@@ -67,27 +67,27 @@ pub enum QueryError {
         "no event in the journal has the id or message id {what:?}: look it up with `vodrelay events list`"
     )]
     NotFound {
-        /// What was asked for.
+        /// The given id.
         what: String,
     },
-    /// Several events have a message id that begins like this.
+    /// Several events have a message id with this beginning.
     #[error("{what:?} begins several message ids ({}): give more of it, or the event's number", candidates.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The given id.
         what: String,
         /// Some of them.
         candidates: Vec<String>,
     },
 }
 
-/// Files and tasks are indexed within stretches of events: each that the journal knows is looked into.
+/// Files and tasks are indexed in stretches of events. Each stretch of the journal is searched.
 const IN_A_STRETCH: &str = "e.id / 512 IN (
     WITH RECURSIVE stretch (n) AS (
         SELECT (SELECT min(id) FROM event) / 512
         UNION ALL SELECT n + 1 FROM stretch WHERE n < (SELECT max(id) FROM event) / 512)
     SELECT n FROM stretch)";
 
-/// Which events to list; everything that is set must hold.
+/// Which events to list. All set conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// In this state.
@@ -108,7 +108,7 @@ pub struct Filter {
     pub until: Option<WallTime>,
 }
 
-/// A read-only connection to a journal, whether or not a relay is writing to it.
+/// A read-only connection to a journal, with or without a relay that writes to it.
 #[derive(Debug)]
 pub struct JournalReader {
     reading: Reading,
@@ -148,7 +148,7 @@ impl JournalReader {
         }
     }
 
-    /// Up to `limit` events, newest first; the next page begins at the cursor of the last one.
+    /// Up to `limit` events, newest first. The next page begins at the cursor of the last one.
     ///
     /// # Errors
     ///
@@ -168,7 +168,7 @@ impl JournalReader {
             Some(EventState::Received | EventState::Published | EventState::Parked) => {
                 format!("({}) AS n CROSS JOIN event AS e ON e.id = n.id", schema::NOT_DONE)
             }
-            // By the index of the doubtful ones, and by those of what is not done: the rest is not looked at.
+            // By the index of the uncertain ones and those of the unfinished ones; no other row is read.
             Some(EventState::Confirmed) | None if filter.maybe_duplicate => format!(
                 "(SELECT id FROM event WHERE uncertain UNION
                   SELECT id FROM ({}) WHERE id <= {COPIED_UP_TO}) AS n CROSS JOIN event AS e ON e.id = n.id",
@@ -218,8 +218,8 @@ impl JournalReader {
         self.read(|conn| conn.prepare(&sql)?.query_map(&*values, event_row)?.collect())
     }
 
-    /// One event, by its number, its message id, or the beginning of that. A number that no event has is tried as the
-    /// beginning of a message id.
+    /// One event, by its number, its message id, or the beginning of that. A number without an event is tried
+    /// as the beginning of a message id.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl JournalReader {
         };
         match matching.as_slice() {
             [] => Err(not_found()),
-            // A row can be pruned between the two looks.
+            // A row can be pruned between the two reads.
             [(id, _)] => self.show_one(*id)?.ok_or_else(not_found),
             several => Err(QueryError::Ambiguous {
                 what: what.to_owned(),
@@ -278,7 +278,8 @@ impl JournalReader {
     fn matching(&self, prefix: &Prefix) -> Result<Vec<(i64, String)>, QueryError> {
         self.read(|conn| {
             conn.prepare(
-                // The keys begin with a time that nobody types: all of them are looked through, which their index is small enough for.
+                // The keys begin with a time that people do not type. All keys are searched; their index is
+                // small enough.
                 "SELECT id, fingerprint, occurrence FROM event
                  WHERE id IN (SELECT id FROM event INDEXED BY event_by_fingerprint
                               WHERE search_key & 0xffffffff BETWEEN :low AND :high
@@ -349,7 +350,8 @@ impl Prefix {
     fn parse(text: &str) -> Option<Self> {
         let (digits, occurrence) = match text.split_once('-') {
             Some((digits, occurrence)) => (digits, Some(occurrence.parse().ok()?)),
-            // A whole message id without a number is the first occurrence's, and no beginning of the others'.
+            // A whole message id without a number names the first occurrence, and is not the beginning of
+            // others.
             None => (text, (text.len() == 32).then_some(1)),
         };
         let digits = digits.to_ascii_lowercase();
@@ -367,7 +369,7 @@ impl Prefix {
     }
 }
 
-/// What can be there twice; in a copy, whatever is still to be published.
+/// Possible duplicates; in a copy, also everything that is still to be published.
 const MAYBE_DUPLICATE: &str =
     "(e.uncertain OR (e.state = 'received' AND e.id <= (SELECT coalesce(max(up_to), 0) FROM copied)))";
 

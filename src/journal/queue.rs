@@ -1,4 +1,4 @@
-//! What waits for the writer.
+//! The queue of the writer.
 
 use tokio::sync::mpsc;
 use vodrelay_core::clock::WallTime;
@@ -6,7 +6,7 @@ use vodrelay_core::write::{Write, Written};
 
 use super::copy;
 
-/// What waits for the writer.
+/// An entry of the writer's queue.
 #[derive(Debug)]
 pub(super) enum Queued {
     /// Work for one transaction.
@@ -15,7 +15,7 @@ pub(super) enum Queued {
     Copy(copy::CopyCommand),
 }
 
-/// One write, and who asked for it.
+/// One write with its caller.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) write: Write,

@@ -1,8 +1,9 @@
-//! Opens the journal for reading, also where SQLite's files beside it cannot be made: on a full disk, on a file system that is
-//! mounted read-only, by a user who may only read.
+//! Opens the journal for reading, also where SQLite's files beside it cannot be created: on a full disk, on a
+//! read-only file system, by a user who may only read.
 //!
-//! A reader of a journal in WAL mode needs its `-shm`, which SQLite makes and grows when nobody has the journal open. Where that
-//! fails, there are two other ways (sqlite.org, "Write-Ahead Logging", read-only databases):
+//! A reader of a journal in WAL mode needs its `-shm`. SQLite creates and grows it when no process has the
+//! journal open. Where that fails, there are two other ways (sqlite.org, "Write-Ahead Logging", read-only
+//! databases):
 //!
 //! - A `-shm` that is there is opened read-only (`readonly_shm`). SQLite uses it while a writer keeps it, and reads the WAL into
 //!   memory of its own otherwise.
@@ -20,11 +21,11 @@ use rusqlite::{Connection, OpenFlags};
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) conn: Connection,
-    /// Keeps a relay from its start while the file is read as one that nobody changes. Only held, never read.
+    /// Keeps a relay from starting while the file is read as an unchanging file. Only held, never read.
     _undisturbed: Option<File>,
 }
 
-/// Opens the journal, and reads something from it, which is when SQLite opens the files beside it.
+/// Opens the journal and reads something, which makes SQLite open the files beside it.
 pub(super) fn open<T>(
     path: &Path,
     busy_timeout: Duration,
@@ -64,7 +65,7 @@ pub(super) fn open<T>(
     };
     match uri("immutable=1").map(|name| with(&name, OpenFlags::SQLITE_OPEN_URI)) {
         Some(Ok((conn, found))) => Ok((Reading { conn, _undisturbed: undisturbed }, found)),
-        // What SQLite said first is closer to the cause.
+        // SQLite's first error is closer to the cause.
         _ => Err(cause),
     }
 }
@@ -81,7 +82,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     super::files::beside(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), suffix)
 }
 
-/// Whether nothing of the journal is in a file beside it.
+/// Whether no file beside it holds a part of the journal.
 fn is_whole(path: &Path) -> bool {
     ["-wal", "-journal"].iter().all(|suffix| match fs::metadata(beside(path, suffix)) {
         Ok(metadata) => metadata.len() == 0,
@@ -89,8 +90,8 @@ fn is_whole(path: &Path) -> bool {
     })
 }
 
-/// Takes the relay's lock, shared with other readers. The one beside the journal: a descriptor of the journal itself would take
-/// SQLite's locks along when it is closed. A journal without that file has had no relay.
+/// Takes the relay's lock, shared with other readers. The lock beside the journal: closing a descriptor of
+/// the journal itself would drop SQLite's locks. A journal without that file has never had a relay.
 fn keep_relays_out(path: &Path) -> Result<Option<File>, TryLockError> {
     let file = match File::open(beside(path, ".lock")) {
         Ok(file) => file,

@@ -1,4 +1,4 @@
-//! The SQL that judges what an answer brought, and records it.
+//! The SQL that judges and records the events of an answer.
 
 use std::sync::LazyLock;
 
@@ -15,16 +15,16 @@ use vodrelay_core::write::Pulled;
 use super::event_state::EventState;
 use super::store::Store;
 
-/// An answer brings 16 events at most, so that no more equal ones than these can have been under one handle.
+/// An answer brings at most 16 events, so no more equal ones can have had one handle.
 const NEWEST_OCCURRENCES: u32 = 16;
-/// Leases lapse in the order of their deliveries: the newest tell whether all have lapsed.
+/// Leases lapse in the order of their deliveries: the newest ones show whether all have lapsed.
 const NEWEST_DELIVERIES: u32 = 64;
-/// Events that one statement inserts, when there are so many: what the cloud hands out at most.
+/// Events that one statement inserts, when there are enough: the most that the cloud hands out.
 const ROWS: usize = 16;
 
-/// The statement that inserts one event, and the one for [`ROWS`]. What all events of an answer share is bound once for all
-/// rows. The room is for two times of six bytes. `OR ROLLBACK`: a statement for several rows that could fail half-way would
-/// keep a copy of each page.
+/// The statement that inserts one event, and the one for [`ROWS`]. Values that all events of an answer share
+/// are bound once for all rows. The reserved bytes (`room`) are for two times of six bytes. `OR ROLLBACK`,
+/// because a statement for several rows that could fail half-way would keep a copy of each page.
 static INSERT_EVENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
     [1, ROWS].map(|rows| {
         // A parameter without a number is the one after the highest so far.
@@ -51,7 +51,7 @@ impl Store {
         let mut recorder = Recorder { store: self, pulled, new: Vec::new() };
         let mut recorded = Vec::with_capacity(pulled.events.len());
         for event in &pulled.events {
-            // It may be compared with one that came in the same answer.
+            // A reference to an event of the same answer.
             if recorder.new.iter().any(|(_, new)| new.event.fingerprint == event.fingerprint) {
                 recorder.insert(&mut recorded)?;
             }
@@ -67,7 +67,7 @@ impl Store {
 struct Recorder<'a> {
     store: &'a Store,
     pulled: &'a Pulled,
-    /// New events that have no row and no number yet, and which of the answer's results are theirs.
+    /// New events without row and number, and the places of their results in the answer.
     new: Vec<(usize, New<'a>)>,
 }
 
@@ -79,7 +79,7 @@ struct New<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Judges one event. A new one gets its number by [`Self::insert`].
+    /// Judges one event. A new one gets its number from [`Self::insert`].
     fn judge(&mut self, event: &'a Event, recorded: &[Recorded]) -> rusqlite::Result<Recorded> {
         let occurrences = self.occurrences(event)?;
         let known = occurrences
@@ -129,10 +129,10 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The occurrences that a delivery with this fingerprint can be, in their order.
+    /// The occurrences with this fingerprint that a delivery can be, in their order.
     ///
-    /// That is every unconfirmed one and the newest few: when the cloud forgets that it confirmed an answer with several
-    /// equal events, each of them comes again under its handle.
+    /// These are all unconfirmed ones and the newest few. When the cloud forgets that it confirmed an answer
+    /// with several equal events, each of them comes again under its handle.
     fn occurrences(&self, event: &Event) -> rusqlite::Result<Vec<Occurrence>> {
         let mut occurrences = Vec::new();
         self.occurrences_by(search_key(event), &event.fingerprint, &mut occurrences)?;
@@ -165,8 +165,8 @@ impl<'a> Recorder<'a> {
         for row in newest.query_map(params![key, fingerprint.0, NEWEST_OCCURRENCES], occurrence)? {
             occurrences.push(row?);
         }
-        // Most events have one. Where there are as many as were asked for, some unconfirmed ones may be older; the first
-        // occurrence is not in that index, so that it is looked up by its number.
+        // Most events have one. When the limit is reached, some unconfirmed ones may be older. The first
+        // occurrence is not in that index, so it is looked up by its number.
         let newest = &occurrences[before..];
         if let Some(oldest) = newest.last().map(|o| o.occurrence)
             && newest.len() >= NEWEST_OCCURRENCES as usize
@@ -209,7 +209,7 @@ impl<'a> Recorder<'a> {
         rows.collect()
     }
 
-    /// Inserts the rows of the new events, and tells their results which numbers they have.
+    /// Inserts the rows of the new events, and puts their numbers into the results.
     fn insert(&mut self, recorded: &mut [Recorded]) -> rusqlite::Result<()> {
         let new = std::mem::take(&mut self.new);
         let (by_sixteen, rest) = new.as_chunks::<ROWS>();
@@ -264,7 +264,7 @@ impl<'a> Recorder<'a> {
 
     /// A delivery after the first.
     fn insert_delivery(&mut self, event: &Event, id: EventId) -> rusqlite::Result<DeliveryId> {
-        // From the sequence of the events: first deliveries and further ones have an order among each other.
+        // From the sequence of the events, so first deliveries and further ones are ordered among each other.
         let number: i64 = self
             .store
             .conn
@@ -304,13 +304,13 @@ impl Parameters<'_, '_> {
     }
 }
 
-/// The small key that an event is searched by.
+/// The small key by which an event is searched.
 fn search_key(event: &Event) -> i64 {
     let [a, b, c, d, ..] = event.fingerprint.0;
     (u64::from(event.latest_time.0) << 32 | u64::from(u32::from_be_bytes([a, b, c, d]))).cast_signed()
 }
 
-/// The time in a key; nothing that means anything in one of the versions before 3.
+/// The time in a key. It has no meaning in versions before 3.
 pub(super) fn latest_time(search_key: i64) -> LatestTime {
     LatestTime((search_key.cast_unsigned() >> 32) as u32)
 }

@@ -1,14 +1,14 @@
-//! Tables, views for people, and the way from one version to the next.
+//! Tables, views for people, and the migrations.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// `vodr`: marks the file as ours, so that nobody's other database is taken for a journal.
+/// `vodr` marks the file as ours, so another program's database is not taken for a journal.
 pub(super) const APPLICATION_ID: i64 = 0x766f_6472;
 
 /// Version 1. The comments inside stay in the file, for those who read it with `.schema`.
 ///
-/// The body has a table of its own: SQLite writes a whole row anew when one column changes, and an event's row changes
-/// several times while its body never does.
+/// The body has a table of its own: SQLite rewrites a whole row when one column changes. An event's row
+/// changes several times, its body never.
 const VERSION_1: &str = "
 CREATE TABLE boot (
     id   INTEGER PRIMARY KEY,
@@ -104,7 +104,7 @@ SELECT handle, event AS event_id,
 FROM delivery;
 ";
 
-/// Version 2 does less for an event on its way, and keeps that little near the newest rows, however many there are.
+/// Version 2 does less work for each event, and keeps it near the newest rows at any size of the journal.
 ///
 /// - Most events are delivered once: the first delivery has its place in the event's row, and only others have rows of their
 ///   own. Events of version 1 keep theirs in `delivery`; nothing here rewrites a table.
@@ -162,7 +162,7 @@ FROM every_delivery;
 /// Version 3 searches events by their time first: [`LatestTime`](tencent_vod_event::LatestTime) makes neighbours of the index
 /// entries of events that happen together.
 ///
-/// Nothing here rewrites a row: `search` says how events are searched that an earlier program wrote.
+/// No row is rewritten here: `search` says how events of an earlier program are searched.
 const VERSION_3: &str = "
 ALTER TABLE event RENAME COLUMN fingerprint_head TO search_key;
 
@@ -173,8 +173,8 @@ CREATE TABLE search (
 INSERT INTO search SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event';
 ";
 
-/// Version 4 knows a copy from the file that it was copied from: see `origin`. It keeps why an event was parked, whatever happens to
-/// the event later. No row is rewritten.
+/// Version 4 distinguishes a copy from its original file: see `origin`. It keeps why an event was parked,
+/// whatever happens to it later. No row is rewritten.
 const VERSION_4: &str = "
 -- Which file this was when a relay opened it last. A copy is another file, or says itself that it is one.
 CREATE TABLE origin (
@@ -211,29 +211,29 @@ SELECT id,
 FROM event JOIN content ON content.event = event.id;
 ";
 
-/// Version 5 tells an older state of the journal from the newest one: see `origin`.
+/// Version 5 distinguishes an older state of the journal from the newest one: see `origin`.
 const VERSION_5: &str = "
 -- Grows at each start and at each clean end of a process that writes. The lock file has the same number: a journal whose number
 -- is lower is an older copy that was written over the file.
 ALTER TABLE origin ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// The highest number of the events and deliveries that a copy brought; 0 in a journal that is no copy.
+/// The highest number of the events and deliveries that a copy brought; 0 in an original journal.
 pub(super) const COPIED_UP_TO: &str = "(SELECT coalesce(max(up_to), 0) FROM copied)";
 
-/// The numbers of the events that are not done, in the words of the two indexes that have just these.
+/// The numbers of the unfinished events, in the words of the two indexes that contain exactly these.
 pub(super) const NOT_DONE: &str = "
     SELECT id FROM event INDEXED BY event_unconfirmed WHERE confirmed_at IS NULL
     UNION ALL
     SELECT id FROM event INDEXED BY event_left WHERE confirmed_at IS NOT NULL AND (published_at IS NULL OR parked)";
 
-/// Each entry leads from its index to the next version. Forward only; an entry never changes once it was released.
+/// Each entry leads from its index to the next version. Forward only. A released entry never changes.
 const MIGRATIONS: [&str; 5] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
-/// The newest version that this program knows.
+/// The newest version of this program.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// What a file turned out to be.
+/// The kind of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A journal of a version up to [`VERSION`]; 0 is an empty file.
@@ -244,7 +244,7 @@ pub(super) enum Found {
     Foreign,
 }
 
-/// Looks at what the file is, without changing it.
+/// Reads what the file is, without changing it.
 pub(super) fn examine(conn: &Connection) -> rusqlite::Result<Found> {
     let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;

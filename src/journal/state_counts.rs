@@ -1,4 +1,4 @@
-//! How many events are in each state: counted as they move, and written once for each transaction.
+//! The number of events in each state, counted as they move and written once for each transaction.
 
 use std::cell::RefCell;
 
@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::event_state::EventState;
 
-/// What a transaction changed so far.
+/// The changes of this transaction.
 #[derive(Debug, Default)]
 pub(super) struct StateCounts {
     /// In the order of [`EventState::ALL`].
@@ -14,7 +14,7 @@ pub(super) struct StateCounts {
 }
 
 impl StateCounts {
-    /// A transaction begins; what an earlier one left here was rolled back.
+    /// A transaction begins. The changes of an earlier one were rolled back.
     pub(super) fn begin(&self) {
         self.more.take();
     }

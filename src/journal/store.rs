@@ -1,4 +1,4 @@
-//! The writer's connection: how it is opened, its transactions, and the SQL of what is not about single events.
+//! The writer's connection: its opening, its transactions, and the SQL that is not about single events.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,12 +24,13 @@ use crate::failpoint;
 
 /// Long enough for an operator's small transaction, short against a lease.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of a new journal. An event's body shares its page with others, so that little is left over of a page; smaller ones are written
-/// by a system call each.
+/// For a new journal. Event bodies share pages, so little of a page is unused. Smaller pages cost a system
+/// call each.
 const PAGE_BYTES: i64 = 8_192;
-/// What the WAL holds before its pages are copied into the file: a page that changed many times until then is copied once.
+/// The size of the WAL at which its pages are copied into the file. A page that changed many times until then
+/// is copied once.
 const WAL_BYTES: i64 = 8 << 20;
-/// What a checkpoint leaves of a WAL that a slow reader made long.
+/// The size to which a checkpoint cuts a WAL that a slow reader made long.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// All statements of this file stay prepared.
 const STATEMENTS: usize = 64;
@@ -42,18 +43,18 @@ pub(super) struct Store {
     pub(super) boot: i64,
     /// When this process opened the journal, on this boot's clock.
     pub(super) opened: Moment,
-    /// The highest number that a copy brought; 0 in a journal that is no copy.
+    /// The highest number that a copy brought; 0 in an original journal.
     pub(super) copied_up_to: i64,
     /// Whether there are events of an earlier version, with search keys of another kind.
     pub(super) has_earlier_keys: bool,
     pub(super) counts: StateCounts,
-    /// What is to be noted in the lock file: see `origin`.
+    /// The note for the lock file: see `origin`.
     pub(super) note: Note,
 }
 
 impl Store {
-    /// Opens the file, brings it to the newest version, and marks what an earlier process left in doubt.
-    /// `noted` is what the lock file says of the journal.
+    /// Opens the file, migrates it, and marks the events that an earlier process left uncertain. `noted` is
+    /// the note from the lock file.
     pub(super) fn open(path: &Path, boot: &Boot, noted: Option<Note>) -> Result<Self, OpenError> {
         let failed = |cause: rusqlite::Error| match cause.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
@@ -68,7 +69,7 @@ impl Store {
         let opened = boot.opened;
         let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        // A file that is refused stays as it is: the end of the last connection would fold the WAL into it.
+        // A refused file stays unchanged: closing the last connection would copy the WAL into it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
         match schema::examine(&conn).map_err(failed)? {
             Found::Version(version) => {
@@ -107,7 +108,7 @@ impl Store {
         Ok(Self { conn, boot, opened, copied_up_to, has_earlier_keys, counts, note })
     }
 
-    /// The last commit of a process that ends as it should: what was copied before it is older than the journal. Returns the note for
+    /// The last commit of a clean end: a copy from before it is older than the journal. Returns the note for
     /// the lock file.
     pub(super) fn end_process(&self) -> rusqlite::Result<Note> {
         let tx = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
@@ -119,11 +120,12 @@ impl Store {
     /// Opens the transaction that the other methods run in.
     pub(super) fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
         self.counts.begin();
-        // Immediate: a transaction that reads first and writes later can fail with BUSY whatever the time-out is.
+        // Immediate: a transaction that reads first and writes later can fail with BUSY in spite of the
+        // time-out.
         Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)
     }
 
-    /// Writes what is written once for each transaction, before its commit.
+    /// Writes what changes once in each transaction, before its commit.
     pub(super) fn finish(&self) -> rusqlite::Result<()> {
         self.counts.write(&self.conn)
     }
@@ -138,7 +140,7 @@ impl Store {
             )?
             .query_map(params![before.0, limit], |row| row.get(0))?
             .collect::<rusqlite::Result<Vec<i64>>>()?;
-        // This connection checks no references: each event would cost looks that find what was just written.
+        // This connection checks no references. Each event would cost lookups of rows that were just written.
         for table in [
             "DELETE FROM delivery WHERE event = ?1",
             "DELETE FROM content WHERE event = ?1",
@@ -159,7 +161,7 @@ impl Store {
             Ok(pages.try_into().unwrap_or(0))
         };
         let before = free()?;
-        // None would mean all of them.
+        // `None` would mean all of them.
         let pages = pages.max(1);
         let mut vacuum = self.conn.prepare_cached(&format!("PRAGMA incremental_vacuum({pages})"))?;
         let mut rows = vacuum.query([])?;
@@ -170,7 +172,7 @@ impl Store {
 
     pub(super) fn summary(&self, polled: Option<&[SubAppId]>) -> rusqlite::Result<Summary> {
         let mut summary = Summary::default();
-        // What this transaction has changed so far counts as well.
+        // The changes of this transaction count as well.
         self.counts.write(&self.conn)?;
         let mut tally = self.conn.prepare_cached("SELECT state, events FROM tally")?;
         let mut rows = tally.query([])?;
@@ -195,7 +197,8 @@ impl Store {
         summary.unconfirmed = unconfirmed.try_into().unwrap_or(0);
         summary.oldest_unconfirmed = oldest.map(WallTime);
         if summary.received > 0 {
-            // Of those that the cloud has forgotten, of which there can be very many, the first one in the index is the oldest.
+            // Of the events that the cloud has forgotten, which can be very many, the first in the index is
+            // the oldest.
             let oldest = self
                 .conn
                 .prepare_cached(
@@ -215,7 +218,7 @@ impl Store {
         Ok(summary)
     }
 
-    /// Copies all of the WAL into the file, synchronised. False while a reader needs the file as it is.
+    /// Copies the whole WAL into the file and syncs it. False while a reader needs the file as it is.
     pub(super) fn fold_wal(&self) -> rusqlite::Result<bool> {
         let (busy, pages, copied): (bool, i64, i64) =
             self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
@@ -225,8 +228,8 @@ impl Store {
     }
 }
 
-/// Which problem a failure at `path` is, and what an operator can do about it. Looks at the disk where SQLite's code leaves open
-/// what is wrong.
+/// The problem of a failure at `path`, and what an operator can do about it. Examines the disk where SQLite's
+/// code leaves the cause open.
 pub(super) fn diagnosis(path: &Path, cause: &rusqlite::Error) -> (ErrorCode, &'static str) {
     match DiskFault::behind(path, cause) {
         Some(fault) => (fault.error_code(), fault.next_step()),
@@ -234,7 +237,7 @@ pub(super) fn diagnosis(path: &Path, cause: &rusqlite::Error) -> (ErrorCode, &'s
     }
 }
 
-/// Which problem a failure is, by SQLite's code alone.
+/// The problem of a failure, by SQLite's code alone.
 pub(super) fn error_code(code: Option<rusqlite::ErrorCode>) -> ErrorCode {
     match code {
         Some(rusqlite::ErrorCode::DiskFull) => ErrorCode::DiskFull,
@@ -261,7 +264,7 @@ pub(super) fn next_step(code: Option<rusqlite::ErrorCode>) -> &'static str {
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
             "another program holds the journal's write lock: end its transaction, perhaps in a forgotten sqlite3 shell"
         }
-        // SQLite does not tell why.
+        // SQLite does not say why.
         Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::SystemIoFailure)
             if descriptors::are_used_up() =>
         {
@@ -280,41 +283,42 @@ pub(super) fn next_step(code: Option<rusqlite::ErrorCode>) -> &'static str {
     }
 }
 
-/// False when the file system cannot hold a WAL, which SQLite answers by keeping the mode it had.
+/// False when the file system cannot hold a WAL. SQLite then keeps its mode without an error.
 fn configure(conn: &Connection, new: bool) -> rusqlite::Result<bool> {
     if new {
         // Only possible before the first page is written.
         conn.pragma_update(None, "page_size", PAGE_BYTES)?;
-        // Pruned pages can go back to the file system later.
+        // Allows pruned pages to go back to the file system later.
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     // FULL: a commit is on the disk when it returns, also after a power cut.
     conn.pragma_update(None, "synchronous", "FULL")?;
-    // What this program writes fits by construction. Checking it costs a third of an insert: a list of the allowed outcomes is
-    // made anew for each row, and each reference is looked up.
+    // The values of this program fit by construction. Checks cost a third of an insert: a list of the allowed
+    // outcomes is made for each row, and each reference is looked up.
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "ignore_check_constraints", true)?;
     let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
     conn.pragma_update_and_check(None, "wal_autocheckpoint", WAL_BYTES / page_bytes, |_| Ok(()))?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Without this a statement is compiled anew for each value that could make another plan better.
+    // Without this, SQLite compiles a statement again for each value that could change its plan.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(mode == "wal")
 }
 
-/// What the start of a process wrote down.
+/// The records of the start of a process.
 struct Begun {
     /// This boot's row.
     boot: i64,
-    /// Up to which number the journal is a copy.
+    /// The number up to which the journal is a copy.
     copied_up_to: i64,
     /// For the lock file.
     note: Note,
 }
 
-/// Writes down that this process has the journal. What an earlier process may have published without learning of its ack is marked.
+/// Records that this process has the journal. Events that an earlier process may have published without an
+/// ack are marked.
 fn begin_process(
     conn: &mut Connection,
     boot: &Boot,
@@ -325,7 +329,7 @@ fn begin_process(
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute("INSERT INTO boot (name) VALUES (?1) ON CONFLICT DO NOTHING", [&boot.id])?;
     let boot = tx.query_row("SELECT id FROM boot WHERE name = ?1", [&boot.id], |row| row.get(0))?;
-    // In the same transaction as the new identity: a start that is cut off finds the same copy again.
+    // In the same transaction as the new identity, so a start that is cut off recognises the copy again.
     let sign = origin::copy_sign(&tx, file, noted)?;
     if sign.is_some() {
         tx.execute(
@@ -358,8 +362,8 @@ fn begin_process(
 mod tests {
     use super::*;
 
-    /// A process that is killed loses no page that the kernel has, so that no test with a kill can tell whether a commit waits
-    /// for the disk.
+    /// A killed process loses no page that the kernel has. So no test with a kill shows whether a commit
+    /// waits for the disk.
     #[test]
     fn the_writer_s_connection_waits_for_the_disk_at_each_commit_whoever_made_the_file() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! The SQL of how far events and their deliveries got.
+//! The SQL of the states of events and deliveries.
 //!
-//! What came together goes on together, most often: one statement is enough for neighbours. `OR ROLLBACK`, because a
-//! statement for several rows that could fail half-way would keep a copy of each page. A time takes its bytes from the room
-//! that the row has for it, so that the row stays where it is.
+//! Events that came together usually change together: one statement is enough for neighbours. `OR ROLLBACK`,
+//! because a statement for several rows that could fail half-way would keep a copy of each page. A time takes
+//! its bytes from those that the row reserves (`room`), so the row keeps its place.
 
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ impl Store {
     }
 
     pub(super) fn parked(&self, events: &[(EventId, Problem)]) -> rusqlite::Result<()> {
-        // An ack that was committed wins: what the broker has is not given up.
+        // A committed ack wins: an event that the broker has is not given up.
         let mut park = self.conn.prepare_cached(
             "UPDATE event SET parked = 1, reason = ?2, parked_reason = ?2 WHERE id = ?1 AND published_at IS NULL AND NOT parked",
         )?;
@@ -113,7 +113,7 @@ impl Store {
         Ok(())
     }
 
-    /// For the events among these whose first delivery is the one that confirms them. Returns how many they are.
+    /// For those of these events whose first delivery confirms them. Returns their number.
     fn first_deliveries_confirmed(
         &self,
         first: DeliveryId,
@@ -133,7 +133,7 @@ impl Store {
         if i64::try_from(done).unwrap_or(i64::MAX) > last.0 - first.0 {
             return Ok(done);
         }
-        // Still to be published, or parked: their state stays.
+        // Events that are still to be published, or parked, keep their state.
         let held = self
             .conn
             .prepare_cached(
@@ -145,7 +145,7 @@ impl Store {
         Ok(done + held)
     }
 
-    /// One delivery, whichever it is and however often this is said of it.
+    /// One delivery of any kind; a repeat of this call changes nothing.
     fn one_confirmed(&self, delivery: DeliveryId, at: WallTime) -> rusqlite::Result<()> {
         let event = self.event_of(delivery)?;
         let confirm = if event.is_some() {
@@ -158,7 +158,7 @@ impl Store {
         self.forgotten_by_the_cloud(event.unwrap_or(delivery.0), at)
     }
 
-    /// The event of a delivery that has a row of its own. Of the others, it is the event with the same number.
+    /// The event of a delivery that has a row of its own. For the others, the event has the same number.
     fn event_of(&self, delivery: DeliveryId) -> rusqlite::Result<Option<i64>> {
         self.conn
             .prepare_cached("SELECT event FROM delivery WHERE id = ?1")?
@@ -191,7 +191,7 @@ impl Store {
             LetGo::Refused => (2, "refused"),
             LetGo::Lost => (3, "lost"),
         };
-        // A lost answer can be followed by a clear one; what is known for certain stays.
+        // A clear answer can follow a lost one. What is certain stays.
         let mut first = self.conn.prepare_cached(
             "UPDATE event SET outcome = ?2 WHERE id = ?1 AND request_id IS NOT NULL AND (outcome IS NULL OR outcome = 3)",
         )?;
@@ -297,8 +297,8 @@ impl Store {
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let mut attempt =
             self.conn.prepare_cached("UPDATE event SET attempts = attempts + 1 WHERE id = ?1")?;
-        // The journal that this one is a copy of may have published it. Each event that is still to be published comes
-        // through here, so that none has to be marked at the start, however many there are.
+        // The journal that this one is a copy of may have published it. Each event that is still to be
+        // published passes here, so none has to be marked at the start.
         let mut of_a_copy = self.conn.prepare_cached(
             "UPDATE event SET attempts = attempts + 1, uncertain = 1, reason = coalesce(reason, ?2) WHERE id = ?1",
         )?;
@@ -316,7 +316,7 @@ impl Store {
         let released = self
             .conn
             .prepare_cached(
-                // An event that an earlier program parked has its reason in one place only.
+                // An event that an earlier program parked has its message in one place only.
                 "UPDATE event SET parked = 0, attempts = 0, parked_reason = coalesce(parked_reason, reason), reason = NULL
                  WHERE id = ?1 AND parked RETURNING state",
             )?

@@ -23,11 +23,11 @@ use crate::failpoint;
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
 
-/// No more is taken into a commit that has so many requests.
+/// A commit takes at most this many requests.
 const BATCH: usize = 256;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How often a waiting writer looks whether anybody still needs it.
+/// How often a waiting writer checks whether a caller is left.
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// How long a failing commit is still tried after the last caller has left.
 const WAIT_AT_THE_END: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ const WAIT_AT_THE_END: Duration = Duration::from_secs(5);
 /// Why the writer ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Waiting cannot mend this.
+    /// Waiting does not help.
     #[error(
         "the journal {path} failed for good ({cause}): stop the relay, keep a copy of the file with its -wal, and look at it with `PRAGMA integrity_check`"
     )]
@@ -45,7 +45,7 @@ pub enum WriteError {
         /// SQLite's words.
         cause: rusqlite::Error,
     },
-    /// The commit still failed when everybody had gone.
+    /// The commit still failed when all callers had gone.
     #[error(
         "the last work of the relay could not be committed to the journal {path} ({cause}): {next_step}, then start the relay again; the cloud hands over what is missing"
     )]
@@ -56,10 +56,10 @@ pub enum WriteError {
         cause: rusqlite::Error,
         /// Its name in the catalogue.
         error_code: ErrorCode,
-        /// What to look at.
+        /// Where to look.
         next_step: &'static str,
     },
-    /// One of its files is not the one that SQLite has open any more.
+    /// One of its files is no longer the one that SQLite has open.
     #[error("the journal {path} was taken apart while the relay was at work: {message}")]
     TakenApart {
         /// The journal.
@@ -110,7 +110,7 @@ impl Writer {
                 // Not before the database is closed.
                 drop(work);
                 if let Some(note) = note {
-                    // Without it the next start is no worse off than after a crash.
+                    // Without the note, the next start is like one after a crash.
                     let _ = lock.note(note);
                 }
                 drop(lock);
@@ -141,7 +141,7 @@ struct WriterWork {
     heartbeat: Heartbeat,
 }
 
-/// Why one try to commit failed.
+/// Why one attempt to commit failed.
 #[derive(Debug)]
 enum CommitError {
     Sqlite(rusqlite::Error),
@@ -160,9 +160,9 @@ impl From<Misplaced> for CommitError {
     }
 }
 
-/// What comes after a stretch of work.
+/// What follows a round of work.
 enum Next {
-    /// Nobody is left who could ask for anything.
+    /// No caller is left.
     End,
     /// More work, and no copy.
     Work,
@@ -184,7 +184,7 @@ impl WriterWork {
         }
     }
 
-    /// The commit of a clean end. Where it cannot be made, there is nothing to note in the lock file.
+    /// The commit of a clean end. Where it fails, there is nothing to note in the lock file.
     fn end_process(&self) -> Option<Note> {
         self.place.look(&self.store.conn).ok()?;
         let note = self.store.end_process().ok()?;
@@ -192,15 +192,15 @@ impl WriterWork {
         Some(note)
     }
 
-    /// Works off what is asked, until it has to be gone about in another way.
+    /// Works on the queue until the mode of work has to change.
     fn serve(
         &self,
         requests: &mut mpsc::UnboundedReceiver<Queued>,
         mut copy: Option<&mut Copy<'_>>,
     ) -> Result<Next, WriteError> {
         let mut batch: Vec<Asked> = Vec::with_capacity(BATCH);
-        // The order is the promise: take what is queued, run all of it in one transaction, commit with fsync, and only
-        // then reply. A caller that has its reply can let the consequence leave the process.
+        // The order is the promise: take the queue, run all of it in one transaction, commit with fsync, and
+        // only then reply. A caller that has its reply can let the consequence leave the process.
         while let Some(first) = requests.blocking_recv() {
             let mut command = None;
             let mut queued = Some(first);
@@ -221,7 +221,7 @@ impl WriterWork {
                 let written = self.commit_at_last(&batch, requests)?;
                 for (asked, written) in batch.drain(..).zip(written) {
                     failpoint::reach("committed", asked.write.name());
-                    // Whoever has gone away needs no answer.
+                    // A caller that has left needs no answer.
                     let _ = asked.reply.send(written);
                 }
             }
@@ -231,7 +231,7 @@ impl WriterWork {
                     return Ok(Next::Copy(begin));
                 }
                 (Some(copy::CopyCommand::Step(step)), Some(copy)) => copy.step(step),
-                // The copy that this is about has ended.
+                // The copy of this command has ended.
                 (Some(copy::CopyCommand::Step(_) | copy::CopyCommand::End), None) | (None, None) => true,
                 (Some(copy::CopyCommand::End) | None, Some(copy)) => copy.is_wanted(),
             };
@@ -282,14 +282,14 @@ impl WriterWork {
         }
         self.store.finish()?;
         transaction.commit()?;
-        // And nothing counts as committed that went where it would not be found.
+        // And a commit does not count when it went to such a place.
         self.place.look(&self.store.conn)?;
         self.times.record(&[began.elapsed()]);
         Ok(written)
     }
 
-    /// What is told while a failure lasts, and how it ends when nobody waits any more; or the end at once, where waiting cannot
-    /// mend it.
+    /// Logs a failure while it lasts. Decides whether the writer ends: when no caller waits any more, or at
+    /// once when waiting does not help.
     fn problem(&self, cause: CommitError) -> Result<(Problem, WriteError), WriteError> {
         let path = self.path.clone();
         match cause {
@@ -313,8 +313,8 @@ impl WriterWork {
                 Ok((problem, WriteError::TakenApart { path, message }))
             }
             CommitError::Misplaced(Misplaced::DatabaseCut) => {
-                // The next process takes a file without content for a new journal, and removes the WAL. So what the WAL holds is
-                // copied into the file, and stays in the WAL.
+                // The next process takes a file without content for a new journal, and removes the WAL. So
+                // the content of the WAL is copied into the file, and stays in the WAL.
                 let stays =
                     self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
                 let copied = self.store.fold_wal().unwrap_or(false);
@@ -328,7 +328,7 @@ impl WriterWork {
             }
             CommitError::Misplaced(Misplaced::Beside(suffix)) => self.rescue(suffix),
             CommitError::Misplaced(Misplaced::WalCut) => {
-                // Its pages are gone. To copy what reads as zeros into the journal would damage it.
+                // Its pages are gone. Copying zeros into the journal would damage it.
                 let kept =
                     self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
                 let message = format!(
@@ -342,9 +342,9 @@ impl WriterWork {
         }
     }
 
-    /// A file beside the database was removed or replaced. SQLite still has the one with the commits open, so that they can be
-    /// copied into the database, where the next process finds them. Then this one ends, and the next one begins with files that
-    /// belong together.
+    /// A file beside the database was removed or replaced. SQLite still has the one with the commits open.
+    /// They are copied into the database, where the next process finds them. Then this process ends, and the
+    /// next one begins with files that belong together.
     fn rescue(&self, suffix: &'static str) -> Result<(Problem, WriteError), WriteError> {
         let path = self.path.clone();
         let found = format!("its {suffix} file was moved, removed or replaced");
@@ -376,7 +376,7 @@ impl WriterWork {
         ended
     }
 
-    /// Waits out the back-off. True when all callers have been gone for so long that the work is given up.
+    /// Waits for the back-off. True when all callers have been gone for so long that the work is given up.
     fn wait(
         &self,
         pause: Duration,
@@ -394,7 +394,7 @@ impl WriterWork {
             if left.is_zero() {
                 return false;
             }
-            // What is away is waited for, and that is no standstill.
+            // The writer waits for a disk that is away. That is not a standstill.
             self.heartbeat.progress();
             thread::sleep(left.min(LOOK_UP));
         }
@@ -424,7 +424,7 @@ impl WriterWork {
     }
 }
 
-/// Whether time or an operator can mend it while the relay runs. Everything else is damage or a bug.
+/// Whether it can pass or be repaired while the relay runs. Everything else is damage or a bug.
 fn may_pass(code: Option<rusqlite::ErrorCode>) -> bool {
     matches!(
         code,
@@ -468,7 +468,7 @@ mod tests {
         }))
     }
 
-    /// SQLite's own limit on the size of the file gives the very error of a full disk, without a disk to fill.
+    /// SQLite's own limit on the size of the file gives the same error as a full disk.
     #[tokio::test]
     async fn a_full_disk_takes_the_journal_down_until_there_is_space_and_nothing_is_lost() {
         let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ const CREDENTIALS: &str = "credentials";
 
 /// The metadata service is the slowest source.
 const CREDENTIALS_LIMIT: Duration = Duration::from_secs(5);
-/// One call; two follow each other, after the credentials.
+/// One request. The calls after the credentials are two in a row.
 const CALL_LIMIT: Duration = Duration::from_secs(6);
 /// Between two sub-applications: `DescribeEventConfig` may be called 20 times a second (document 266/57589, intl).
 const SPACING: Duration = Duration::from_millis(60);
@@ -86,7 +86,8 @@ fn found(credentials: &Credentials, now: WallTime) -> CheckLine {
     }
 }
 
-/// Two signed calls. Without the right to make them nothing is proven, and nothing is wrong: relaying needs neither.
+/// Two signed calls. Without the right to create them nothing is proven and nothing is wrong: relaying needs
+/// neither.
 async fn ask(client: &Client, sub_app: SubAppId, turn: Instant, deadline: Instant) -> Vec<CheckLine> {
     let mut lines = Vec::new();
     let questions = async {
@@ -173,7 +174,7 @@ fn callbacks(sub_app: SubAppId, config: &EventConfig) -> CheckLine {
     }
 }
 
-/// The host's clock, by the cloud's minus the host's. The measure is good to about a second.
+/// The difference of the clocks: the cloud's minus the host's. The measure is good to about a second.
 fn clock(skew_ms: i64) -> CheckLine {
     const PART: &str = "clock";
     let skew = Duration::from_millis(skew_ms.unsigned_abs());

@@ -1,4 +1,4 @@
-//! What the relay would open for those who look at it: the HTTP listener and the status socket.
+//! The listeners of the relay: HTTP and the status socket.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::ops::http::{self, Taken};
 use crate::ops::status;
 
-/// A line for each. A relay that runs on the same journal has them already, which is no failure.
+/// A line for each. A relay that runs on the same journal already has them, which is not a failure.
 pub(super) async fn check(config: Config) -> Vec<CheckLine> {
     let holder = crate::journal::probe::in_use_by(&config.journal.path).ok().flatten();
     let mut lines = Vec::new();
@@ -38,12 +38,12 @@ async fn listener(address: SocketAddr, holder: Option<&str>) -> CheckLine {
             ),
         )
         .error_code(ErrorCode::ListenerFailed),
-        // As `run` ends: an address may be free later, or come with its network.
+        // The same exit code as `run`: an address may be free later, or appear with its network.
         (Err(error), _) => CheckLine::away(PART, error.to_string()).error_code(ErrorCode::ListenerFailed),
     }
 }
 
-/// The relay works without it: what is wrong is a warning, as it is in the log of `run`.
+/// The relay works without the status socket, so a failure is a warning, as in the log of `run`.
 async fn socket(path: &Path, journal: &Path) -> CheckLine {
     const PART: &str = "status";
     let shown = path.display();
@@ -70,7 +70,8 @@ async fn socket(path: &Path, journal: &Path) -> CheckLine {
     }
 }
 
-/// Whether the socket's folder is missing and is one of those that are made for the journal, which is before the socket.
+/// Whether the socket's folder is missing and will be created for the journal, which happens before the
+/// socket.
 fn comes_with(socket: &Path, journal: &Path) -> bool {
     let folder =
         |path: &Path| std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));

@@ -1,4 +1,4 @@
-//! The journal's place: whether it can be used, whether it is, and what the disk costs.
+//! The journal's path: whether it can be used, whether a relay uses it, and what a sync of the disk costs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::journal::probe::{JournalReport, JournalStanding, probe};
 
 const PART: &str = "journal";
 
-/// Every commit waits for the disk: slower than this, the relay is slow too.
+/// Every commit waits for the disk. A slower sync makes the relay slow.
 const SLOW_SYNC: Duration = Duration::from_millis(20);
 
-/// Less than this is gone in a day of many events.
+/// A busy day can use up less free space than this.
 const LITTLE_SPACE: u64 = 1_000_000_000;
 
 pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<CheckLine> {

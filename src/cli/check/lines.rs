@@ -54,17 +54,17 @@ pub(super) struct CheckLine {
 
 impl CheckLine {
     fn new(status: LineStatus, exit: Exit, part: &'static str, text: impl Into<String>) -> Self {
-        // What others said may hold what a terminal would obey.
+        // Text from outside may contain commands to a terminal.
         let message = printable(&text.into().replace(char::is_control, " "));
         Self { status, part, message, error_code: None, place: None, exit }
     }
 
-    /// It is as it must be.
+    /// As required.
     pub(super) fn ok(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(LineStatus::Ok, Exit::Done, part, text)
     }
 
-    /// The relay can work with it; an operator should look at it all the same.
+    /// The relay can work with it, but an operator should look at it.
     pub(super) fn warn(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(LineStatus::Warn, Exit::Done, part, text)
     }
@@ -125,13 +125,13 @@ impl CheckReport {
     }
 }
 
-/// What must be changed first weighs more than what may be well by itself.
+/// A problem that needs a change counts more than one that may pass.
 fn worse(so_far: Exit, exit: Exit) -> Exit {
     if so_far == Exit::Configuration || exit == Exit::Done { so_far } else { exit }
 }
 
 fn shown(line: &CheckLine, colour: bool, screen: Screen) -> String {
-    /// Where the text begins, and goes on in a line that is too long for the screen.
+    /// The column where the text begins. A line that is too long continues there.
     const INDENT: usize = 19;
     let CheckLine { status, part, message, error_code, .. } = line;
     let word = status.word();

@@ -1,7 +1,7 @@
-//! `check`: does everything that the relay needs work, and if not, what is the next step?
+//! `check`: tries everything that the relay needs, and prints the next step for what fails.
 //!
-//! It changes nothing and creates nothing. It calls `DescribeEventConfig` and `DescribeEventsState`, and never `PullEvents`:
-//! what that hands out is hidden from the relay for the whole window.
+//! It changes nothing and creates nothing. It calls `DescribeEventConfig` and `DescribeEventsState`, and
+//! never `PullEvents`, which would hide events from the relay for a window.
 
 mod broker;
 mod cloud;
@@ -20,7 +20,7 @@ use self::lines::{CheckLine, CheckReport};
 use super::exit::{Exit, Failure};
 use crate::config::{Config, LoadedConfig, environment, origin};
 
-/// The longest that the live part takes. What it waits for has shorter limits of its own.
+/// The longest duration of the live part. Each request in it has a shorter limit of its own.
 const LIMIT: Duration = Duration::from_secs(18);
 
 /// Check the configuration, and try the cloud, the broker and the journal for real

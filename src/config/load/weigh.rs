@@ -1,4 +1,4 @@
-//! Weighs the values of a configuration against each other.
+//! Compares the values of a configuration with each other.
 
 use super::{ConfigPlace, ConfigReader, KeyOrigin};
 use crate::config::value::shown;
@@ -6,10 +6,10 @@ use crate::config::{Config, OutputKind, binding, paths};
 use crate::output::amqp::{self, Address, Auth, Topology};
 
 impl ConfigReader {
-    /// What single values cannot show.
+    /// Errors that single values do not show.
     pub(super) fn weigh(&mut self) {
         if !self.damaged.is_empty() {
-            // A value that could not be read would be weighed by its default.
+            // An unreadable value would be replaced by its default here.
             return;
         }
         let Config { vod, relay, output, amqp, .. } = self.config.clone();
@@ -94,12 +94,12 @@ impl ConfigReader {
         );
     }
 
-    /// What RabbitMQ, or common sense, would refuse to declare.
+    /// Names that RabbitMQ refuses to declare, or that make no sense.
     fn weigh_topology(&mut self, amqp: &amqp::Options) {
         if amqp.topology != Topology::Declare {
             return;
         }
-        // RabbitMQ has made this one itself, and it is what would be declared.
+        // RabbitMQ creates this exchange itself, and the relay would declare it.
         self.refuse(
             amqp.exchange.starts_with("amq.") && amqp.exchange != "amq.topic",
             &[("amqp", "exchange"), ("amqp", "topology")],

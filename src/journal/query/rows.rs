@@ -1,4 +1,4 @@
-//! What a reader of the journal is given: events and deliveries, row by row.
+//! Events and deliveries, as a reader of the journal gets them.
 
 use rusqlite::Row;
 use serde::Serialize;
@@ -17,11 +17,11 @@ pub struct Cursor {
 /// One event, as the journal has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EventRow {
-    /// The journal's number for it.
+    /// Its number in the journal.
     pub id: i64,
-    /// What consumers drop repeats by.
+    /// The id by which consumers drop repeats.
     pub message_id: String,
-    /// The sub-application whose queue it came from.
+    /// The sub-application of its queue.
     pub sub_app_id: u64,
     /// `EventType`.
     pub event_type: Option<String>,
@@ -29,7 +29,7 @@ pub struct EventRow {
     pub file_id: Option<String>,
     /// The task that it is about.
     pub task_id: Option<String>,
-    /// How far it got.
+    /// Its state.
     pub state: EventState,
     /// Its number among the events of its fingerprint, from 1.
     pub occurrence: u32,
@@ -39,17 +39,17 @@ pub struct EventRow {
     pub attempts: u32,
     /// Whether it may be in the queue more than once.
     pub maybe_duplicate: bool,
-    /// What is wrong with it: the code of how its last publish failed, or of why it is parked.
+    /// The code of its last failed publish, or of its parking.
     pub error_code: Option<String>,
-    /// The same in words.
+    /// The message that belongs to the code.
     pub message: Option<String>,
-    /// Why it was parked last; it stays after a release.
+    /// Why it was parked last. It stays after a release.
     pub parked_message: Option<String>,
     /// When it arrived first.
     pub received_at: WallTime,
     /// When the broker acked it.
     pub published_at: Option<WallTime>,
-    /// When the cloud confirmed it, or was known to have forgotten it.
+    /// When the cloud confirmed it, or when it was proven to have forgotten it.
     pub confirmed_at: Option<WallTime>,
 }
 
@@ -69,7 +69,7 @@ pub struct DeliveryRow {
     pub request_id: String,
     /// When it arrived.
     pub pulled_at: WallTime,
-    /// From when on it must not be confirmed.
+    /// The moment from which it must not be confirmed.
     pub lease_until: WallTime,
     /// confirmed, refused, lost, settled, lapsed or open.
     pub outcome: String,
@@ -77,14 +77,14 @@ pub struct DeliveryRow {
     pub confirmed_at: Option<WallTime>,
 }
 
-/// An event with all that the journal knows of it.
+/// An event with everything that the journal has about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownEvent {
     /// The event.
     pub event: EventRow,
     /// Digest of what it says, in hex.
     pub fingerprint: String,
-    /// Its deliveries, oldest first; of very many the newest thousand.
+    /// Its deliveries, oldest first; the newest thousand if there are more.
     pub deliveries: Vec<DeliveryRow>,
     /// The bytes that the cloud sent.
     pub body: Vec<u8>,
