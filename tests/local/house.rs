@@ -237,6 +237,38 @@ fn what_decides_does_nothing_else() {
     assert!(impurities("core", "// rest().await;\npub(crate) fn f(at: Moment) {}").is_empty());
 }
 
+/// What keeps an owner of the core's state from having it alone: a field that others see, or a method of the core's outside of
+/// `machine/mod.rs`, where the owners meet.
+fn shared_state(path: &str, source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let owner = [("events/mod.rs", "Events"), ("handles/mod.rs", "Handles"), ("polls/mod.rs", "Polls")];
+    if let Some((_, name)) = owner.iter().find(|(file, _)| path == *file) {
+        let fields =
+            source.split_once(&format!("struct {name} {{")).map(|(_, rest)| rest.split("\n}").next());
+        let fields = fields.flatten().unwrap_or_else(|| panic!("{path} has no struct {name}"));
+        let seen =
+            fields.lines().map(str::trim).filter(|line| line.starts_with("pub ") || line.starts_with("pub("));
+        found.extend(seen.map(|line| format!("{path}: others can reach the field '{line}'")));
+    }
+    if path != "mod.rs" && source.contains("impl Core ") {
+        found.push(format!("{path}: only machine/mod.rs has methods of the core"));
+    }
+    found
+}
+
+#[test]
+fn the_owners_of_the_core_have_their_state_alone() {
+    let files = rust_files("crates/core/src/machine");
+    let found: Vec<String> = files.iter().flat_map(|(path, source)| shared_state(path, source)).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    for owner in ["events", "handles", "polls"] {
+        assert!(files.iter().any(|(path, _)| *path == format!("{owner}/mod.rs")), "{owner}");
+    }
+    let wrong = "struct Polls {\n    queue: FairQueue,\n    pub(super) paused: bool,\n}\n";
+    assert_eq!(shared_state("polls/mod.rs", wrong).len(), 1);
+    assert_eq!(shared_state("handles/requests.rs", "impl Core {}").len(), 1);
+}
+
 #[test]
 fn an_arrow_that_points_up_is_seen_however_it_is_written() {
     let wrong = [

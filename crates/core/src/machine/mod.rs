@@ -1,8 +1,9 @@
 //! The core decides; it has no I/O, no clock and no await.
 //!
-//! Everything that can happen reaches it as an [`Input`], everything that shall be done leaves it as an [`Effect`]. What it
-//! holds is the part of the journal that is on its way: events that are not yet safe, and handles that can still be
-//! confirmed. All of it can be lost in a crash, and is rebuilt from the journal and from the cloud's redeliveries.
+//! Everything that can happen reaches it as an [`Input`], everything that shall be done leaves it as an
+//! [`Effect`]. What it holds is the part of the journal that is on its way: events that are not yet safe, and
+//! handles that can still be confirmed. All of it can be lost in a crash, and is rebuilt from the journal and
+//! from the cloud's redeliveries.
 //!
 //! An event's way through here:
 //!
@@ -11,17 +12,20 @@
 //!        -> Written(Published) -> Confirm -> Confirmed(Ok) -> Write(Confirmed)
 //! ```
 //!
-//! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence leaves.
+//! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence
+//! leaves.
 //!
-//! Three owners hold the state, and no field of one can be reached from another: the [`polls`] (who is asked for events, and
-//! when), the [`events`] (what is in hand until it is safe), and the [`handles`] (what can be confirmed, and the requests that do).
-//! Each takes what happened, puts what shall be done into the [`outbox`], and returns what another owner has to know. All of
-//! that crosses in this file:
+//! Three owners hold the state, and no field of one can be reached from another: the [`polls`] (who is asked
+//! for events, and when), the [`events`] (what is in hand until it is safe), and the [`handles`] (what can be
+//! confirmed, and the requests that do). Each takes what happened, puts what shall be done into the
+//! [`outbox`], and returns what another owner has to know. All of that crosses in this file:
 //!
 //! | from | what | to |
 //! | --- | --- | --- |
 //! | polls | an answer is recorded: its events and their handles | events, then handles |
+//! | polls | events that are being recorded, and polls whose batches may come | events: they take capacity |
 //! | polls | a pull found nothing | handles: there may be time to prove the right to confirm |
+//! | events | whether new events are published at once | polls: the record says so |
 //! | events | an event is safe | its handles: they may be confirmed |
 //! | events | nothing is routable, or something is again | polls: they rest, or go on |
 //! | events | an event that is safe is let go unconfirmed | polls: an idle answer settles it |
@@ -88,8 +92,8 @@ impl Core {
         core
     }
 
-    /// Takes what happened and says what shall be done. Inputs that arrived together are best given together: what they
-    /// lead to is then committed together.
+    /// Takes what happened and says what shall be done. Inputs that arrived together are best given together:
+    /// what they lead to is then committed together.
     pub fn step(&mut self, now: Moment, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         self.world.now = now;
         // Leases first: nothing joins a handle whose lease has lapsed meanwhile.
@@ -219,8 +223,9 @@ impl Core {
         }
     }
 
-    /// The journal has handed unpublished events out. The sub-application of one may have left the configuration: it is
-    /// published all the same. A reload can bring the sub-application back, and then an idle answer settles the event.
+    /// The journal has handed unpublished events out. The sub-application of one may have left the
+    /// configuration: it is published all the same. A reload can bring the sub-application back, and then an
+    /// idle answer settles the event.
     fn loaded(&mut self, loaded: Vec<Loaded>) {
         let with_place = loaded.into_iter().map(|loaded| {
             let id = loaded.outgoing.event.sub_app;
@@ -275,16 +280,17 @@ impl Core {
         }
     }
 
-    /// Takes over what can change at work: the sub-applications, the quota, the back-off, the capacity, and the attempts. What a
-    /// running lease or a proof depends on stays: the window, and what a confirm waits for.
+    /// Takes over what can change at work: the sub-applications, the quota, the back-off, the capacity, and
+    /// the attempts. What a running lease or a proof depends on stays: the window, and what a confirm waits
+    /// for.
     fn reconfigure(&mut self, new: Settings) {
         let old = &self.world.settings;
         self.polls.configure(old, &new);
         self.handles.configure(old, &new);
         self.events.configure(old, &new, self.world.now);
         self.world.settings = Settings { confirm_after: old.confirm_after, window: old.window, ..new };
-        // Begins with the sub-applications that are new, and polls those no more that are gone. What such a one has in hand is
-        // finished.
+        // Begins with the sub-applications that are new, and polls those no more that are gone. What such a
+        // one has in hand is finished.
         let wanted = self.world.settings.sub_apps.clone();
         for id in &wanted {
             if !self.sub_apps.contains(id) {
@@ -294,7 +300,8 @@ impl Core {
         self.polls.want(&wanted);
     }
 
-    /// Takes a sub-application up, in the same place of all owners. One that only the journal knows is not polled.
+    /// Takes a sub-application up, in the same place of all owners. One that only the journal knows is not
+    /// polled.
     fn add(&mut self, id: SubAppId, polled: bool) -> usize {
         self.polls.add(&self.world, id, polled, self.events.polls_rest());
         self.handles.add(id);
@@ -302,7 +309,8 @@ impl Core {
         self.sub_apps.len() - 1
     }
 
-    /// The drain is over when nothing that is in flight can still change the journal or reach the cloud in time.
+    /// The drain is over when nothing that is in flight can still change the journal or reach the cloud in
+    /// time.
     fn finish(&mut self) {
         if !self.world.draining || self.finished {
             return;

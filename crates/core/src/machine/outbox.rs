@@ -1,6 +1,7 @@
 //! What one step gathers: its effects, the rows of its commits, and when the core wants to be asked again.
 //!
-//! The owners only add to it. What is committed leaves first; what follows from a commit waits for the journal's answer.
+//! The owners only add to it. What is committed leaves first; what follows from a commit waits for the
+//! journal's answer.
 
 use tencent_vod_event::SubAppId;
 
@@ -113,8 +114,8 @@ impl Outbox {
         self.commits > 0
     }
 
-    /// Turns what the step gathered into effects. Commits come first: what follows from them waits for their answer, and
-    /// what does not depend on them loses nothing by coming after.
+    /// Turns what the step gathered into effects. Commits come first: what follows from them waits for their
+    /// answer, and what does not depend on them loses nothing by coming after.
     pub(super) fn flush(&mut self) {
         let mut commits = Vec::new();
         if !self.published.is_empty() {

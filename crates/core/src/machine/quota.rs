@@ -1,24 +1,27 @@
 //! How fast requests of one API are sent, for the whole account.
 //!
-//! The configured rate is the account's, and other programs may use part of it; what is left for this one nobody says but
-//! `RequestLimitExceeded`. So the rate is searched as TCP searches for a path's: a throttled request lowers it to what was
-//! really accepted just before; it returns to just under that soon, dwells there, and then probes beyond it, faster and
-//! faster. At the edge that costs a request or two every few seconds.
+//! The configured rate is the account's, and other programs may use part of it; what is left for this one
+//! nobody says but `RequestLimitExceeded`. So the rate is searched as TCP searches for a path's: a throttled
+//! request lowers it to what was really accepted just before; it returns to just under that soon, dwells
+//! there, and then probes beyond it, faster and faster. At the edge that costs a request or two every few
+//! seconds.
 //!
-//! How the cloud counts is not known, so that two ways must do well: a bucket that holds a second's worth, which hides for
-//! that long that it is running empty; and a count that begins anew each second, which refuses everything until the second
-//! is over. An even pace suits both.
+//! How the cloud counts is not known, so that two ways must do well: a bucket that holds a second's worth,
+//! which hides for that long that it is running empty; and a count that begins anew each second, which
+//! refuses everything until the second is over. An even pace suits both.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 
-/// How late a timer may be before requests are lost by it: so long the right to requests is saved up, beyond the first.
+/// How late a timer may be before requests are lost by it: so long the right to requests is saved up, beyond
+/// the first.
 const SAVED: f64 = 0.02;
 
-/// How far below what was accepted the rate goes, and how long it takes back there: when the measure can be relied on, and
-/// when it is rough and may be too low. After three of these times the rate is a quarter higher, after four nearly twice.
+/// How far below what was accepted the rate goes, and how long it takes back there: when the measure can be
+/// relied on, and when it is rough and may be too low. After three of these times the rate is a quarter
+/// higher, after four nearly twice.
 const DIP: f64 = 0.03;
 const RETURN: Duration = Duration::from_secs(5);
 const QUICK_RETURN: Duration = Duration::from_secs(2);
@@ -52,14 +55,15 @@ pub(super) struct Quota {
     refilled_at: Moment,
     /// Requests so far: the number of the last ticket.
     requests: u64,
-    /// Requests up to this one were under way when one was throttled: that they are throttled as well tells nothing new.
+    /// Requests up to this one were under way when one was throttled: that they are throttled as well tells
+    /// nothing new.
     judged: u64,
     first_request_at: Option<Moment>,
     recent: Recent,
     closed_until: Moment,
     closed_waits: Backoff,
-    /// Whether the next request is to try alone whether anything is accepted again: so long after it the others follow, if
-    /// nothing was heard of it by then.
+    /// Whether the next request is to try alone whether anything is accepted again: so long after it the
+    /// others follow, if nothing was heard of it by then.
     probing: Option<Duration>,
 }
 
@@ -165,8 +169,9 @@ impl Quota {
         self.closed_waits.reset();
         self.closed_until = now;
         self.probing = None;
-        // The last second tells what was accepted, unless a bucket was still running empty; then the share of the requests
-        // since it was empty tells it. Neither is believed without limit: there may have been little to ask for.
+        // The last second tells what was accepted, unless a bucket was still running empty; then the share of
+        // the requests since it was empty tells it. Neither is believed without limit: there may have been
+        // little to ask for.
         let floor = (per_second / 2.0).max(RATE_MIN);
         let share = accepted as f64 / (accepted + 1) as f64;
         let rough = measured_since.is_none_or(|since| ticket.at < since + MEASURE);

@@ -11,7 +11,8 @@ use crate::write::{EVENTS_PER_PULL, Write};
 /// How many unpublished events are read from the journal at once.
 const LOAD_MAX: usize = 256;
 
-/// The unpublished events that only the journal has: those of an earlier run, and those that came while the output was away.
+/// The unpublished events that only the journal has: those of an earlier run, and those that came while the
+/// output was away.
 #[derive(Debug)]
 pub(super) struct Backlog {
     open: bool,
@@ -72,8 +73,8 @@ impl Backlog {
 }
 
 impl Events {
-    /// Whether events that are recorded now go straight on to the output. With `confirm_after = "journal"` they wait in
-    /// the journal when others wait there already, or when the output cannot take them.
+    /// Whether events that are recorded now go straight on to the output. With `confirm_after = "journal"`
+    /// they wait in the journal when others wait there already, or when the output cannot take them.
     pub(in crate::machine) fn publishes_at_once(&self, world: &World, recordings: Recordings) -> bool {
         match world.settings.confirm_after {
             ConfirmAfter::Publish => true,

@@ -14,8 +14,8 @@ use crate::machine::world::World;
 /// So many different events that were returned without an ack between them open the breaker.
 const RETURNED_TO_OPEN: usize = 16;
 
-/// While the breaker is open, each sub-application is polled this often, and an event waits for its next publish at most so
-/// long: a queue that is bound again is found within this time.
+/// While the breaker is open, each sub-application is polled this often, and an event waits for its next
+/// publish at most so long: a queue that is bound again is found within this time.
 pub(super) const PROBE_EVERY: Duration = Duration::from_secs(30);
 
 /// What the first ack after a return of everything brings back is spread over this time.
@@ -64,7 +64,8 @@ impl Breaker {
         true
     }
 
-    /// Whether the backlog may be read on now, or when: while nothing is routable, only now and then and a little.
+    /// Whether the backlog may be read on now, or when: while nothing is routable, only now and then and a
+    /// little.
     pub(super) fn may_load(&mut self, now: Moment) -> Result<(), Moment> {
         match self.load_from {
             Some(at) if at > now => Err(at),
@@ -78,8 +79,8 @@ impl Breaker {
 }
 
 impl Events {
-    /// Opens or closes the breaker by what this step brought, and says whether it did. At the end of the inputs, because the
-    /// answers of one batch come together.
+    /// Opens or closes the breaker by what this step brought, and says whether it did. At the end of the
+    /// inputs, because the answers of one batch come together.
     pub(in crate::machine) fn turn_breaker(&mut self, world: &World, rng: &mut fastrand::Rng) -> bool {
         let turned = self.breaker.turn(world.now);
         if turned {
@@ -89,7 +90,8 @@ impl Events {
         turned
     }
 
-    /// How often each sub-application is to be polled, while nothing is routable: so that an event is met that is.
+    /// How often each sub-application is to be polled, while nothing is routable: so that an event is met
+    /// that is.
     pub(in crate::machine) fn polls_rest(&self) -> Option<Duration> {
         self.breaker.is_open().then_some(PROBE_EVERY)
     }
@@ -121,5 +123,39 @@ impl Events {
     /// How many events were returned since the last ack.
     pub(in crate::machine) fn returned(&self) -> usize {
         self.breaker.returned.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_different_returns_without_an_ack_open_it_and_an_ack_closes_it() {
+        let mut breaker = Breaker::default();
+        for _ in 0..40 {
+            breaker.returned(EventId(1));
+        }
+        for event in 2..16 {
+            breaker.returned(EventId(event));
+        }
+        assert!(!breaker.turn(Moment(0)), "fifteen are not enough");
+        breaker.returned(EventId(16));
+        assert!(breaker.turn(Moment(1)) && breaker.open_since() == Some(Moment(1)));
+        assert!(!breaker.turn(Moment(2)), "it turns once");
+        breaker.acked();
+        breaker.returned(EventId(1));
+        assert!(breaker.turn(Moment(3)) && !breaker.is_open());
+    }
+
+    #[test]
+    fn while_it_is_open_the_backlog_is_read_now_and_then() {
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.may_load(Moment(0)), Ok(()));
+        (0..16).for_each(|event| breaker.returned(EventId(event)));
+        breaker.turn(Moment(0));
+        assert_eq!(breaker.may_load(Moment(1)), Err(Moment(30_000)));
+        assert_eq!(breaker.may_load(Moment(30_000)), Ok(()));
+        assert_eq!(breaker.may_load(Moment(30_001)), Err(Moment(60_000)));
     }
 }

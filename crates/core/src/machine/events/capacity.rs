@@ -15,8 +15,9 @@ use crate::write::EVENTS_PER_PULL;
 /// How long it takes from none to all of what is configured.
 const RETURN: Duration = Duration::from_secs(1_800);
 
-/// As many as configured, or fewer: no more than the output makes safe within their leases. What is beyond that lapses in
-/// hand and comes again, over and over, and what has been published meanwhile waits behind it to be confirmed.
+/// As many as configured, or fewer: no more than the output makes safe within their leases. What is beyond
+/// that lapses in hand and comes again, over and over, and what has been published meanwhile waits behind it
+/// to be confirmed.
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
     most: usize,
@@ -35,7 +36,8 @@ impl Capacity {
         self.events.saturating_add(returned as usize).min(self.most)
     }
 
-    /// A lease lapsed while its event waited for the output. Leases that began before the capacity was lowered tell nothing new.
+    /// A lease lapsed while its event waited for the output. Leases that began before the capacity was
+    /// lowered tell nothing new.
     pub(super) fn lapsed(&mut self, lease: Lease, in_hand: usize, now: Moment) {
         if lease.sent_at >= self.lowered_at {
             // Not so few that some events in trouble fill it.
@@ -64,8 +66,8 @@ impl Events {
             .checked_sub(self.held(recordings) + self.backlog.coming())
     }
 
-    /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half is kept for
-    /// pulling: the cloud is not to wait while the broker takes nothing.
+    /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half
+    /// is kept for pulling: the cloud is not to wait while the broker takes nothing.
     pub(super) fn capacity_for_publishing(&self, world: &World) -> usize {
         let most = match world.settings.confirm_after {
             ConfirmAfter::Publish => world.settings.max_in_flight,
@@ -74,9 +76,10 @@ impl Events {
         most.saturating_add(self.capacity_besides(world))
     }
 
-    /// How many events more may be in hand, because the broker returns or refuses some for minutes, or because some may break the
-    /// connection: the others must not wait for their capacity. An event that may break the connection is given up only when others
-    /// get through. While nothing is routable, this is the capacity for an event that may be.
+    /// How many events more may be in hand, because the broker returns or refuses some for minutes, or
+    /// because some may break the connection: the others must not wait for their capacity. An event that may
+    /// break the connection is given up only when others get through. While nothing is routable, this is the
+    /// capacity for an event that may be.
     fn capacity_besides(&self, world: &World) -> usize {
         let most = (world.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
         if self.breaker.is_open() { most } else { (self.refused + self.suspected).min(most) }
@@ -89,8 +92,8 @@ impl Events {
         }
     }
 
-    /// The lease of these events' handle ended. If one of them only waits for an output that is up, the output is too slow
-    /// for so many.
+    /// The lease of these events' handle ended. If one of them only waits for an output that is up, the
+    /// output is too slow for so many.
     pub(in crate::machine) fn lease_lapsed(
         &mut self,
         world: &World,

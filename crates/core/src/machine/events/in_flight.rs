@@ -53,7 +53,8 @@ impl InFlightState {
     fn leads_to(self, next: Self) -> bool {
         use InFlightState::*;
         match next {
-            // The journal has the last word: what it has committed as published or parked is safe, whatever was known here.
+            // The journal has the last word: what it has committed as published or parked is safe, whatever
+            // was known here.
             Safe => true,
             Stored => false,
             Ready => matches!(self, Stored | Publishing | Failing | BackingOff),
@@ -84,7 +85,8 @@ impl InFlight {
 
     /// It goes on to the next state.
     pub(super) fn enter(&mut self, next: InFlightState) {
-        // In the tests of this crate. The simulation plants bugs that lie to the core, and looks at what comes of it.
+        // In the tests of this crate. The simulation plants bugs that lie to the core, and looks at what
+        // comes of it.
         assert!(!cfg!(test) || self.state.leads_to(next), "an event goes from {:?} to {next:?}", self.state);
         self.state = next;
     }

@@ -1,12 +1,12 @@
 //! The events: what is in the relay's hands until it is safe, and how it gets to the broker.
 //!
-//! - Owns: the events in hand and their states (`transitions.md`), what is ready to be published and what is being published,
-//!   the waits between publishes, the backlog in the journal, the breaker, the events that may break the connection, and how
-//!   many events may be in hand.
-//! - Is told: what was recorded or loaded, how a publish ended, what the journal committed, which handle holds an event, and
-//!   how a handle ended.
-//! - Says: what to publish, load, park, or count as failed (through the outbox), which handles an event that is safe has, and
-//!   which event it has let go though the cloud may still hold it ([`Unsettled`]).
+//! - Owns: the events in hand and their states (`transitions.md`), what is ready to be published and what is
+//!   being published, the waits between publishes, the backlog in the journal, the breaker, the events that
+//!   may break the connection, and how many events may be in hand.
+//! - Is told: what was recorded or loaded, how a publish ended, what the journal committed, which handle
+//!   holds an event, and how a handle ended.
+//! - Says: what to publish, load, park, or count as failed (through the outbox), which handles an event that
+//!   is safe has, and which event it has let go though the cloud may still hold it ([`Unsettled`]).
 //! - Never touches: leases, confirm requests, or polls. A handle is a number here.
 
 mod backlog;
@@ -127,8 +127,9 @@ impl Events {
         }
     }
 
-    /// Takes an event into the relay's hands, unless it is there already. The handles that an earlier run had for it are let
-    /// go: one of them may stand on further events, which that run had in its hands and this one has not.
+    /// Takes an event into the relay's hands, unless it is there already. The handles that an earlier run had
+    /// for it are let go: one of them may stand on further events, which that run had in its hands and this
+    /// one has not.
     fn carry_loaded(&mut self, now: Moment, sub_app: usize, loaded: Loaded) {
         let Loaded { event, outgoing, confirmed } = loaded;
         let outgoing = Some(Arc::new(outgoing));

@@ -14,7 +14,8 @@ use crate::machine::world::World;
 use crate::outcome::{Problem, PublishOutcome};
 use crate::write::FailedAttempt;
 
-/// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with full batches.
+/// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with
+/// full batches.
 const PUBLISHING_MAX: usize = 256;
 
 impl Events {
@@ -72,8 +73,8 @@ impl Events {
                 self.acked(event);
                 out.published(event);
             }
-            // Tried again for as long as it takes: a full queue or a leader election is no fault of the event. Another queue of
-            // the exchange may have stored it.
+            // Tried again for as long as it takes: a full queue or a leader election is no fault of the
+            // event. Another queue of the exchange may have stored it.
             PublishOutcome::Nacked => {
                 self.nacked(event);
                 self.fail(out, event, true, problem("the broker nacked it".into()));
@@ -133,13 +134,14 @@ impl Events {
         }
     }
 
-    /// The journal has committed that a publish of the event failed, or it never left: it waits for the next one.
+    /// The journal has committed that a publish of the event failed, or it never left: it waits for the next
+    /// one.
     pub(in crate::machine) fn back_off(&mut self, world: &World, rng: &mut fastrand::Rng, event: EventId) {
         let Some(in_flight) = self.in_hand.get_mut(&event) else { return };
         let first = in_flight.tries.none_failed();
         in_flight.tries.failed();
-        // The output went away under it, which is no fault of the event: it waits for the output, in its old place. A second
-        // time it may be the event that takes the connection down.
+        // The output went away under it, which is no fault of the event: it waits for the output, in its old
+        // place. A second time it may be the event that takes the connection down.
         if first && !world.output_up {
             return self.keep_its_place(world.now, event);
         }
@@ -147,8 +149,9 @@ impl Events {
         self.wait_until(world.now + wait, event);
     }
 
-    /// An event that the output went away under goes on in its old place. The output as a whole waits the shortest wait, so
-    /// that none of those that it brought back is overtaken, or published again without a wait.
+    /// An event that the output went away under goes on in its old place. The output as a whole waits the
+    /// shortest wait, so that none of those that it brought back is overtaken, or published again without a
+    /// wait.
     fn keep_its_place(&mut self, now: Moment, event: EventId) {
         self.publish_from = self.publish_from.max(now + RETRY_WAITS.0);
         self.make_ready(event);

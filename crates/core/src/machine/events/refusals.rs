@@ -1,5 +1,5 @@
-//! Events that the broker does not take: how long each waits, when one is given up, and when one is published with nothing else
-//! under way.
+//! Events that the broker does not take: how long each waits, when one is given up, and when one is published
+//! with nothing else under way.
 
 use std::time::Duration;
 
@@ -11,29 +11,30 @@ use crate::clock::Moment;
 use crate::identity::EventId;
 use crate::machine::world::World;
 
-/// The waits between two publishes of one event that got no answer, or that a missing exchange or permission kept back.
+/// The waits between two publishes of one event that got no answer, or that a missing exchange or permission
+/// kept back.
 pub(super) const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
-/// The waits after nacks. RabbitMQ may have stored the message in one queue while it nacks it for another one, so that each try
-/// can be one more copy.
+/// The waits after nacks. RabbitMQ may have stored the message in one queue while it nacks it for another
+/// one, so that each try can be one more copy.
 const NACK_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(300));
 
-/// The longest wait after the first return or refusal of an event. The next one is five times as long: five attempts are
-/// spread over about three minutes, so that a binding that is gone for a moment parks nothing.
+/// The longest wait after the first return or refusal of an event. The next one is five times as long: five
+/// attempts are spread over about three minutes, so that a binding that is gone for a moment parks nothing.
 const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 const REFUSAL_FACTOR: u32 = 5;
 const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// The same while many events wait like that: only twice as long. Otherwise one frequent unroutable type fills the relay's
-/// hands, and the routable ones wait for capacity.
+/// The same while many events wait like that: only twice as long. Otherwise one frequent unroutable type
+/// fills the relay's hands, and the routable ones wait for capacity.
 const CROWDED_WAIT: Duration = Duration::from_secs(1);
 const CROWDED_FACTOR: u32 = 2;
 
 /// An event that was returned or refused for so long is parked in any case.
 const REFUSED_MAX: Duration = Duration::from_secs(600);
 
-/// An event that lost its answer so often in a row is published with nothing else under way: it may be what breaks the
-/// connection.
+/// An event that lost its answer so often in a row is published with nothing else under way: it may be what
+/// breaks the connection.
 const LOSSES_BEFORE_ALONE: u32 = 3;
 
 /// An event that lost its answer so often with nothing else under way, while others were acked, is parked.
@@ -156,7 +157,8 @@ impl Events {
         tries.losses += 1;
         self.suspected += usize::from(tries.losses == LOSSES_BEFORE_ALONE);
         tries.losses_alone += u32::from(was_alone);
-        // A broker that breaks under any publish is no fault of this event: others must have got through meanwhile.
+        // A broker that breaks under any publish is no fault of this event: others must have got through
+        // meanwhile.
         let others_got_through = acks > tries.acks_before;
         (tries.losses_alone >= LOSSES_ALONE && others_got_through).then(|| {
             format!(

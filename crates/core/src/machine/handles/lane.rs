@@ -10,8 +10,8 @@ use crate::clock::Moment;
 /// What one `ConfirmEvents` takes at most (document 266/33434).
 const HANDLES_PER_REQUEST: usize = 16;
 
-/// How many requests of one sub-application are in flight at the most: enough for the account's limit over a third of a second
-/// of round trip.
+/// How many requests of one sub-application are in flight at the most: enough for the account's limit over a
+/// third of a second of round trip.
 const REQUESTS_MAX: usize = 32;
 
 /// How long a handle waits for others to fill its request, while another request is in flight.
@@ -63,8 +63,8 @@ impl ConfirmLane {
         self.halves.retain(|half| !half.is_empty());
     }
 
-    /// From when on the next request is worth sending, whose first handle is queued since then; never while enough are in
-    /// flight.
+    /// From when on the next request is worth sending, whose first handle is queued since then; never while
+    /// enough are in flight.
     pub(super) fn next_request_from(&self, now: Moment, since: Moment, draining: bool) -> Option<Moment> {
         if self.requests >= REQUESTS_MAX {
             return None;
@@ -124,5 +124,67 @@ impl ConfirmLane {
         if !group.is_empty() {
             self.halves.push_back(group);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment(1_000);
+
+    fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<HandleId> {
+        numbers.into_iter().map(HandleId).collect()
+    }
+
+    fn lane(handles: u64) -> ConfirmLane {
+        let mut lane = ConfirmLane::new();
+        ids(0..handles).into_iter().for_each(|id| lane.push(id));
+        lane
+    }
+
+    #[test]
+    fn a_request_leaves_at_once_when_it_is_alone_or_full_and_lingers_otherwise() {
+        let mut lane = lane(20);
+        assert_eq!(lane.next_request_from(NOW, NOW, false), Some(NOW));
+        assert_eq!(lane.request(), (ids(0..16), false));
+        assert_eq!(lane.next_request_from(NOW, NOW, false), Some(NOW + LINGER));
+        assert_eq!(lane.next_request_from(NOW, NOW, true), Some(NOW), "a drain waits for nothing");
+        ids(20..32).into_iter().for_each(|id| lane.push(id));
+        assert_eq!(lane.next_request_from(NOW, NOW, false), Some(NOW));
+    }
+
+    #[test]
+    fn no_more_requests_are_in_flight_than_the_account_needs() {
+        let mut lane = lane(16 * 33);
+        for _ in 0..REQUESTS_MAX {
+            assert!(lane.next_request_from(NOW, NOW, false).is_some());
+            lane.request();
+        }
+        assert_eq!(lane.next_request_from(NOW, NOW, false), None);
+        lane.ended();
+        assert!(lane.next_request_from(NOW, NOW, false).is_some());
+    }
+
+    #[test]
+    fn parts_of_a_rejected_request_go_first_and_stay_apart() {
+        let mut lane = lane(3);
+        lane.again_apart(ids([10, 11]));
+        lane.again_apart(Vec::new());
+        lane.again_first(ids([12]), true);
+        assert_eq!(lane.first(), Some(HandleId(12)));
+        assert_eq!(lane.request(), (ids([12]), true));
+        assert_eq!(lane.request(), (ids([10, 11]), true));
+        lane.again_first(ids([20, 21]), false);
+        assert_eq!(lane.request(), (ids([20, 21, 0, 1, 2]), false));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_nowhere_any_more() {
+        let mut lane = lane(2);
+        lane.again_apart(ids([0]));
+        lane.take_back(HandleId(0));
+        assert_eq!(lane.request(), (ids([1]), false));
+        assert_eq!(lane.first(), None);
     }
 }

@@ -1,11 +1,12 @@
 //! The handles: which deliveries can still be confirmed, and the requests that confirm them.
 //!
-//! - Owns: the handles under a lease and the timers of their leases, the confirm requests in flight and those that wait, the
-//!   quota of `ConfirmEvents`, and the proofs of the right to confirm.
-//! - Is told: which delivery arrived under which handle, which handle's events changed, how a request ended, and that a
-//!   sub-application has nothing. Whether an event may be confirmed it asks through a function that it is handed.
-//! - Says: which confirm to send and which deliveries are confirmed, refused or lost (through the outbox), and which handles
-//!   have left the relay's hands and how ([`HandleEnded`]).
+//! - Owns: the handles under a lease and the timers of their leases, the confirm requests in flight and those
+//!   that wait, the quota of `ConfirmEvents`, and the proofs of the right to confirm.
+//! - Is told: which delivery arrived under which handle, which handle's events changed, how a request ended,
+//!   and that a sub-application has nothing. Whether an event may be confirmed it asks through a function
+//!   that it is handed.
+//! - Says: which confirm to send and which deliveries are confirmed, refused or lost (through the outbox),
+//!   and which handles have left the relay's hands and how ([`HandleEnded`]).
 //! - Never touches: events, polls, or what an event's state means.
 
 mod lane;
@@ -33,7 +34,7 @@ use requests::ConfirmRequest;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Handles {
-    sub_apps: Vec<ConfirmedSubApp>,
+    sub_apps: Vec<SubAppConfirms>,
     held: FxHashMap<HandleId, HandleEntry>,
     /// Handles that no request is confirming now, so that another delivery under the same handle joins them.
     open: HashMap<(usize, EventHandle), HandleId>,
@@ -51,7 +52,7 @@ pub(super) struct HandleId(u64);
 
 /// What is kept for one sub-application.
 #[derive(Debug)]
-struct ConfirmedSubApp {
+struct SubAppConfirms {
     id: SubAppId,
     lane: ConfirmLane,
     right: ConfirmRight,
@@ -134,7 +135,7 @@ impl Handles {
 
     /// Takes a sub-application up, behind those that are known.
     pub(super) fn add(&mut self, id: SubAppId) {
-        self.sub_apps.push(ConfirmedSubApp { id, lane: ConfirmLane::new(), right: ConfirmRight::new() });
+        self.sub_apps.push(SubAppConfirms { id, lane: ConfirmLane::new(), right: ConfirmRight::new() });
     }
 
     /// The settings become these.
@@ -144,9 +145,9 @@ impl Handles {
         }
     }
 
-    /// Takes a delivery's handle into the relay's hands, to be confirmed once its events are safe and before its lease lapses.
-    /// One handle can stand on several events: it is confirmed when all of them are safe, within the earliest of their leases.
-    /// Nothing is returned when the lease has lapsed already.
+    /// Takes a delivery's handle into the relay's hands, to be confirmed once its events are safe and before
+    /// its lease lapses. One handle can stand on several events: it is confirmed when all of them are safe,
+    /// within the earliest of their leases. Nothing is returned when the lease has lapsed already.
     pub(super) fn hold(
         &mut self,
         now: Moment,
@@ -194,7 +195,8 @@ impl Handles {
         }
     }
 
-    /// Queues a handle for its request when all its events may be confirmed; takes it back when a new event under it may not.
+    /// Queues a handle for its request when all its events may be confirmed; takes it back when a new event
+    /// under it may not.
     pub(super) fn review(&mut self, now: Moment, id: HandleId, may_confirm: impl Fn(EventId) -> bool) {
         let Some(entry) = self.held.get_mut(&id) else { return };
         let safe = entry.deliveries.iter().all(|(_, event)| may_confirm(*event));
@@ -232,7 +234,8 @@ impl Handles {
         ended
     }
 
-    /// Lets a handle go: the event comes again under another one, and is then confirmed without being published again.
+    /// Lets a handle go: the event comes again under another one, and is then confirmed without being
+    /// published again.
     fn lapse(&mut self, out: &mut Outbox, id: HandleId) -> Option<HandleEnded> {
         // A request ends by the lease's cutoff, and says itself what became of the handle.
         if self.held.get(&id)?.state == HandleState::Requested {

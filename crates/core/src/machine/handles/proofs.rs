@@ -1,8 +1,8 @@
 //! Proof of the right to confirm while nothing is there to be confirmed.
 //!
-//! A key without `vod:ConfirmEvents` can pull: on an idle queue nothing would tell until the first event lapses. So a
-//! `ConfirmEvents` with a made-up handle is sent after an idle answer, as long as no other request has proven the right. Any
-//! answer that is about the handle is proof.
+//! A key without `vod:ConfirmEvents` can pull: on an idle queue nothing would tell until the first event
+//! lapses. So a `ConfirmEvents` with a made-up handle is sent after an idle answer, as long as no other
+//! request has proven the right. Any answer that is about the handle is proof.
 
 use std::time::Duration;
 
@@ -62,8 +62,8 @@ impl Handles {
         self.sub_apps[sub_app].right.idle = true;
     }
 
-    /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an event needs goes
-    /// first, and one that cannot go now waits for the next idle answer.
+    /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an
+    /// event needs goes first, and one that cannot go now waits for the next idle answer.
     pub(in crate::machine) fn prove_rights(&mut self, world: &World, out: &mut Outbox) {
         if world.draining || self.any_request() {
             return;

@@ -1,6 +1,7 @@
 //! Telling the cloud: within the lease, at most sixteen handles a request, none twice, none lapsed.
 //!
-//! `ConfirmEvents` says nothing per handle. A request that the cloud rejects is halved until the bad handle stands alone.
+//! `ConfirmEvents` says nothing per handle. A request that the cloud rejects is halved until the bad handle
+//! stands alone.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -31,8 +32,8 @@ pub(super) struct ConfirmRequest {
 }
 
 impl Handles {
-    /// Sends the requests that are worth sending now, one for each sub-application in turn. Handles that no request could
-    /// confirm in time are let go.
+    /// Sends the requests that are worth sending now, one for each sub-application in turn. Handles that no
+    /// request could confirm in time are let go.
     pub(in crate::machine) fn send(&mut self, world: &World, out: &mut Outbox) -> Vec<HandleEnded> {
         let mut ended = Vec::new();
         let mut turn = None;
@@ -220,8 +221,8 @@ impl Handles {
         again
     }
 
-    /// While `from` was in its request, another delivery came under the same handle: they are confirmed together now, when the
-    /// events of both are safe.
+    /// While `from` was in its request, another delivery came under the same handle: they are confirmed
+    /// together now, when the events of both are safe.
     fn merge(
         &mut self,
         now: Moment,

@@ -6,8 +6,9 @@ use super::pace::Demand;
 use crate::clock::Moment;
 use crate::machine::round_robin::RoundRobin;
 
-/// Who is polled next. Two classes share the polls one by one: those of which a backlog is known, and those that are merely
-/// due. So many idle sub-applications do not keep one with a backlog waiting, and the other way round.
+/// Who is polled next. Two classes share the polls one by one: those of which a backlog is known, and those
+/// that are merely due. So many idle sub-applications do not keep one with a backlog waiting, and the other
+/// way round.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     backlogged: RoundRobin,

@@ -1,11 +1,11 @@
 //! The polls: who is asked for events, when, and what is under way until the answer is recorded.
 //!
-//! - Owns: the pulls in flight, the turns of the sub-applications and the pace of each, the quota of `PullEvents`, the answers
-//!   that the journal is recording, and what an idle answer can settle.
-//! - Is told: how a pull ended, that an answer is recorded, that an event was let go unconfirmed though it is safe, and how
-//!   many events more can be held.
-//! - Says: which pull to send, what to record and what to settle, which sub-application has nothing, and how many events are
-//!   still being recorded.
+//! - Owns: the pulls in flight, the turns of the sub-applications and the pace of each, the quota of
+//!   `PullEvents`, the answers that the journal is recording, and what an idle answer can settle.
+//! - Is told: how a pull ended, that an answer is recorded, that an event was let go unconfirmed though it is
+//!   safe, and how many events more can be held.
+//! - Says: which pull to send, what to record and what to settle, which sub-application has nothing, and how
+//!   many events are still being recorded.
 //! - Never touches: events, handles, or what becomes of an answer after its record.
 
 mod fair_queue;
@@ -32,7 +32,7 @@ use settling::Settling;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Polls {
-    sub_apps: Vec<PolledSubApp>,
+    sub_apps: Vec<SubAppPolls>,
     queue: FairQueue,
     quota: Quota,
     in_flight: FxHashMap<PullId, (usize, Ticket)>,
@@ -45,7 +45,7 @@ pub(super) struct Polls {
 
 /// What is kept for one sub-application.
 #[derive(Debug)]
-struct PolledSubApp {
+struct SubAppPolls {
     id: SubAppId,
     pace: Pace,
     settling: Settling,
@@ -101,7 +101,8 @@ impl Polls {
         }
     }
 
-    /// Takes a sub-application up, behind those that are known. It is polled once each `rest`, or as it demands.
+    /// Takes a sub-application up, behind those that are known. It is polled once each `rest`, or as it
+    /// demands.
     pub(super) fn add(&mut self, world: &World, id: SubAppId, wanted: bool, rest: Option<Duration>) {
         let World { settings, now, .. } = world;
         let mut pace = Pace::new(settings.idle_backoff_min, settings.idle_backoff_max, *now);
@@ -109,7 +110,7 @@ impl Polls {
         pace.rest(rest);
         self.queue.set_demand(self.sub_apps.len(), pace.demand());
         let settling = Settling::after_start(*now, settings.window.length);
-        self.sub_apps.push(PolledSubApp { id, pace, settling });
+        self.sub_apps.push(SubAppPolls { id, pace, settling });
     }
 
     /// From now on these sub-applications are polled, and no others.
@@ -140,8 +141,9 @@ impl Polls {
         }
     }
 
-    /// Sends the polls that are wanted, by the sub-applications' turns. `capacity` is how many events more can be held; while
-    /// nothing is `routable`, the pace of each sub-application rests, so that an event is met that is.
+    /// Sends the polls that are wanted, by the sub-applications' turns. `capacity` is how many events more
+    /// can be held; while nothing is `routable`, the pace of each sub-application rests, so that an event is
+    /// met that is.
     pub(super) fn send(&mut self, world: &World, out: &mut Outbox, capacity: Option<usize>, routable: bool) {
         // While the broker is away the cloud keeps the events, for four days; or the journal does.
         let may_go_on = match world.settings.confirm_after {
@@ -171,17 +173,18 @@ impl Polls {
         }
     }
 
-    /// The sub-application whose turn it is, if there is capacity for what its poll may bring. Capacity is made by an input, so that
-    /// no timer is needed. A first poll needs capacity for its own batch, a further one for the batches of all further polls:
-    /// reserving for first polls would let many idle sub-applications starve each other.
+    /// The sub-application whose turn it is, if there is capacity for what its poll may bring. Capacity is
+    /// made by an input, so that no timer is needed. A first poll needs capacity for its own batch, a further
+    /// one for the batches of all further polls: reserving for first polls would let many idle
+    /// sub-applications starve each other.
     fn next_to_poll(&self, now: Moment, capacity: usize) -> Option<usize> {
         let for_a_further_one = (self.further() + 2) * EVENTS_PER_PULL <= capacity;
         let may = |index: usize| for_a_further_one || self.sub_apps[index].pace.in_flight() == 0;
         self.queue.next(now, may)
     }
 
-    /// A pull ended. What it brought is recorded, to be published at once or not. Returns the sub-application that has
-    /// nothing, if the answer was idle.
+    /// A pull ended. What it brought is recorded, to be published at once or not. Returns the sub-application
+    /// that has nothing, if the answer was idle.
     pub(super) fn ended(
         &mut self,
         world: &World,
@@ -221,7 +224,8 @@ impl Polls {
                 self.recordings.pulls += 1;
                 self.recordings.waiting += usize::from(!publish_now);
                 self.recordings.events += events.len();
-                // The journal before anything else: whatever happens next, the event and its handle are known.
+                // The journal before anything else: whatever happens next, the event and its handle are
+                // known.
                 let pulled =
                     Pulled { pull, sub_app, request_id, events, lease, received_at, pulled_at, publish_now };
                 out.push(Effect::Write(Write::Record(Arc::new(pulled))));

@@ -1,4 +1,5 @@
-//! When to poll a sub-application, and by how many polls at once. How many requests the account may make is the quota's matter.
+//! When to poll a sub-application, and by how many polls at once. How many requests the account may make is
+//! the quota's matter.
 
 use std::time::Duration;
 
@@ -93,7 +94,8 @@ impl Pace {
         self.in_flight += 1;
     }
 
-    /// A poll brought `events` of them: more polls while batches are full, one at a time again when they are not.
+    /// A poll brought `events` of them: more polls while batches are full, one at a time again when they are
+    /// not.
     pub(super) fn brought(&mut self, events: usize, now: Moment) {
         self.in_flight -= 1;
         self.settle_down();
@@ -105,8 +107,8 @@ impl Pace {
         };
     }
 
-    /// A poll that was sent at `sent_at` found nothing. The time that the server held it counts towards the wait. Of polls
-    /// that were in flight together the last one makes it longer.
+    /// A poll that was sent at `sent_at` found nothing. The time that the server held it counts towards the
+    /// wait. Of polls that were in flight together the last one makes it longer.
     pub(super) fn found_nothing(&mut self, sent_at: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         self.transient.reset();
@@ -119,7 +121,8 @@ impl Pace {
     pub(super) fn failed(&mut self, failure: RequestFailure, now: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         let backoff = match failure {
-            // It did nothing, and says nothing of this sub-application. It is asked again when the quota allows.
+            // It did nothing, and says nothing of this sub-application. It is asked again when the quota
+            // allows.
             RequestFailure::Throttled => {
                 self.started_at = self.started_before;
                 return;
