@@ -40,9 +40,9 @@ pub struct Look {
     pub stuck: Option<Problem>,
 }
 
-/// One look's counts.
+/// The counts at one look, for rates.
 #[derive(Clone, Copy)]
-struct LookCounts {
+struct CountSample {
     at: Moment,
     received: u64,
     published: u64,
@@ -59,15 +59,15 @@ pub struct Supervisor {
     pub(super) started: (Moment, WallTime),
     verdict: watch::Sender<Arc<HealthVerdict>>,
     document: watch::Sender<String>,
-    counts: VecDeque<LookCounts>,
+    counts: VecDeque<CountSample>,
     told_ready: bool,
     /// The day, and how many events had been received when it began.
     today: (i64, u64),
 }
 
-impl std::fmt::Debug for LookCounts {
+impl std::fmt::Debug for CountSample {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LookCounts").field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("CountSample").field("at", &self.at).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +137,7 @@ impl Supervisor {
         let figures = self.watch.figures.borrow().clone();
         let published = snapshot.published();
         let received = snapshot.received();
-        self.count(LookCounts { at: now, received, published, confirmed: snapshot.confirmed });
+        self.count(CountSample { at: now, received, published, confirmed: snapshot.confirmed });
         let line = self.line(now, wall, &snapshot, received, figures.as_ref());
         self.measure(now, &snapshot, &verdict, figures.as_ref());
         let document = self.describe(now, wall, &snapshot, &verdict, figures, &line);
@@ -147,7 +147,7 @@ impl Supervisor {
         Look { line, live, stuck: self.health.stuck(now, &facts) }
     }
 
-    fn count(&mut self, counts: LookCounts) {
+    fn count(&mut self, counts: CountSample) {
         if self.counts.len() > RATE_LOOKS {
             self.counts.pop_front();
         }

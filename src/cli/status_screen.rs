@@ -11,7 +11,7 @@ const PROMPT: usize = 1;
 
 /// The document as lines that fit the screen, no more of them than it has.
 pub(super) fn for_people(document: &Value, screen: Screen) -> String {
-    let document = StatusAnswer(document);
+    let document = StatusLines(document);
     let mut lines = document.stages();
     lines.extend(document.facts());
     let room = screen.height.map(|height| height.saturating_sub(lines.len() + PROMPT));
@@ -19,9 +19,9 @@ pub(super) fn for_people(document: &Value, screen: Screen) -> String {
     lines.iter().map(|line| screen.line(line)).collect::<Vec<_>>().join("\n")
 }
 
-struct StatusAnswer<'a>(&'a Value);
+struct StatusLines<'a>(&'a Value);
 
-impl StatusAnswer<'_> {
+impl StatusLines<'_> {
     fn at(&self, path: &str) -> String {
         text(self.0.pointer(path).unwrap_or(&Value::Null))
     }

@@ -295,12 +295,12 @@ async fn put(to: &Url, sub_app_id: u64, made: &[String]) -> Result<Vec<u64>, Tri
 
 fn report(args: &TriggerArgs, numbers: &[u64]) -> Result<(), TriggerError> {
     #[derive(Serialize)]
-    struct Triggered<'a> {
+    struct TriggerReport<'a> {
         sub_app_id: u64,
         numbers: &'a [u64],
     }
     if args.json {
-        let report = Triggered { sub_app_id: args.sub_app, numbers };
+        let report = TriggerReport { sub_app_id: args.sub_app, numbers };
         let line = serde_json::to_string(&report).map_err(std::io::Error::from)?;
         return print([line.as_str()]);
     }

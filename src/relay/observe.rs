@@ -132,7 +132,7 @@ impl Observer {
         let (key, action) = ((*sub_app, action.name()), action.name());
         let Some(error) = error else {
             if self.failing.remove(&key).is_some_and(|was| was.told) {
-                info!(%sub_app, action, "calls succeed again");
+                info!(%sub_app, action, "requests succeed again");
             }
             return;
         };
@@ -144,7 +144,7 @@ impl Observer {
         if !is_known && !is_pace {
             // The error's text ends with the next step.
             let error_code = cloud::error_code(error.failure);
-            warn!(%error_code, %sub_app, action, failure = %error.failure, %error, "calls fail, and are tried again");
+            warn!(%error_code, %sub_app, action, failure = %error.failure, %error, "requests fail, and are repeated");
         }
         let problem =
             Problem::new(cloud::error_code(error.failure), format!("sub-application {sub_app}: {error}"));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn throttled_calls_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
+    fn throttled_requests_are_no_trouble_until_nothing_else_has_happened_for_a_while() {
         let window = Window { length: Duration::from_secs(30), margin: Duration::from_secs(3) };
         let mut report = Observer::new(Arc::new(RelayStats::new()), window);
         let throttled = ended(Some((FailureKind::Throttled, "RequestLimitExceeded")));

@@ -140,7 +140,7 @@ async fn a_wrong_key_is_said_once_with_the_next_step_and_waited_for() {
     assert_eq!(warnings.len(), 1, "{log}");
     assert!(warnings[0].contains("AuthFailure.SignatureFailure"), "{}", warnings[0]);
     assert!(warnings[0].contains("secret id, secret key and token belong together"), "{}", warnings[0]);
-    assert!(log.contains("calls succeed again"), "{log}");
+    assert!(log.contains("requests succeed again"), "{log}");
 }
 
 #[test]

@@ -266,7 +266,7 @@ async fn a_key_that_may_not_confirm_is_told_of_while_the_queue_is_idle() {
     world.emulator.faults().add(Fault::always(FaultKind::Error { code }).on(Action::ConfirmEvents));
     let desk = Desk::with_stage(world, &[("HEALTH__EXIT_AFTER", "1s")], &["pull"]).await;
     desk.until("confirm is not ready", |page| page.error_code("confirm").as_deref() == Some("VR-306")).await;
-    desk.program.logs("calls fail, and are tried again").await;
+    desk.program.logs("requests fail, and are repeated").await;
     let log = desk.program.log();
     assert!(log.contains("vod:ConfirmEvents") && log.contains("VR-306"), "{log}");
     assert!(!log.contains("every stage has proven itself"), "{log}");

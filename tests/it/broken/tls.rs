@@ -66,7 +66,7 @@ async fn refused_until_it_is_right(wrong: impl FnOnce(&Authority) -> rustls::Ser
     let trusted = authority.folder.path().join("ca.pem");
     environment.insert("SSL_CERT_FILE".to_owned(), trusted.to_str().unwrap().to_owned());
     let program = Program::start(relay(environment));
-    program.logs("calls fail, and are tried again").await;
+    program.logs("requests fail, and are repeated").await;
     let log = program.log();
     assert!(log.contains("PullEvents failed (tls)") && log.contains("configuration"), "{log}");
     assert!(log.contains(words), "{words:?} is not in {log}");
@@ -75,11 +75,11 @@ async fn refused_until_it_is_right(wrong: impl FnOnce(&Authority) -> rustls::Ser
     assert_eq!(world.emulator.stats().calls(Action::PullEvents), 0, "nothing leaves");
     // The first failure is told, and what follows it is not.
     assert!(front.refused() >= 1);
-    assert_eq!(program.log().matches("calls fail").count(), 1, "{}", program.log());
+    assert_eq!(program.log().matches("requests fail").count(), 1, "{}", program.log());
 
     front.show(authority.signed("127.0.0.1", |_| {}));
     world.until_confirmed().await;
-    program.logs("calls succeed again").await;
+    program.logs("requests succeed again").await;
     let printed = program.output();
     program.drained().await;
     assert_eq!(printed.len(), 20, "{printed:#?}");
