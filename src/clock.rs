@@ -26,8 +26,9 @@ impl Now for WallTime {
 pub fn boot_id() -> String {
     match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         Ok(id) => id.trim().to_owned(),
-        // Without an identity every start counts as a new boot, and its leases as those of another one. In a container the
-        // process has always the same number, and a clock without a battery has always the same time.
+        // Without an identity every start counts as a new boot, and its leases as those of another boot. In a
+        // container the process always has the same number, and a clock without a battery always begins at
+        // the same time.
         Err(_) => format!("unknown-{}-{}-{:016x}", std::process::id(), WallTime::now().0, fastrand::u64(..)),
     }
 }

@@ -1,4 +1,4 @@
-//! When something is to be done again and again: a cron expression with seconds, in UTC.
+//! Schedules: cron expressions with seconds, in UTC.
 
 use std::fmt;
 
@@ -16,24 +16,24 @@ pub struct Cron {
     pattern: croner::Cron,
 }
 
-/// Why a text is no expression, in words that continue the name of its key.
+/// Why a text is not an expression, in words that continue the name of its key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CronError(String);
 
 impl Cron {
-    /// Reads an expression, by the rules of the scheduler that rings by it.
+    /// Reads an expression by the rules of the scheduler.
     ///
     /// # Errors
     ///
-    /// [`CronError`] for a text that is none, and for one that names no time to come.
+    /// [`CronError`] for a text that is not one, and for one without a future time.
     pub fn parse(text: &str) -> Result<Self, CronError> {
         let text = text.trim();
         let fields = text.split_whitespace().count();
         if !(6..=7).contains(&fields) {
             return Err(CronError(format!("must have six fields, not {fields}")));
         }
-        // What cannot stand in any expression is not worth the parser's words, which repeat some of it.
+        // For impossible characters the parser's message is useless: it repeats some of them.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == ' ' || "*/,-?#+".contains(c);
         if !text.chars().all(plain) {
             return Err(CronError("is no cron expression".to_owned()));
@@ -49,9 +49,9 @@ impl Cron {
         }
     }
 
-    /// The first time after `moment` that it names; `None` when there is none.
+    /// The first time after `moment`; `None` when there is none.
     pub fn next_after(&self, moment: WallTime) -> Option<WallTime> {
-        // Whole seconds: the search would carry a fraction on into what it finds.
+        // Whole seconds: the search would carry a fraction into its result.
         let moment: DateTime<Utc> = DateTime::from_timestamp(moment.0.div_euclid(1_000), 0)?;
         let next = self.pattern.find_next_occurrence(&moment, false).ok()?;
         Some(WallTime(next.timestamp_millis()))

@@ -1,8 +1,9 @@
-//! Points on an event's way at which a test build can be made to die, as by SIGKILL from outside.
+//! Points on an event's way at which a test build can kill itself, as by SIGKILL from outside.
 //!
-//! A test cannot hit the moment between a commit and its reply from outside. With `CRASH_AT="committed record:3"` in its
-//! environment the process kills itself when it passes that point the third time. The variable counts in builds with debug
-//! assertions only; in all others, and so in every release, [`reach`] is empty.
+//! From outside, a test cannot hit the moment between a commit and its reply. With
+//! `CRASH_AT="committed record:3"` in its environment, the process kills itself when it passes that point for
+//! the third time. The variable counts in builds with debug assertions only. In all others, and so in every
+//! release, [`reach`] is empty.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,8 @@ static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
     )
 });
 
-/// A point on the way: what has been done, and to what. `reach("committed", "record")` is called `committed record`.
+/// A point on the way: the action, and its object. `reach("committed", "record")` is called
+/// `committed record`.
 pub fn reach(done: &str, what: &str) {
     if cfg!(debug_assertions)
         && let Some(plan) = &*PLAN
@@ -26,7 +28,7 @@ pub fn reach(done: &str, what: &str) {
     {
         // A process can always signal itself.
         let _ = kill_process(getpid(), Signal::KILL);
-        // The signal ends the other threads at their next step; this one takes none.
+        // The signal ends the other threads at their next step. This one takes none.
         loop {
             std::thread::park();
         }

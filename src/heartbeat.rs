@@ -1,7 +1,8 @@
-//! Signs of life: a loop says when it goes round, and when it rests.
+//! Heartbeats: a loop reports each round, and when it rests.
 //!
-//! A timer that feeds a watchdog proves that the timer runs. Here each loop tells by itself, and the watchdog is fed only while
-//! none of them has been silent at work for too long. A loop that rests, with nothing to do, is well.
+//! A timer that feeds a watchdog proves only that the timer runs. Here each loop reports itself, and the
+//! watchdog is fed only while no working loop has been silent for too long. A resting loop with nothing to do
+//! is healthy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use vodrelay_core::clock::Moment;
 
 use crate::clock::Now as _;
 
-/// One loop's sign of life. Clones are the same one.
+/// One loop's heartbeat. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     name: &'static str,
@@ -29,7 +30,7 @@ impl Heartbeat {
         self.name
     }
 
-    /// The loop is at work, and has just made a step.
+    /// The loop works, and has just made a step.
     pub fn progress(&self) {
         self.progressed.store(Moment::now().0 + 1, Ordering::Relaxed);
     }
@@ -39,7 +40,7 @@ impl Heartbeat {
         self.progressed.store(0, Ordering::Relaxed);
     }
 
-    /// For how many milliseconds a loop at work has made no step.
+    /// The milliseconds since the last step of a working loop.
     pub fn silent_ms(&self, now: Moment) -> Option<u64> {
         match self.progressed.load(Ordering::Relaxed) {
             0 => None,

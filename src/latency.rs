@@ -1,4 +1,4 @@
-//! How long something takes, as a histogram that one side fills and others read.
+//! Durations as a histogram that one side fills and others read.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// A histogram of durations, in microseconds, good to a hundredth of each value.
+/// A histogram of durations in microseconds, exact to a hundredth of each value.
 ///
-/// What is recorded goes to the metric of the same times as well, if a recorder is at work.
+/// Recorded durations also go to the metric, if a recorder exists.
 pub struct Latency {
     histogram: Mutex<Histogram<u64>>,
     metric: metrics::Histogram,
@@ -20,10 +20,10 @@ impl fmt::Debug for Latency {
     }
 }
 
-/// What a histogram says at one moment.
+/// The values of a histogram at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles {
-    /// How many durations were recorded.
+    /// The number of recorded durations.
     pub count: u64,
     /// The median, in microseconds.
     pub p50_us: u64,
@@ -34,14 +34,14 @@ pub struct Quantiles {
 }
 
 impl Latency {
-    /// Nothing recorded; what will be goes to this metric, too.
+    /// An empty histogram. What it records also goes to this metric.
     pub fn of(metric: &'static str) -> Self {
-        // Whatever takes longer than an hour counts as an hour. Two digits keep the histogram at some ten kilobytes.
+        // Durations above an hour count as an hour. Two digits keep the histogram at some ten kilobytes.
         let histogram = Histogram::new_with_max(3_600_000_000, 2).expect("the bounds are constants that fit");
         Self { histogram: Mutex::new(histogram), metric: metrics::histogram!(metric) }
     }
 
-    /// Records what took so long.
+    /// Records a duration.
     pub fn record(&self, took: &[Duration]) {
         let mut times = self.lock();
         for took in took {
@@ -50,7 +50,7 @@ impl Latency {
         }
     }
 
-    /// What has been recorded so far.
+    /// The recorded values so far.
     pub fn quantiles(&self) -> Quantiles {
         let times = self.lock();
         if times.is_empty() {
@@ -65,12 +65,12 @@ impl Latency {
     }
 
     fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
-        // A figure half written is still a figure.
+        // A partly written figure is still a figure.
         self.histogram.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A duration as people say it, in its two largest units: `1 min 32 s`.
+/// A duration for people, in its two largest units: `1 min 32 s`.
 pub fn spoken(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (whole, unit, part, small) = match seconds {

@@ -1,6 +1,6 @@
 //! vodrelay carries Tencent Cloud VOD's reliable-callback events into RabbitMQ and loses none of them.
 //!
-//! The map of this house, in reading order:
+//! The modules, in reading order:
 //!
 //! - The crates below this one: `tencent_vod_event` (what an event is), `vodrelay_core` (what decides, and the words that all share),
 //!   `tencentcloud_signing`, `tencent_vod` (a client of the cloud's API), `tencent_vod_emulator` (a local VOD, with its own reading of
@@ -23,7 +23,7 @@
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
-// The program has it, in src/main.rs.
+// The program uses it, in src/main.rs.
 #[cfg(feature = "jemalloc")]
 use tikv_jemallocator as _;
 

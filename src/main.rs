@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             let mut words = Vec::new();
-            // Memory takes all of it.
+            // Writing to memory cannot fail.
             let _ = failure.report(&mut words);
             logging::last_words(words);
             failure.exit().into()

@@ -1,4 +1,4 @@
-//! How the routing key of an event is made: a template that the configuration holds and the output fills.
+//! The routing key of an event: a template from the configuration that the output fills.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,19 +6,20 @@ use std::str::FromStr;
 
 use tencent_vod_event::Event;
 
-/// AMQP 0-9-1 counts a short string's length in one byte; routing keys and most properties are short strings.
+/// AMQP 0-9-1 has one byte for the length of a short string. Routing keys and most properties are short
+/// strings.
 pub const SHORT_STRING_MAX_BYTES: usize = 255;
 
 /// The placeholders of a template, without their braces.
 pub const PLACEHOLDERS: [&str; 4] = ["sub_app_id", "event_type", "file_id", "task_id"];
 
-/// Why a routing key template is not one. The words follow the name of what holds it.
+/// Why a text is not a routing key template. The words follow the name of its key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// Nothing to make a key of.
+    /// An empty template.
     #[error("must not be empty; the default is \"vod.{{sub_app_id}}.{{event_type}}\"")]
     Empty,
-    /// A placeholder that nobody knows.
+    /// An unknown placeholder.
     #[error(
         "has the unknown placeholder {{{0}}}; known are {{sub_app_id}}, {{event_type}}, {{file_id}}, {{task_id}}"
     )]
@@ -26,10 +27,10 @@ pub enum TemplateError {
     /// A brace without its partner.
     #[error("has a brace without its partner; placeholders read like {{event_type}}")]
     LoneBrace(usize),
-    /// What no routing key can hold.
+    /// Characters that no routing key can contain.
     #[error("has a control character; remove it")]
     ControlCharacter(usize),
-    /// No room for the data.
+    /// No space for the data.
     #[error("has {0} bytes of fixed text, and a whole key has 255 at most; shorten it")]
     TooLong(usize),
 }
@@ -43,10 +44,10 @@ enum Piece {
     TaskId,
 }
 
-/// How an event's routing key is made, such as `vod.{sub_app_id}.{event_type}`.
+/// The template of routing keys, such as `vod.{sub_app_id}.{event_type}`.
 ///
-/// Every part that comes from data is confined: whatever is not a letter, a digit, `_` or `-` of ASCII becomes `_`, so that
-/// data can add no level to the key. A missing type is `unknown`, another missing part is `none`.
+/// Every part from data is confined: everything but ASCII letters, digits, `_` and `-` becomes `_`. So data
+/// cannot add a level to the key. A missing type is `unknown`, another missing part is `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutingKeyTemplate {
     pieces: Vec<Piece>,
@@ -123,8 +124,8 @@ impl RoutingKeyTemplate {
         })
     }
 
-    /// The routing key of `event`, of 255 bytes at most. Where the data is too long for that, its longest parts are cut and
-    /// the fixed text is not: a key has the levels of its template whatever the data says.
+    /// The routing key of `event`, of at most 255 bytes. Where the data is too long, its longest parts are
+    /// cut and the fixed text is not: a key has the levels of its template, whatever the data contains.
     pub fn key(&self, event: &Event) -> String {
         let key = self.filled(event, usize::MAX);
         if key.len() <= SHORT_STRING_MAX_BYTES {
@@ -139,13 +140,13 @@ impl RoutingKeyTemplate {
         self.filled(event, longest)
     }
 
-    /// The key with at most so many bytes of each part of the data.
+    /// The key with at most this many bytes of each part of the data.
     fn filled(&self, event: &Event, longest: usize) -> String {
         let mut key = String::with_capacity(64);
         for piece in &self.pieces {
             match (piece, part(piece, event)) {
                 (Piece::Text(text), _) => key.push_str(text),
-                // It is ASCII, so that it can be cut anywhere.
+                // It is ASCII, so it can be cut anywhere.
                 (_, Some(part)) => key.push_str(&part[..part.len().min(longest)]),
                 (_, None) => {}
             }
@@ -154,7 +155,7 @@ impl RoutingKeyTemplate {
     }
 }
 
-/// What the data says for a piece; `None` for fixed text.
+/// The data for a placeholder; `None` for fixed text.
 fn part<'a>(piece: &Piece, event: &'a Event) -> Option<Cow<'a, str>> {
     match piece {
         Piece::Text(_) => None,

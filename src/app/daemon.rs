@@ -1,4 +1,4 @@
-//! A relay at work: signals become a drain or a reload, and once a second it is looked whether it gets on.
+//! A running relay: signals become a drain or a reload, and its progress is judged once a second.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,35 +14,36 @@ use crate::config::{Config, environment};
 use crate::ops::service_manager::ServiceManager;
 use crate::relay::Snapshot;
 
-/// How often the service manager hears how things stand.
+/// How often the service manager gets the state.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
-/// What looks after a relay.
+/// The parts that look after a relay.
 #[derive(Debug)]
 pub struct Daemon {
-    /// Hears that the relay is ready, alive or about to stop, and in a line what it does.
+    /// The service manager: ready, alive or stopping, and a line with the state.
     pub manager: ServiceManager,
-    /// Judges how the relay gets on.
+    /// Judges the relay's progress.
     pub supervisor: Supervisor,
     /// SIGHUP.
     pub hangups: Signal,
-    /// Takes a changed configuration over.
+    /// Takes over a changed configuration.
     pub reload: Reload,
-    /// The configuration file that was named.
+    /// The named configuration file.
     pub path: Option<PathBuf>,
 }
 
 impl Daemon {
-    /// Looks after the relay until it has drained, or had to end.
+    /// Looks after the relay until it has drained or had to end.
     ///
     /// # Errors
     ///
-    /// [`AppError`] when a part ended that the relay cannot do without, or when nothing moves any more.
+    /// [`AppError`] when a necessary part ended, or when no work makes progress.
     pub async fn run(mut self, running: Running) -> Result<Snapshot, AppError> {
-        // Not here while it works: a task of its own reads the files and the credentials, whose source may be slow.
+        // In a task of its own, because the files and the source of the credentials may be slow.
         let mut reload = Some(self.reload);
         let mut reloading = JoinSet::new();
-        // Ready means at work. A broker or a cloud that is away is waited for: their state is in the status line.
+        // Ready means running. The relay waits for a broker or a cloud that is away. The status line has
+        // their state.
         self.manager.ready();
         let drain = running.drain();
         let mut ended = std::pin::pin!(running.wait());
@@ -57,7 +58,7 @@ impl Daemon {
                     self.manager.stopping();
                     info!("drain begins: nothing more is pulled, what is in flight is finished");
                 }
-                // Signals that come meanwhile are one more reload.
+                // Signals during a reload cause one more.
                 Some(()) = self.hangups.recv(), if !stopping && reload.is_some() => {
                     self.manager.reloading();
                     if let Some(reload) = reload.take() {
@@ -94,7 +95,7 @@ impl Daemon {
 async fn apply(mut reload: Reload, path: Option<PathBuf>) -> Reload {
     let read =
         tokio::task::spawn_blocking(move || Config::load_with_warnings(path.as_deref(), environment())).await;
-    // It is not cancelled, and a panic has ended the process already.
+    // It is not cancelled, and a panic would have ended the process.
     if let Ok(read) = read {
         reload.apply(read).await;
     }

@@ -14,10 +14,10 @@ use crate::ops::maintenance::JobState;
 use crate::ops::problems::{self, LoggedProblem};
 use crate::relay::Snapshot;
 
-/// What a relay was started with.
+/// The settings of the start.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct About {
-    /// The file that was read; none when only the environment says something.
+    /// The file that was read; `None` with the environment alone.
     config: Option<PathBuf>,
     journal: PathBuf,
     confirm_after: &'static str,
@@ -47,7 +47,7 @@ impl About {
     }
 }
 
-/// What waits in the cloud, by its own count.
+/// The cloud's own count of waiting events.
 #[derive(Debug, Serialize)]
 struct CloudBacklog {
     events: u64,
@@ -106,7 +106,7 @@ pub(super) struct Rates {
     pub(super) confirmed: f64,
 }
 
-/// How near the edge of the cloud's window the relay works.
+/// The distance to the end of the cloud's window.
 #[derive(Debug, Serialize)]
 struct LeaseFigures {
     smallest_left_s: Option<f64>,

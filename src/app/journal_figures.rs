@@ -1,4 +1,4 @@
-//! Asks the journal for its figures, and settles what is over by the calendar.
+//! Asks the journal for its figures, and settles events by the calendar.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::journal::{Closed, Journal};
 /// How often the journal is asked for its figures.
 const FIGURES_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether something is over by the calendar.
+/// How often events are settled by the calendar.
 const SETTLE_PERIOD: Duration = Duration::from_secs(3_600);
-/// How long the cloud keeps an event at the most.
+/// The longest time that the cloud keeps an event.
 const CLOUD_KEEPS: Duration = Duration::from_secs(4 * 86_400);
-/// No commit of the relay waits long behind so many.
+/// So few that no commit of the relay waits long behind them.
 const SETTLED_AT_ONCE: u32 = 250;
 
-/// What the journal says of itself.
+/// The journal's figures.
 #[derive(Clone, Debug)]
 pub(super) struct JournalFigures {
     pub(super) summary: Summary,
@@ -34,8 +34,8 @@ pub(super) struct JournalFigures {
     pub(super) received_before_today: u64,
 }
 
-/// Settles what is over by the calendar: events of sub-applications that are not polled any more, so that no idle answer
-/// ever proves that the cloud has forgotten them.
+/// Settles events by the calendar: those of sub-applications that are no longer polled, where no idle answer
+/// proves that the cloud has forgotten them.
 async fn settle_unpolled(journal: &Journal, polled: &Arc<[SubAppId]>) -> Result<(), Closed> {
     let now = WallTime::now();
     loop {
@@ -56,7 +56,7 @@ async fn settle_unpolled(journal: &Journal, polled: &Arc<[SubAppId]>) -> Result<
     }
 }
 
-/// Asks the journal for its figures now and then.
+/// Asks the journal for its figures at intervals.
 pub(super) async fn look_at_figures(
     journal: Journal,
     sub_apps: watch::Receiver<Vec<SubAppId>>,

@@ -31,10 +31,10 @@ pub use options::{OutputOptions, client_options, output_options, places, setting
 pub use reload::{Reload, warn_of};
 pub use watched::Watch;
 
-/// How long a drain may take: a poll that is under way (5 s, or its time-out), a publish, a confirm.
+/// The longest drain: a poll in flight (5 s, or its time-out), a publish, a confirm.
 const DRAIN_LIMIT: Duration = Duration::from_secs(35);
 
-/// How long the output may take to close after the drain.
+/// The longest time for the output to close after the drain.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the relay cannot start, or had to end.
@@ -61,12 +61,12 @@ pub enum AppError {
     /// The relay itself ended.
     #[error("the relay ended before it was asked to")]
     Relay(#[source] RelayError),
-    /// Work waits, and nothing moves.
+    /// Work waits and nothing moves.
     #[error("{0}; the next start goes on from the journal")]
     Stuck(Problem),
 }
 
-/// A relay at work.
+/// A running relay.
 #[derive(Debug)]
 pub struct Running {
     drain: CancellationToken,
@@ -74,7 +74,7 @@ pub struct Running {
     relay: JoinHandle<Result<(), RelayError>>,
     output: JoinHandle<Result<(), output::Error>>,
     maintenance: JoinHandle<()>,
-    /// Whether it was told to end or not: there is nothing to say of it.
+    /// Whether it was asked to end or not: there is nothing to report.
     figures: JoinHandle<Option<()>>,
     writer: journal::Writer,
     changes: mpsc::UnboundedSender<Settings>,
@@ -85,16 +85,17 @@ pub struct Running {
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 impl Running {
-    /// Starts a relay. The credentials' places are given apart, because a demonstration brings its own.
+    /// Starts a relay. The places of the credentials are a parameter, because a demonstration has its own.
     ///
     /// # Errors
     ///
-    /// [`AppError`]; then nothing runs. A cloud or a broker that is away is no error: the relay waits for it.
+    /// [`AppError`]. Then nothing runs. A cloud or a broker that is away is not an error: the relay waits for
+    /// it.
     pub async fn start(config: &Config, places: tencent_vod::Places) -> Result<Self, AppError> {
         Self::start_writing(config, places, std::io::stdout()).await
     }
 
-    /// The same, with a writer of its own for the output that is standard output otherwise.
+    /// The same, with a writer in place of standard output.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Running {
         standard_output: impl std::io::Write + Send + 'static,
     ) -> Result<Self, AppError> {
         let client = tencent_vod::Client::new(client_options(config, places)).map_err(AppError::Client)?;
-        // Without credentials nothing can be done: better said at once than with the first call.
+        // Without credentials nothing works, so the start fails instead of the first request.
         client.refresh_credentials().await.map_err(AppError::Credentials)?;
         let output_options = output_options(config);
         let journal_options = journal::Options { path: config.journal.path.clone() };
@@ -173,12 +174,12 @@ impl Running {
         })
     }
 
-    /// The way to change what can be changed at work.
+    /// The handle for changes at work.
     pub fn reload(&self, config: Config) -> Reload {
         Reload::new(config, self.watch.client.clone(), self.changes.clone(), self.sub_apps.clone())
     }
 
-    /// For whoever looks on.
+    /// The handle for observers.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
     }
@@ -188,12 +189,12 @@ impl Running {
         self.drain.clone()
     }
 
-    /// Waits until the relay has drained, or had to end, and closes its parts. A drain that takes too long is cut off;
-    /// nothing is lost by that, and the next start goes on from the journal.
+    /// Waits until the relay has drained or had to end, and closes its parts. A drain that takes too long is
+    /// cut off. Nothing is lost: the next start continues from the journal.
     ///
     /// # Errors
     ///
-    /// [`AppError`] when a part ended that the relay cannot do without.
+    /// [`AppError`] when a necessary part ended.
     pub async fn wait(mut self) -> Result<Snapshot, AppError> {
         let drain = self.drain.clone();
         let too_long = async {
@@ -204,9 +205,10 @@ impl Running {
             ended = &mut self.relay => flatten(ended).map_err(AppError::Relay),
             ended = &mut self.output => {
                 let ended = unwound(ended);
-                // What is acked is still confirmed: the relay drains, and does not wait for an output that is gone.
+                // Acked events are still confirmed: the relay drains, and does not wait for an output that is
+                // gone.
                 self.drain.cancel();
-                // How it ends says nothing more than why the output ended.
+                // Its own end adds nothing to the cause from the output.
                 let _ = tokio::time::timeout(DRAIN_LIMIT, &mut self.relay).await;
                 return self.close(ended.map_err(AppError::Output)).await;
             }
@@ -218,14 +220,14 @@ impl Running {
         };
         self.stop.cancel();
         let closed = tokio::time::timeout(CLOSE_LIMIT, &mut self.output).await;
-        // An output that takes too long to close is left behind.
+        // An output that takes too long to close is abandoned.
         let closed = closed.map_or(Ok(()), unwound).map_err(AppError::Output);
         self.close(ended.and(closed)).await
     }
 
     async fn close(self, ended: Result<(), AppError>) -> Result<Snapshot, AppError> {
         let Self { relay, watch, writer, maintenance, figures, stop, .. } = self;
-        // The writer ends when the last way to it is gone: the relay's and the maintenance's.
+        // The writer ends when its last senders are dropped: the relay's and the maintenance's.
         relay.abort();
         stop.cancel();
         unwound(maintenance.await);
@@ -233,7 +235,7 @@ impl Running {
         let snapshot = watch.snapshot();
         let written = unwound(tokio::task::spawn_blocking(move || writer.join()).await);
         match (ended, written) {
-            // The writer's own words say more than that it is gone.
+            // The writer's own error says more than its end.
             (Ok(()) | Err(AppError::Relay(RelayError::Journal)), Err(error)) => Err(AppError::Writer(error)),
             (Ok(()), Ok(())) => Ok(snapshot),
             (Err(error), _) => Err(error),
@@ -241,7 +243,7 @@ impl Running {
     }
 }
 
-/// What a task that nobody aborts returned. Its panic goes on here: a dead task is a dead process.
+/// The result of a task that is never aborted. Its panic continues here: a dead task is a dead process.
 fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
@@ -250,7 +252,7 @@ fn flatten(ended: Result<Result<(), RelayError>, tokio::task::JoinError>) -> Res
     ended.unwrap_or_else(|died| Err(RelayError::Task(died)))
 }
 
-/// What the daily summary is made of.
+/// The parts of the daily summary.
 fn figures_of(stats: Arc<RelayStats>) -> Box<dyn Fn() -> maintenance::Figures + Send> {
     Box::new(move || {
         let snapshot = stats.snapshot();

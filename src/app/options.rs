@@ -1,4 +1,4 @@
-//! What each part must know, from the configuration.
+//! The settings of each part, from the configuration.
 
 use tencent_vod::Places;
 use vodrelay_core::lease::Window;
@@ -8,7 +8,7 @@ use crate::cloud;
 use crate::config::{self, Config};
 use crate::output;
 
-/// What the core must know.
+/// The settings of the core.
 pub fn settings(config: &Config) -> Settings {
     Settings {
         sub_apps: config.vod.sub_apps(),
@@ -23,12 +23,12 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Where the configuration says that credentials are.
+/// The places of the credentials.
 pub fn places(config: &Config) -> Places {
     Places::new(config.vod.credentials)
 }
 
-/// A client's options by the configuration, for credentials that are in `places`.
+/// A client's options from the configuration, for credentials in `places`.
 pub fn client_options(config: &Config, places: Places) -> tencent_vod::Options {
     let mut options = tencent_vod::Options::new(config.vod.endpoint.clone(), places.source);
     options.region.clone_from(&config.vod.region);
@@ -53,7 +53,7 @@ pub fn output_options(config: &Config) -> OutputOptions {
         let output::amqp::Options { routing_key, format, .. } = config.amqp.clone();
         return OutputOptions::Stdout(output::stdout::Options { routing_key, format });
     }
-    // The journal hands a backlog out in the order in which it was received, and that is kept.
+    // The journal hands a backlog out in the order of receipt, and that order is kept.
     let in_order = config.relay.confirm_after == config::ConfirmAfter::Journal;
     OutputOptions::Amqp(Box::new(output::amqp::Options { in_order, ..config.amqp.clone() }))
 }

@@ -1,4 +1,4 @@
-//! Takes over what can be changed while the relay is at work, and says what cannot.
+//! Takes over the keys that can change at work, and names the others.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use vodrelay_core::machine::Settings;
 use crate::config::{Change, Config, ConfigError, ConfigErrors, LoadedConfig, changes, take_live};
 use crate::ops::logging;
 
-/// The way to change a relay at work.
+/// The handle for changes of a running relay.
 #[derive(Debug)]
 pub struct Reload {
     config: Config,
@@ -31,8 +31,9 @@ impl Reload {
         Self { config, client, settings, sub_apps }
     }
 
-    /// Takes over what was read. What is wrong changes nothing; what needs a restart is named, each time until there is one.
-    /// The credentials are read again, whatever changed: their files are not part of the configuration.
+    /// Takes over a configuration. A wrong configuration changes nothing. Keys that need a restart are named
+    /// at each reload until then. The credentials are always read again: their files are not part of the
+    /// configuration.
     pub async fn apply(&mut self, read: Result<LoadedConfig, ConfigErrors>) {
         let error_code = ErrorCode::ReloadRefused;
         let new = match read {
@@ -59,10 +60,10 @@ impl Reload {
         {
             warn!(%error_code, %error, "the log's level stays as it was");
         }
-        // The rest stays as it was at the start, and is named again by the next reload.
+        // The rest stays as at the start, and the next reload names it again.
         take_live(&mut self.config, &new);
         self.sub_apps.send_replace(self.config.vod.sub_apps());
-        // The relay may have ended: then there is nothing left to change.
+        // The relay may have ended. Then nothing is left to change.
         let _ = self.settings.send(super::settings(&self.config));
         let credentials = self.client.refresh_credentials().await;
         if let Err(error) = &credentials {
@@ -77,7 +78,7 @@ impl Reload {
     }
 }
 
-/// Says what is doubtful about where a configuration came from.
+/// Logs the doubts about a configuration's sources.
 pub fn warn_of(warnings: &[ConfigError]) {
     for warning in warnings {
         warn!(error_code = %ErrorCode::ConfigurationDoubtful, error = %warning, "the configuration is doubtful");
@@ -88,7 +89,7 @@ fn count(result: &'static str) {
     metrics::counter!("vodrelay_reloads_total", "result" => result).increment(1);
 }
 
-/// Errors of a configuration in one line.
+/// The errors of a configuration in one line.
 struct ErrorLines<'a>(&'a ConfigErrors);
 
 impl fmt::Display for ErrorLines<'_> {

@@ -1,4 +1,5 @@
-//! Looks at the running relay once a second: judges its health, tells it to whoever asks, and says when it had better end.
+//! Examines the running relay once a second: judges its health, hands the result to all endpoints, and
+//! decides when it has to end.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -23,20 +24,20 @@ use crate::ops::metrics::Metrics;
 use crate::ops::problems;
 use crate::relay::Snapshot;
 
-/// How often it looks.
+/// The interval of the examination.
 pub const PERIOD: Duration = Duration::from_secs(1);
 
-/// Over how many looks the rates are told.
+/// The number of examinations over which rates are computed.
 const RATE_LOOKS: usize = 60;
 
-/// What a look led to.
+/// The result of an examination.
 #[derive(Debug)]
 pub struct Look {
     /// The relay's state in one line.
     pub line: String,
-    /// Whether every loop makes progress: only then the service manager's watchdog is told so.
+    /// Whether every loop makes progress. Only then the service manager's watchdog is fed.
     pub live: bool,
-    /// Why the process had better end.
+    /// Why the process has to end.
     pub stuck: Option<Problem>,
 }
 
@@ -49,7 +50,7 @@ struct CountSample {
     confirmed: u64,
 }
 
-/// Looks at the running relay.
+/// Examines the running relay.
 #[derive(Debug)]
 pub struct Supervisor {
     pub(super) watch: Watch,
@@ -61,7 +62,7 @@ pub struct Supervisor {
     document: watch::Sender<String>,
     counts: VecDeque<CountSample>,
     told_ready: bool,
-    /// The day, and how many events had been received when it began.
+    /// The day, and the number of received events at its start.
     today: (i64, u64),
 }
 
@@ -72,7 +73,7 @@ impl std::fmt::Debug for CountSample {
 }
 
 impl Supervisor {
-    /// Begins to look at a relay with this configuration, which came from this file.
+    /// Begins with a relay of this configuration, which came from this file.
     pub fn new(watch: Watch, config: &Config, file: Option<&Path>, metrics: Option<Metrics>) -> Self {
         let (now, wall) = (Moment::now(), WallTime::now());
         let health = Health::new(config.health.ready_limit, config.health.exit_after, now, wall);
@@ -109,7 +110,7 @@ impl Supervisor {
         self.document.subscribe()
     }
 
-    /// Looks once. While the process stops, stages that end are no news.
+    /// Looks once. While the process stops, the end of a stage is not reported.
     pub fn look(&mut self, stopping: bool) -> Look {
         let (now, wall) = (Moment::now(), WallTime::now());
         let snapshot = self.watch.snapshot();
@@ -169,7 +170,8 @@ impl Supervisor {
         }
     }
 
-    /// The state in one line: what is wrong, or what is done; what was done today; and when it was heard of the cloud last.
+    /// The state in one line: the problem or the work, today's figures, and the time of the cloud's last
+    /// answer.
     fn line(
         &mut self,
         now: Moment,
@@ -276,7 +278,7 @@ fn present(verdict: &HealthVerdict, facts: &Facts) -> Vec<ErrorCode> {
     present
 }
 
-/// A number as people read it: 1,204.
+/// A number for people: 1,204.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

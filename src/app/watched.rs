@@ -1,4 +1,4 @@
-//! What can be seen of a relay at work.
+//! The visible state of a running relay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use crate::latency::{Latency, Quantiles};
 use crate::ops::maintenance::{self, JobState, Jobs};
 use crate::relay::{RelayStats, Snapshot};
 
-/// An event that made a step so lately means that the relay is at work, though nothing is in flight at this moment.
+/// An event with such a recent step means that the relay works, although nothing is in flight now.
 const LATELY: Duration = Duration::from_secs(10);
 
-/// What can be seen of a relay at work.
+/// The visible state of a running relay.
 #[derive(Clone, Debug)]
 pub struct Watch {
     pub(super) stats: Arc<RelayStats>,
-    // The states only: a way to the journal would keep its writer waiting for whoever looks on.
+    // The states only: a sender to the journal would keep its writer alive for an observer.
     pub(super) journal: watch::Receiver<JournalState>,
     pub(super) output: watch::Receiver<OutputState>,
     pub(super) broker: watch::Receiver<Option<Arc<str>>>,
@@ -42,17 +42,17 @@ impl Watch {
         self.stats.snapshot()
     }
 
-    /// How long the journal takes for a transaction.
+    /// The duration of the journal's transactions.
     pub fn commit_times(&self) -> Quantiles {
         self.commit_times.quantiles()
     }
 
-    /// How long the broker takes for a publish.
+    /// The duration of the broker's publishes.
     pub fn publish_times(&self) -> Quantiles {
         self.publish_times.quantiles()
     }
 
-    /// When each job of maintenance ran, how that ended, and when it runs next.
+    /// For each job of maintenance the last run, its result, and the next run.
     pub fn maintenance(&self) -> Vec<JobState> {
         self.jobs.snapshot()
     }
@@ -62,7 +62,7 @@ impl Watch {
         self.output.clone()
     }
 
-    /// The relay's state in some words: what is wrong, or what is done.
+    /// The relay's state in some words: the problem, or the work.
     pub(super) fn state(&self, snapshot: &Snapshot) -> String {
         match (&*self.journal.borrow(), &*self.output.borrow()) {
             (JournalState::Down(problem), _) => format!("journal down: {problem}"),

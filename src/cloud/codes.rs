@@ -1,19 +1,20 @@
-//! The codes of answers as labels of a metric: each new value is a new series, and a gateway may invent one an answer.
+//! The codes of answers as labels of a metric. Each new value is a new series, and a gateway may invent one
+//! for each answer.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// The platform's documents name some dozens for these calls.
+/// The documents of the platform name some dozens for these requests.
 const MOST: usize = 64;
 const LONGEST: usize = 80;
 const OTHER: &str = "other";
 
-/// The codes that were met.
+/// The codes that have occurred.
 #[derive(Debug, Default)]
 pub(crate) struct Codes(Mutex<HashSet<String>>);
 
 impl Codes {
-    /// The code itself, or one name for all that came when there were too many.
+    /// The code itself, or one name for all codes beyond the limit.
     pub(crate) fn label(&self, code: &str) -> String {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = met.contains(code);

@@ -1,5 +1,5 @@
-//! The client of the cloud ([`tencent_vod`]) as the relay uses it: its failures in the core's words, and what it meets beside its
-//! results in the log and in the metrics.
+//! The client of the cloud ([`tencent_vod`]) as the relay uses it. It translates failures into the core's
+//! types, and puts the client's observations into the log and the metrics.
 
 mod codes;
 
@@ -15,12 +15,12 @@ use codes::Codes;
 pub const USER_AGENT: reqwest::header::HeaderValue =
     reqwest::header::HeaderValue::from_static(concat!("vodrelay/", env!("CARGO_PKG_VERSION")));
 
-/// The moment of the core as the client has it.
+/// The client's form of the core's moment.
 pub fn deadline(moment: vodrelay_core::clock::Moment) -> BootTime {
     BootTime { ms: moment.0 }
 }
 
-/// What a failure means to the core.
+/// The core's form of a failure.
 pub fn request_failure(kind: FailureKind) -> RequestFailure {
     match kind {
         FailureKind::Throttled => RequestFailure::Throttled,
@@ -32,12 +32,12 @@ pub fn request_failure(kind: FailureKind) -> RequestFailure {
     }
 }
 
-/// The problem that a failure is when it lasts.
+/// The problem of a lasting failure.
 pub fn error_code(kind: FailureKind) -> ErrorCode {
     request_failure(kind).error_code()
 }
 
-/// Logs and counts what a client meets.
+/// Logs and counts the client's observations.
 pub fn observer() -> ClientObserver {
     let codes = Codes::default();
     ClientObserver::new(move |observation| observe(&codes, observation))

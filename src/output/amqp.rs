@@ -1,8 +1,8 @@
 //! The task that owns the connection to RabbitMQ.
 //!
-//! A connection is an epoch: it is made, proven, published over by its lanes, and dropped as a whole at the first doubt.
-//! What was in flight then has the outcome `Unknown`; what waited has `Unsent`. lapin's own recovery stays off, because
-//! with it pending confirms hang until a new connection exists (measured with 4.12.3).
+//! A connection is an epoch: it is opened, proven, used by its lanes, and dropped as a whole at the first
+//! doubt. Publishes in flight then end as `Unknown`, waiting ones as `Unsent`. lapin's own recovery stays
+//! off, because with it pending confirms hang until a new connection exists (measured with 4.12.3).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,10 +28,11 @@ use super::{Ends, Error, Output, PublishJob, channel, refuse_the_rest};
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
 
-/// The words of an output that has tried no broker yet.
+/// The message of an output that has tried no broker yet.
 pub const NOT_CONNECTED_YET: &str = "not connected yet";
 
-/// Starts the output. The task ends when `shutdown` is cancelled and the batches in flight are answered, in bounded time.
+/// Starts the output. The task ends in bounded time when `shutdown` is cancelled and the batches in flight
+/// are answered.
 ///
 /// Must be called within the tokio runtime.
 pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHandle<Result<(), Error>>) {
@@ -65,11 +66,11 @@ struct Owner {
 
 impl Owner {
     async fn run(self) {
-        // A connection that lived shorter than this does not prove that the problem is over.
+        // A shorter connection does not prove that the problem is over.
         const STEADY: Duration = Duration::from_secs(10);
         let limits = self.options.limits;
         let mut backoff = Backoff::new(limits.backoff_min, limits.backoff_max);
-        // Relays that lost one broker draw different waits, and do not come back as one.
+        // Relays that lost one broker draw different waits, and do not return at the same moment.
         let mut rng = fastrand::Rng::new();
         let mut turn = 0;
         loop {
@@ -101,11 +102,11 @@ impl Owner {
         }
         self.heartbeat.rest();
         refuse_the_rest(&self.queues);
-        // No news: it was asked to.
+        // The end was requested.
         self.state.send_replace(OutputState::Down(Problem::new(ErrorCode::BrokerUnreachable, "stopped")));
     }
 
-    /// One round over the brokers, from the one after the last that was tried.
+    /// One round over the brokers, beginning after the last one that was tried.
     async fn connect(&self, turn: &mut usize) -> Result<(Link, Vec<Channel>), Problem> {
         let mut problems: Vec<(String, ErrorCode)> = Vec::new();
         for _ in &self.options.urls {
@@ -117,10 +118,11 @@ impl Owner {
                 Err(error) => problems.push((error.to_string(), error.error_code())),
             }
         }
-        // In the order of the configuration, so that the same problem has the same text in every round.
+        // In the order of the configuration, so the same problem has the same text in every round.
         problems.sort();
         let messages: Vec<&str> = problems.iter().map(|(message, _)| message.as_str()).collect();
-        // Of several, the one that an operator has to mend: an address that nobody listens at may be a node that is down.
+        // Of several problems, the one that needs an operator: an address without a listener may be a node
+        // that is down.
         let worst = problems.iter().map(|(_, error_code)| *error_code).max();
         Err(match worst {
             Some(error_code) => Problem::new(error_code, messages.join("; ")),
@@ -128,7 +130,7 @@ impl Owner {
         })
     }
 
-    /// Takes over what an event of the connection says. A problem when the connection is lost.
+    /// Handles an event of the connection. A problem when the connection is lost.
     fn heard(
         &self,
         event: Option<lapin::Event>,
@@ -149,7 +151,7 @@ impl Owner {
                 self.say(OutputState::Up);
                 None
             }
-            // A channel's error comes this way too; its lane deals with it.
+            // A channel's error also arrives here; its lane handles it.
             Some(lapin::Event::Error(error)) if !link.connection.status().connected() => {
                 Some(lost(&link.address, Some(&error)))
             }
@@ -182,7 +184,7 @@ impl Owner {
         self.broker.send_replace(Some(link.address.to_string().into()));
         self.say(OutputState::Up);
 
-        // Events tell at once; this look at the status catches what they might not tell.
+        // Events report at once. This check of the status catches what they miss.
         let mut look = tokio::time::interval(Duration::from_secs(1));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let lost = loop {
@@ -203,14 +205,14 @@ impl Owner {
             }
         };
         if let Some(problem) = &lost {
-            // In this order: whoever sees the state go down can be sure that no lane takes another job.
+            // In this order: a reader that sees the state go down can be sure that no lane takes another job.
             dead.cancel();
             self.say(OutputState::Down(problem.clone()));
         }
         // The lanes have time limits of their own.
         self.heartbeat.rest();
-        // At shutdown the lanes finish their batches, or give up after the time limit of a publish; `problems` has room
-        // for a word of each.
+        // At shutdown the lanes finish their batches or give up after the time limit of a publish. `problems`
+        // has capacity for one message of each.
         while let Some(ended) = lanes.join_next().await {
             if let Err(error) = ended
                 && error.is_panic()
@@ -225,7 +227,7 @@ impl Owner {
         Ended::Stopped
     }
 
-    /// Shows the state, and logs it when it is another one.
+    /// Sets the state, and logs it when it changed.
     fn say(&self, state: OutputState) {
         let changed = self.state.send_if_modified(|current| {
             let changed = *current != state;
@@ -236,7 +238,7 @@ impl Owner {
             return;
         }
         match &state {
-            // Said already, with the broker's name.
+            // Already logged, with the broker's name.
             OutputState::Up => {}
             OutputState::Blocked(Problem { error_code, message }) => {
                 tracing::warn!(%error_code, error = %message, "the output is blocked");
@@ -248,18 +250,19 @@ impl Owner {
     }
 }
 
-/// The problem that a lost connection is, with its cause where lapin names one.
+/// The problem of a lost connection, with its cause if lapin names one.
 fn lost(address: &Address, cause: Option<&lapin::Error>) -> Problem {
     let cause = cause.map(|error| format!(": {}", refusal::words(error))).unwrap_or_default();
     Problem::new(ErrorCode::BrokerUnreachable, format!("the connection to {address} was lost{cause}"))
 }
 
-/// Up to half of a wait less: relays that lost one broker at once do not come back in step, not even the first time.
+/// Shortens a wait by up to half, so relays that lost one broker together do not return together, from the
+/// first attempt on.
 fn spread(wait: Duration, rng: &mut fastrand::Rng) -> Duration {
     wait - wait.mul_f64(rng.f64() / 2.0)
 }
 
-/// Answers every job with `Unsent` until the queues close: nobody waits for a connection that may never come.
+/// Answers every job with `Unsent` until the queues close. No job waits for a connection that may never come.
 async fn refuse(queues: &[async_channel::Receiver<PublishJob>]) {
     let refuse_one = async |jobs: &async_channel::Receiver<PublishJob>| {
         while let Ok(job) = jobs.recv().await {

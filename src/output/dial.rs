@@ -1,4 +1,4 @@
-//! A TCP connection to whichever of a name's addresses answers first.
+//! A TCP connection to the first address of a name that answers.
 
 use std::fmt;
 use std::io;
@@ -11,15 +11,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use vodrelay_host::descriptors;
 
-/// How long an address is waited for before the next one is tried beside it: RFC 8305 ("Happy Eyeballs") recommends it.
+/// The wait before the next address is tried in parallel: RFC 8305 ("Happy Eyeballs") recommends it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Why none of the addresses took the connection, in the order in which they were tried.
+/// Why no address accepted the connection, in the order of the attempts.
 #[derive(Debug)]
 pub(super) struct Unreachable(Vec<(Option<SocketAddr>, io::Error)>);
 
 impl Unreachable {
-    /// Forgets the addresses, for a host that is an address itself: whoever tells of it has named it already.
+    /// Removes the addresses when the host is an address itself: the caller has named it already.
     pub(super) fn unnamed(self) -> Self {
         Self(self.0.into_iter().map(|(_, error)| (None, error)).collect())
     }
@@ -39,7 +39,7 @@ impl fmt::Display for Unreachable {
 }
 
 impl std::error::Error for Unreachable {
-    /// The want of a file to open, if one of them failed by it: that is not about the address.
+    /// An attempt that failed because too many files are open. That is not about the address.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         let mut errors = self.0.iter().map(|(_, error)| error);
         Some(errors.find(|error| descriptors::is_missing(*error))?)
@@ -52,13 +52,13 @@ impl From<io::Error> for Unreachable {
     }
 }
 
-/// Connects to the first of `addresses` that answers within `limit`. Each gets a head start over the next one, and all go on beside
-/// each other: one that swallows what it is sent takes nothing from the others.
+/// Connects to the first of `addresses` that answers within `limit`. Each address gets a head start over the
+/// next one, and all attempts continue in parallel. An address that does not answer delays no other.
 pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Unreachable> {
     let begin = Instant::now();
     let end = begin + limit;
     let count = u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    // However many they are, the last one has half of the time.
+    // The last one always has half of the time.
     let head_start = HEAD_START.min(limit / 2 / count);
     let mut attempts: FuturesUnordered<_> = (0_u32..)
         .zip(addresses)
@@ -89,7 +89,8 @@ mod tests {
 
     use super::*;
 
-    /// A listener whose queue is full, the connections that fill it, and its address: it answers no further SYN.
+    /// A listener with a full queue, the connections that fill it, and its address: it answers no further
+    /// SYN.
     async fn swallowing() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

@@ -1,24 +1,24 @@
-//! The first bytes that came from the other side of a connection: they tell what really listens there.
+//! The first bytes from the other side of a connection. They show what really listens there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// More than any greeting of RabbitMQ has.
+/// More than any greeting of RabbitMQ.
 const MOST: usize = 16 << 10;
 
-/// What the other side said first.
+/// The first bytes of the other side.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Greeting(Arc<Mutex<Vec<u8>>>);
 
-/// What answers, going by its first words.
+/// The kind of the other side, by its first bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Speaker {
-    /// It has not said a word.
+    /// It has sent nothing.
     Nobody,
-    /// AMQP 0-9-1, with the mechanisms that it offers for logging in, if it came so far.
+    /// AMQP 0-9-1, with the login mechanisms that it offers, if it sent them.
     Amqp {
         mechanisms: Option<String>,
     },
-    /// AMQP of another version, which it asks for.
+    /// AMQP of another version, which it requests.
     OtherAmqp(String),
     Http,
     Tls,
@@ -27,17 +27,18 @@ pub(super) enum Speaker {
 }
 
 impl Greeting {
-    /// The largest frame that the broker takes, from its `connection.tune`; `None` when it has not said so, or sets no limit.
+    /// The largest frame that the broker takes, from its `connection.tune`; `None` without that, or without a
+    /// limit.
     pub(super) fn frame_max(&self) -> Option<u32> {
         self.tune().filter(|size| *size > 0)
     }
 
-    /// Whether the broker has taken the login: it says `connection.tune` then.
+    /// Whether the broker has accepted the login: it then sends `connection.tune`.
     pub(super) fn is_logged_in(&self) -> bool {
         self.tune().is_some()
     }
 
-    /// What `connection.tune` says of the size of frames; 0 is no limit.
+    /// The size of frames in `connection.tune`; 0 is no limit.
     fn tune(&self) -> Option<u32> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = heard.as_slice();
@@ -54,7 +55,7 @@ impl Greeting {
         None
     }
 
-    /// Takes what was read; returns whether it wants more.
+    /// Takes bytes that were read; returns whether it needs more.
     pub(super) fn take(&self, bytes: &[u8]) -> bool {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MOST - heard.len();

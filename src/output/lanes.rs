@@ -1,6 +1,6 @@
 //! A lane: one channel, one task, one batch in flight.
 //!
-//! One batch at a time is what makes returned messages attributable (see [`super::returns`]), and one owner is what keeps
+//! One batch at a time makes returned messages attributable (see [`super::returns`]). One owner keeps
 //! delivery tags and frames in step. More lanes give more throughput.
 
 use std::collections::HashSet;
@@ -25,28 +25,31 @@ use super::{PublishJob, answer_all, link, topology, unknown};
 use crate::failpoint;
 use crate::latency::Latency;
 
-/// Whatever waits goes together, because a batch costs a round trip. This many are enough for the broker to be the limit.
+/// Everything that waits goes together, because a batch costs a round trip. With this many the broker is the
+/// limit.
 const BATCH_MAX: usize = 64;
 
-/// A channel that has lived so long is replaced when the broker nacks a whole batch.
+/// A channel of at least this age is replaced when the broker nacks a whole batch.
 ///
-/// A channel of RabbitMQ remembers who leads a quorum queue. One that was opened while the leader had just died asks the dead
-/// node for ever, and nacks whatever it gets although the queue has a new leader (measured with 3.10.8, three nodes).
+/// A channel of RabbitMQ remembers who leads a quorum queue. A channel that was opened just after the leader
+/// died asks the dead node for ever, and nacks everything although the queue has a new leader (measured with
+/// 3.10.8, three nodes).
 const NACKING_CHANNEL_MAX: Duration = Duration::from_secs(2);
 
-/// What all lanes of one connection share. A new connection makes a new one: nothing of the old is waited for.
+/// What all lanes of one connection share. A new connection makes a new one, and does not wait for the old
+/// one.
 #[derive(Clone)]
 pub(super) struct Epoch {
     pub(super) options: Arc<Options>,
     pub(super) connection: Arc<Connection>,
-    /// Where that leads to, for people.
+    /// The address of the broker, for people.
     pub(super) broker: Arc<str>,
     pub(super) times: Arc<Latency>,
     /// Whether the broker reports `connection.blocked`.
     pub(super) blocked: watch::Receiver<bool>,
-    /// The connection is gone: no answer comes any more.
+    /// The connection is lost: no answer comes any more.
     pub(super) dead: CancellationToken,
-    /// The process stops: finish the batch in flight, take no other.
+    /// The process stops: finish the batch in flight, and take no other.
     pub(super) stop: CancellationToken,
     /// Tells the owner of the connection why it must be dropped.
     pub(super) problem: mpsc::Sender<Problem>,
@@ -57,20 +60,20 @@ pub(super) struct PublishLane {
     jobs: async_channel::Receiver<PublishJob>,
     channel: Channel,
     opened_at: Instant,
-    /// A job that was taken from the queue but has to go into the next batch.
+    /// A job from the queue that must go into the next batch.
     held: Option<PublishJob>,
 }
 
-/// What a batch leaves behind.
+/// The rest of a batch.
 enum After {
     Ready,
-    /// Not one message was taken.
+    /// No message was taken.
     AllNacked,
     ChannelGone,
     Lost(Problem),
 }
 
-/// Why a batch is not waited for any longer.
+/// Why the wait for a batch ends.
 enum Ending {
     Resolved,
     Overdue,
@@ -78,9 +81,9 @@ enum Ending {
     Stopped,
 }
 
-/// What the broker said of a batch.
+/// The broker's answers to a batch.
 struct Replies {
-    /// Of each message, in the order of the batch.
+    /// For each message, in the order of the batch.
     answers: Vec<Option<BrokerAnswer>>,
     errors: Vec<lapin::Error>,
     ending: Ending,
@@ -93,7 +96,7 @@ impl PublishLane {
 
     pub(super) async fn run(mut self) {
         while let Some(first) = self.next().await {
-            // A channel can also end between batches; then nothing of this batch has been handed to it.
+            // A channel can also end between batches. Then nothing of this batch has been sent.
             if !self.channel.status().connected() && !self.reopen().await {
                 first.answer(PublishOutcome::Unsent);
                 break;
@@ -136,7 +139,8 @@ impl PublishLane {
         }
     }
 
-    /// `first` and what else is queued. Message ids within a batch are distinct, and a job that wants to be alone is.
+    /// `first` and the other queued jobs. Message ids within a batch are distinct. A job with `alone` has a
+    /// batch of its own.
     fn collect(&mut self, first: PublishJob) -> Vec<PublishJob> {
         let room = BATCH_MAX.min(1 + self.jobs.len());
         let mut ids = HashSet::with_capacity(room);
@@ -180,7 +184,7 @@ impl PublishLane {
         let (returned, answered): (Vec<_>, Vec<_>) =
             batch.into_iter().zip(outcomes).partition(|(_, outcome)| comes_back(outcome));
         answer_all(answered);
-        // They are answered afterwards: whoever tries again finds the queue there, and has not spent an attempt on waiting.
+        // They are answered afterwards: a repeat then finds the queue, and has spent no attempt on waiting.
         let after = match after {
             After::Ready => self.declare_again(returned.len()).await,
             after => after,
@@ -189,7 +193,7 @@ impl PublishLane {
         after
     }
 
-    /// Hands a batch to the connection, and waits for what the broker says of it.
+    /// Sends a batch over the connection, and waits for the broker's answers.
     async fn send(&self, batch: &[PublishJob]) -> Replies {
         let longest_header = longest_header(self.epoch.connection.configuration().frame_max());
         let began = Instant::now();
@@ -199,9 +203,10 @@ impl PublishLane {
         let mut errors = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
         for (index, job) in batch.iter().enumerate() {
-            // What it makes of the message is made inside: it would be moved with the future, a kilobyte at a time.
+            // The parts of a message are made inside the future: otherwise they would be moved with it, a
+            // kilobyte at a time.
             let mut publish = Box::pin(self.publish_one(&job.message, longest_header));
-            // All are handed to the connection before any is waited for.
+            // All are sent before any is awaited.
             match (&mut publish).now_or_never() {
                 None => waiting.push((index, publish)),
                 Some(Ok(answer)) => answers[index] = answer,
@@ -210,8 +215,8 @@ impl PublishLane {
         }
         let ending = {
             let resolved = async {
-                // From the last one on: RabbitMQ answers in order, most often, so that this lane is woken once and not
-                // for each message.
+                // The last one is awaited first: RabbitMQ usually answers in order, so this lane wakes once
+                // and not for each message.
                 while let Some((index, publish)) = waiting.last_mut() {
                     match publish.await {
                         Ok(answer) => {
@@ -229,7 +234,7 @@ impl PublishLane {
                 sleep(limit).await;
             };
             tokio::select! {
-                // Answers first: what has arrived counts, whatever else has happened.
+                // Answers first: those that have arrived count, whatever else has happened.
                 biased;
                 () = resolved => Ending::Resolved,
                 () = self.epoch.dead.cancelled() => Ending::Dead,
@@ -256,15 +261,15 @@ impl PublishLane {
         let key = short(&options.routing_key.key(&message.event));
         let properties = properties(message, options.format, longest_header);
         let body = options.format.body(message);
-        // Mandatory: RabbitMQ acks what it could not route, and only the return tells.
+        // Mandatory: RabbitMQ acks a message that it could not route, and only the return shows it.
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = self.channel.basic_publish(exchange, key, mandatory, &body, properties).await?;
         failpoint::reach("sent", "publish");
         sent.await.map(|confirmation| answer(confirmation, &self.epoch.broker))
     }
 
-    /// The queue that the relay declares is bound for every routing key, so that a return means that somebody deleted it, or
-    /// its binding.
+    /// The queue that the relay declares is bound for every routing key. So a return means that the queue or
+    /// its binding was deleted.
     async fn declare_again(&self, returned: usize) -> After {
         let epoch = &self.epoch;
         let proof = async {
@@ -286,7 +291,8 @@ impl PublishLane {
         }
     }
 
-    /// Does what needs the broker within the time of a connect; `None` when the connection ends or the process stops meanwhile.
+    /// Runs a request to the broker within the time of a connect; `None` when the connection ends or the
+    /// process stops meanwhile.
     async fn in_time<T>(
         &self,
         overdue_reason: &str,
@@ -295,21 +301,21 @@ impl PublishLane {
         let epoch = &self.epoch;
         tokio::select! {
             () = epoch.dead.cancelled() => None,
-            // A block could make it last; a lane that stops needs nothing more.
+            // A block could delay it. A stopping lane needs nothing more.
             () = epoch.stop.cancelled() => None,
             () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => Some(Err(overdue_reason.to_owned())),
             result = work => Some(result),
         }
     }
 
-    /// What became of the messages whose confirms did not resolve, and what is left to work with.
+    /// The outcomes of messages whose confirms did not resolve, and the channel that is left.
     fn verdict(
         &self,
         ending: Ending,
         errors: &[lapin::Error],
         batch: &[PublishJob],
     ) -> (PublishOutcome, After) {
-        // One message alone may be parked for this: then it is told where it was to go.
+        // Only a lone message may be parked for this. Its outcome names its destination.
         let unknown = |reason: &str| match batch {
             [only] => unknown(format!("{reason}{}", self.way_of(&only.message)).as_str()),
             _ => unknown(reason),
@@ -323,7 +329,7 @@ impl PublishLane {
             Ending::Overdue => {
                 let limit = self.epoch.options.limits.publish;
                 let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
-                // The broker is there, as far as is known.
+                // The broker is there, as far as the lane knows.
                 let problem = Problem::new(ErrorCode::PublishUnanswered, reason.as_str());
                 return (unknown(&reason), After::Lost(problem));
             }
@@ -333,14 +339,14 @@ impl PublishLane {
             }
         }
         let Some(error) = errors.iter().find(|error| error.is_amqp_error()).or(errors.first()) else {
-            // No error and no answer: only `NotRequested` does that.
+            // Neither error nor answer: only `NotRequested` causes that.
             return (unknown("the channel was not in confirm mode"), After::Ready);
         };
         match channel_exception(error) {
             Some(refusal) if self.epoch.connection.status().connected() => {
                 let (code, text) = (refusal.get_id(), super::refusal::words(error));
                 let outcome = match batch {
-                    // These are no problem of the one message, and are told once for all.
+                    // These concern no single message, and are reported once for all.
                     [_] if matches!(code, 403 | 404) => {
                         let text = format!("{text}{}", topology::after_refusal(code, &text));
                         PublishOutcome::ChannelError { code, text: text.into() }
@@ -364,13 +370,13 @@ impl PublishLane {
         }
     }
 
-    /// Where a message was to go, for whoever looks for what is in the way.
+    /// The destination of a message, for an operator.
     fn way_of(&self, message: &Outgoing) -> String {
         let Epoch { options, broker, .. } = &self.epoch;
         way(&options.routing_key.key(&message.event), &options.exchange, broker)
     }
 
-    /// Proves the topology again and opens a new channel: the exchange may be what is missing.
+    /// Proves the topology again and opens a new channel, because the exchange may be missing.
     async fn reopen(&mut self) -> bool {
         let epoch = &self.epoch;
         let fresh = async {
@@ -380,7 +386,7 @@ impl PublishLane {
         match self.in_time("RabbitMQ did not open another channel in time", fresh).await {
             None => false,
             Some(Ok(channel)) => {
-                // The old one closes when it is dropped, if it is open still; nothing is in flight on it.
+                // The old channel closes when it is dropped. Nothing is in flight on it.
                 self.channel = channel;
                 self.opened_at = Instant::now();
                 true
@@ -393,7 +399,7 @@ impl PublishLane {
     }
 
     async fn give_up(&self, problem: Problem) {
-        // Nobody listens when another lane has said it already.
+        // Without a receiver, another lane has reported it.
         let _ = self.epoch.problem.send(problem).await;
     }
 }
@@ -410,7 +416,7 @@ fn answer(confirmation: Confirmation, broker: &str) -> Option<BrokerAnswer> {
     let returned = |message: lapin::message::BasicReturnMessage| Returned {
         message_id: message.delivery.properties.message_id().as_ref().map(ToString::to_string),
         code: message.reply_code,
-        // Which binding is missing: the operator looks for it at this broker.
+        // The missing binding. The operator looks for it at this broker.
         text: {
             let delivery = &message.delivery;
             let way = way(delivery.routing_key.as_str(), delivery.exchange.as_str(), broker);
@@ -436,14 +442,14 @@ fn channel_exception(error: &lapin::Error) -> Option<&AMQPError> {
     }
 }
 
-/// The properties of a message go in one frame, and four of its headers have lengths that nobody bounds.
+/// The properties of a message go in one frame, and four of its headers have unbounded lengths.
 fn longest_header(frame_max: u32) -> usize {
     const OTHER_PROPERTIES: usize = 2048;
     let frame_max = usize::try_from(frame_max).unwrap_or(usize::MAX);
     (frame_max.saturating_sub(OTHER_PROPERTIES) / 4).min(HEADER_VALUE_MAX_BYTES)
 }
 
-/// Resolves when `limit` has passed without the broker being blocked; every end of a block starts the clock again.
+/// Resolves when `limit` has passed without a block. Every end of a block starts the clock again.
 async fn overdue(mut blocked: watch::Receiver<bool>, limit: Duration) {
     loop {
         if *blocked.borrow_and_update() {

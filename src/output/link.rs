@@ -25,19 +25,20 @@ use super::stream::{self, BrokerStream};
 use super::tls::{self, Socket};
 use super::topology;
 
-/// Asked of the broker, which takes no more than it offers (128 KiB). lapin has a buffer of 32 frames for each direction, and
-/// uses all of it: these frames have room for every header, and larger bodies go in several.
+/// Requested from the broker, which takes no more than it offers (128 KiB). lapin has a buffer of 32 frames
+/// for each direction and uses all of it. These frames fit every header; larger bodies go in several.
 const FRAME_MAX_BYTES: u32 = 32 << 10;
 
 /// A connected socket that can be cut off at any time.
 ///
-/// `Connection::close` waits behind every frame that is queued, and for ever while the broker blocks or is frozen; the
-/// frames would still be published whenever it comes back. A shutdown of the socket drops them and ends lapin's thread.
+/// `Connection::close` waits behind every queued frame, and for ever while the broker blocks or is frozen.
+/// The frames would still be published when the broker returns. A shutdown of the socket drops them and ends
+/// lapin's thread.
 struct ShutdownOnDrop(std::net::TcpStream);
 
 impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        // It fails when the peer was faster, and then there is nothing left to cut.
+        // It fails when the peer was faster. Then nothing is left to cut.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
@@ -58,7 +59,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Says goodbye, for as long as `limit`, then cuts the socket.
+    /// Closes the connection within `limit`, then cuts the socket.
     pub(super) async fn close(self, limit: Duration) {
         if self.connection.status().connected() && !self.connection.status().blocked() {
             let _ = timeout(limit, self.connection.close(200, "vodrelay stops".into())).await;
@@ -66,7 +67,8 @@ impl Link {
     }
 }
 
-/// Connects, logs in, proves the topology on a channel of its own, and opens the lanes' channels: all of it in one time limit.
+/// Connects, logs in, proves the topology on a channel of its own, and opens the lanes' channels, all within
+/// one time limit.
 pub(super) async fn establish(
     address: &Address,
     options: &Options,
@@ -97,14 +99,15 @@ pub(super) async fn publishing_channel(connection: &Connection) -> lapin::Result
     Ok(channel)
 }
 
-/// Connects and logs in. The caller holds the clock: lapin ignores its own `connection_timeout` (measured with 4.12.3).
+/// Connects and logs in. The caller has the time limit: lapin ignores its own `connection_timeout` (measured
+/// with 4.12.3).
 pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link, LinkError> {
-    // The caller's limit would cut it off without a word on which address was silent.
+    // The caller's limit would cut it off without naming the silent address.
     let limit = options.limits.connect * 4 / 5;
     let end = Instant::now() + limit;
     let no_host = |source: io::Error| match LinkError::out_of_files(address, &source) {
         Some(files) => files,
-        // The resolver does not tell why it knows no address.
+        // The resolver does not say why it has no address.
         None if descriptors::are_used_up() => {
             LinkError::Files { address: address.to_string(), cause: source.to_string() }
         }
@@ -117,8 +120,8 @@ pub(super) async fn log_in(address: &Address, options: &Options) -> Result<Link,
     log_in_at(found.collect(), address, options, end).await
 }
 
-/// Logs in at the first of a host's addresses that serves. One that takes the connection and then says nothing, or what is no
-/// login, is left for the next one; each has its share of the time until `end`.
+/// Logs in at the first working address of a host. An address that accepts the connection and then sends
+/// nothing, or no valid login, is left for the next one. Each has its share of the time until `end`.
 async fn log_in_at(
     mut candidates: Vec<SocketAddr>,
     address: &Address,
@@ -152,7 +155,7 @@ async fn log_in_at(
         let share = end.saturating_duration_since(Instant::now()) / others;
         let error = match timeout(share, handshake).await {
             Ok(Ok(link)) => return Ok(link),
-            // It knows who we are: the others of one cluster say the same.
+            // It answered the login: the other nodes of a cluster answer the same.
             Ok(Err(error)) if error.is_verdict() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => LinkError::silent(address, share),
@@ -165,7 +168,7 @@ async fn log_in_at(
     }
 }
 
-/// TLS, where it is wanted, and the login, over a connection that is there.
+/// TLS, if configured, and the login, over an open connection.
 async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Result<Link, LinkError> {
     let runtime = stream::runtime();
     let heard = Greeting::default();
@@ -190,7 +193,7 @@ async fn handshake(tcp: TcpStream, address: &Address, options: &Options) -> Resu
     };
     let stream = AsyncTcpStream::Plain(BrokerStream::new(socket, heard.clone()));
 
-    // lapin asks for its stream from a thread of its own; it gets the one that is connected already, once.
+    // lapin requests its stream from a thread of its own. It gets the connected one, once.
     let ready = Mutex::new(Some(stream));
     let connect = async move |_: AMQPUri, _| {
         let taken = ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

@@ -1,4 +1,4 @@
-//! What an event looks like on the wire: routing key, properties, headers and body.
+//! The form of an event on the wire: routing key, properties, headers and body.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use vodrelay_core::outgoing::Outgoing;
 
 use crate::routing_key::SHORT_STRING_MAX_BYTES;
 
-/// Longer header values are left out: a property frame cannot be split, and a cut id would be a wrong id.
+/// Longer header values are omitted: a property frame cannot be split, and a cut id would be a wrong id.
 pub(super) const HEADER_VALUE_MAX_BYTES: usize = 4096;
 
-/// What a message's body holds.
+/// The format of a message's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyFormat {
-    /// The cloud's bytes and nothing else.
+    /// The cloud's bytes alone.
     #[default]
     Event,
     /// A CloudEvents 1.0 envelope in JSON around the cloud's bytes.
@@ -50,7 +50,7 @@ pub(super) enum Header {
     Flag(bool),
 }
 
-/// The headers of `message`, in the order in which people read them. Values longer than `longest` bytes are left out.
+/// The headers of `message`, in reading order. Values longer than `longest` bytes are omitted.
 pub(super) fn headers(message: &Outgoing, longest: usize) -> impl Iterator<Item = (&'static str, Header)> {
     let event = &message.event;
     let text =
@@ -74,7 +74,8 @@ pub(super) fn headers(message: &Outgoing, longest: usize) -> impl Iterator<Item 
     .filter_map(|(name, value)| Some((name, value?)))
 }
 
-/// The AMQP properties of `message`: persistent, and the same for every publish of it but for the delivery's own headers.
+/// The AMQP properties of `message`: persistent, and the same for every publish of it except the delivery's
+/// own headers.
 pub(super) fn properties(message: &Outgoing, format: BodyFormat, longest_header: usize) -> BasicProperties {
     let value = |header| match header {
         Header::Text(text) => AMQPValue::LongString(text.into()),
@@ -97,7 +98,7 @@ pub(super) fn properties(message: &Outgoing, format: BodyFormat, longest_header:
     }
 }
 
-/// `text` as a short string: cut where it is too long for one, because the library panics there.
+/// `text` as a short string, cut where it is too long, because the library panics there.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::from(&text[..text.floor_char_boundary(SHORT_STRING_MAX_BYTES)])
 }
@@ -115,8 +116,9 @@ struct Attributes<'a> {
     datacontenttype: &'static str,
 }
 
-/// Structured mode of CloudEvents 1.0 ("JSON Event Format for CloudEvents", version 1.0.2). The specification asks for a
-/// type that begins with a reversed domain name. The event's bytes are put in as they are, never read and written again.
+/// Structured mode of CloudEvents 1.0 ("JSON Event Format for CloudEvents", version 1.0.2). The specification
+/// asks for a type that begins with a reversed domain name. The event's bytes are inserted as they are, never
+/// parsed and written again.
 fn cloud_event(message: &Outgoing) -> Bytes {
     let event = &message.event;
     let attributes = Attributes {

@@ -34,15 +34,15 @@ use vodrelay_core::outgoing::Outgoing;
 use crate::heartbeat::Heartbeat;
 use crate::latency::Latency;
 
-/// Why an output ended by itself.
+/// Why an output ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Standard output does not take any more lines.
+    /// Standard output takes no more lines.
     #[error("cannot write events to standard output; see that its reader keeps running, then start again")]
     StandardOutput(#[source] std::io::Error),
 }
 
-/// Where outcomes go, those of one batch together.
+/// The receiver of outcomes; those of one batch come together.
 pub type Outcomes = mpsc::UnboundedSender<Vec<(EventId, PublishOutcome)>>;
 
 /// The side of an output that publishers hold.
@@ -57,11 +57,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Publishes one message; `outcomes` gets exactly one outcome for it, under the number of its `event`. It is queued when
-    /// this returns. The queue has no bound: whoever publishes limits how many outcomes are outstanding.
+    /// Publishes one message; `outcomes` gets exactly one outcome for it, under the number of its `event`. It
+    /// is queued when this returns. The queue has no bound: the caller limits the number of outstanding
+    /// outcomes.
     ///
-    /// `alone` asks for a batch of its own: a suspect is told apart from its siblings that way. The outcome comes within the
-    /// output's own time limits, unless [`Output::state`] is [`OutputState::Blocked`]: then it waits as long as that lasts.
+    /// `alone` asks for a batch of its own, which separates a suspect from others. The outcome comes within
+    /// the output's own time limits, except while [`Output::state`] is [`OutputState::Blocked`].
     pub fn publish(&self, event: EventId, message: Arc<Outgoing>, alone: bool, outcomes: &Outcomes) {
         let lanes = self.queues.len() as u64;
         let lane = usize::try_from(message.event.sub_app.0 % lanes).unwrap_or_default();
@@ -71,28 +72,29 @@ impl Output {
         }
     }
 
-    /// Whether events can be taken now; every change is seen.
+    /// Whether events can be taken now. Every change is visible.
     pub fn state(&self) -> watch::Receiver<OutputState> {
         self.state.clone()
     }
 
-    /// The broker that is connected, for people.
+    /// The connected broker, for people.
     pub fn broker(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.broker.clone()
     }
 
-    /// The sign of life of the task that owns the connection.
+    /// The heartbeat of the task that owns the connection.
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
-    /// How long publishes take, from the batch's first frame to the answers for all of it. A line of standard output takes part in none.
+    /// How long publishes take, from the batch's first frame to the answers for all of it. A line of standard
+    /// output is not recorded here.
     pub fn publish_times(&self) -> Arc<Latency> {
         Arc::clone(&self.times)
     }
 }
 
-/// A message that waits to be published, and whom to tell.
+/// A message that waits to be published, with the receiver of its outcome.
 #[derive(Debug)]
 struct PublishJob {
     message: Arc<Outgoing>,
@@ -110,20 +112,20 @@ impl PublishJob {
 #[derive(Debug)]
 struct Receipt {
     event: EventId,
-    /// Until the promise is kept.
+    /// Until the outcome is sent.
     outcomes: Option<Outcomes>,
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        // A job that is dropped unanswered proves nothing about its message.
+        // A dropped job proves nothing about its message.
         if let Some(outcomes) = self.outcomes.take() {
             tell(&outcomes, vec![(self.event, unknown("the output ended before it answered"))]);
         }
     }
 }
 
-/// Answers several jobs, and wakes whom it concerns once.
+/// Answers several jobs, and wakes each receiver once.
 fn answer_all(jobs: impl IntoIterator<Item = (PublishJob, PublishOutcome)>) {
     let jobs = jobs.into_iter();
     let (about, _) = jobs.size_hint();
@@ -148,11 +150,11 @@ fn answer_all(jobs: impl IntoIterator<Item = (PublishJob, PublishOutcome)>) {
 }
 
 fn tell(outcomes: &Outcomes, batch: Vec<(EventId, PublishOutcome)>) {
-    // A publisher that no longer listens has its messages' fate in the journal as unanswered.
+    // Without a receiver, the messages are unanswered in the journal.
     let _ = outcomes.send(batch);
 }
 
-/// The ends of an output that its own tasks hold.
+/// The ends of an output for its own tasks.
 struct Ends {
     queues: Vec<async_channel::Receiver<PublishJob>>,
     state: watch::Sender<OutputState>,
@@ -161,7 +163,7 @@ struct Ends {
     heartbeat: Heartbeat,
 }
 
-/// Makes the two sides of an output with so many queues.
+/// Makes the two sides of an output with this many queues.
 fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     let (senders, receivers): (Vec<_>, _) = (0..queues.max(1)).map(|_| async_channel::unbounded()).unzip();
     let (state_sender, state) = watch::channel(initial);
@@ -178,7 +180,7 @@ fn channel(initial: OutputState, queues: usize) -> (Output, Ends) {
     (output, Ends { queues: receivers, state: state_sender, broker: broker_sender, times, heartbeat })
 }
 
-/// Closes the queues and answers what is left in them. It never left this process.
+/// Closes the queues and answers the remaining jobs. It never left this process.
 fn refuse_the_rest(queues: &[async_channel::Receiver<PublishJob>]) {
     for jobs in queues {
         jobs.close();

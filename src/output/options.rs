@@ -1,4 +1,4 @@
-//! What the output to RabbitMQ needs to know.
+//! The options of the output to RabbitMQ.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::message::BodyFormat;
 use super::tls::TlsFiles;
 use crate::routing_key::RoutingKeyTemplate;
 
-/// How many channels publish at once: enough for several times the cloud's quota (`docs/scaling.md`).
+/// The number of channels: enough for several times the cloud's quota (`docs/scaling.md`).
 pub const LANES: usize = 4;
 
-/// Where one broker listens, and who we are there. It prints without the password.
+/// The address of one broker, with the login. It prints without the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Whether to speak TLS (`amqps://`).
@@ -24,14 +24,14 @@ pub struct Address {
     pub port: u16,
     /// The virtual host, decoded: `/` is RabbitMQ's default.
     pub vhost: String,
-    /// The URL's user name; [`Options::username`] goes before it.
+    /// The URL's user name; [`Options::username`] has priority.
     pub username: Option<String>,
-    /// The URL's password; [`Options::password`] goes before it.
+    /// The URL's password; [`Options::password`] has priority.
     pub password: Option<Secret>,
 }
 
 impl Address {
-    /// What a URL `amqp://user:password@host:port/vhost` says; `url` has a host.
+    /// The parts of a URL `amqp://user:password@host:port/vhost`; `url` has a host.
     pub fn of(url: &Url) -> Self {
         let decoded =
             |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -42,7 +42,8 @@ impl Address {
             tls,
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: url.port().unwrap_or(if tls { 5671 } else { 5672 }),
-            // No path at all means RabbitMQ's default virtual host (the AMQP URI specification leaves it to the client).
+            // No path means RabbitMQ's default virtual host (the AMQP URI specification leaves it to the
+            // client).
             vhost: if path.is_empty() { "/".to_owned() } else { decoded(path) },
             username: (!url.username().is_empty()).then(|| decoded(url.username())),
             password: url.password().map(|password| Secret::new(decoded(password))),
@@ -58,29 +59,29 @@ impl fmt::Display for Address {
     }
 }
 
-/// Who makes the exchange and the queue.
+/// Who creates the exchange and the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Topology {
     /// The relay: a durable topic exchange, and a durable quorum queue bound with [`Options::binding_key`].
     #[default]
     Declare,
-    /// An operator; the relay sees that they exist.
+    /// An operator. The relay checks that they exist.
     Verify,
 }
 
-/// How long things may take.
+/// Time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
     /// From the host name to channels that are ready to publish.
     pub connect: Duration,
-    /// From a batch's first publish to its last answer. Two heartbeats (10 s) are what the library needs to notice a dead
-    /// peer, and a lease lasts 30 s.
+    /// From a batch's first publish to its last answer. The library needs two heartbeats (10 s) to notice a
+    /// dead peer, and a lease lasts 30 s.
     pub publish: Duration,
     /// The shortest wait between two rounds of attempts.
     pub backoff_min: Duration,
     /// The longest one.
     pub backoff_max: Duration,
-    /// The heartbeat to ask for, in seconds. A peer counts as dead after two of them (measured).
+    /// The requested heartbeat in seconds. A peer counts as dead after two of them (measured).
     pub heartbeat_seconds: u16,
 }
 
@@ -96,7 +97,7 @@ impl Default for TimeLimits {
     }
 }
 
-/// How the relay says who it is.
+/// How the relay logs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
     /// By a user name and a password (SASL PLAIN).
@@ -106,37 +107,38 @@ pub enum Auth {
     External,
 }
 
-/// What the output needs to know; section `[amqp]` of the configuration. `lanes`, `in_order` and `limits` are no keys there.
+/// The options of the output; section `[amqp]` of the configuration. `lanes`, `in_order` and `limits` are not
+/// keys there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The brokers, tried in turn; never empty.
     pub urls: Vec<Address>,
-    /// The user name at every broker, before the URL's own.
+    /// The user name at every broker, with priority over the URL's.
     pub username: Option<String>,
-    /// The password at every broker, before the URL's own.
+    /// The password at every broker, with priority over the URL's.
     pub password: Option<Secret>,
     /// The exchange to publish to.
     pub exchange: String,
-    /// The queue to declare or to verify; empty: neither.
+    /// The queue to declare or to verify; empty for none.
     pub queue: String,
-    /// How routing keys are made.
+    /// The template of routing keys.
     pub routing_key: RoutingKeyTemplate,
-    /// What the declared queue is bound with.
+    /// The binding of the declared queue.
     pub binding_key: String,
-    /// How the relay says who it is.
+    /// How the relay logs in.
     pub auth: Auth,
-    /// Who makes the exchange and the queue.
+    /// Who creates the exchange and the queue.
     pub topology: Topology,
     /// What bodies hold.
     pub format: BodyFormat,
     /// Files for `amqps://`.
     pub tls: TlsFiles,
-    /// How many channels publish at once.
+    /// The number of channels that publish at once.
     pub lanes: usize,
-    /// Whether the messages of one sub-application share a lane, so that they leave in the order in which they were handed
-    /// over. Otherwise each goes over whichever lane is free first.
+    /// Whether the messages of one sub-application share a lane and so leave in their order. Otherwise each
+    /// takes the first free lane.
     pub in_order: bool,
-    /// How long things may take.
+    /// Time limits.
     pub limits: TimeLimits,
 }
 
@@ -161,19 +163,19 @@ impl Options {
         }
     }
 
-    /// Whether the client's certificate says who we are.
+    /// Whether the client's certificate is the login.
     pub(super) fn external(&self) -> bool {
         self.auth == Auth::External
     }
 
-    /// Whether the relay itself makes the queue, which is then bound for whatever it publishes.
+    /// Whether the relay itself declares the queue, which is then bound for everything that it publishes.
     pub(super) fn declares_queue(&self) -> bool {
         self.topology == Topology::Declare && !self.queue.is_empty()
     }
 }
 
 impl Default for Options {
-    /// A RabbitMQ on this host, with its own user for such clients.
+    /// A RabbitMQ on this host with its own user for local clients.
     fn default() -> Self {
         Self::new(vec![Address::of(
             &Url::parse("amqp://guest:guest@127.0.0.1:5672/%2f").expect("a constant URL"),

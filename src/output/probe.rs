@@ -1,4 +1,4 @@
-//! A look at the brokers that changes nothing, for `vodrelay check`.
+//! Examines the brokers for `vodrelay check`, and changes nothing.
 
 use futures_util::future::join_all;
 use lapin::{Channel, Connection};
@@ -10,30 +10,30 @@ use super::properties::{self, QueueProperties};
 use super::refusal::LinkError;
 use super::topology::{self, Thing, TopologyError};
 
-/// What only a declaration would show, and a check makes none.
+/// Only a declaration would show this, and a check declares nothing.
 const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tried";
 const NOT_TRIED_QUEUE: &str =
     "whether the user may do so, and whether the virtual host's limit of queues has room, is not tried";
 
-/// What no question shows, and a check publishes nothing.
+/// No query shows this, and a check publishes nothing.
 const TOPIC_RIGHTS: &str = "; topic permissions are not proven: only a publish shows them";
 const INTERNAL_AND_TOPIC_RIGHTS: &str = "; not proven: whether it is internal (that takes the right to configure it), and topic permissions (only a publish shows them)";
 const NOT_SEEN: &str = "its type, and whether it drops events (a time to live, a largest length)";
 
-/// One thing that was looked at.
+/// One examined thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeStep {
-    /// What was looked at, with its name: `login at ...`, `exchange "..."`.
+    /// Its name: `login at ...`, `exchange "..."`.
     pub name: String,
     /// Whether the output can work with it.
     pub ok: bool,
-    /// Whether it is ok for the output, but less safe for the events than it could be.
+    /// Whether it works for the output but is less safe for the events than possible.
     pub doubtful: bool,
-    /// Whether it may pass by itself, when it is not ok: nothing in the configuration or at the broker has to be changed.
+    /// Whether a failure may pass without a change of the configuration or the broker.
     pub passing: bool,
-    /// What was found; when it is not ok or doubtful, with the next step.
+    /// The finding; for a failure or a doubt, with the next step.
     pub text: String,
-    /// The problem that it is, when it is not ok.
+    /// The problem of a failure.
     pub error_code: Option<ErrorCode>,
 }
 
@@ -57,7 +57,7 @@ impl ProbeStep {
         }
     }
 
-    /// A step about a thing of the topology.
+    /// A step about a part of the topology.
     fn about(name: String, result: Result<String, TopologyError>) -> Self {
         let passing = result.as_ref().is_err_and(may_pass);
         Self { passing, ..Self::new(name, result.map_err(|error| error.to_string())) }
@@ -102,7 +102,7 @@ fn may_pass(error: &TopologyError) -> bool {
     }
 }
 
-/// Logs in at every broker, at all of them at once; where that works, looks at the exchange, the queue, its type and its
+/// Logs in at all brokers at once. Where that works, examines the exchange, the queue, its type and its
 /// binding. The steps are in the order of the addresses.
 ///
 /// Nothing is created: what is missing is only declared by [`super::amqp::spawn`]. Bounded by the limits in `options`.
@@ -137,7 +137,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
     let mut suffix = TOPIC_RIGHTS;
     let verdict = match exchange {
         Ok(()) if declare => {
-            // Declaring what exists changes nothing, and says whether its properties are ours.
+            // Declaring an existing thing changes nothing, and shows whether its properties are ours.
             let same = ask(connection, async |channel| topology::declare_exchange(&channel, options).await);
             same.await.map(|()| "exists, a durable topic exchange".to_owned())
         }
@@ -169,7 +169,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
         other => other,
     };
     steps.push(ProbeStep::about(format!("exchange \"{}\"", options.exchange), verdict));
-    // Some refusals end the connection, and what is asked afterwards has no answer: the refusal is the cause.
+    // Some refusals end the connection, and later requests have no answer: the refusal is the cause.
     if options.queue.is_empty() || !connection.status().connected() {
         return;
     }
@@ -207,7 +207,8 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
     steps.push(ProbeStep::about(format!("binding of \"{}\"", options.queue), binding));
 }
 
-/// What is to be said of a queue that somebody else made. It is the operator's choice, and an operator should know what it means.
+/// The text for a queue that another program declared. It is the operator's choice, and an operator should
+/// know what it means.
 fn existing_queue(name: String, waiting: u32, found: Option<QueueProperties>) -> ProbeStep {
     let Some(found) = found else {
         return ProbeStep::new(

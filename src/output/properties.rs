@@ -1,8 +1,9 @@
-//! What an exchange or a queue is that somebody else made.
+//! Finds the properties of an exchange or a queue that another program declared.
 //!
-//! AMQP 0-9-1 shows no properties. But a declaration of what exists changes nothing, and RabbitMQ refuses it with the first property
-//! that differs and what that is. So it is declared again and again, each time with what was learnt, until nothing differs. A user
-//! without the right to configure learns nothing that way. What a policy sets, and who may use which routing key, never shows.
+//! AMQP 0-9-1 cannot query properties. But declaring an existing thing changes nothing, and RabbitMQ refuses
+//! it with the first property that differs and its value. So it is declared repeatedly, each time with the
+//! learnt values, until nothing differs. A user without the right to configure learns nothing in this way.
+//! The settings of a policy, and the rights to routing keys, never show.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +17,17 @@ use super::topology::{self, Thing, TopologyError};
 /// RabbitMQ has about twenty arguments of queues.
 const MOST_DIFFERENCES: usize = 32;
 
-/// One property that differs from what was declared.
+/// One property that differs from the declared one.
 #[derive(Debug, PartialEq, Eq)]
 struct Difference {
     name: String,
-    /// What it is; `None` when it is not set.
+    /// Its value; `None` when it is not set.
     current: Option<String>,
 }
 
-/// Reads "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'", and what RabbitMQ says of
-/// arguments: "... but current is the value '5' of type 'signedint'", or "... but current is none".
+/// Parses "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'",
+/// and RabbitMQ's texts about arguments: "... but current is the value '5' of type 'signedint'", or "... but
+/// current is none".
 fn difference(text: &str) -> Option<Difference> {
     let (_, rest) = text.split_once("inequivalent arg '")?;
     let (name, rest) = rest.split_once('\'')?;
@@ -37,7 +39,7 @@ fn difference(text: &str) -> Option<Difference> {
     Some(Difference { name: name.to_owned(), current })
 }
 
-/// What an exchange is.
+/// The properties of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExchangeProperties {
     pub(super) kind: String,
@@ -46,7 +48,7 @@ pub(super) struct ExchangeProperties {
 }
 
 impl ExchangeProperties {
-    /// As people say it: `a durable topic exchange`.
+    /// For people: `a durable topic exchange`.
     pub(super) fn shown(&self) -> String {
         let durable = if self.durable { "a durable" } else { "a non-durable" };
         format!("{durable} {} exchange", self.kind)
@@ -57,7 +59,7 @@ impl ExchangeProperties {
     }
 }
 
-/// What the exchange is, which exists. `None` when that cannot be learnt.
+/// The properties of an existing exchange. `None` when they cannot be learnt.
 pub(super) async fn of_exchange(connection: &Connection, name: &str) -> Option<ExchangeProperties> {
     let mut kind = "topic".to_owned();
     let mut options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -95,7 +97,7 @@ async fn declare_exchange(
     declared.map_err(topology::refused(Thing::Exchange(name.to_owned())))
 }
 
-/// What a queue is.
+/// The properties of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct QueueProperties {
     pub(super) durable: bool,
@@ -108,12 +110,12 @@ impl QueueProperties {
         self.arguments.get("x-queue-type").map_or("classic", String::as_str)
     }
 
-    /// Whether it keeps acked messages as a queue of the relay's own does.
+    /// Whether it keeps acked messages as the relay's own queue does.
     pub(super) fn is_safe(&self) -> bool {
         self.kind() == "quorum" && self.durable && !self.auto_delete
     }
 
-    /// As people say it: `a durable classic queue with x-max-length = 5`.
+    /// For people: `a durable classic queue with x-max-length = 5`.
     pub(super) fn shown(&self) -> String {
         let durable = if self.durable { "a durable" } else { "a non-durable" };
         let mut text = format!("{durable} {} queue", self.kind());
@@ -129,7 +131,7 @@ impl QueueProperties {
         text
     }
 
-    /// What RabbitMQ does with messages that it has acked and that nobody has consumed.
+    /// What RabbitMQ does with messages that are acked and not consumed.
     pub(super) fn drops(&self) -> Vec<&'static str> {
         let has = |name: &str| self.arguments.contains_key(name);
         let overflow = self.arguments.get("x-overflow").map(String::as_str);
@@ -152,7 +154,7 @@ impl QueueProperties {
     }
 }
 
-/// What the queue is, which exists. `None` when that cannot be learnt.
+/// The properties of an existing queue. `None` when they cannot be learnt.
 pub(super) async fn of_queue(connection: &Connection, name: &str) -> Option<QueueProperties> {
     let mut found = QueueProperties { durable: true, ..QueueProperties::default() };
     found.arguments.insert("x-queue-type".to_owned(), "quorum".to_owned());
@@ -168,7 +170,7 @@ pub(super) async fn of_queue(connection: &Connection, name: &str) -> Option<Queu
             ("durable", _) => found.durable = is_set,
             ("auto_delete", _) => found.auto_delete = is_set,
             (_, Some(value)) => {
-                // What was learnt already, and is not understood as it was meant, would be learnt for ever.
+                // A learnt value that is misunderstood would be learnt again for ever.
                 if found.arguments.insert(property, value.clone()).is_some_and(|known| known == value) {
                     return None;
                 }
@@ -200,7 +202,7 @@ async fn declare_queue(
     declared.map(|_| ()).map_err(topology::refused(Thing::Queue(name.to_owned())))
 }
 
-/// RabbitMQ tells numbers from texts, and no kind of number from another.
+/// RabbitMQ distinguishes numbers from texts, but not the kinds of numbers.
 fn argument(value: &str) -> AMQPValue {
     match (value.parse(), value) {
         (Ok(number), _) => AMQPValue::LongLongInt(number),

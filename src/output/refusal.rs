@@ -1,4 +1,4 @@
-//! Why there is no connection to a broker: what happened, told by its cause, with the next step.
+//! Why there is no connection to a broker: the cause, and the next step.
 
 use std::error::Error;
 use std::io;
@@ -16,14 +16,14 @@ use super::greeting::{Greeting, Speaker};
 use super::tls::TlsError;
 use super::topology::TopologyError;
 
-/// RabbitMQ needs frames of this size itself, since 4.1.
+/// RabbitMQ itself needs frames of this size since 4.1.
 const LEAST_FRAME: u32 = 8192;
 
-/// RabbitMQ takes no larger frame than 4096 bytes before the login (`initial_frame_max`), and ends the connection without a word. The rest
-/// of the frame are some hundred bytes about this client.
+/// RabbitMQ takes no frame larger than 4096 bytes before the login (`initial_frame_max`), and ends the
+/// connection without a message. The rest of the frame is some hundred bytes about this client.
 const LONG_LOGIN_BYTES: usize = 3_500;
 
-/// Why there is no connection. The caller tries again whatever it is; an operator reads the text.
+/// Why there is no connection. The caller repeats in any case. An operator reads the text.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("cannot connect to {address} ({cause}): {}", descriptors::NEXT_STEP)]
@@ -69,7 +69,7 @@ pub(super) enum LinkError {
     Addresses(Vec<(SocketAddr, LinkError)>),
 }
 
-/// What each address of one host did.
+/// The result for each address of one host.
 fn each(failures: &[(SocketAddr, LinkError)]) -> String {
     failures.iter().map(|(address, error)| format!("{address}: {error}")).collect::<Vec<_>>().join("; ")
 }
@@ -89,13 +89,13 @@ impl LinkError {
         Self::Silent { address: address.to_string(), limit, hint }
     }
 
-    /// What is missing is a file to open: that says nothing of the broker.
+    /// No file could be opened, which says nothing about the broker.
     pub(super) fn out_of_files(address: &Address, error: &(dyn Error + 'static)) -> Option<Self> {
         let files = || Self::Files { address: address.to_string(), cause: error.to_string() };
         descriptors::is_missing(error).then(files)
     }
 
-    /// Which problem it is when it lasts.
+    /// The problem of a lasting failure.
     pub(super) fn error_code(&self) -> ErrorCode {
         match self {
             Self::Files { .. }
@@ -113,7 +113,7 @@ impl LinkError {
             | Self::VirtualHost { .. } => ErrorCode::BrokerLogin,
             Self::Topology { source: TopologyError::ChannelLimit(_), .. } => ErrorCode::BrokerLogin,
             Self::Topology { .. } => ErrorCode::BrokerTopology,
-            // The one that an operator has to mend.
+            // The one that needs an operator.
             Self::Addresses(failures) => {
                 let reasons = failures.iter().map(|(_, error)| error.error_code());
                 reasons.max().unwrap_or(ErrorCode::BrokerUnreachable)
@@ -121,7 +121,7 @@ impl LinkError {
         }
     }
 
-    /// Whether a broker refused who we are or what we ask for, and not the way to it.
+    /// Whether a broker refused the login or the request, and not the connection.
     pub(super) fn is_verdict(&self) -> bool {
         match self {
             Self::TlsSetup { .. }
@@ -152,13 +152,13 @@ pub(super) fn words(error: &lapin::Error) -> String {
     }
 }
 
-/// Whether the broker refuses because of a number that was set for a user, a virtual host or a node.
+/// Whether the broker refuses because of a limit for a user, a virtual host or a node.
 pub(super) fn is_limit(text: &str) -> bool {
-    // Not the word alone: it may be a part of a name.
+    // Not the word alone, which can be part of a name.
     text.ends_with("is reached") || text.contains("has reached the maximum allowed")
 }
 
-/// What the broker, or the network, said instead of "welcome".
+/// The answer of the broker or the network in place of "welcome".
 pub(super) fn lost(
     address: &Address,
     options: &Options,
@@ -200,7 +200,7 @@ pub(super) fn lost(
         ErrorKind::IOError(source) if descriptors::is_missing(&**source) => {
             LinkError::Files { address: shown, cause: source.to_string() }
         }
-        // With TLS 1.3 the broker's verdict on the client's certificate arrives after the handshake.
+        // With TLS 1.3 the broker's verdict on the client's certificate comes after the handshake.
         ErrorKind::IOError(source) if address.tls && tls_error(source).is_some() => {
             broken_tls(address, options, source)
         }
@@ -208,7 +208,7 @@ pub(super) fn lost(
     }
 }
 
-/// Why what answers there is nothing that this program can log in to. Nothing when it is.
+/// Why this program cannot log in to the other side. `None` when it can.
 fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkError> {
     let not_amqp = |found: String, hint| LinkError::NotAmqp { address: address.to_string(), found, hint };
     match speaker {
@@ -251,7 +251,7 @@ fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkE
     }
 }
 
-/// How many bytes the name and the password have, if those are more than RabbitMQ takes.
+/// The bytes of the name and the password, if they are more than RabbitMQ takes.
 fn long_login(address: &Address, options: &Options) -> Option<usize> {
     let name = options.username.as_deref().or(address.username.as_deref()).unwrap_or_default();
     let password = options.password.as_ref().or(address.password.as_ref()).map_or(0, |it| it.expose().len());
@@ -259,7 +259,7 @@ fn long_login(address: &Address, options: &Options) -> Option<usize> {
     (!options.external() && bytes > LONG_LOGIN_BYTES).then_some(bytes)
 }
 
-/// Whose login it was, and where the name and the password came from: several places can have them.
+/// The user of the login, and the source of name and password: several places can have them.
 fn wrong_login(address: &Address, options: &Options, text: String) -> LinkError {
     let (whom, hint) = if options.external() {
         (
@@ -286,13 +286,13 @@ fn wrong_login(address: &Address, options: &Options, text: String) -> LinkError 
     LinkError::Login { address: address.to_string(), whom, text, hint }
 }
 
-/// The TLS library's error, which an I/O error hides.
+/// The TLS library's error inside an I/O error.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     let inner = error.get_ref()?;
     inner.downcast_ref::<rustls::Error>().or_else(|| inner.downcast_ref::<io::Error>().and_then(tls_error))
 }
 
-/// Why there is no TLS, by what the library says of the broker's side.
+/// Why TLS fails, by the library's error about the broker's side.
 pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error) -> LinkError {
     let shown = address.to_string();
     let Some(tls) = tls_error(error) else {
@@ -326,7 +326,7 @@ pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error
     LinkError::Tls { address: shown, reason, hint }
 }
 
-/// What is wrong with a certificate. Three kinds have no name of their own in rustls, only in the library behind it.
+/// The fault of a certificate. Three kinds have no name in rustls, only in the library below it.
 fn why_refused(wrong: &CertificateError, show: impl Fn() -> String) -> (String, String) {
     let told = rustls::Error::InvalidCertificate(wrong.clone()).to_string();
     let behind = format!("{wrong:?}");

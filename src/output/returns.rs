@@ -4,11 +4,12 @@
 //! with 16 publishes in flight, 27 of 150 unroutable ones looked like plain acks (measured with lapin 4.12.3 against
 //! RabbitMQ 3.10.8). So returned messages are collected from all confirms of the batch and matched by message id.
 //!
-//! Why that is exact: the broker sends a message's return before its ack, on the same channel. lapin queues returns, and
-//! every confirm that resolves takes the oldest one waiting. Before a batch the queue is empty, and it never holds more
-//! than there are unresolved messages whose return has come; so when all are resolved, all returns were taken. And when
-//! a confirm resolves without taking one, the queue was empty: had its own message been returned, then an earlier confirm
-//! of the batch took that return. So a bare ack is proof even if the rest of the batch is never answered.
+//! Why that is exact: the broker sends a message's return before its ack, on the same channel. lapin queues
+//! returns, and every confirm that resolves takes the oldest one waiting. Before a batch the queue is empty.
+//! It never holds more returns than there are unresolved messages whose return has come. So when all are
+//! resolved, all returns were taken. When a confirm resolves without a return, the queue was empty. Had its
+//! own message been returned, an earlier confirm of the batch took that return. So a bare ack is proof even
+//! if the rest of the batch is never answered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use tencent_vod_event::MessageId;
 use vodrelay_core::outcome::PublishOutcome;
 
-/// A message that the broker gave back.
+/// A message that the broker returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Returned {
     pub(super) message_id: Option<String>,
@@ -24,15 +25,15 @@ pub(super) struct Returned {
     pub(super) text: Arc<str>,
 }
 
-/// How one confirm resolved, with whichever return came attached to it.
+/// How one confirm resolved, with the return that was attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BrokerAnswer {
     Ack(Option<Returned>),
     Nack(Option<Returned>),
 }
 
-/// The outcome of each message of a batch. `answers[i]` belongs to `ids[i]`; `None` means that its confirm never resolved,
-/// and such a message gets `unresolved`. The ids are distinct.
+/// The outcome of each message of a batch. `answers[i]` belongs to `ids[i]`. `None` means that its confirm
+/// never resolved, and such a message gets `unresolved`. The ids are distinct.
 pub(super) fn settle(
     ids: &[MessageId],
     answers: &[Option<BrokerAnswer>],
@@ -53,7 +54,7 @@ pub(super) fn settle(
     let one = |(id, answer): (&MessageId, &Option<BrokerAnswer>)| match (answer, returned.get(id.as_str())) {
         (Some(BrokerAnswer::Nack(_)), _) => PublishOutcome::Nacked,
         (_, Some(message)) => PublishOutcome::Returned { code: message.code, text: message.text.clone() },
-        // A return that cannot be matched may be anybody's.
+        // A return without a match may belong to any message.
         (Some(BrokerAnswer::Ack(_)), None) if stray => {
             super::unknown("the broker returned a message that was not in the batch")
         }
@@ -90,8 +91,9 @@ mod tests {
         Unroutable,
     }
 
-    /// What lapin makes of a batch: `acknowledgement.rs` and `returned_messages.rs` of 4.12.3. The broker returns each
-    /// unroutable message before it acks it, in order; acks come one by one or for all up to a tag, and then resolve in any order.
+    /// lapin's handling of a batch: `acknowledgement.rs` and `returned_messages.rs` of 4.12.3. The broker
+    /// returns each unroutable message before it acks it, in order. Acks come one by one or for all up to a
+    /// tag, and then resolve in any order.
     fn broker_and_library(
         fates: &[Fate],
         resolved: usize,

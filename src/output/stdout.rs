@@ -1,7 +1,7 @@
-//! Events as JSON lines: `{"message_id","routing_key","headers","event"}`, one line an event.
+//! Events as JSON lines: `{"message_id","routing_key","headers","event"}`, one line for each event.
 //!
-//! An event counts as published when its line is flushed. A reader that is slow for long shows as
-//! [`OutputState::Blocked`], like a broker that blocks; a reader that is gone ends the task.
+//! An event counts as published when its line is flushed. A slow reader shows as [`OutputState::Blocked`],
+//! like a broker that blocks. A closed reader ends the task.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use super::message::{BodyFormat, HEADER_VALUE_MAX_BYTES, Header, headers};
 use super::{Ends, Error, Output, PublishJob, answer_all, channel, refuse_the_rest, unknown};
 use crate::routing_key::RoutingKeyTemplate;
 
-/// What the output needs to know.
+/// The options of this output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// How routing keys are made.
+    /// The template of routing keys.
     pub routing_key: RoutingKeyTemplate,
-    /// What the member `event` holds.
+    /// The content of the member `event`.
     pub format: BodyFormat,
 }
 
@@ -35,7 +35,8 @@ pub fn spawn(options: Options, shutdown: CancellationToken) -> (Output, JoinHand
 
 /// Starts the output on `writer`. The task ends when `shutdown` is cancelled, or with an error when a write fails.
 ///
-/// Must be called within the tokio runtime. Writes happen on a thread of their own, because a pipe can make them wait.
+/// Must be called within the tokio runtime. Writes happen on a thread of their own, because a pipe can block
+/// them.
 pub fn spawn_to(
     options: Options,
     writer: impl Write + Send + 'static,
@@ -59,7 +60,7 @@ fn with_source(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-/// One write to be done, and whom to tell.
+/// One write, with the receiver of its result.
 type Chunk = (Vec<u8>, oneshot::Sender<io::Result<()>>);
 
 async fn run(
@@ -69,12 +70,12 @@ async fn run(
     state: &tokio::sync::watch::Sender<OutputState>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    /// From here on the reader is not merely slow.
+    /// From this duration on the reader counts as blocked.
     const READER_LIMIT: Duration = Duration::from_secs(5);
     let (chunks, mut to_write) = mpsc::channel::<Chunk>(1);
     let spawned = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
         while let Some((bytes, done)) = to_write.blocking_recv() {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = done.send(writer.write_all(&bytes).and_then(|()| writer.flush()));
         }
     });
@@ -95,7 +96,7 @@ async fn run(
             write_line(&mut bytes, options, &job.message);
         }
         let (done, mut written) = oneshot::channel();
-        // The thread ends only after `chunks` is dropped, or by a panic, which `written` tells.
+        // The thread ends only after `chunks` is dropped, or by a panic, which `written` shows.
         let _ = chunks.send((bytes, done)).await;
         let result = loop {
             tokio::select! {
@@ -128,7 +129,7 @@ async fn run(
     }
 }
 
-/// `first` and what else is queued: one flush serves them all.
+/// `first` and the other queued jobs share one flush.
 fn drain(first: PublishJob, jobs: &async_channel::Receiver<PublishJob>) -> Vec<PublishJob> {
     const BATCH_MAX: usize = 256;
     let mut batch = vec![first];
@@ -156,7 +157,7 @@ impl Serialize for Headers {
     }
 }
 
-/// What precedes the event in its line.
+/// The part of the line before the event.
 #[derive(Serialize)]
 struct Envelope<'a> {
     message_id: &'a str,
@@ -173,8 +174,8 @@ fn write_line(line: &mut Vec<u8>, options: &Options, message: &Outgoing) {
     serde_json::to_writer(&mut *line, &envelope).expect("a struct of strings and numbers is always JSON");
     line.pop();
     line.extend_from_slice(b",\"event\":");
-    // JSON escapes line breaks within strings, so that a raw one is insignificant white space between tokens: a space
-    // means the same and keeps the line one line. Every other byte stays.
+    // JSON escapes line breaks in strings. A raw one is insignificant white space between tokens, so a space
+    // means the same and keeps the line whole. Every other byte stays.
     let body = options.format.body(message);
     line.extend(body.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
     line.extend_from_slice(b"}\n");

@@ -1,4 +1,4 @@
-//! The connection that lapin reads and writes: one that is there already, with TLS where it is wanted, whose first bytes are kept.
+//! lapin's connection: an open one, with TLS if configured, whose first bytes are kept.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use super::greeting::Greeting;
 use super::tls::Socket;
 
-/// What lapin runs on: this process's tokio, with connections of our own type.
+/// lapin's runtime: this process's tokio, with connections of our own type.
 pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, OwnStreams>> {
     let tokio = Tokio::current();
     Runtime::new(RuntimeParts::new(tokio.clone(), OwnStreams(tokio)))
@@ -63,7 +63,7 @@ pub(super) struct BrokerStream {
 }
 
 impl BrokerStream {
-    /// `heard` takes the first that is read.
+    /// `heard` takes the first bytes that are read.
     pub(super) fn new(socket: Box<dyn Socket>, heard: Greeting) -> Self {
         Self { socket: socket.compat(), heard: Some(heard) }
     }

@@ -1,4 +1,4 @@
-//! Whom to trust, and who we are, when the URL is `amqps://`.
+//! The trusted authorities and the client's certificate for `amqps://`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,19 @@ use tokio_rustls::TlsConnector;
 
 use vodrelay_host::regular_file;
 
-/// More than the authorities of a whole system have.
+/// More than the authorities of a whole system.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// What AMQP is spoken over: a TCP connection, with or without TLS.
+/// The transport of AMQP: a TCP connection, with or without TLS.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
-/// Files in PEM that TLS needs beyond what the host offers. They are read at every connect, so that renewed ones take effect.
+/// PEM files that TLS needs beyond those of the host. They are read at every connect, so renewed files take
+/// effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The only authorities to trust. Without it: those that the host trusts.
+    /// The only authorities to trust. `None` for those that the host trusts.
     pub ca_file: Option<PathBuf>,
     /// This client's certificate, followed by its intermediates.
     pub client_cert_file: Option<PathBuf>,
@@ -33,7 +34,7 @@ pub struct TlsFiles {
     pub client_key_file: Option<PathBuf>,
 }
 
-/// Why TLS cannot even begin.
+/// Why TLS cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
     #[error("cannot read the {what} {path}: {source}; check the path and its permissions", path = path.display())]
@@ -73,7 +74,8 @@ pub(super) enum TlsError {
     Setup(rustls::Error),
 }
 
-/// Reads a file, without the mark that some editors put at its beginning: behind it the first line is none of PEM.
+/// Reads a file without the mark that some editors put at its beginning, which would hide the first line of
+/// PEM.
 async fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let named = path.to_owned();
     let read = tokio::task::spawn_blocking(move || regular_file::read(&named, MAX_BYTES)).await;
@@ -85,7 +87,7 @@ async fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// What a file holds that is not what it should hold.
+/// The wrong content of a file.
 fn found_in(bytes: &[u8]) -> String {
     match bytes {
         [] => return "it is empty".to_owned(),
@@ -108,7 +110,7 @@ fn found_in(bytes: &[u8]) -> String {
     if labels.is_empty() { "it is not PEM".to_owned() } else { format!("it holds {}", labels.join(", ")) }
 }
 
-/// What is wrong with PEM, without the bytes that it is wrong with: they may be of a key.
+/// The fault of PEM, without its bytes, which may be of a key.
 fn damage(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no line \"-----END ...-----\"".to_owned(),
@@ -163,16 +165,17 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
 }
 
-/// Reads the files. Their errors are the configuration's; those of [`handshake`] are the network's.
+/// Reads the files. Its errors concern the configuration; those of [`handshake`] concern the network.
 pub(super) async fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder();
     let builder = match &files.ca_file {
-        // Only these: who names a private authority does not want every public one to vouch for the broker too.
+        // Only these: with a private authority, no public one may vouch for the broker.
         Some(path) => {
             let what = "CA file";
             let mut authorities = RootCertStore::empty();
             for certificate in certificates(what, path).await? {
-                // One that is left out is missed only when the broker's certificate is refused, as that of an unknown authority.
+                // A missing one shows only when the broker's certificate is refused, as one of an unknown
+                // authority.
                 authorities.add(certificate).map_err(|error| TlsError::Damaged {
                     what,
                     path: path.clone(),
@@ -229,7 +232,7 @@ mod tests {
     use crate::output::amqp::{Address, Options};
     use crate::output::refusal::broken_tls;
 
-    /// A folder with what openssl made.
+    /// A folder with files that openssl made.
     struct Files(TempDir);
 
     impl Files {
@@ -262,7 +265,7 @@ mod tests {
             std::fs::read(self.path(name)).unwrap()
         }
 
-        /// `NAME.pem`, signed by itself, with the key `NAME.key`.
+        /// `NAME.pem`, self-signed, with the key `NAME.key`.
         fn self_signed(&self, name: &str, curve: &str, extension: &str) {
             self.openssl(&format!(
                 "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:{curve} -nodes -keyout {name}.key -out {name}.pem -days 2 -subj \
@@ -383,7 +386,7 @@ mod tests {
         assert!(told.contains("`openssl x509 -noout -text -in bundle.pem` shows it"), "{told}");
     }
 
-    /// A TLS server of openssl's, which accepts certificates that rustls would not even show.
+    /// A TLS server of openssl, which accepts certificates that rustls would not even send.
     struct Server(Child);
 
     impl Drop for Server {
@@ -393,12 +396,12 @@ mod tests {
         }
     }
 
-    /// What the handshake with a server that shows this certificate ends with.
+    /// The result of the handshake with a server that shows this certificate.
     async fn handshake_with(files: &Files, certificate: &str, key: &str, authority: &str) -> String {
         let mut child = Command::new("openssl")
             .args(["s_server", "-accept", "127.0.0.1:0", "-cert", certificate, "-key", key])
             .current_dir(files.0.path())
-            // At its end the server would end too.
+            // The end of it would end the server.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

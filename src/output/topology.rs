@@ -1,4 +1,4 @@
-//! The exchange and the queue: declared, or proven to be there.
+//! The exchange and the queue: declared, or proven to exist.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::amqp::{Options, Topology};
 use super::message::short;
 use super::refusal::{is_limit, words};
 
-/// A thing that the broker keeps for us.
+/// An object of the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Thing {
     Exchange(String),
@@ -28,7 +28,7 @@ impl fmt::Display for Thing {
     }
 }
 
-/// Why the topology is not as it must be.
+/// Why the topology is wrong.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopologyError {
     #[error("{thing} does not exist; create it, or set topology = \"declare\"")]
@@ -78,7 +78,7 @@ pub(super) fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyErro
             match refusal.get_id() {
                 404 => TopologyError::Missing { thing, text },
                 406 if text.contains("inequivalent arg 'internal'") => TopologyError::Internal { thing },
-                // RabbitMQ says "inequivalent arg 'durable' ...": nothing else is a matter of properties.
+                // RabbitMQ says "inequivalent arg 'durable' ..."; no other answer is about properties.
                 406 if text.contains("inequivalent arg") => TopologyError::Different { thing, text },
                 406 if is_limit(&text) => TopologyError::QueueLimit { thing, text },
                 405 | 406 => TopologyError::Refused { thing, text },
@@ -91,14 +91,14 @@ pub(super) fn refused(thing: Thing) -> impl FnOnce(lapin::Error) -> TopologyErro
     }
 }
 
-/// A binding is no thing that a right or a name belongs to: the queue and the exchange are.
+/// A binding has no rights and no name of its own; the queue and the exchange have.
 fn not_bound(error: TopologyError, options: &Options) -> TopologyError {
     match error {
         TopologyError::Forbidden { text, .. } => {
             TopologyError::MayNotBind { thing: Thing::Queue(options.queue.clone()), text }
         }
         TopologyError::Missing { thing: Thing::Binding(_), text } => {
-            // Somebody deleted it since it was declared.
+            // It was deleted after its declaration.
             let thing = if text.contains("no queue") {
                 Thing::Queue(options.queue.clone())
             } else {
@@ -110,7 +110,7 @@ fn not_bound(error: TopologyError, options: &Options) -> TopologyError {
     }
 }
 
-/// Declares or verifies everything, on a channel of its own: a refusal closes the channel that asked.
+/// Declares or verifies everything on a channel of its own, because a refusal closes the channel.
 pub(super) async fn prove(connection: &Connection, options: &Options) -> Result<(), TopologyError> {
     let channel = channel(connection).await?;
     match options.topology {
@@ -148,14 +148,14 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, Topology
 }
 
 pub(super) async fn exchange_exists(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
-    // A passive declare looks at nothing but the name.
+    // A passive declare compares only the name.
     let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let name = short(&options.exchange);
     let answer = channel.exchange_declare(name, ExchangeKind::Topic, passive, FieldTable::default()).await;
     answer.map_err(refused(Thing::Exchange(options.exchange.clone())))
 }
 
-/// Returns how many messages wait in it.
+/// Returns the number of its messages.
 pub(super) async fn queue_exists(channel: &Channel, options: &Options) -> Result<u32, TopologyError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let answer = channel.queue_declare(short(&options.queue), passive, FieldTable::default()).await;
@@ -178,11 +178,11 @@ pub(super) async fn declare_queue(channel: &Channel, options: &Options) -> Resul
     answer.map(|_| ()).map_err(refused(Thing::Queue(options.queue.clone())))
 }
 
-/// Whether the user may publish to the exchange, which exists; nothing is published.
+/// Whether the user may publish to the existing exchange. Nothing is published.
 ///
-/// RabbitMQ asks for the right to write to an exchange before it takes a binding away from it. The other end of this one is an
-/// exchange that does not exist, so that there is nothing to take away: the answer is the refusal, or anything else. A right that hangs
-/// on the routing key (topic permissions) does not show.
+/// RabbitMQ requires the right to write to an exchange before it removes a binding from it. The other end of
+/// this binding is an exchange that does not exist, so nothing can be removed. The answer is the refusal, or
+/// any other. A right by routing key (topic permissions) does not show.
 pub(super) async fn may_write(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
     let nowhere = nowhere();
     let (ours, source) = (short(&options.exchange), short(&nowhere));
@@ -193,8 +193,9 @@ pub(super) async fn may_write(channel: &Channel, options: &Options) -> Result<()
     denied(unbound.await, &nowhere).map_or(Ok(()), |text| Err(TopologyError::MayNotWrite { thing, text }))
 }
 
-/// Whether the user may bind the queue to the exchange, which both exist; nothing is bound, and nothing unbound: no binding has
-/// this argument. The key is the one that is bound with, because a right can hang on it (topic permissions).
+/// Whether the user may bind the existing queue to the existing exchange. Nothing is bound and nothing
+/// unbound: no binding has this argument. The key is that of the real binding, because a right can depend on
+/// it (topic permissions).
 pub(super) async fn may_bind(channel: &Channel, options: &Options) -> Result<(), TopologyError> {
     let nowhere = nowhere();
     let (queue, exchange) = (short(&options.queue), short(&options.exchange));
@@ -205,7 +206,7 @@ pub(super) async fn may_bind(channel: &Channel, options: &Options) -> Result<(),
     denied(unbound, &nowhere).map_or(Ok(()), |text| Err(TopologyError::MayNotBind { thing, text }))
 }
 
-/// What can be done about a publish that is refused whatever is in the message.
+/// The next step for a publish that is refused whatever the message contains.
 pub(super) fn after_refusal(code: u16, text: &str) -> &'static str {
     match code {
         403 if text.contains("internal exchange") => {
@@ -220,12 +221,12 @@ pub(super) fn after_refusal(code: u16, text: &str) -> &'static str {
     }
 }
 
-/// A name that nothing has.
+/// A name that no object has.
 fn nowhere() -> String {
     format!("vodrelay-check-{:016x}", fastrand::u64(..))
 }
 
-/// The broker's words when it denies a right, but not one on what is called `nowhere`.
+/// The broker's words when it denies a right, but not for the object `nowhere`.
 fn denied(answer: lapin::Result<()>, nowhere: &str) -> Option<String> {
     let error = answer.err()?;
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return None };

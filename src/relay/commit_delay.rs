@@ -1,20 +1,22 @@
 //! How long a write may wait to share a commit.
 //!
-//! A commit has a fixed cost, so that writes are gathered, as PostgreSQL's `commit_delay` does. What an event waits for is never
-//! delayed. Records of what has happened already, and full answers of the cloud, are delayed for a moment.
+//! A commit has a fixed cost, so writes are gathered, as PostgreSQL's `commit_delay` does. A write that an
+//! event waits for is never delayed. Records of past facts, and full answers of the cloud, are delayed for a
+//! moment.
 
 use std::time::Duration;
 
 use vodrelay_core::write::{EVENTS_PER_PULL, Urgency};
 
-/// How long a write is delayed at the most: four full answers come within it at the documented quota. It delays confirms, and what
-/// has queued in the cloud for longer.
+/// The longest delay of a write: four full answers arrive within it at the documented quota. It delays
+/// confirms, and events that have waited longer in the cloud.
 const DELAY_MAX: Duration = Duration::from_millis(40);
-/// The delay for each event that may be in flight. With few of them, throughput is limited by latency, so that the delay shrinks.
+/// The delay for each event that may be in flight. With few of them, throughput is limited by latency, so the
+/// delay shrinks.
 const DELAY_PER_EVENT_US: u64 = 40;
 /// The delay while a confirm waits for fewer rows than a full answer brings: the journal has time then.
 const DELAY_FOR_FEW: Duration = Duration::from_millis(5);
-/// With so many rows a commit has become cheap for each of them: it is not delayed any more.
+/// With this many rows a commit is cheap for each of them, and is no longer delayed.
 const ROWS_MAX: usize = 768;
 
 /// The delay of the writes that are gathered.
@@ -32,12 +34,12 @@ impl CommitDelay {
         Self { longest: longest(max_in_flight), rows: 0, confirm_waits: false, is_urgent: false }
     }
 
-    /// Another bound of the events in flight holds from now on.
+    /// Sets another limit of the events in flight.
     pub(super) fn configure(&mut self, max_in_flight: usize) {
         self.longest = longest(max_in_flight);
     }
 
-    /// A write joins those that are gathered.
+    /// Adds a write to those that are gathered.
     pub(super) fn add(&mut self, urgency: Urgency) {
         match urgency {
             Urgency::Urgent => self.is_urgent = true,
@@ -48,7 +50,7 @@ impl CommitDelay {
         }
     }
 
-    /// How long after the first of them they are committed.
+    /// The time from the first of them to their commit.
     pub(super) fn get(&self) -> Duration {
         if self.is_urgent || self.rows >= ROWS_MAX {
             Duration::ZERO
@@ -59,7 +61,7 @@ impl CommitDelay {
         }
     }
 
-    /// What was gathered is on its way.
+    /// The gathered writes were sent.
     pub(super) fn reset(&mut self) {
         *self = Self { longest: self.longest, rows: 0, confirm_waits: false, is_urgent: false };
     }

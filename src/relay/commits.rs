@@ -1,4 +1,5 @@
-//! The relay's writes on their way to the journal. They are gathered for a moment, so that they share a commit, and keep their order.
+//! The relay's writes on their way to the journal. They are gathered for a moment to share a commit, and keep
+//! their order.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub(super) struct Commits {
     written: mpsc::UnboundedSender<Written>,
     delay: CommitDelay,
     gathered: Vec<(Write, WallTime)>,
-    /// When the first of these came.
+    /// The arrival of the first of these.
     since: Instant,
     /// Writes that the journal has not answered yet.
     unanswered: usize,
@@ -45,13 +46,14 @@ impl Commits {
         self.gathered.push((write, WallTime::now()));
     }
 
-    /// How long until what was gathered is to be committed; none when nothing is.
+    /// The time until the gathered writes are due; `None` without any.
     pub(super) fn due_in(&self) -> Option<Duration> {
         let left = || (self.since + self.delay.get()).saturating_duration_since(Instant::now());
         (!self.gathered.is_empty()).then(left)
     }
 
-    /// Sends what is due. With `nothing_else_comes` that is everything, unless an answer of the journal may bring more.
+    /// Sends the writes that are due. With `nothing_else_comes` these are all, unless an answer of the
+    /// journal may bring more.
     pub(super) fn send_due(&mut self, nothing_else_comes: bool) -> Result<(), RelayError> {
         let waits_in_vain = nothing_else_comes && self.unanswered == 0 && !self.gathered.is_empty();
         if !waits_in_vain && self.due_in().is_none_or(|left| !left.is_zero()) {
@@ -62,7 +64,7 @@ impl Commits {
         self.journal.write(self.gathered.drain(..), &self.written).map_err(|Closed| RelayError::Journal)
     }
 
-    /// The journal answered so many writes.
+    /// The journal answered this many writes.
     pub(super) fn answered(&mut self, writes: usize) {
         self.unanswered -= writes;
     }

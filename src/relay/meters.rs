@@ -1,4 +1,4 @@
-//! The counters and histograms of the relay's work, for whoever scrapes them. Without a recorder they count nothing.
+//! The counters and histograms of the relay's work. Without a recorder they count nothing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use metrics::{Counter, Histogram, counter, histogram};
 use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::write::LetGo;
 
-/// What is looked up once: a lookup for each event would cost more than the count. What is rare is looked up below.
+/// Handles that are looked up once: a lookup for each event would cost more than the count. Rare ones are
+/// looked up below.
 pub(super) struct Meters {
     received: Counter,
     redelivered: Counter,

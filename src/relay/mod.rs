@@ -1,7 +1,8 @@
 //! The relay: a core that decides, and this shell around it that acts.
 //!
-//! One task owns the core. It turns everything that can happen into an [`Input`], and carries the core's [`Effect`]s out:
-//! requests to the cloud as tasks of their own, publishes and commits through queues that keep their order.
+//! One task owns the core. It turns everything that can happen into an [`Input`] and carries the core's
+//! [`Effect`]s out. Requests to the cloud are tasks of their own. Publishes and commits go through queues
+//! that keep their order.
 //!
 //! The queues between these tasks have no bound of their own: every element is an effect or the answer to one, and the core
 //! bounds those (`max_in_flight`).
@@ -34,19 +35,19 @@ use commits::Commits;
 use observe::{Observer, RequestEnded};
 pub use stats::{RelayStats, Snapshot};
 
-/// How many inputs are taken together at the most; what they lead to is committed together.
+/// The most inputs of one step. Their consequences are committed together.
 const INPUTS_PER_STEP: usize = 256;
 
-/// How many batches of outcomes are taken together at the most.
+/// The most batches of outcomes in one step.
 const BATCHES_PER_STEP: usize = 8;
 
-/// The loop goes round at least this often, for its sign of life.
+/// The loop runs at least this often, for its heartbeat.
 const ROUND_MAX: Duration = Duration::from_secs(5);
 
-/// What the relay works with.
+/// The parts of the relay.
 #[derive(Debug)]
 pub struct RelayParts {
-    /// What the core must know.
+    /// The settings of the core.
     pub settings: Settings,
     /// The cloud.
     pub client: Client,
@@ -54,11 +55,11 @@ pub struct RelayParts {
     pub journal: Journal,
     /// Where events go.
     pub output: Output,
-    /// Figures, for whoever looks on.
+    /// Figures for observers.
     pub stats: Arc<RelayStats>,
     /// Settings that change at work.
     pub changes: mpsc::UnboundedReceiver<Settings>,
-    /// The loop's sign of life.
+    /// The loop's heartbeat.
     pub heartbeat: Heartbeat,
 }
 
@@ -77,7 +78,7 @@ pub enum RelayError {
 ///
 /// # Errors
 ///
-/// [`RelayError`] when a part that it cannot do without is gone.
+/// [`RelayError`] when a necessary part is gone.
 pub async fn run(parts: RelayParts, drain: CancellationToken) -> Result<(), RelayError> {
     let RelayParts { settings, client, journal, output, stats, changes, heartbeat } = parts;
     let (window, max_in_flight) = (settings.window, settings.max_in_flight);
@@ -111,7 +112,7 @@ pub async fn run(parts: RelayParts, drain: CancellationToken) -> Result<(), Rela
     shell.run(arrivals, drain).await
 }
 
-/// What comes back from a task: an input, and for requests to the cloud what the report needs.
+/// A result of a task: an input, and for requests to the cloud the facts for the report.
 struct Arrived {
     input: Input,
     request: Option<RequestEnded>,
@@ -143,7 +144,7 @@ struct Shell {
     commits: Commits,
     tasks: JoinSet<Result<(), RelayError>>,
     report: Observer,
-    /// The effects of a step that are no writes. Empty between two steps; only its allocation is kept.
+    /// The effects of a step except writes. Empty between two steps; only its allocation is kept.
     others: Vec<Effect>,
 }
 
@@ -169,7 +170,7 @@ impl Shell {
             if self.step(&mut inputs)? {
                 return Ok(());
             }
-            // A task that has ended has sent its input before; its end alone is nothing to decide on.
+            // A task sends its input before it ends, so its end needs no decision.
             while inputs.is_empty() {
                 let asleep = async {
                     let wake = self.core.next_wake().map(|at| at.since(Moment::now()));
@@ -177,7 +178,7 @@ impl Shell {
                     tokio::time::sleep(wakes.fold(ROUND_MAX, Duration::min)).await;
                 };
                 tokio::select! {
-                    // States first: what came back from an output that is gone is judged as such.
+                    // States first: outcomes of an output that is down are judged as such.
                     biased;
                     changed = journal_state.changed() => match changed {
                         Ok(()) => inputs.push(Input::Journal(journal_state.borrow_and_update().clone()).into()),
@@ -213,7 +214,7 @@ impl Shell {
         }
     }
 
-    /// Hands the inputs to the core, and carries its effects out. Whether the relay has finished.
+    /// Gives the inputs to the core, and carries its effects out. Whether the relay has finished.
     fn step(&mut self, inputs: &mut Vec<Arrived>) -> Result<bool, RelayError> {
         let now = Moment::now();
         for Arrived { input, request } in &*inputs {
@@ -223,8 +224,8 @@ impl Shell {
             self.report.input(now, input);
         }
         let effects = self.core.step(now, inputs.drain(..).map(|arrived| arrived.input));
-        // The writes first: the journal's thread begins with them while this one does the rest. What follows from a write
-        // comes in a later step.
+        // Writes first: the journal's thread begins with them while this one does the rest. The consequence
+        // of a write comes in a later step.
         let mut others = std::mem::take(&mut self.others);
         for effect in effects {
             match effect {
@@ -245,13 +246,14 @@ impl Shell {
         Ok(false)
     }
 
-    /// Starts what an effect asks for. Whatever it leads to comes back as an input.
+    /// Starts the work of an effect. Its result comes back as an input.
     fn carry_out(&mut self, effect: Effect) {
         let inputs = self.inputs.clone();
         match effect {
             Effect::Pull { pull, sub_app } => {
                 let client = self.client.clone();
-                // A task of its own, never dropped: an answer that nobody receives hides its events for the whole window.
+                // A task of its own, never dropped: an answer without a receiver hides its events for the
+                // whole window.
                 self.tasks.spawn(async move {
                     // The lease starts before the request leaves, and so before the cloud's own window.
                     let sent_at = Moment::now();
@@ -270,7 +272,7 @@ impl Shell {
                     Ok(())
                 });
             }
-            // Queued here and now, so that events leave in the core's order.
+            // Queued here and now, so events leave in the core's order.
             Effect::Publish { event, outgoing, alone } => {
                 self.output.publish(event, outgoing, alone, &self.outcomes);
             }
@@ -294,7 +296,7 @@ impl Shell {
                     let error = client.prove_confirm(sub_app).await.err();
                     let result =
                         error.as_ref().map_or(Ok(()), |error| Err(cloud::request_failure(error.failure)));
-                    // What the cloud says of the made-up handle is the proof, and no failure.
+                    // The cloud's complaint about the made-up handle is the proof, and not a failure.
                     let error = error.filter(|error| error.failure != FailureKind::Refused);
                     let ended = RequestEnded { sub_app, action: Action::ConfirmEvents, error };
                     send(
@@ -310,7 +312,7 @@ impl Shell {
     }
 }
 
-/// What else has arrived belongs to the same step.
+/// Other arrivals belong to the same step.
 fn take_more(inputs: &mut Vec<Arrived>, arrived: &mut mpsc::UnboundedReceiver<Arrived>) {
     while inputs.len() < INPUTS_PER_STEP
         && let Ok(more) = arrived.try_recv()
@@ -319,7 +321,7 @@ fn take_more(inputs: &mut Vec<Arrived>, arrived: &mut mpsc::UnboundedReceiver<Ar
     }
 }
 
-/// Hands an input to the relay's loop. After the loop has ended, nobody needs it.
+/// Hands an input to the relay's loop. After the loop has ended, the input is not needed.
 fn send(inputs: &mpsc::UnboundedSender<Arrived>, arrived: Arrived) {
     let _ = inputs.send(arrived);
 }

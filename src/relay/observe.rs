@@ -1,5 +1,6 @@
-//! What the relay says of its work: a line of progress now and then at info, one a batch and one an event at debug, and
-//! failing requests and publishes when they begin to fail, change their reason, and work again. Never a body, never a secret.
+//! The relay's log: a line of progress at intervals at info, one for each batch and each event at debug.
+//! Failing requests and publishes are logged when they begin to fail, change their cause, and work again.
+//! Never a body, never a secret.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::meters::{self, Meters};
 use super::stats::RelayStats;
 use crate::cloud;
 
-/// How a request to the cloud ended, with the words that the core has no use for.
+/// How a request to the cloud ended, with details that the core does not need.
 #[derive(Debug)]
 pub(super) struct RequestEnded {
     pub(super) sub_app: SubAppId,
@@ -29,36 +30,37 @@ pub(super) struct RequestEnded {
     pub(super) error: Option<RequestError>,
 }
 
-/// What is being said, and what was said already.
+/// What the log has reported.
 pub(super) struct Observer {
     stats: Arc<RelayStats>,
     meters: Meters,
     window: Window,
-    /// Why requests fail now, by whose and which they are.
+    /// Why requests fail now, by sub-application and action.
     failing: BTreeMap<(SubAppId, &'static str), Failing>,
     refused: Refused,
     /// Whether the log says that nothing is routable.
     told_unroutable: bool,
     since: LoggedProgress,
-    /// When progress was told last.
+    /// The time of the last progress line.
     told_at: Option<Moment>,
     parked: Parked,
 }
 
-/// Calls that fail without one in between that succeeds.
+/// Requests that fail in a row.
 #[derive(Debug)]
 struct Failing {
     code: String,
     problem: Problem,
     since: Moment,
-    /// Whether the log says so.
+    /// Whether the log has reported it.
     told: bool,
 }
 
-/// Throttled requests are how the pace is found, and no news until nothing else has happened for so long.
+/// Throttled requests are how the rate is found. They are reported only after this time without any other
+/// result.
 const THROTTLED_MAX: Duration = Duration::from_secs(10);
 
-/// What has been done since it was told last.
+/// The work since the last progress line.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct LoggedProgress {
     pulled: usize,
@@ -67,10 +69,10 @@ struct LoggedProgress {
     let_go: usize,
 }
 
-/// Progress is told at most so often: a backlog is hundreds of batches a second.
+/// The interval of progress lines: a backlog is hundreds of batches a second.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Events that were parked and not told yet.
+/// Parked events that were not reported yet.
 #[derive(Debug, Default)]
 struct Parked {
     events: usize,
@@ -79,7 +81,7 @@ struct Parked {
 }
 
 impl Parked {
-    /// The first one is told at once; of a burst, only how many followed.
+    /// The first one is reported at once; of a burst, only the number that followed.
     fn tell(&mut self, now: Moment) {
         if self.told_at.is_none_or(|at| now.since(at) >= PROGRESS_EVERY) {
             self.tell_now();
@@ -94,21 +96,21 @@ impl Parked {
     }
 }
 
-/// Events whose last publish the broker did not take.
+/// Events whose last publish failed.
 #[derive(Debug, Default)]
 struct Refused {
     events: HashSet<EventId>,
-    /// The words that were told since there are any.
+    /// The messages that were reported since the first failure.
     told: BTreeSet<Arc<str>>,
-    /// The newest problem, and since when there is any.
+    /// The newest problem, and the time of the first.
     newest: Option<(Problem, Moment)>,
-    /// Whether that is about single events, and says nothing of the others.
+    /// Whether it concerns single events and not the others.
     of_one_event: bool,
-    /// How many of them were parked since the first of them failed.
+    /// The number of them that were parked since the first failure.
     parked: usize,
 }
 
-/// How many different reasons of the broker are told before some publish has to succeed first.
+/// The number of different causes from the broker that are reported before a publish must succeed.
 const REASONS_TOLD: usize = 8;
 
 impl Observer {
@@ -126,7 +128,7 @@ impl Observer {
         }
     }
 
-    /// A request ended: transitions are said, not attempts.
+    /// A request ended. Transitions are reported, not attempts.
     pub(super) fn request_ended(&mut self, now: Moment, ended: &RequestEnded) {
         let RequestEnded { sub_app, action, error } = ended;
         let (key, action) = ((*sub_app, action.name()), action.name());
@@ -170,7 +172,8 @@ impl Observer {
                     self.stats.update(|s| s.stages.publish.answered(now));
                 }
                 if *outcome == PublishOutcome::Acked {
-                    // The proof of the broker is here. The event counts as published when the journal says so.
+                    // The broker's proof has arrived. The event counts as published after the journal's
+                    // commit.
                     self.stats.update(|s| s.stages.publish.succeeded(now));
                 } else {
                     self.stats.failed(outcome);
@@ -183,7 +186,7 @@ impl Observer {
         }
     }
 
-    /// The journal has committed a write. Nothing is counted before.
+    /// The journal has committed a write. Nothing is counted before that.
     fn written(&mut self, now: Moment, written: &Written) {
         self.stats.update(|s| s.stages.journal.succeeded(now));
         match written {
@@ -259,7 +262,7 @@ impl Observer {
         self.parked.tell(now);
     }
 
-    /// A publish ended. What the state of the output tells already is not told again.
+    /// A publish ended. A fact that the output's state already reports is not reported again.
     fn publish(&mut self, now: Moment, event: EventId, outcome: &PublishOutcome) {
         let message: Arc<str> = match outcome {
             PublishOutcome::Acked => return self.acked(now, event),
@@ -283,7 +286,7 @@ impl Observer {
         }
         let since = self.refused.newest.as_ref().map_or(now, |(_, since)| *since);
         self.refused.newest = Some((Problem { error_code, message }, since));
-        // A missing exchange or permission is in the way of all.
+        // A missing exchange or permission affects all events.
         self.refused.of_one_event = matches!(outcome, PublishOutcome::Returned { .. })
             || matches!(outcome, PublishOutcome::ChannelError { code, .. } if !matches!(code, 403 | 404));
     }
@@ -293,7 +296,7 @@ impl Observer {
         if !self.refused.events.remove(&event) {
             return;
         }
-        // Those that are left fail since now at most: one of them has just got through.
+        // The rest have been failing since now at the earliest, because one has just succeeded.
         if let Some((_, since)) = &mut self.refused.newest {
             *since = now;
         }
@@ -310,7 +313,7 @@ impl Observer {
         }
     }
 
-    /// The event was parked: nothing got through.
+    /// The event was parked; no publish succeeded.
     fn given_up(&mut self, event: EventId) {
         if self.refused.events.remove(&event) {
             self.refused.parked += 1;
@@ -320,7 +323,7 @@ impl Observer {
         }
     }
 
-    /// Nothing that is published gets a queue, or something does again.
+    /// No publish is routable, or one is again.
     fn unroutable(&mut self, is_so: bool) {
         if is_so && !self.told_unroutable {
             let error_code = ErrorCode::PublishReturned;
@@ -331,7 +334,7 @@ impl Observer {
         self.told_unroutable = is_so;
     }
 
-    /// Tells what was done since it was told last, if there is anything to tell.
+    /// Logs the work since the last progress line, if there was any.
     pub(super) fn progress(&mut self) {
         self.parked.tell_now();
         let LoggedProgress { pulled, redelivered, confirmed, let_go } = std::mem::take(&mut self.since);
@@ -349,13 +352,13 @@ impl Observer {
         }
         self.parked.tell(now);
         let pulling = self.failing(Action::PullEvents);
-        // When no handle is left to be confirmed, a confirm that failed is no problem any more, unless the next one would fail
-        // as well.
+        // When no handle is left to confirm, an earlier failed confirm is no longer a problem, unless the
+        // next one would fail as well.
         let confirming = self.failing(Action::ConfirmEvents);
         let confirming = confirming.filter(|(problem, _)| load.handles > 0 || is_denial(problem.error_code));
         self.unroutable(load.unroutable_since.is_some());
         let publishing = self.refused.newest.clone();
-        // What the broker says of one event is no problem of the others, unless it says it of all.
+        // The broker's answer to one event is not a problem of the others, unless it concerns all.
         let of_one = self.refused.of_one_event && load.unroutable_since.is_none();
         let publishing = publishing.map(|(problem, since)| (problem, if of_one { now } else { since }));
         self.stats.update(|s| {
@@ -376,7 +379,7 @@ impl Observer {
         });
     }
 
-    /// The request that fails the longest, of those that are told.
+    /// The reported request that has failed longest.
     fn failing(&self, wanted: Action) -> Option<(Problem, Moment)> {
         let told =
             self.failing.iter().filter(|((_, action), failing)| *action == wanted.name() && failing.told);
@@ -384,12 +387,12 @@ impl Observer {
     }
 }
 
-/// Whether the cloud turned the key away, so that only an operator can help.
+/// Whether the cloud refused the key, so that it needs an operator.
 fn is_denial(error_code: ErrorCode) -> bool {
     matches!(error_code, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
 }
 
-/// JSON has such bytes in strings only, where they separate nothing.
+/// In JSON such bytes are only in strings, where they separate nothing.
 fn warn_not_utf8(answer: &Answer) {
     for (index, event) in answer.events.iter().enumerate() {
         if std::str::from_utf8(&event.body).is_err() {
@@ -473,7 +476,7 @@ mod tests {
         assert!(report.failing(Action::PullEvents).is_some(), "other failures are told at once");
     }
 
-    /// The lines that a subscriber would write.
+    /// The lines of a subscriber.
     #[derive(Clone, Default)]
     struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -487,7 +490,7 @@ mod tests {
         }
     }
 
-    /// What the log says of this, at info and above.
+    /// The log's lines at info and above.
     fn logged(of: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();

@@ -1,4 +1,4 @@
-//! Figures of this run, for people who look on. Whatever must last is in the journal.
+//! Figures of this run, for observers. Lasting figures are in the journal.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,32 +27,32 @@ struct Measured {
 pub struct Snapshot {
     /// Deliveries that pulls brought.
     pub deliveries: u64,
-    /// Deliveries of events that the journal knew already.
+    /// Deliveries of events that the journal already had.
     pub redelivered: u64,
-    /// Publishes by their outcome. Those that were acked count when the journal has committed it.
+    /// Publishes by their outcome. Acked ones count after the journal's commit.
     pub publishes: BTreeMap<&'static str, u64>,
-    /// Handles that the cloud accepted, as the journal has committed.
+    /// Handles that the cloud accepted, counted after the commit.
     pub confirmed: u64,
     /// Handles that were let go after a rejected or unanswered confirm.
     pub let_go: u64,
     /// Events that were given up.
     pub parked: u64,
-    /// The least that was left of the cloud's window when a confirm was answered.
+    /// The smallest rest of the cloud's window at a confirm's answer.
     pub smallest_lease_left: Option<Duration>,
-    /// From the pull's answer to the confirm's: the median.
+    /// The median time from the pull's answer to the confirm's.
     pub pull_to_confirm_p50: Option<Duration>,
     /// The same, 99th percentile.
     pub pull_to_confirm_p99: Option<Duration>,
-    /// How the stages stand.
+    /// The state of the stages.
     pub stages: Stages,
-    /// When the journal last committed a step of an event: new, published, or confirmed.
+    /// The time of the last commit of a step of an event: new, published, or confirmed.
     pub moved_at: Option<Moment>,
     /// What is in flight.
     pub load: Load,
 }
 
 impl Snapshot {
-    /// Deliveries of events that the journal did not know.
+    /// Deliveries of events that the journal did not have.
     pub fn received(&self) -> u64 {
         self.deliveries.saturating_sub(self.redelivered)
     }
@@ -62,7 +62,8 @@ impl Snapshot {
         self.publishes.get(PublishOutcome::Acked.name()).copied().unwrap_or(0)
     }
 
-    /// What keeps failing now, though the output and the journal are up: one thing, so that a line stays a line.
+    /// The problem that lasts now although the output and the journal are up. Only one, so a line stays a
+    /// line.
     pub fn problem(&self) -> Option<&Problem> {
         let Stages { pull, publish, confirm, .. } = &self.stages;
         [publish, pull, confirm]
@@ -81,7 +82,7 @@ impl Default for RelayStats {
 impl RelayStats {
     /// All zero.
     pub fn new() -> Self {
-        // An hour is far beyond the window; what is longer counts as an hour.
+        // An hour is far beyond the window; longer times count as an hour.
         let pull_to_confirm_ms =
             Histogram::new_with_max(3_600_000, 3).expect("the bounds are constants that fit");
         Self { figures: Mutex::new(Measured { snapshot: Snapshot::default(), pull_to_confirm_ms }) }
@@ -101,7 +102,7 @@ impl RelayStats {
         change(&mut self.lock().snapshot);
     }
 
-    /// The journal has committed that so many events are published.
+    /// The journal has committed this many publishes.
     pub(super) fn published(&self, now: Moment, events: usize) {
         let snapshot = &mut self.lock().snapshot;
         *snapshot.publishes.entry(PublishOutcome::Acked.name()).or_default() += events as u64;
@@ -123,7 +124,7 @@ impl RelayStats {
     }
 
     fn lock(&self) -> MutexGuard<'_, Measured> {
-        // A figure half written is still a figure.
+        // A partly written figure is still a figure.
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
