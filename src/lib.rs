@@ -2,20 +2,21 @@
 //!
 //! The modules, in reading order:
 //!
-//! - The crates below this one: `tencent_vod_event` (what an event is), `vodrelay_core` (what decides, and the words that all share),
-//!   `tencentcloud_signing`, `tencent_vod` (a client of the cloud's API), `tencent_vod_emulator` (a local VOD, with its own reading of
-//!   the API), `vodrelay_serve` (an HTTP server that no client can make costly), `vodrelay_host` (the boot clock; files that are named or left to open).
-//! - [`clock`]: reads the clocks. [`latency`]: how long things take. [`heartbeat`]: signs of progress of the tasks.
-//! - [`routing_key`]: how an event's routing key is made.
-//! - [`cron`]: when things are to be done again and again.
-//! - [`failpoint`]: where a test build can be made to die.
+//! - The crates below this one: `tencent_vod_event` (an event's bytes and identity), `vodrelay_core` (the state machine and the
+//!   shared types), `tencentcloud_signing`, `tencent_vod` (a client of the cloud's API), `tencent_vod_emulator` (a local VOD with
+//!   its own reading of the API), `vodrelay_serve` (an HTTP server with limits), `vodrelay_host` (the boot clock; named and free
+//!   files).
+//! - [`clock`]: reads the clocks. [`latency`]: durations. [`heartbeat`]: signs of progress of the tasks.
+//! - [`routing_key`]: the routing key of an event.
+//! - [`cron`]: schedules.
+//! - [`failpoint`]: places where a test build can kill itself.
 //! - [`relay`]: the shell around the state machine: it acts.
-//! - [`cloud`]: the client of the cloud's API in the relay's words.
+//! - [`cloud`]: the client of the cloud's API in the core's types.
 //! - [`journal`]: the durable record, in SQLite.
-//! - [`output`]: where events go: RabbitMQ, or standard output.
-//! - [`ops`]: what operators see: the log, health, metrics, the status socket, the service manager; scheduled maintenance.
-//! - [`config`]: what the file may say, and what the program may rely on.
-//! - [`app`]: builds the parts, owns the tasks, looks after them once a second, turns signals into a drain or a reload.
+//! - [`output`]: the destination of events: RabbitMQ, or standard output.
+//! - [`ops`]: the operators' view: log, health, metrics, status socket, service manager; scheduled maintenance.
+//! - [`config`]: the file, checked.
+//! - [`app`]: builds the parts, owns the tasks, examines them once a second, turns signals into a drain or a reload.
 //! - [`cli`]: the commands.
 //!
 //! Imports flow one way, from the bottom of this list to the top: the compiler keeps the crates apart, and `tests/local/house.rs` the

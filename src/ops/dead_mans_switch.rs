@@ -1,4 +1,5 @@
-//! The dead man's switch: an address elsewhere that is called while all is well, and raises the alarm when the calls stop.
+//! The dead man's switch: a URL elsewhere that is called while no stage fails. The service behind it raises
+//! an alarm when the calls stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use vodrelay_core::error_code::ErrorCode;
 
 use super::health::HealthVerdict;
 
-/// How often it is called.
+/// The interval of the calls.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How long a call may take.
+/// The longest duration of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Calls `url` every minute in which every stage is ready and every loop alive, until `stop` is cancelled.
@@ -104,7 +105,7 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(20), calls.recv()).await.unwrap().unwrap();
         }
         sender.send_replace(verdict(false));
-        // One call may have been under way; then there is silence until all is well again.
+        // One call may be in flight. Then there are none until all stages are ready again.
         let silence =
             async { while tokio::time::timeout(Duration::from_millis(100), calls.recv()).await.is_ok() {} };
         tokio::time::timeout(Duration::from_secs(20), silence).await.unwrap();

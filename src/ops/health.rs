@@ -1,8 +1,8 @@
-//! Whether the relay does its work: judged by what the stages did, not by what the process thinks of itself.
+//! Whether the relay does its work, judged by what the stages did.
 //!
-//! A stage is ready when it did its work lately, or has none and has proven that it could. It is not ready when work waits and
-//! does not move, or when its part says why it cannot work. Everything here is values in, values out; `since` is all that is
-//! remembered.
+//! A stage is ready when it did its work recently, or has none and has proved that it can. It is not ready
+//! when work waits and does not move, or when its part reports why it cannot work. Everything here is values
+//! in, values out. Only `since` is remembered.
 
 use std::time::Duration;
 
@@ -12,73 +12,75 @@ use vodrelay_core::error_code::ErrorCode;
 use vodrelay_core::outcome::{JournalState, OutputState, Problem};
 use vodrelay_core::stages::{StageStatus, Stages};
 
-/// A loop at work that has made no step for so long is stuck. The longest step that is none: a round of connections to brokers
-/// that do not answer, and a poll that the cloud holds.
+/// A working loop without a step for this long is stuck. The longest normal pause: a round of connections to
+/// brokers that do not answer, or a poll that the cloud holds.
 pub const LOOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A stage did its work in this run, or proved that it can, and does not fail.
 pub const READY: &str = "ready";
-/// It does not fail, and nothing proves yet that it can.
+/// It does not fail, and nothing has proved yet that it can work.
 pub const UNPROVEN: &str = "unproven";
 /// It fails.
 pub const NOT_READY: &str = "not_ready";
 /// The states of a stage.
 pub const STATES: [&str; 3] = [READY, UNPROVEN, NOT_READY];
 
-/// What is said of the publishes while nothing is routable.
+/// The message of the publish stage while nothing is routable.
 const UNROUTABLE: &str = "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; \
     pulling rests, but for one poll of each sub-application every 30 s";
 
-/// What the judgement needs to know.
+/// The facts for the judgement.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What the stages did.
+    /// The work of the stages.
     pub stages: Stages,
-    /// Whether nothing is to be pulled now.
+    /// Whether pulling rests on purpose.
     pub paused: bool,
-    /// Whether nothing that is published gets a queue.
+    /// Whether no publish is routable.
     pub unroutable: bool,
-    /// When an event last made a step.
+    /// The time of the last step of an event.
     pub moved_at: Option<Moment>,
     /// The output's state.
     pub output: OutputState,
     /// The journal's state.
     pub journal: JournalState,
-    /// Loops at work that have made no step for longer than [`LOOP_LIMIT`].
+    /// Working loops without a step for longer than [`LOOP_LIMIT`].
     pub stuck_loops: Vec<&'static str>,
 }
 
-/// How one stage stands, as the health page and `status` show it.
+/// The state of one stage, as the health page and `status` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StageHealth {
     /// pull, journal, publish or confirm.
     pub stage: &'static str,
     /// Whether it did its work in this run, and does not fail.
     pub ready: bool,
-    /// [`READY`]: so it is. [`UNPROVEN`]: it does not fail, and nothing proves yet that it can. [`NOT_READY`]: it fails.
+    /// Whether the state is [`READY`]. Whether the state is [`UNPROVEN`]: it does not fail, and nothing has
+    /// proved yet that it can work. [`NOT_READY`]: it fails.
     pub state: &'static str,
-    /// Why it does not.
+    /// Why it does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<ErrorCode>,
-    /// The same in words.
+    /// The message for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Since when it stands like this.
+    /// The time from which it has this state.
     pub since: WallTime,
-    /// When it did its work last.
+    /// The time of its last work.
     pub last_success: Option<WallTime>,
-    /// How long ago that was, in seconds.
+    /// The seconds since then.
     pub age_s: Option<u64>,
-    /// How long work may wait without a step, in seconds.
+    /// How long work may wait without progress, in seconds.
     pub limit_s: u64,
 }
 
-/// How all of it stands.
+/// The state of all stages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HealthVerdict {
     /// Whether no stage fails.
     pub ready: bool,
-    /// The stages that do not fail and have not done their work in this run yet: nothing proves that they can.
+    /// The stages that do not fail and have not done their work in this run: nothing has proved that they
+    /// can.
     pub unproven: Vec<&'static str>,
     /// Whether every loop makes progress.
     pub live: bool,
@@ -88,10 +90,10 @@ pub struct HealthVerdict {
     pub stages: Vec<StageHealth>,
 }
 
-/// What turned since the last look, for the log.
+/// The changes since the last judgement, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// A stage is not ready any more, or has another error code.
+    /// A stage is no longer ready, or has another error code.
     NotReady(&'static str, Problem),
     /// A stage is ready again, after this time.
     Ready(&'static str, Duration),
@@ -107,13 +109,13 @@ pub struct Health {
     before: [(Option<ErrorCode>, WallTime); 4],
     /// Since when each stage is not ready, whatever the reasons.
     away_since: [Option<Moment>; 4],
-    /// Whether each stage was ready once: what a start has not proven yet is no news.
+    /// Whether each stage was ready once: an unproven stage after a start is not reported.
     proven: [bool; 4],
 }
 
 impl Health {
-    /// Work may wait for `limit` without a step before a stage is not ready, and for `exit_after` before the process had better
-    /// end. Zero means never.
+    /// Work may wait for `limit` without progress before a stage is not ready, and for `exit_after` before
+    /// the process has to end. Zero means never.
     pub fn new(limit: Duration, exit_after: Duration, now: Moment, wall: WallTime) -> Self {
         Self {
             limit,
@@ -125,7 +127,7 @@ impl Health {
         }
     }
 
-    /// How it stands now, and what turned since the last look.
+    /// The state now, and the changes since the last judgement.
     pub fn look(&mut self, now: Moment, wall: WallTime, facts: &Facts) -> (HealthVerdict, Vec<Turn>) {
         let Stages { pull, journal, publish, confirm } = &facts.stages;
         let judged = [
@@ -153,7 +155,7 @@ impl Health {
                     _ => {}
                 }
             }
-            // A pull is never left out: before its first answer there is no news of it.
+            // A pull is never dropped: before its first answer there is no news of it.
             self.proven[index] |= error_code.is_none() && (name != "pull" || stage.last_success.is_some());
             let age = stage.last_success.map(|at| now.since(at));
             let state = match (error_code, age) {
@@ -180,13 +182,14 @@ impl Health {
         (HealthVerdict { ready, unproven, live: stuck_loops.is_empty(), stuck_loops, stages }, turns)
     }
 
-    /// Why the process had better end: for too long work has waited for an answer and no event has made a step, though the
-    /// broker and the journal are there. What is away is waited for; a new start would not bring it back.
+    /// Why the process has to end: work has waited for an answer for too long and no event has made a step,
+    /// although the broker and the journal are there. The relay waits for a part that is away: another start
+    /// would not bring it back.
     pub fn stuck(&self, now: Moment, facts: &Facts) -> Option<Problem> {
-        // Nor would it bring a binding back.
+        // Nor would a start restore a binding.
         let there = facts.output == OutputState::Up && facts.journal == JournalState::Up && !facts.unroutable;
-        // An answer that is no success is one: a queue that is full does not become empty, and a right is not granted, by a
-        // new start, which would only begin the tries anew.
+        // A negative answer is an answer: a start empties no full queue and grants no right, and would begin
+        // the attempts again.
         let waiting = [&facts.stages.publish, &facts.stages.confirm]
             .into_iter()
             .filter_map(|stage| stage.unanswered_since)
@@ -208,14 +211,15 @@ impl Health {
     fn pull(&self, now: Moment, facts: &Facts) -> Option<Problem> {
         let stage = &facts.stages.pull;
         let failing = || stage.problem.as_ref().map(|(problem, _)| problem.clone());
-        // Before the first answer nothing is proven; what fails then is told at once.
+        // Before the first answer nothing is proven. A failure is reported at once.
         if stage.last_success.is_none() && stage.problem.is_some() {
             return failing();
         }
         if let Some(problem) = self.lasting(now, stage) {
             return Some(problem);
         }
-        // Nothing is pulled on purpose while the events in hand have nowhere to go: the other stages tell.
+        // Pulling rests on purpose while the events in flight cannot be published; the other stages report
+        // why.
         let silent = now.since(stage.last_success.map_or(self.started, |last| last.max(self.started)));
         (!facts.paused && silent >= self.limit).then(|| {
             failing().unwrap_or_else(|| {
@@ -244,7 +248,7 @@ impl Health {
     }
 
     fn confirm(&self, now: Moment, stage: &StageStatus) -> Option<Problem> {
-        // What has never worked does not begin to by waiting.
+        // A stage that has never worked does not recover by waiting.
         let denied = |problem: &Problem| {
             matches!(problem.error_code, ErrorCode::AccountWrong | ErrorCode::CredentialsRejected)
         };
@@ -253,13 +257,14 @@ impl Health {
         denial.map(|(problem, _)| problem.clone()).or_else(|| self.waiting(now, stage, ErrorCode::NoConfirm))
     }
 
-    /// What has failed there for too long.
+    /// The failures there that last too long.
     fn lasting(&self, now: Moment, stage: &StageStatus) -> Option<Problem> {
         let lasts = |since: Moment| now.since(since) >= self.limit;
         stage.problem.as_ref().filter(|(_, since)| lasts(*since)).map(|(problem, _)| problem.clone())
     }
 
-    /// For a stage that works when there is work: what fails there for too long, or that work waits for too long.
+    /// For a stage that works only when there is work: its failures that last too long, or its work that
+    /// waits too long.
     fn waiting(&self, now: Moment, stage: &StageStatus, silence: ErrorCode) -> Option<Problem> {
         if let Some(problem) = self.lasting(now, stage) {
             return Some(problem);
@@ -398,7 +403,7 @@ mod tests {
         );
         assert_eq!((verdict.ready, verdict.stages[2].since), (false, WallTime(3)));
         assert_eq!(health.look(Moment(4), WallTime(4), &facts).1, []);
-        // Another reason: it is away since the first one.
+        // Another code of the same absence: it counts from the first one.
         facts.output = OutputState::Down(Problem::new(ErrorCode::BrokerLogin, "refused"));
         assert_eq!(health.look(Moment(5), WallTime(5), &facts).1.len(), 1);
         facts.output = OutputState::Up;

@@ -22,7 +22,7 @@ use vodrelay_serve::{self, Limits};
 use super::health::HealthVerdict;
 use super::metrics::Metrics;
 
-/// Enough for some scrapers and probes. What others open beside them costs no more than these.
+/// Enough for some scrapers and probes. Further connections cost no more than these.
 const LIMITS: Limits = Limits {
     connections: 32,
     head: Duration::from_secs(10),
@@ -40,25 +40,25 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Who has an address that is to be listened on.
+/// The owner of the address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// Nobody.
     No,
-    /// A vodrelay, by what its `/livez` says.
+    /// A vodrelay, by its answer to `/livez`.
     ByRelay,
 }
 
-/// Whether [`spawn`] can have this address, for `vodrelay check`. It is bound for a moment and not listened on, which is in nobody's
-/// way: a relay that starts at the same moment gets it.
+/// Whether [`spawn`] can have this address, for `vodrelay check`. It is bound for a moment and does not
+/// listen, so a relay that starts at the same moment still gets it.
 ///
 /// # Errors
 ///
-/// [`ListenError`], what [`spawn`] would say, unless it is a relay that listens there.
+/// [`ListenError`], as [`spawn`] would return it, unless a relay listens there.
 pub async fn probe(address: SocketAddr) -> Result<Taken, ListenError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // As a listener of tokio is bound: what is left of ended connections is no hindrance.
+        // Bound as a listener of tokio is: remains of ended connections do not prevent it.
         socket.set_reuseaddr(true)?;
         socket.bind(address)
     };
@@ -71,7 +71,7 @@ pub async fn probe(address: SocketAddr) -> Result<Taken, ListenError> {
     }
 }
 
-/// Whether what listens there answers as [`livez`] does.
+/// Whether the listener there answers as [`livez`] does.
 async fn is_relay(address: SocketAddr) -> bool {
     const ANSWER_LIMIT: Duration = Duration::from_secs(2);
     const ANSWER_MAX_BYTES: u64 = 4096;
@@ -91,7 +91,7 @@ struct Pages {
     verdict: watch::Receiver<Arc<HealthVerdict>>,
 }
 
-/// Serves until `stop` is cancelled. Returns the address too: a port of 0 is one that the system chooses.
+/// Serves until `stop` is cancelled. Returns the address too: the system chooses one for port 0.
 ///
 /// # Errors
 ///

@@ -1,17 +1,17 @@
-//! The metrics: their names and meanings in one list, and the recorder that everything counts into.
+//! The metrics: one list of their names and meanings, and the recorder for all of them.
 //!
-//! `docs/metrics.md` says more of each; a test keeps it, this list and the running endpoint in step.
+//! `docs/metrics.md` explains each. A test compares it with this list and the running endpoint.
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
     /// It only grows.
     Counter,
-    /// It goes up and down.
+    /// A value that rises and falls.
     Gauge,
     /// Counts by size.
     Histogram,
@@ -93,13 +93,13 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
     ("vodrelay_build_info", MetricKind::Gauge, "1, with the version as its label"),
 ];
 
-/// From a fast disk to a broker that took its whole time limit.
+/// From a fast disk to a broker that used its whole time limit.
 const SECONDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// The window is 30 s, and confirms keep a margin of 3 s.
 const LEASE_SECONDS: &[f64] = &[0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 27.5, 29.0, 29.5, 30.0];
 
-/// The recorder's other side.
+/// The reading side of the recorder.
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -113,11 +113,11 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Begins to count, for the whole process. To be called before anything is counted.
+    /// Begins to count, for the whole process. Call it before the first count.
     ///
     /// # Errors
     ///
-    /// When this process counts elsewhere already.
+    /// When the process already has a recorder.
     pub fn install() -> Result<Self, BuildError> {
         let lease = Matcher::Full("vodrelay_lease_remaining_seconds".to_owned());
         let handle = PrometheusBuilder::new()
@@ -144,7 +144,8 @@ impl Metrics {
         Ok(Self { handle, process })
     }
 
-    /// Puts the newest values of the histograms into their buckets; without it they would pile up between scrapes.
+    /// Moves the newest values of the histograms into their buckets. Without it they would pile up between
+    /// scrapes.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }

@@ -1,5 +1,5 @@
-//! What operators see of the running program: its log, its health, its metrics, its status, what the service manager is told; and
-//! the maintenance that it does by itself.
+//! The operators' view of the running program: log, health, metrics, status, service manager; and scheduled
+//! maintenance.
 
 pub mod dead_mans_switch;
 pub mod health;

@@ -1,5 +1,5 @@
-//! The last problems, by code: every warning and error that the log has with an `error_code` is counted here, so that the metrics and
-//! `status` name the same problems as the log without a word in each place that tells one.
+//! The last problems by code. Every warning and error of the log with an `error_code` is counted here, so
+//! metrics and `status` name the same problems as the log without code in each place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,25 +20,25 @@ use crate::clock::Now as _;
 pub struct LoggedProblem {
     /// Its code in the catalogue.
     pub error_code: String,
-    /// How often since the start.
+    /// The number since the start.
     pub times: u64,
-    /// When it was told last.
+    /// The time of the last line.
     pub last: WallTime,
-    /// Since when it is over. Absent while it lasts, and for what happens in a moment and does not last.
+    /// The time from which it is over. `None` while it lasts, and for problems of a moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub over_since: Option<WallTime>,
-    /// The line that told it last.
+    /// The last line about it.
     pub message: String,
 }
 
 static LOGGED: Mutex<BTreeMap<String, LoggedProblem>> = Mutex::new(BTreeMap::new());
 
-/// The problems told since the start, in the order of their codes.
+/// The problems since the start, in the order of their codes.
 pub fn logged() -> Vec<LoggedProblem> {
     LOGGED.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
-/// Says which problems last now, so that it is known since when the others are over.
+/// Sets the problems that last now, which gives the others the time of their end.
 pub fn lasting(now: WallTime, codes: &[ErrorCode]) {
     let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
     for problem in logged.values_mut().filter(|problem| lasts(&problem.error_code)) {
@@ -50,14 +50,14 @@ pub fn lasting(now: WallTime, codes: &[ErrorCode]) {
     }
 }
 
-/// Whether a problem keeps a stage from its work until it is over. All others are events.
+/// Whether a problem keeps a stage from its work until it is over. All others are momentary.
 fn lasts(code: &str) -> bool {
     let momentary = [ErrorCode::NotUtf8, ErrorCode::PublishUnanswered];
     let stage = ["VR-2", "VR-3", "VR-4"].iter().any(|begin| code.starts_with(begin));
     (stage && momentary.iter().all(|other| other.as_str() != code)) || code == ErrorCode::LoopStuck.as_str()
 }
 
-/// Listens to the log.
+/// Receives the lines of the log.
 pub(super) struct Collector;
 
 impl<S: Subscriber> Layer<S> for Collector {
@@ -84,7 +84,7 @@ impl<S: Subscriber> Layer<S> for Collector {
     }
 }
 
-/// The parts of a line that people read.
+/// The readable parts of a line.
 #[derive(Default)]
 struct ProblemLine {
     error_code: String,

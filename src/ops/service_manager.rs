@@ -1,7 +1,7 @@
-//! What the service manager is told: that we are ready, that we stop, and how things stand in one line.
+//! The messages to the service manager: ready, stopping, and the state in one line.
 //!
-//! Without `NOTIFY_SOCKET` nobody listens, and nothing is sent. A service manager that stands still is not waited for: what it
-//! has to know is sent when it reads again.
+//! Without `NOTIFY_SOCKET` there is no receiver, and nothing is sent. The relay does not wait for a blocked
+//! service manager: necessary messages are sent when it reads again.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -15,19 +15,19 @@ use sd_notify::NotifyState;
 use tracing::warn;
 use vodrelay_core::error_code::ErrorCode;
 
-/// The line to the service manager. One owner: it remembers what was said last.
+/// The connection to the service manager. It has one owner, because it remembers the last state.
 #[derive(Debug, Default)]
 pub struct ServiceManager {
     status: String,
     failed: bool,
-    /// What it could not be told yet, and has to be.
+    /// Necessary messages that could not be sent yet.
     waiting: VecDeque<String>,
-    /// Whether the service manager waits for signs of life (`WatchdogSec=`).
+    /// Whether the service manager expects signs of progress (`WatchdogSec=`).
     watchdog: bool,
 }
 
 impl ServiceManager {
-    /// The line, with nothing said yet.
+    /// A connection without any message yet.
     pub fn new() -> Self {
         Self { watchdog: sd_notify::watchdog_enabled().is_some(), ..Self::default() }
     }
@@ -51,13 +51,13 @@ impl ServiceManager {
         }
     }
 
-    /// The start takes longer, and goes on: so much more time from now on.
+    /// The start takes longer: this much more time from now on.
     pub fn extend_start(&mut self, by: Duration) {
         let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
         self.try_send(&lines(&[NotifyState::ExtendTimeoutUsec(micros)]));
     }
 
-    /// Every loop has made progress: the watchdog may wait on.
+    /// Every loop has made progress: feeds the watchdog.
     pub fn alive(&mut self) {
         if self.watchdog {
             self.try_send(&lines(&[NotifyState::Watchdog]));
@@ -66,9 +66,9 @@ impl ServiceManager {
         }
     }
 
-    /// How things stand, in one line. Said only when it differs from what was said last.
+    /// The state in one line. Sent only when it differs from the last one.
     pub fn status(&mut self, status: &str) {
-        // The protocol is made of lines: a line feed would begin another assignment.
+        // The protocol consists of lines: a line feed would begin another assignment.
         let status = status.replace(['\n', '\r'], " ");
         if status != self.status && self.try_send(&lines(&[NotifyState::Status(&status)])) {
             self.status = status;
@@ -80,7 +80,7 @@ impl ServiceManager {
         self.send_waiting();
     }
 
-    /// Sends what waits, in its order. Whether nothing waits any more.
+    /// Sends the waiting messages in their order. Whether no message is left.
     fn send_waiting(&mut self) -> bool {
         while let Some(message) = self.waiting.front() {
             let sent = send(message);
@@ -94,7 +94,7 @@ impl ServiceManager {
         true
     }
 
-    /// Sends what is worth nothing later. Whether it was sent, or there is nobody who could be told.
+    /// Sends a message that is worthless later. Whether it was sent, or there is no receiver.
     fn try_send(&mut self, message: &str) -> bool {
         if !self.send_waiting() {
             return false;
@@ -121,7 +121,8 @@ fn lines(states: &[NotifyState<'_>]) -> String {
     states.iter().map(|state| format!("{state}\n")).collect()
 }
 
-/// Sends one message. Waits for nothing: `sd_notify::notify` would wait for a service manager that does not read.
+/// Sends one message. It does not wait: `sd_notify::notify` would wait for a service manager that does not
+/// read.
 fn send(message: &str) -> io::Result<()> {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let socket = UnixDatagram::unbound()?;
@@ -148,7 +149,8 @@ mod tests {
 
     const SPEAKER: &str = "VODRELAY_TEST_SPEAKER";
 
-    /// The variable is the process's, so that the speaker is a process of its own: this test again, told so.
+    /// The variable belongs to the process, so the test speaks in a process of its own: this test again, with
+    /// a variable that says so.
     #[test]
     fn the_service_manager_hears_each_thing_once() {
         if std::env::var_os(SPEAKER).is_some() {

@@ -1,5 +1,5 @@
-//! The status socket: whoever connects gets the relay's state as one JSON document, and that is all. Nothing is read from it,
-//! so that nothing can be changed through it; its mode says who may look.
+//! The status socket: a connection receives the relay's state as one JSON document. Nothing is read from it,
+//! so it cannot change anything. Its mode says who may connect.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,13 +16,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Its owner and its group may look.
+/// Its owner and its group may connect.
 const MODE: u32 = 0o660;
-/// How long a slow reader is waited for.
+/// How long the relay waits for a slow reader.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// How many may read at once. A document fits into a socket, so that none of them is waited for.
+/// The largest number of readers at once. A document fits into a socket buffer, so the relay waits for no
+/// reader.
 const CONNECTIONS: usize = 16;
-/// A document is some kilobytes; whatever sends more is something else.
+/// A document is some kilobytes. A sender of more is not a relay.
 const DOCUMENT_MAX_BYTES: u64 = 4 << 20;
 
 /// The socket cannot be opened.
@@ -35,7 +36,7 @@ pub struct SocketError {
     source: io::Error,
 }
 
-/// Serves the newest document until `stop` is cancelled; then the socket is removed, if it is still ours.
+/// Serves the newest document until `stop` is cancelled. Then the socket is removed, if it is still ours.
 ///
 /// # Errors
 ///
@@ -53,7 +54,7 @@ pub fn spawn(
     let path = path.to_owned();
     Ok(tokio::spawn(async move {
         stop.run_until_cancelled(serve(&listener, &document)).await;
-        // Whoever comes later finds nothing, which is the truth. What is there by now may be another one's.
+        // Later readers find no socket, which is right. The file there may belong to another process by now.
         if inode(&path).is_ok_and(|there| there == ours) {
             let _ = fs::remove_file(path);
         }
@@ -61,12 +62,12 @@ pub fn spawn(
     }))
 }
 
-/// A process that was killed leaves its socket behind, and nobody answers there. Whatever else has this name is not ours.
+/// A killed process leaves its socket behind, without a listener. Any other file of this name is not ours.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if look(path)? { fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Whether a socket is there that nobody answers on; an error when something is there that is not ours.
+/// Whether a socket without a listener is there; an error when something there is not ours.
 fn look(path: &Path) -> io::Result<bool> {
     let there = match fs::symlink_metadata(path) {
         Ok(there) => there,
@@ -80,7 +81,7 @@ fn look(path: &Path) -> io::Result<bool> {
         ));
     }
     match connect(path) {
-        // A queue of connections that is full has an owner too.
+        // A full queue of connections has an owner too.
         Ok(()) | Err(Errno::AGAIN) => {
             Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there, and is left alone"))
         }
@@ -89,13 +90,13 @@ fn look(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether [`spawn`] can have this path, for `vodrelay check`. A socket of another name is made in the folder and removed again: rights do
-/// not tell whether the file system can hold one, which those below `/proc` and on FAT cannot. When a relay answers there, its document
-/// is returned.
+/// Whether [`spawn`] can have this path, for `vodrelay check`. A socket of another name is made in the folder
+/// and removed again. Rights do not show whether the file system can hold one, which those below `/proc` and
+/// FAT cannot. When a relay answers there, its document is returned.
 ///
 /// # Errors
 ///
-/// [`SocketError`], what [`spawn`] would say, unless it is a relay that answers there.
+/// [`SocketError`], as [`spawn`] would return it, unless a relay answers there.
 pub async fn probe(path: &Path) -> Result<Option<String>, SocketError> {
     let failed = |source| SocketError { path: path.to_owned(), source };
     SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
@@ -118,10 +119,10 @@ pub async fn probe(path: &Path) -> Result<Option<String>, SocketError> {
     rustix::fs::accessat(rustix::fs::CWD, folder, may, rustix::fs::AtFlags::EACCESS)
         .map_err(|error| failed(error.into()))?;
     let trial = folder.join(format!(".vr-{}", std::process::id()));
-    // Where the name of the trial is too long for a socket, and the real one is not, the rights are all that is known.
+    // Where the trial's name is too long for a socket and the real one is not, only the rights are known.
     if SocketAddrUnix::new(&trial).is_ok() {
         drop(std::os::unix::net::UnixListener::bind(&trial).map_err(failed)?);
-        // A socket that nobody has bound is a name and nothing else.
+        // A socket without a listener is only a name.
         let _ = fs::remove_file(&trial);
     }
     Ok(None)
@@ -145,7 +146,8 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
     let served = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        // Whoever comes when there are so many waits in the kernel, for as long as a slow reader is waited for.
+        // With this many connections, a new one waits in the kernel for as long as a slow reader is waited
+        // for.
         let Ok(place) = Arc::clone(&served).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((mut stream, _)) => {
@@ -156,11 +158,11 @@ async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
                         stream.write_all(text.as_bytes()).await?;
                         stream.shutdown().await
                     };
-                    // A reader that went away has what it wanted.
+                    // A reader that left has what it wanted.
                     let _ = tokio::time::timeout(ANSWER_LIMIT, told).await;
                 });
             }
-            // Too many open files, most often: a pause is all that helps.
+            // Usually too many open files: only a pause helps.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
@@ -170,7 +172,7 @@ async fn serve(listener: &UnixListener, document: &watch::Receiver<String>) {
 ///
 /// # Errors
 ///
-/// When the socket is there and cannot be read, above all for want of the right to.
+/// When the socket exists and cannot be read, usually because permission is denied.
 pub async fn ask(path: &Path) -> io::Result<Option<String>> {
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
@@ -207,7 +209,7 @@ mod tests {
         stop.cancel();
         task.await.unwrap();
         assert!(!path.exists());
-        // What a killed process leaves behind is nobody's, and is taken over.
+        // The socket of a killed process is free, and is taken over.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert_eq!(ask(&path).await.unwrap(), None);
         let stop = CancellationToken::new();
@@ -237,7 +239,7 @@ mod tests {
         let task = spawn(&path, watched.clone(), stop.clone()).unwrap();
         refused("another process answers there, and is left alone");
         assert_eq!(ask(&path).await.unwrap().as_deref(), Some("one"));
-        // Somebody else's by now.
+        // Another process has it by now.
         fs::remove_file(&path).unwrap();
         let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
         stop.cancel();
@@ -248,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_folder_that_can_hold_no_socket_is_found_by_a_trial_that_leaves_nothing_behind() {
-        // Root may write there, and nobody can make anything.
+        // Root may write there, but no file can be created.
         for path in ["/proc/status.sock", "/proc/self/status.sock", "/sys/status.sock"] {
             let error = probe(Path::new(path)).await.unwrap_err().to_string();
             assert!(error.contains(path) && error.contains("choose another place"), "{error}");

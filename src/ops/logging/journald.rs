@@ -1,5 +1,5 @@
-//! systemd's journal in its own protocol (systemd.io, "Native Journal Protocol"): the fields of a line, made where the line is
-//! told, and sent by the thread that writes the log.
+//! systemd's journal in its own protocol (systemd.io, "Native Journal Protocol"). The fields of a line are
+//! made where it is logged, and the thread that writes the log sends them.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IoSlice, Write};
@@ -19,29 +19,29 @@ use super::queue::LogQueue;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 const IDENTIFIER: &str = "vodrelay";
-/// Before the names of a line's own fields, which could be mistaken for others.
+/// The prefix of a line's own fields, which could be mistaken for others.
 const PREFIX: &str = "VODRELAY_";
 
-/// The way to the journal.
+/// The connection to the journal.
 #[derive(Debug)]
 pub(super) struct Journald {
     socket: UnixDatagram,
 }
 
 impl Journald {
-    /// Fails when nothing listens there. Waits for nothing: the journal may stand still just now.
+    /// Fails when nothing listens there. It does not wait, because the journal may be blocked.
     pub(super) fn connect() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(SOCKET)?;
         Ok(Self { socket })
     }
 
-    /// Sends one line's fields. Waits for as long as the journal does not read.
+    /// Sends one line's fields. Waits while the journal does not read.
     pub(super) fn send(&mut self, fields: &[u8]) -> io::Result<()> {
         match self.socket.send(fields) {
             Ok(_) => Ok(()),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => self.send_large(fields),
-            // The journal was started anew.
+            // The journal was restarted.
             Err(_) => {
                 *self = Self::connect()?;
                 self.socket.send(fields).map(|_| ())
@@ -49,7 +49,7 @@ impl Journald {
         }
     }
 
-    /// What is too large for a datagram goes as a sealed file.
+    /// A message that is too large for a datagram goes as a sealed file.
     fn send_large(&self, fields: &[u8]) -> io::Result<()> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = std::fs::File::from(rustix::fs::memfd_create("vodrelay-log", flags)?);
@@ -84,7 +84,7 @@ impl<S: Subscriber> Layer<S> for Fields {
 fn fields(event: &Event<'_>) -> Vec<u8> {
     let metadata = event.metadata();
     let mut fields = Made(Vec::with_capacity(512));
-    // syslog(3). One step lower would make every line at info a notice, which journalctl sets in bold.
+    // syslog(3). One level lower would make every line at info a notice, which journalctl prints in bold.
     let priority = match *metadata.level() {
         Level::ERROR => "3",
         Level::WARN => "4",
@@ -105,7 +105,7 @@ fn fields(event: &Event<'_>) -> Vec<u8> {
 struct Made(Vec<u8>);
 
 impl Made {
-    /// With its length, so that a line feed in a value ends nothing.
+    /// With its length, so a line feed in a value ends nothing.
     fn put(&mut self, name: &str, value: &str) {
         self.0.extend_from_slice(name.as_bytes());
         self.0.push(b'\n');

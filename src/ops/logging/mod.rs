@@ -1,5 +1,5 @@
-//! Where log lines go, and how they look. A thread of its own writes them (`queue`), so that a reader who stands still stops
-//! nothing.
+//! The destination and the format of log lines. A thread of its own writes them (`queue`), so a blocked
+//! reader stops nothing else.
 
 mod journald;
 mod queue;
@@ -25,14 +25,14 @@ use self::queue::LogQueue;
 use super::problems;
 use crate::clock::Now as _;
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Pretty on a terminal, journald where standard error leads there, JSON anywhere else.
+    /// Pretty on a terminal, journald where standard error leads there, JSON elsewhere.
     Auto,
     /// One short line for a person, on standard error.
     Pretty,
-    /// One JSON object a line, on standard error.
+    /// One JSON object for each line, on standard error.
     Json,
     /// systemd's journal, with its fields.
     Journald,
@@ -46,7 +46,7 @@ pub enum LoggingError {
     Level {
         /// What was given.
         level: String,
-        /// What the filter's parser says.
+        /// The message of the filter's parser.
         source: ParseError,
     },
     /// systemd's journal cannot be reached.
@@ -55,7 +55,7 @@ pub enum LoggingError {
     /// The log cannot be written.
     #[error("the log cannot be written; see that the process may start threads and open files")]
     Writer(#[source] io::Error),
-    /// Another part of the process logs elsewhere already.
+    /// Another part of the process already logs elsewhere.
     #[error("another logger is at work in this process")]
     Taken,
 }
@@ -73,19 +73,19 @@ impl Handle {
     }
 }
 
-/// Libraries that speak of what this program tells in its own words.
+/// Libraries whose messages this program logs in its own words.
 const NOISE: [&str; 7] =
     ["amq_protocol_tcp", "async_rs", "hyper", "hyper_util", "reqwest", "tcp_stream", "tokio_cron_scheduler"];
 
-/// A library that is silent unless it is named: lapin warns of every returned message with the whole message in the line,
-/// and an event's body does not belong in the log.
+/// A library that is silent unless it is named. lapin warns of every returned message with the whole message
+/// in the line, and an event's body does not belong in the log.
 const SILENT: &str = "lapin=off";
 
-/// How long the end of the process waits for whoever reads the log.
+/// How long the end of the process waits for the reader of the log.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Libraries that show what they send at trace: lapin and its parts write the frame of the login, with the password as a list
-/// of numbers, and the HTTP client and TLS what goes over the connection.
+/// Libraries that log what they send at trace: lapin and its parts log the frame of the login, with the
+/// password as a list of numbers. The HTTP client and TLS log the bytes of the connection.
 const CAPPED: [&str; 10] = [
     "amq_protocol",
     "async_rs",
@@ -120,7 +120,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<Handle, LoggingError> {
     let queue = queue(format)?;
     let layer = layer(format, stderr.colours(), queue.clone());
     let (filter, reloadable) = reload::Layer::new(filter);
-    // What is told with a code is counted whatever the operator wants to read.
+    // A line with a code is counted at every log level.
     let problems = problems::Collector.with_filter(LevelFilter::WARN);
     match Registry::default().with(layer.with_filter(filter)).with(problems).try_init() {
         Ok(()) => {
@@ -128,7 +128,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<Handle, LoggingError> {
             let _ = QUEUE.set(queue);
             Ok(*HANDLE.get_or_init(|| Handle { format }))
         }
-        // Two threads may have come this far; the loser uses the winner's log.
+        // Two threads may reach this point. The loser uses the winner's log.
         Err(_) => HANDLE.get().copied().ok_or(LoggingError::Taken),
     }
 }
@@ -146,7 +146,7 @@ pub fn set_level(level: &str) -> Result<(), LoggingError> {
     }
 }
 
-/// What standard error is.
+/// The kind of standard error.
 struct Stderr {
     terminal: bool,
     journal: bool,
@@ -171,8 +171,8 @@ impl Stderr {
     }
 }
 
-/// Whether standard error is the very stream that the service manager connected to its journal (systemd.exec(5),
-/// `$JOURNAL_STREAM`): the variable alone is inherited by children whose standard error leads elsewhere.
+/// Whether standard error is the stream that the service manager connected to its journal (systemd.exec(5),
+/// `$JOURNAL_STREAM`). The variable alone is inherited by children whose standard error leads elsewhere.
 fn leads_to_journal() -> bool {
     let (Ok(stream), Ok(stat)) = (std::env::var("JOURNAL_STREAM"), rustix::fs::fstat(io::stderr())) else {
         return false;
@@ -186,7 +186,7 @@ fn queue(format: LogFormat) -> Result<LogQueue, LoggingError> {
         let mut journal = Journald::connect().map_err(LoggingError::Journald)?;
         LogQueue::start(move |fields| journal.send(fields))
     } else {
-        // Its own descriptor: a write that waits must not hold the lock of the one that everybody has.
+        // Its own descriptor: a waiting write must not hold the lock of the shared one.
         let fd = io::stderr().as_fd().try_clone_to_owned().map_err(LoggingError::Writer)?;
         let mut stderr = File::from(fd);
         LogQueue::start(move |line| queue::write_all(&mut stderr, line))
@@ -194,20 +194,21 @@ fn queue(format: LogFormat) -> Result<LogQueue, LoggingError> {
     started.map_err(LoggingError::Writer)
 }
 
-/// Waits until the log is written, for two seconds at most. To be called before the process ends.
+/// Waits for at most two seconds until the log is written. Call it before the process ends.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_LIMIT);
     }
 }
 
-/// Writes the last words of the process to standard error, after the log, and does not wait for a reader who stands still.
+/// Writes the last message of the process to standard error, after the log, and does not wait for a blocked
+/// reader.
 pub fn last_words(words: Vec<u8>) {
     flush();
     let (done, written) = mpsc::channel();
     let say = move || {
         let mut stderr = io::stderr().lock();
-        // There is nobody left to tell when standard error is gone.
+        // Standard error may be closed; then there is no reader.
         let _ = stderr.write_all(&words).and_then(|()| stderr.flush());
         let _ = done.send(());
     };
@@ -227,8 +228,8 @@ fn layer(format: LogFormat, colours: bool, queue: LogQueue) -> Box<dyn Layer<Reg
     }
 }
 
-/// The operator's directives over our own for [`NOISE`] and [`SILENT`]. The operator's win when they name the same library, but
-/// nothing makes one of [`CAPPED`] tell more than that.
+/// The operator's directives over our own for [`NOISE`] and [`SILENT`]. The operator's directives win for the
+/// same library, but no directive makes one of [`CAPPED`] log more than that.
 fn filter(level: &str) -> Result<Targets, ParseError> {
     let everything = level.split(',').map(str::trim).rfind(|directive| !directive.contains(['=', '[']));
     // Not louder than the program itself.
@@ -246,7 +247,7 @@ fn filter(level: &str) -> Result<Targets, ParseError> {
         filter = filter.with_target(target, level);
     }
     for library in CAPPED {
-        // What is not named goes by the default, which may be louder.
+        // Unnamed libraries follow the default, which may be louder.
         if !filter.iter().any(|(target, _)| target == library) {
             let level = filter.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::DEBUG);
             filter = filter.with_target(library, level);
@@ -264,7 +265,8 @@ impl FormatTime for UtcTime {
     }
 }
 
-/// Date and time where the reader is, with milliseconds and the zone: lines are compared with those of other hosts and other days.
+/// Date and time in the reader's zone, with milliseconds and the zone: lines are compared with those of other
+/// hosts and other days.
 struct LocalTime;
 
 impl FormatTime for LocalTime {
@@ -326,7 +328,8 @@ mod tests {
         assert!(filter("trace").unwrap().would_enable("vodrelay::vod", &tracing::Level::TRACE));
     }
 
-    /// The log is the process's, so that the one that logs is a process of its own: `speak`, told what to be.
+    /// The log belongs to the process, so the test logs in a process of its own: `speak`, with a variable
+    /// that says what to do.
     fn lines(format: &str) -> Vec<String> {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "ops::logging::tests::speak", "--nocapture"])

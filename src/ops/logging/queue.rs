@@ -1,7 +1,7 @@
-//! Lines of the log on their way to whoever reads it.
+//! The queue of log lines to their reader.
 //!
-//! A reader that stands still makes a write wait for as long as it likes. So a thread of its own writes, and a bounded queue
-//! leads to it: a line that does not fit is dropped and counted, and nobody waits.
+//! A blocked reader makes a write wait without a limit. So a thread of its own writes from a bounded queue. A
+//! line that does not fit is dropped and counted, and no other thread waits.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -14,19 +14,19 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 use vodrelay_core::error_code::ErrorCode;
 
-/// What may wait for the reader: some thousand lines.
+/// The capacity of the queue: some thousand lines.
 const MAX_BYTES: usize = 1 << 20;
-/// How often it is said that lines were dropped.
+/// How often dropped lines are reported.
 const SAY_EVERY: Duration = Duration::from_secs(1);
-/// A standard error that somebody set to not wait answers so when it is full.
+/// A standard error in non-blocking mode returns this when it is full.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 thread_local! {
-    /// Whether this thread writes the log. What it has to say itself is always taken.
+    /// Whether this thread writes the log. Its own lines are always taken.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The way to the thread; clones share it.
+/// The sender to the thread; clones share it.
 #[derive(Clone)]
 pub(super) struct LogQueue(Arc<Shared>);
 
@@ -39,7 +39,7 @@ impl fmt::Debug for LogQueue {
 #[derive(Default)]
 struct Shared {
     lines: Mutex<LogLines>,
-    /// A line came, or one was written.
+    /// A line arrived, or one was written.
     changed: Condvar,
 }
 
@@ -47,9 +47,9 @@ struct Shared {
 struct LogLines {
     waiting: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Whether a line that is not in `waiting` any more is being written.
+    /// Whether a line that has left `waiting` is being written.
     writing: bool,
-    /// Since it was said last.
+    /// Since the last report.
     dropped: u64,
 }
 
@@ -83,7 +83,7 @@ impl LogQueue {
         self.0.changed.notify_all();
     }
 
-    /// Waits until all is written, for so long at most.
+    /// Waits until all is written, up to this limit.
     pub(super) fn flush(&self, limit: Duration) {
         let until = Instant::now() + limit;
         let mut lines = self.0.lines();
@@ -119,7 +119,7 @@ fn work(shared: &Shared, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         let dropped = {
             let mut lines = shared.lines();
             lines.bytes -= line.len();
-            // After a write that failed nobody would read it.
+            // After a failed write there is no reader.
             let say = written.is_ok() && lines.dropped > 0 && said.is_none_or(|at| at.elapsed() >= SAY_EVERY);
             if say { std::mem::take(&mut lines.dropped) } else { 0 }
         };
@@ -135,7 +135,7 @@ fn work(shared: &Shared, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
     }
 }
 
-/// Writes all of a line, also where a full pipe answers at once instead of waiting.
+/// Writes a whole line, also where a full pipe returns at once instead of waiting.
 pub(super) fn write_all(to: &mut impl io::Write, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match to.write(line) {
@@ -149,7 +149,7 @@ pub(super) fn write_all(to: &mut impl io::Write, mut line: &[u8]) -> io::Result<
     Ok(())
 }
 
-/// One line being made; it goes to the queue as a whole.
+/// A line under construction; it goes to the queue as a whole.
 pub(super) struct LogLine {
     queue: LogQueue,
     bytes: Vec<u8>,
@@ -195,7 +195,7 @@ mod tests {
         let (go, gate) = mpsc::channel::<()>();
         let (written, lines) = mpsc::channel();
         let queue = LogQueue::start(move |line| {
-            // Stands still until it is told to go on; then for good.
+            // Blocks until it is released, once.
             let _ = gate.recv();
             let _ = written.send(line.len());
             Ok(())

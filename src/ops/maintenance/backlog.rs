@@ -1,4 +1,4 @@
-//! How many events wait in the cloud, by its own count, which is about three minutes late.
+//! The number of events that wait in the cloud, by its own count, which is about three minutes late.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,22 +15,23 @@ use vodrelay_core::error_code::ErrorCode;
 use super::JobFailure;
 use crate::clock::Now as _;
 
-/// Between two calls: the API's quota is the account's, and others may need it.
+/// The pause between two requests: the API's quota is the account's, and other programs may need it.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the cloud said last, shared with whoever looks on.
+/// The cloud's last answers, shared with observers.
 #[derive(Clone, Debug, Default)]
 pub struct Waiting(Arc<Mutex<BTreeMap<SubAppId, (u64, WallTime)>>>);
 
 impl Waiting {
-    /// How many events waited in all, and when the oldest of these answers came. `None` when nothing is known.
+    /// The total of waiting events, and the time of the oldest of these answers. `None` when nothing is
+    /// known.
     pub fn total(&self) -> Option<(u64, WallTime)> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = known.values().map(|(_, at)| *at).min()?;
         Some((known.values().fold(0, |sum: u64, (events, _)| sum.saturating_add(*events)), since))
     }
 
-    /// `None` when it is not known any more.
+    /// `None` when it is no longer known.
     fn set(&self, sub_app: SubAppId, events: Option<u64>) {
         let value = events.map_or(f64::NAN, |events| events as f64);
         gauge!("vodrelay_backlog_events", "sub_app" => sub_app.to_string()).set(value);
@@ -48,9 +49,9 @@ pub(super) struct BacklogJob {
     client: Client,
     waiting: Waiting,
     sub_apps: watch::Receiver<Vec<SubAppId>>,
-    /// Those of the last run.
+    /// The sub-applications of the last run.
     known: Vec<SubAppId>,
-    /// What the log was told of the last run's failure.
+    /// The failure of the last run that was logged.
     failing: Option<String>,
 }
 
@@ -61,7 +62,8 @@ impl BacklogJob {
 
     pub(super) async fn run(&mut self) -> Result<(), JobFailure> {
         let now = self.sub_apps.borrow().clone();
-        // What is not known is no number: of those that a reload took away, and of those that fail.
+        // An unknown figure is no number: for sub-applications that a reload removed, and for those that
+        // fail.
         self.known
             .iter()
             .filter(|sub_app| !now.contains(sub_app))
@@ -78,7 +80,7 @@ impl BacklogJob {
                     let goes_on = is_its_own(&error);
                     failed.get_or_insert((*sub_app, error));
                     if !goes_on {
-                        // The others would fare no better, and each would wait for its time-out.
+                        // The others would fail as well, each after its time-out.
                         now[at..].iter().for_each(|sub_app| self.waiting.set(*sub_app, None));
                         break;
                     }
@@ -89,7 +91,7 @@ impl BacklogJob {
         self.tell(failed)
     }
 
-    /// Says the first failure and the recovery, not each attempt.
+    /// Logs the first failure and the recovery, not each attempt.
     fn tell(&mut self, failed: Option<(SubAppId, RequestError)>) -> Result<(), JobFailure> {
         let Some((sub_app, error)) = failed else {
             if self.failing.take().is_some() {
@@ -110,7 +112,7 @@ impl BacklogJob {
     }
 }
 
-/// Whether a failure is about one sub-application, so that others are worth asking.
+/// Whether a failure concerns one sub-application, so that others are worth asking.
 fn is_its_own(error: &RequestError) -> bool {
     match error.failure {
         FailureKind::Refused | FailureKind::Configuration => true,

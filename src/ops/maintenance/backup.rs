@@ -1,7 +1,8 @@
-//! A copy of the journal, made while the relay is at work, looked over, and kept beside the ones before it.
+//! A copy of the journal that is made while the relay works, examined, and kept beside earlier ones.
 //!
-//! The copy is made by the journal's writer, some pages at a time, with pauses (see `journal/copy.rs` for why). It has a name of
-//! a copy only when it is whole, in order, and on the disk; what a killed process left half done is removed by the next run.
+//! The journal's writer makes the copy, some pages at a time, with pauses (see `journal/copy.rs`). It gets
+//! its final name when it is complete, sound and synced. The next run removes the remains of a killed
+//! process.
 
 use std::cmp::Ordering;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -23,22 +24,22 @@ use crate::journal::{CopyError, Examined, Journal, examine_copy};
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
-/// Pages that the writer copies at once, and the pause before the next: some 50 MB a second at most.
+/// The pages of one step, and the pause before the next: at most some 50 MB a second.
 const PAGES_PER_STEP: u16 = 64;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Steps after which the copy is synchronised: 16 MB. Much more at once would make the journal's own syncs wait.
+/// The steps after which the copy is synced: 16 MB. Much more at once would delay the journal's own syncs.
 const STEPS_PER_SYNC: u32 = 32;
 
-/// What a copy must leave free on its disk, which is most often the journal's own.
+/// The free space that a copy must leave on its disk, which is usually the journal's own.
 const SPACE_LEFT: u64 = 256 << 20;
 
-/// How often a copy may begin anew, because another program writes to the journal, and how many steps in a row may copy
-/// nothing, because one holds it.
+/// How often a copy may start again because another program writes to the journal, and how many steps in a
+/// row may copy nothing because one holds a lock.
 const FRESH_STARTS: u32 = 8;
 const IDLE_STEPS: u32 = 3_000;
 
-/// What a copy is called while it is not whole, and what one is called that turned out to be damaged.
+/// The suffixes of an incomplete copy and of a damaged one.
 const PARTIAL: &str = "partial";
 const DAMAGED: &str = "damaged";
 
@@ -46,10 +47,10 @@ const DAMAGED: &str = "damaged";
 #[derive(Debug)]
 pub(super) struct Backups {
     folder: PathBuf,
-    /// What the names of all copies begin with.
+    /// The beginning of the names of all copies.
     stem: String,
     kept: usize,
-    /// What a copy leaves free on its disk, in bytes.
+    /// The free space that a copy must leave, in bytes.
     pub(super) space_left: u64,
     stop: CancellationToken,
 }
@@ -71,13 +72,13 @@ enum BackupProblem {
     Stopped,
 }
 
-/// A file that goes with this, unless it is given a name.
+/// A file that is removed with this value, unless it gets a name.
 #[derive(Debug)]
 struct Partial(PathBuf);
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next run.
+        // If it cannot be removed now, the next run removes it.
         for suffix in ["", "-journal", "-wal", "-shm"] {
             let _ = fs::remove_file(with_suffix(&self.0, suffix));
         }
@@ -90,7 +91,7 @@ impl Backups {
         Self { folder, stem, kept, space_left: SPACE_LEFT, stop }
     }
 
-    /// Makes a copy, and removes the oldest beyond those that are kept. Returns where it is.
+    /// Makes a copy, and removes the oldest ones beyond the kept number. Returns its path.
     pub(super) async fn run(&self, journal: &Journal) -> Result<PathBuf, JobFailure> {
         let began = Instant::now();
         let problem = match self.make(journal).await {
@@ -159,7 +160,7 @@ impl Backups {
                 let space_left = self.space_left;
                 blocking(move || {
                     file.sync_data().map_err(|e| unwritable(&path, e))?;
-                    // Others write to this disk, too, and the journal most of all.
+                    // Other programs use this disk too, and the journal most of all.
                     space(path.parent().unwrap_or(&path), space_left)
                 })
                 .await?;
@@ -175,7 +176,7 @@ impl Backups {
     }
 }
 
-/// Makes the folder and an empty file, when there is room for it.
+/// Makes the folder and an empty file, if there is enough space.
 fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, Partial), BackupProblem> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(|cause| {
         BackupProblem::Files {
@@ -185,7 +186,7 @@ fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, 
             next_step: "make it writable for the relay's user, or change maintenance.backup_dir",
         }
     })?;
-    // What a process that was killed left behind.
+    // The remains of a killed process.
     for name in names(folder)?.iter().filter(|name| stands_for(name, stem, PARTIAL)) {
         drop(Partial(folder.join(name)));
     }
@@ -196,7 +197,7 @@ fn prepare(folder: &Path, stem: &str, name: &str, needed: u64) -> Result<(File, 
     Ok((file, partial))
 }
 
-/// Looks the copy over, gives it its name, and removes the oldest ones.
+/// Examines the copy, gives it its name, and removes the oldest ones.
 fn finish(
     partial: Partial,
     folder: &Path,
@@ -222,8 +223,8 @@ fn finish(
     Ok(whole)
 }
 
-/// Keeps a damaged copy, under a name that says so, for whoever repairs the journal. The first one is enough: it is the nearest
-/// to what happened.
+/// Keeps a damaged copy under a name that says so, for the repair of the journal. The first one is enough: it
+/// is closest to the event.
 fn set_aside(
     partial: Partial,
     folder: &Path,
@@ -242,7 +243,7 @@ fn set_aside(
     Ok(BackupProblem::Damaged { path, words })
 }
 
-/// Removes the oldest copies beyond those that are kept; never the newest one, whatever the clock said when it was made.
+/// Removes the oldest copies beyond the kept number; never the newest one, even if the clock was wrong.
 fn remove_old(folder: &Path, stem: &str, kept: usize, newest: &str) -> Result<(), BackupProblem> {
     let mut others = names(folder)?;
     others.retain(|name| stands_for(name, stem, "") && name != newest);
@@ -310,7 +311,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Runs what waits for the disk where it keeps nobody from working.
+/// Runs blocking work where it delays no other task.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))

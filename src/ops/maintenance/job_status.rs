@@ -1,4 +1,4 @@
-//! What is known of each job: for `status`, for the metrics.
+//! The known facts of each job: for `status`, for the metrics.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,31 +11,31 @@ use super::Job;
 use crate::clock::Now as _;
 use crate::cron::Cron;
 
-/// All jobs, shared with whoever looks on.
+/// All jobs, shared with observers.
 #[derive(Clone, Debug)]
 pub struct Jobs(Arc<Mutex<Vec<Entry>>>);
 
 /// A job with its schedule, if it has one.
 type Entry = (Option<Cron>, JobState);
 
-/// One job at one moment.
+/// The state of a job at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct JobState {
     /// The job.
     pub job: Job,
-    /// When it is done, as cron with seconds, in UTC. Empty: never.
+    /// Its schedule, as cron with seconds, in UTC. Empty: never.
     pub expression: String,
-    /// When its last run began, since the start of the process. A run that is under way ended before it began.
+    /// When its last run began, since the start of the process. A run in progress began after it ended.
     pub last_started: Option<WallTime>,
     /// When its last whole run ended.
     pub last_ended: Option<WallTime>,
     /// How that ended.
     pub last_result: Option<RunResult>,
-    /// When it is done next.
+    /// The time of its next run.
     pub next: Option<WallTime>,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunResult {
     /// Well.
@@ -70,7 +70,7 @@ impl Serialize for RunResult {
 }
 
 impl Jobs {
-    /// None has run yet.
+    /// No run has ended yet.
     pub(super) fn new(jobs: &[(Job, Option<Cron>)]) -> Self {
         let state = |(job, cron): &(Job, Option<Cron>)| {
             let state = JobState {
@@ -86,7 +86,7 @@ impl Jobs {
         Self(Arc::new(Mutex::new(jobs.iter().map(state).collect())))
     }
 
-    /// Every job, those that are never done included.
+    /// Every job, including those without a schedule.
     pub fn snapshot(&self) -> Vec<JobState> {
         let now = WallTime::now();
         let next = |cron: &Option<Cron>| cron.as_ref().and_then(|cron| cron.next_after(now));
@@ -119,7 +119,7 @@ impl Jobs {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Option<Cron>, JobState)>> {
-        // What is half written is still true of its part.
+        // A partly written value is still true for its part.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
-//! Scheduled maintenance: what is done at set times, each in a file of its own.
+//! Scheduled maintenance: each job in a file of its own.
 //!
-//! One task owns all jobs, so that no two runs overlap; `schedule` only rings. Each job goes in steps small enough that no commit
-//! of the relay waits for long. Nothing is done at the start.
+//! One task owns all jobs, so no two runs overlap. `schedule` only reports due times. Each job works in steps
+//! so small that no commit of the relay waits long. Nothing runs at the start.
 
 mod backlog;
 mod backup;
@@ -33,7 +33,7 @@ use schedule::Bells;
 use summary::DailySummary;
 pub use summary::Figures;
 
-/// What is done at set times.
+/// The jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Job {
     /// Confirmed events leave the journal after their retention.
@@ -42,9 +42,9 @@ pub enum Job {
     Vacuum,
     /// A copy of the journal is made.
     Backup,
-    /// The figures are written into the log.
+    /// The figures are logged.
     Summary,
-    /// The cloud is asked how many events wait there.
+    /// The cloud is asked for the number of waiting events.
     Backlog,
 }
 
@@ -73,22 +73,23 @@ impl Serialize for Job {
     }
 }
 
-/// When each job is done, in UTC; one without a time is not done. Section `[maintenance]` of the configuration.
+/// The schedule of each job, in UTC; a job without one does not run. Section `[maintenance]` of the
+/// configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Forgets confirmed events after their retention.
+    /// Deletes confirmed events after their retention.
     pub prune: Option<Cron>,
     /// Gives the journal's free pages back to the file system.
     pub vacuum: Option<Cron>,
     /// Makes a copy of the journal.
     pub backup: Option<Cron>,
-    /// Writes the figures into the log.
+    /// Logs the figures.
     pub summary: Option<Cron>,
-    /// Asks the cloud how many events wait there.
+    /// Asks the cloud for the number of waiting events.
     pub backlog: Option<Cron>,
-    /// How many copies of the journal are kept; none are made when it is zero.
+    /// The number of copies that are kept; zero makes none.
     pub backups_kept: usize,
-    /// Where they are, if not in the folder `backups` beside the journal; made when missing.
+    /// Their folder, if it is not `backups` beside the journal. It is created when missing.
     pub backup_dir: Option<PathBuf>,
 }
 
@@ -108,7 +109,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Every job with its time.
+    /// Every job with its schedule.
     fn times(&self) -> Vec<(Job, Option<Cron>)> {
         let backup = self.backup.clone().filter(|_| self.backups_kept > 0);
         vec![
@@ -129,11 +130,11 @@ pub struct MaintenanceParts {
     pub journal: Journal,
     /// The cloud's API.
     pub client: Client,
-    /// The sub-applications whose backlog is asked for, as they are now.
+    /// The sub-applications whose backlog is asked for, at this moment.
     pub sub_apps: watch::Receiver<Vec<SubAppId>>,
-    /// Where what the cloud says of its backlog is put.
+    /// The receiver of the cloud's backlog.
     pub waiting: Waiting,
-    /// What the relay has done since its start.
+    /// The relay's work since its start.
     pub figures: Box<dyn Fn() -> Figures + Send>,
 }
 
@@ -146,9 +147,9 @@ impl fmt::Debug for MaintenanceParts {
 /// Why a run did not do its work.
 #[derive(Debug)]
 enum JobFailure {
-    /// The journal's writer is gone; all of this is over.
+    /// The journal's writer has ended, so all jobs end.
     Closed,
-    /// This, which the log was told.
+    /// Another failure, which was logged.
     Failed(String),
 }
 
@@ -158,7 +159,7 @@ impl From<Closed> for JobFailure {
     }
 }
 
-/// Starts maintenance. It ends, and lets go of the journal, when `stop` is cancelled.
+/// Starts maintenance. It ends, and drops the journal, when `stop` is cancelled.
 ///
 /// # Errors
 ///
@@ -175,7 +176,7 @@ pub async fn spawn(
     let work = MaintenanceWork::new(options, parts, stop.clone());
     let shared = jobs.clone();
     let task = tokio::spawn(async move {
-        // What is being committed is committed; the rest waits for the next start.
+        // Commits in progress finish. The rest waits for the next start.
         stop.run_until_cancelled(maintain(bells, work, shared)).await;
     });
     Ok((task, jobs))
@@ -194,7 +195,7 @@ async fn maintain(mut bells: Bells, mut work: MaintenanceWork, jobs: Jobs) {
     }
 }
 
-/// All jobs, with what they keep from one run to the next.
+/// All jobs, with what they keep between runs.
 struct MaintenanceWork {
     journal: Journal,
     retention: Duration,

@@ -1,5 +1,5 @@
-//! The journal forgets confirmed events after their retention, in steps small enough that no commit of the relay waits for
-//! long.
+//! The journal deletes confirmed events after their retention, in steps so small that no commit of the relay
+//! waits long.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use vodrelay_core::write::{Write, Written};
 use crate::clock::Now as _;
 use crate::journal::{Closed, Journal};
 
-/// Events that one commit forgets, and the pause before the next.
+/// The events that one commit deletes, and the pause before the next.
 const EVENTS_PER_STEP: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Returns how many events were forgotten.
+/// Returns the number of deleted events.
 pub(super) async fn run(journal: &Journal, retention: Duration) -> Result<u64, Closed> {
     let before = WallTime::now() - retention;
     let mut pruned = 0;

@@ -1,7 +1,8 @@
-//! The bells: when each job is due, and who says so.
+//! The schedule: when each job is due.
 //!
-//! The scheduler only rings. tokio-cron-scheduler 0.15.1 can stop ringing for ever once it falls behind (its issue 113), so
-//! that every bell is also watched by the clock: one that is overdue is said, made good, and hung anew.
+//! The scheduler only reports due times. tokio-cron-scheduler 0.15.1 can stop for ever once it falls behind
+//! (its issue 113). So every job is also watched by the clock: an overdue one is logged, run, and scheduled
+//! again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,21 +19,22 @@ use super::Job;
 use crate::clock::Now as _;
 use crate::cron::Cron;
 
-/// The scheduler looks at its clock twice a second. A bell that is later than this, at two looks that are as far apart, is
-/// overdue. Two, because the clock can be set, and the host can sleep: the first look may just be sooner than the scheduler's.
+/// The scheduler reads its clock twice a second. A job that is later than this at two checks, which are as
+/// far apart, is overdue. Two checks, because the clock can be set and the host can sleep: the first check
+/// may come just before the scheduler's.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often the clock is looked at when no bell is due: it can be set back.
+/// How often the clock is read when no job is due: it can be set back.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// All bells of the house.
+/// The schedule of all jobs.
 pub(super) struct Bells {
     bells: Vec<Bell>,
     rung: Arc<Rung>,
-    /// Absent when it cannot be made anew; then there is only the clock.
+    /// `None` when it cannot be made again. Then only the clock counts.
     scheduler: Option<JobScheduler>,
     grace: Duration,
-    /// When the clock is looked at next.
+    /// The next check of the clock.
     look_at: Instant,
 }
 
@@ -41,15 +43,15 @@ pub(super) struct Bells {
 struct Bell {
     job: Job,
     cron: Cron,
-    /// When it rings next, if ever.
+    /// The next due time, if there is one.
     due: Option<WallTime>,
-    /// Whether the last look found it late.
+    /// Whether the last check found it late.
     is_late: bool,
-    /// Whether it has been said that it is overdue, and it has not rung since.
+    /// Whether it was reported as overdue and has not fired since.
     is_silent: bool,
 }
 
-/// What has rung and was not answered yet, each job once.
+/// The jobs that have fired and were not taken yet, each once.
 #[derive(Default)]
 struct Rung {
     jobs: Mutex<VecDeque<Job>>,
@@ -75,13 +77,13 @@ impl Rung {
     }
 
     fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
-        // A list of names is right at every moment.
+        // A list of names is consistent at every moment.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Bells {
-    /// Hangs a bell for each of these jobs.
+    /// Schedules each of these jobs.
     pub(super) async fn hang(jobs: Vec<(Job, Cron)>) -> Result<Self, JobSchedulerError> {
         let now = WallTime::now();
         let bell = |(job, cron): (Job, Cron)| {
@@ -96,10 +98,10 @@ impl Bells {
         Ok(hung)
     }
 
-    /// The next job that is due; waits for it.
+    /// Waits for the next job that is due.
     pub(super) async fn next(&mut self) -> Job {
         loop {
-            // The look comes first: a bell that rings all the time must not hide another one's silence.
+            // The check comes first: a job that fires all the time must not hide another one's silence.
             if Instant::now() >= self.look_at {
                 let now = WallTime::now();
                 let overdue = self.look(now);
@@ -139,18 +141,19 @@ impl Bells {
         self.look_at = Instant::now() + self.bells.iter().filter_map(of).fold(LOOK, Duration::min);
     }
 
-    /// Looks at the clock. A job that is overdue is returned, as if its bell had rung.
+    /// Checks the clock. An overdue job is returned as if it had fired.
     fn look(&mut self, now: WallTime) -> Option<Job> {
         for bell in &mut self.bells {
             let Some(due) = bell.due else { continue };
-            // The clock was set back, perhaps by hours: the scheduler waits for its old time, and nobody else should.
+            // The clock was set back, perhaps by hours. The scheduler waits for its old time; the jobs must
+            // not.
             let due = bell.cron.next_after(now).map_or(due, |next| next.min(due));
             bell.due = Some(due);
-            // A bell that rang while another job was done is not late.
+            // A job that fired while another one ran is not late.
             if now < due + self.grace || self.rung.has(bell.job) {
                 bell.is_late = false;
             } else if !std::mem::replace(&mut bell.is_late, true) {
-                // Nothing is said before the second look.
+                // Nothing is reported before the second check.
             } else {
                 if !bell.is_silent {
                     warn!(
@@ -171,7 +174,7 @@ impl Bells {
 
     async fn hang_anew(&mut self) {
         if let Some(mut old) = self.scheduler.take() {
-            // It only sets a flag. A scheduler that does not hear it any more rings no worse than before.
+            // It only sets a flag. A scheduler that misses it is no worse than before.
             let _ = old.shutdown().await;
         }
         match scheduler(&self.bells, &self.rung).await {
@@ -185,7 +188,7 @@ impl Bells {
     }
 }
 
-/// A scheduler that does nothing but ring. It holds no part of the relay, because it cannot be waited for at its end.
+/// A scheduler that only reports due times. It holds no part of the relay, because its end cannot be awaited.
 async fn scheduler(bells: &[Bell], rung: &Arc<Rung>) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     for bell in bells {
@@ -215,7 +218,7 @@ mod tests {
         tokio::time::timeout(BOUND, bells.next()).await.expect("a bell")
     }
 
-    /// Bells whose scheduler has stopped for ever, as its own does when it falls behind.
+    /// A schedule whose scheduler has stopped for ever, as it does when it falls behind.
     async fn fallen_silent(jobs: Vec<(Job, Cron)>) -> Bells {
         let mut bells = Bells::hang(jobs).await.unwrap();
         let mut scheduler = bells.scheduler.take().unwrap();
@@ -244,7 +247,7 @@ mod tests {
         assert_eq!(next(&mut bells).await, Job::Prune);
         assert!(bells.bells[0].is_silent, "it was made good without a ring");
         assert!(bells.scheduler.is_some(), "hung anew");
-        // From now on the clock would need too long.
+        // From now on the clock would take too long.
         bells.grace = Duration::from_secs(3_600);
         bells.look_again(WallTime::now());
         while bells.bells[0].is_silent {
@@ -275,7 +278,7 @@ mod tests {
         let due = bells.bells[0].due.unwrap();
         assert_eq!(bells.look(due + GRACE - Duration::from_millis(1)), None);
         assert!(!bells.bells[0].is_late);
-        // As after a sleep of the host, when the clock has gone on and the scheduler has not looked yet.
+        // As after a sleep of the host, when the clock has advanced and the scheduler has not read it yet.
         assert_eq!(bells.look(due + GRACE), None);
         assert!(bells.bells[0].is_late);
         bells.rung.ring(Job::Prune);

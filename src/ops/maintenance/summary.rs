@@ -1,4 +1,4 @@
-//! One line with what the relay did since the last one.
+//! One line with the relay's work since the last one.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use vodrelay_core::clock::WallTime;
 use crate::clock::Now as _;
 use crate::journal::{Closed, Journal};
 
-/// What the relay has done since its start.
+/// The relay's work since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Events that came for the first time.
@@ -36,7 +36,7 @@ impl Figures {
     }
 }
 
-/// What the last line said.
+/// The figures of the last line.
 #[derive(Debug)]
 pub(super) struct DailySummary {
     told: Figures,
@@ -44,7 +44,7 @@ pub(super) struct DailySummary {
 }
 
 impl DailySummary {
-    /// The first line is about all since now.
+    /// The first line counts from now.
     pub(super) fn new(figures: Figures) -> Self {
         Self { told: figures, told_at: WallTime::now() }
     }

@@ -1,4 +1,4 @@
-//! Copies of a journal at work.
+//! Copies of a working journal.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -42,7 +42,7 @@ async fn a_copy_made_while_events_are_recorded_is_a_journal_with_all_events_of_b
     }
     let backups = backups(&journal, 2);
     let mut next = 4_000;
-    // The writer has work all the time, and changes pages that are in the copy already.
+    // The writer always has work, and changes pages that are in the copy already.
     let copied = {
         let mut made = std::pin::pin!(backups.run(&journal));
         loop {
@@ -63,14 +63,14 @@ async fn a_copy_made_while_events_are_recorded_is_a_journal_with_all_events_of_b
     let reader = JournalReader::open(&copied).unwrap();
     let confirmed = Filter { state: Some(EventState::Confirmed), ..Filter::default() };
     assert!(reader.list(&confirmed, None, 5_000).unwrap().len() >= 3_600);
-    // It can be read where nothing can be written, and nothing was left beside it by reading it.
+    // It can be read from a read-only disk, and reading it leaves nothing beside it.
     assert_eq!(names(copied.parent().unwrap()).len(), 1);
-    // And worked with, when it is put in the place of the journal.
+    // It also works in the place of the journal.
     let restored = folder.path().join("restored.db");
     fs::copy(&copied, &restored).unwrap();
     let (restored, _writer) = Journal::open(&journal::Options { path: restored }).unwrap();
     record(&restored, next..next + 1, 1, DAY).await;
-    // The journal itself took no harm.
+    // The journal itself is undamaged.
     assert_eq!(integrity(journal.path()), "ok");
 }
 
@@ -84,7 +84,7 @@ async fn the_wal_is_folded_back_while_a_copy_is_made() {
     let mut copying = journal.copy(to.clone()).await.unwrap();
     let mut wal = journal.path().as_os_str().to_owned();
     wal.push("-wal");
-    // Four times what is folded back at once (2048 pages of 4 KiB).
+    // Four times the size at which the WAL is copied back (2048 pages of 4 KiB).
     let (mut next, mut copied) = (1_000, 0);
     while next < 21_000 {
         let step = copying.step(1).await.unwrap();
@@ -142,7 +142,7 @@ async fn the_newest_copy_stays_whatever_the_clock_said_before() {
     assert_eq!(names(&kept), [made.file_name().unwrap().to_str().unwrap()]);
 }
 
-/// Runs a backup that must fail, and returns its words. No file is left of it.
+/// Runs a backup that must fail, and returns its message. No file is left of it.
 async fn failed(backups: &Backups, journal: &Journal) -> String {
     let Err(JobFailure::Failed(words)) = backups.run(journal).await else { panic!("it must fail") };
     words
@@ -161,7 +161,7 @@ async fn a_folder_that_cannot_be_used_is_told_and_the_journal_goes_on() {
         words.contains("the folder cannot be made") && words.contains("change maintenance.backup_dir"),
         "{words}"
     );
-    // Where nobody can make a file, not even root.
+    // A place where no file can be created, not even by root.
     let in_proc = Backups::new(journal.path(), PathBuf::from("/proc/self/fdinfo"), 2, stop);
     let words = failed(&in_proc, &journal).await;
     assert!(words.contains("change maintenance.backup_dir"), "{words}");
@@ -258,11 +258,11 @@ async fn damage_is_found_by_the_look_at_the_copy_and_no_older_copy_is_removed() 
     let kept = folder.path().join("backups");
     fs::create_dir(&kept).unwrap();
     fs::write(kept.join("journal-2026-01-01T000000Z.db"), "an older copy").unwrap();
-    // Somebody folds the WAL back and writes over a page in the middle.
+    // Another program copies the WAL back and overwrites a page in the middle.
     let vandal = Connection::open(journal.path()).unwrap();
     vandal.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     let file = File::options().write(true).open(journal.path()).unwrap();
-    // Old pages, which the writer does not have in memory any more.
+    // Old pages, which the writer no longer has in memory.
     let pages = file.metadata().unwrap().len() / 8_192;
     file.write_all_at(&[0x5a; 32 * 8_192], pages / 4 * 8_192).unwrap();
     let words = failed(&backups, &journal).await;
@@ -271,7 +271,7 @@ async fn damage_is_found_by_the_look_at_the_copy_and_no_older_copy_is_removed() 
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(found[0], "journal-2026-01-01T000000Z.db");
     assert!(found[1].ends_with("Z.db.damaged"), "{found:?}");
-    // One is enough, however often it is found.
+    // One is enough, however often damage is found.
     failed(&backups, &journal).await;
     assert_eq!(names(&kept), found);
 }

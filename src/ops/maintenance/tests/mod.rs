@@ -30,7 +30,7 @@ fn open(folder: &tempfile::TempDir) -> Journal {
     journal
 }
 
-/// Records these events as ones of so long ago, of which the first are confirmed.
+/// Records these events as ones of that age. The first of them are confirmed.
 async fn record(journal: &Journal, numbers: std::ops::Range<usize>, confirmed: usize, age: Duration) {
     let at = WallTime::now() - age;
     let now = Moment::now();
@@ -94,7 +94,7 @@ async fn the_room_of_pruned_events_goes_back_to_the_file_system() {
     assert!(free > 250, "more than a few steps: {free} of {before} pages");
     assert_eq!(vacuum::run(&journal).await, Ok(free));
     assert_eq!(pages("freelist_count"), 0);
-    // Pages that say where others are go with them.
+    // Pages with the places of others go with them.
     assert!(pages("page_count") <= before - free, "{before} pages before, {free} of them free");
     let sound: String = reader.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(sound, "ok");
