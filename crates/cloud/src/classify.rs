@@ -9,7 +9,7 @@ use vodrelay_host::descriptors;
 
 use crate::credentials::Credentials;
 
-/// The calls that the relay makes.
+/// The requests that this client makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Take up to 16 events from the queue.
@@ -20,6 +20,14 @@ pub enum Action {
     DescribeEventsState,
     /// How the callbacks are set up.
     DescribeEventConfig,
+    /// Where a file may be uploaded to, and with which temporary key.
+    ApplyUpload,
+    /// The file is there: make it a medium.
+    CommitUpload,
+    /// Which segments a playlist names.
+    ParseStreamingManifest,
+    /// Where an application can store.
+    DescribeStorageRegions,
 }
 
 impl Action {
@@ -30,6 +38,10 @@ impl Action {
             Self::ConfirmEvents => "ConfirmEvents",
             Self::DescribeEventsState => "DescribeEventsState",
             Self::DescribeEventConfig => "DescribeEventConfig",
+            Self::ApplyUpload => "ApplyUpload",
+            Self::CommitUpload => "CommitUpload",
+            Self::ParseStreamingManifest => "ParseStreamingManifest",
+            Self::DescribeStorageRegions => "DescribeStorageRegions",
         }
     }
 }
@@ -156,9 +168,19 @@ impl RequestError {
                 "check that secret id, secret key and token belong together and are enabled"
             }
             (FailureKind::Clock, _) => "set the host's clock, and keep it set with NTP",
-            (FailureKind::Configuration, _) if self.is_denial() => {
-                "grant the key vod:PullEvents, vod:ConfirmEvents, vod:DescribeEventsState and vod:DescribeEventConfig"
-            }
+            (FailureKind::Configuration, _) if self.is_denial() => match self.action {
+                Action::ApplyUpload | Action::CommitUpload => {
+                    "grant the key vod:ApplyUpload and vod:CommitUpload"
+                }
+                Action::ParseStreamingManifest => "grant the key vod:ParseStreamingManifest",
+                Action::DescribeStorageRegions => "grant the key vod:DescribeStorageRegions",
+                Action::PullEvents
+                | Action::ConfirmEvents
+                | Action::DescribeEventsState
+                | Action::DescribeEventConfig => {
+                    "grant the key vod:PullEvents, vod:ConfirmEvents, vod:DescribeEventsState and vod:DescribeEventConfig"
+                }
+            },
             (FailureKind::Configuration, _) => {
                 "check the endpoint and the sub-application ids in the configuration"
             }
@@ -196,9 +218,12 @@ impl std::error::Error for RequestError {}
 pub fn classify(action: Action, code: &str) -> FailureKind {
     let content = match action {
         Action::ConfirmEvents => FailureKind::Refused,
-        Action::PullEvents | Action::DescribeEventsState | Action::DescribeEventConfig => {
-            FailureKind::Configuration
-        }
+        // What an upload says is a person's choice, and no other attempt changes it.
+        Action::ApplyUpload | Action::CommitUpload | Action::ParseStreamingManifest => FailureKind::Refused,
+        Action::PullEvents
+        | Action::DescribeEventsState
+        | Action::DescribeEventConfig
+        | Action::DescribeStorageRegions => FailureKind::Configuration,
     };
     match code {
         "AuthFailure.SignatureExpire" => return FailureKind::Clock,

@@ -37,6 +37,7 @@ mod role;
 mod signer;
 mod skew;
 mod transport;
+pub mod upload;
 mod wire;
 
 use std::future::{Future, poll_fn};
@@ -193,7 +194,7 @@ impl Client {
     pub async fn pull_events(&self, sub_app: SubAppId) -> Result<Pull, RequestError> {
         let deadline = BootTime::now() + self.0.pull_timeout;
         let body = Body { handles: None, sub_app };
-        self.0.call(Action::PullEvents, body, deadline).await?.into_pull()
+        self.0.call(Action::PullEvents, body.sub_app, body.to_json(), deadline).await?.into_pull()
     }
 
     /// Makes the cloud forget the events behind `handles`: at most [`MAX_HANDLES`], none twice. The cloud says nothing about
@@ -210,7 +211,7 @@ impl Client {
     ) -> Result<(), RequestError> {
         let deadline = deadline.min(BootTime::now() + self.0.confirm_timeout);
         let body = Body { handles: Some(handles), sub_app };
-        self.0.call(Action::ConfirmEvents, body, deadline).await?.into_confirmed()
+        self.0.call(Action::ConfirmEvents, body.sub_app, body.to_json(), deadline).await?.into_confirmed()
     }
 
     /// Calls `ConfirmEvents` with a handle that no delivery has: whatever the cloud says of the handle proves that the key may
@@ -223,7 +224,7 @@ impl Client {
         let deadline = BootTime::now() + self.0.confirm_timeout;
         let handle = [EventHandle(MADE_UP_HANDLE.into())];
         let body = Body { handles: Some(&handle), sub_app };
-        self.0.call(Action::ConfirmEvents, body, deadline).await?.into_confirmed()
+        self.0.call(Action::ConfirmEvents, body.sub_app, body.to_json(), deadline).await?.into_confirmed()
     }
 
     /// How many events wait to be pulled. The cloud's documents call it approximate and about three minutes late.
@@ -234,7 +235,7 @@ impl Client {
     pub async fn describe_events_state(&self, sub_app: SubAppId) -> Result<u64, RequestError> {
         let deadline = BootTime::now() + self.0.describe_timeout;
         let body = Body { handles: None, sub_app };
-        self.0.call(Action::DescribeEventsState, body, deadline).await?.into_count()
+        self.0.call(Action::DescribeEventsState, body.sub_app, body.to_json(), deadline).await?.into_count()
     }
 
     /// How the callbacks are set up.
@@ -245,7 +246,10 @@ impl Client {
     pub async fn describe_event_config(&self, sub_app: SubAppId) -> Result<EventConfig, RequestError> {
         let deadline = BootTime::now() + self.0.describe_timeout;
         let body = Body { handles: None, sub_app };
-        self.0.call(Action::DescribeEventConfig, body, deadline).await?.into_event_config()
+        self.0
+            .call(Action::DescribeEventConfig, body.sub_app, body.to_json(), deadline)
+            .await?
+            .into_event_config()
     }
 
     /// The cloud's clock minus the host's, in milliseconds, good to about a second: by the last answer that had a date.
@@ -267,7 +271,8 @@ impl Inner {
     async fn call(
         &self,
         action: Action,
-        body: Body<'_>,
+        sub_app: SubAppId,
+        body: Vec<u8>,
         deadline: BootTime,
     ) -> Result<ApiAnswer, RequestError> {
         let started = BootTime::now();
@@ -276,7 +281,7 @@ impl Inner {
             Err(RequestError::own(action, FailureKind::Transient, "deadline", "no time was left to send it")
                 .not_acted())
         } else {
-            before(deadline, self.attempts(action, body, &sent)).await.unwrap_or_else(|| {
+            before(deadline, self.attempts(action, sub_app, body, &sent)).await.unwrap_or_else(|| {
                 let seconds = BootTime::now().since(started).as_secs_f64();
                 let message = format!("no answer within {seconds:.1} s");
                 let error = RequestError::own(action, FailureKind::Transient, "timeout", message);
@@ -289,7 +294,7 @@ impl Inner {
         };
         self.observer.observe(&Observation::RequestEnded {
             action,
-            sub_app: body.sub_app,
+            sub_app,
             result: result.as_ref().map(ApiAnswer::is_idle),
             request_id,
             elapsed: BootTime::now().since(started),
@@ -301,10 +306,11 @@ impl Inner {
     async fn attempts(
         &self,
         action: Action,
-        body: Body<'_>,
+        sub_app: SubAppId,
+        body: Vec<u8>,
         sent: &AtomicBool,
     ) -> Result<ApiAnswer, RequestError> {
-        let (sub_app, body) = (body.sub_app, Bytes::from(body.to_json()));
+        let body = Bytes::from(body);
         let (mut clock_mended, mut credentials_replaced) = (false, false);
         loop {
             let now = self.skew.timestamp(vodrelay_host::wall_clock_ms());

@@ -107,13 +107,13 @@ impl ApiAnswer {
     }
 
     /// The member of the response that is there and not null.
-    fn member(&self, name: &str) -> Option<Document<'_>> {
+    pub(crate) fn member(&self, name: &str) -> Option<Document<'_>> {
         let (_, place) = self.response.members.iter().rfind(|(key, _)| key == name.as_bytes())?;
         Document::parse(&self.body[place.clone()]).ok().filter(|document| !document.root().is_null())
     }
 
     /// Its text or literal, if it is neither an object nor a list.
-    fn scalar(&self, name: &str) -> Option<String> {
+    pub(crate) fn scalar(&self, name: &str) -> Option<String> {
         self.member(name).and_then(|document| scalar(document.root()).map(Cow::into_owned))
     }
 
@@ -181,7 +181,7 @@ impl ApiAnswer {
         self.request_id.as_deref().unwrap_or_default().into()
     }
 
-    fn strange(&self, message: &str) -> RequestError {
+    pub(crate) fn strange(&self, message: &str) -> RequestError {
         let mut error = RequestError::own(self.action, FailureKind::Transient, "not_an_answer", message);
         error.request_id = self.request_id.clone();
         error
