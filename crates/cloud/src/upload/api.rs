@@ -106,7 +106,7 @@ pub const UNKNOWN_SESSION: &str = "InvalidParameterValue.VodSessionKey";
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Asked<'a, T: Serialize> {
+struct Question<'a, T: Serialize> {
     #[serde(flatten)]
     what: &'a T,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,7 +187,7 @@ impl Inner {
         what: &T,
     ) -> Result<ApiAnswer, RequestError> {
         // The default application is asked for by not naming one.
-        let asked = Asked { what, sub_app_id: (sub_app != SubAppId(0)).then_some(sub_app.0) };
+        let asked = Question { what, sub_app_id: (sub_app != SubAppId(0)).then_some(sub_app.0) };
         let body = serde_json::to_vec(&asked).expect("texts and numbers are always JSON");
         self.call(action, sub_app, body, BootTime::now() + self.describe_timeout).await
     }
@@ -252,7 +252,7 @@ impl ApiAnswer {
         let open = self.texts("StorageRegionInfos", |element| {
             let text = |name| element.member(name).and_then(Value::text);
             let region = text("Region")?.into_owned();
-            Some((text("Status").as_deref() == Some("opened")).then_some(region).unwrap_or_default())
+            Some(if text("Status").as_deref() == Some("opened") { region } else { String::new() })
         })?;
         Ok(open.into_iter().filter(|region| !region.is_empty()).collect())
     }

@@ -12,7 +12,7 @@ use tencent_vod_event::SubAppId;
 use url::Url;
 
 use super::api::ApplyUpload;
-use super::plan::{Phase, Progress};
+use super::plan::{Phase, UploadProgress};
 use super::source::FileIdentity;
 
 /// A session can be resumed for a day ("Upload from web", VOD documents).
@@ -57,7 +57,7 @@ pub struct UploadRecord {
     /// The process that works on it, while one does.
     pub process: Option<u32>,
     /// How far it is; `None` before `ApplyUpload` answered.
-    pub progress: Option<Progress>,
+    pub progress: Option<UploadProgress>,
 }
 
 impl UploadRecord {

@@ -15,14 +15,15 @@
 //!   `CommitUpload` is only ever repeated with the same session key: one upload never becomes two media.
 
 #[cfg(test)]
-mod simulation;
+mod tests;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use types::{
-    Act, ApiFailure, Effect, Failed, Input, Outcome, PartProof, Phase, Progress, Shape, StoreFailure,
+    Act, ApiFailure, Failed, PartProof, Phase, Shape, StoreFailure, UploadEffect, UploadInput, UploadOutcome,
+    UploadProgress,
 };
 
 /// From this size on a file is sent in parts: a smaller one saves two requests.
@@ -62,13 +63,13 @@ enum Step {
     SavingCommit,
     Committing,
     SavingResult,
-    Aborting(End),
+    Aborting(AfterAbort),
     Finished,
 }
 
 /// What follows an abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum AfterAbort {
     FileChanged,
     Cancelled,
     Refused,
@@ -77,10 +78,10 @@ enum End {
 
 /// The state machine.
 #[derive(Debug)]
-pub struct Plan {
+pub struct UploadPlan {
     shape: Shape,
     step: Step,
-    progress: Option<Progress>,
+    progress: Option<UploadProgress>,
     /// Parts to be read still, with what the service has of them.
     open: BTreeMap<u32, Option<String>>,
     /// Parts under way.
@@ -96,12 +97,12 @@ pub struct Plan {
     /// Whether a `CommitUpload` went unanswered, now or in an earlier process.
     maybe_committed: bool,
     /// What is done after the parts under way have ended.
-    closing: Option<End>,
+    closing: Option<AfterAbort>,
 }
 
-impl Plan {
+impl UploadPlan {
     /// An upload that begins, and what it does first.
-    pub fn new(shape: Shape) -> (Self, Vec<Effect>) {
+    pub fn new(shape: Shape) -> (Self, Vec<UploadEffect>) {
         let plan = Self {
             shape,
             step: Step::Applying,
@@ -121,18 +122,18 @@ impl Plan {
 
     /// An upload that goes on from what an earlier process saved, and what it does first. `same_file` says whether the file is the one
     /// that it was then.
-    pub fn resumed(shape: Shape, progress: Progress, same_file: bool) -> (Self, Vec<Effect>) {
+    pub fn resumed(shape: Shape, progress: UploadProgress, same_file: bool) -> (Self, Vec<UploadEffect>) {
         let (mut plan, _) = Self::new(shape);
         plan.maybe_complete = progress.phase == Phase::Completing;
         plan.maybe_committed = progress.phase == Phase::Committing;
         let (phase, proven) = (progress.phase.clone(), progress.proven);
         plan.progress = Some(progress);
         let effects = match phase {
-            Phase::Sending | Phase::Completing if !same_file => plan.abort(End::FileChanged),
+            Phase::Sending | Phase::Completing if !same_file => plan.abort(AfterAbort::FileChanged),
             Phase::Sending => plan.send_others(),
             Phase::Completing => plan.go(Step::Listing, Act::List),
             Phase::Committing => plan.go(Step::Committing, Act::Commit),
-            Phase::Committed(medium) => plan.finish(Outcome::Committed { medium, proven }),
+            Phase::Committed(medium) => plan.finish(UploadOutcome::Committed { medium, proven }),
         };
         (plan, effects)
     }
@@ -149,15 +150,15 @@ impl Plan {
 
     /// Takes what happened at `now_s` (seconds since the Unix epoch, by the cloud's clock as far as it is known) and says what
     /// shall be done.
-    pub fn step(&mut self, now_s: i64, input: Input) -> Vec<Effect> {
+    pub fn step(&mut self, now_s: i64, input: UploadInput) -> Vec<UploadEffect> {
         match (self.step, input) {
             (Step::Finished, _) => Vec::new(),
-            (_, Input::Pause) => self.pause(),
-            (Step::Aborting(_) | Step::Committing | Step::SavingResult, Input::Cancel) => Vec::new(),
-            (_, Input::Cancel) => self.abort(End::Cancelled),
+            (_, UploadInput::Pause) => self.pause(),
+            (Step::Aborting(_) | Step::Committing | Step::SavingResult, UploadInput::Cancel) => Vec::new(),
+            (_, UploadInput::Cancel) => self.abort(AfterAbort::Cancelled),
             (Step::Aborting(end), input) => self.after_abort(end, &input),
-            (Step::Applying, Input::Applied(Ok(applied))) => {
-                self.progress = Some(Progress {
+            (Step::Applying, UploadInput::Applied(Ok(applied))) => {
+                self.progress = Some(UploadProgress {
                     applied,
                     applied_at: now_s,
                     upload_id: None,
@@ -167,65 +168,61 @@ impl Plan {
                 });
                 self.save(Step::SavingSession)
             }
-            (Step::Applying, Input::Applied(Err(failure))) => self.api_failed(Act::Apply, failure),
-            (Step::SavingSession, Input::Saved) => self.send_others(),
-            (Step::Others, Input::OtherPut(number, Ok(()))) => {
+            (Step::Applying, UploadInput::Applied(Err(failure))) => self.api_failed(Act::Apply, failure),
+            (Step::SavingSession, UploadInput::Saved) => self.send_others(),
+            (Step::Others, UploadInput::OtherPut(number, Ok(()))) => {
                 self.failures = 0;
                 self.progress_mut().others_done = number + 1;
                 self.save(Step::SavingSession)
             }
-            (Step::Others, Input::OtherPut(number, Err(failure))) => {
+            (Step::Others, UploadInput::OtherPut(number, Err(failure))) => {
                 self.store_failed(Act::PutOther(number), failure)
             }
-            (Step::Whole, Input::WholePut(Ok(()))) => {
+            (Step::Whole, UploadInput::WholePut(Ok(()))) => {
                 self.progress_mut().proven = true;
                 self.go(Step::Checking, Act::CheckFile)
             }
-            (Step::Whole, Input::WholePut(Err(failure))) => self.store_failed(Act::PutWhole, failure),
-            (Step::Initiating, Input::Initiated(Ok(id))) => {
+            (Step::Whole, UploadInput::WholePut(Err(failure))) => self.store_failed(Act::PutWhole, failure),
+            (Step::Initiating, UploadInput::Initiated(Ok(id))) => {
                 self.progress_mut().upload_id = Some(id);
                 self.save(Step::SavingUpload)
             }
-            (Step::Initiating, Input::Initiated(Err(failure))) => self.store_failed(Act::Initiate, failure),
-            (Step::SavingUpload, Input::Saved) => self.send_parts(now_s, &BTreeMap::new()),
-            (Step::Listing, Input::Listed(Ok(stored))) => self.send_parts(now_s, &stored),
-            (Step::Listing, Input::Listed(Err(StoreFailure::NoSuchUpload))) if self.maybe_complete => {
+            (Step::Initiating, UploadInput::Initiated(Err(failure))) => {
+                self.store_failed(Act::Initiate, failure)
+            }
+            (Step::SavingUpload, UploadInput::Saved) => self.send_parts(now_s, &BTreeMap::new()),
+            (Step::Listing, UploadInput::Listed(Ok(stored))) => self.send_parts(now_s, &stored),
+            (Step::Listing, UploadInput::Listed(Err(StoreFailure::NoSuchUpload))) if self.maybe_complete => {
                 self.commit()
             }
-            (Step::Listing, Input::Listed(Err(failure))) => self.store_failed(Act::List, failure),
-            (Step::Parts, Input::PartDone(number, Ok(proof))) => self.part_done(now_s, number, proof),
-            (Step::Parts, Input::PartDone(number, Err(failure))) => self.part_failed(now_s, number, failure),
-            (Step::Parts, Input::PartDiffers(number)) => {
-                self.under_way.remove(&number);
-                self.open.insert(number, None);
-                self.more_parts(now_s)
-            }
-            (Step::Checking, Input::FileChecked(true)) => {
+            (Step::Listing, UploadInput::Listed(Err(failure))) => self.store_failed(Act::List, failure),
+            (Step::Parts, input) => self.part_ended(now_s, input),
+            (Step::Checking, UploadInput::FileChecked(true)) => {
                 if self.shape.parts() == 0 {
                     return self.commit();
                 }
                 self.progress_mut().phase = Phase::Completing;
                 self.save(Step::SavingCompletion)
             }
-            (Step::Checking, Input::FileChecked(false)) => self.abort(End::FileChanged),
-            (Step::SavingCompletion, Input::Saved) => {
+            (Step::Checking, UploadInput::FileChecked(false)) => self.abort(AfterAbort::FileChanged),
+            (Step::SavingCompletion, UploadInput::Saved) => {
                 self.go(Step::Completing, Act::Complete(self.done.clone()))
             }
-            (Step::Completing, Input::Completed(Ok(()))) => {
+            (Step::Completing, UploadInput::Completed(Ok(()))) => {
                 self.progress_mut().proven = true;
                 self.commit()
             }
-            (Step::Completing, Input::Completed(Err(failure))) => self.completion_failed(failure),
-            (Step::SavingCommit, Input::Saved) => self.go(Step::Committing, Act::Commit),
-            (Step::Committing, Input::CommitAnswered(Ok(medium))) => {
+            (Step::Completing, UploadInput::Completed(Err(failure))) => self.completion_failed(failure),
+            (Step::SavingCommit, UploadInput::Saved) => self.go(Step::Committing, Act::Commit),
+            (Step::Committing, UploadInput::CommitAnswered(Ok(medium))) => {
                 self.progress_mut().phase = Phase::Committed(medium);
                 self.save(Step::SavingResult)
             }
-            (Step::Committing, Input::CommitAnswered(Err(failure))) => self.commit_failed(failure),
-            (Step::SavingResult, Input::Saved) => match self.progress_mut().phase.clone() {
+            (Step::Committing, UploadInput::CommitAnswered(Err(failure))) => self.commit_failed(failure),
+            (Step::SavingResult, UploadInput::Saved) => match self.progress_mut().phase.clone() {
                 Phase::Committed(medium) => {
                     let proven = self.progress_mut().proven;
-                    self.finish(Outcome::Committed { medium, proven })
+                    self.finish(UploadOutcome::Committed { medium, proven })
                 }
                 _ => Vec::new(),
             },
@@ -234,30 +231,30 @@ impl Plan {
         }
     }
 
-    fn progress_mut(&mut self) -> &mut Progress {
+    fn progress_mut(&mut self) -> &mut UploadProgress {
         self.progress.as_mut().expect("no step after `Applying` is reached without a session")
     }
 
-    fn go(&mut self, step: Step, act: Act) -> Vec<Effect> {
+    fn go(&mut self, step: Step, act: Act) -> Vec<UploadEffect> {
         (self.step, self.failures) = (step, 0);
         vec![now(act)]
     }
 
-    fn save(&mut self, step: Step) -> Vec<Effect> {
+    fn save(&mut self, step: Step) -> Vec<UploadEffect> {
         let progress = self.progress_mut().clone();
-        self.go(step, Act::Save(progress))
+        self.go(step, Act::Save(Box::new(progress)))
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Vec<Effect> {
+    fn finish(&mut self, outcome: UploadOutcome) -> Vec<UploadEffect> {
         self.go(Step::Finished, Act::Finish(outcome))
     }
 
-    fn pause(&mut self) -> Vec<Effect> {
+    fn pause(&mut self) -> Vec<UploadEffect> {
         // What is saved is what a later process goes on from, whatever is under way.
-        self.finish(Outcome::Paused)
+        self.finish(UploadOutcome::Paused)
     }
 
-    fn send_others(&mut self) -> Vec<Effect> {
+    fn send_others(&mut self) -> Vec<UploadEffect> {
         let done = self.progress_mut().others_done;
         if done < self.shape.others {
             return self.go(Step::Others, Act::PutOther(done));
@@ -271,7 +268,7 @@ impl Plan {
         }
     }
 
-    fn send_parts(&mut self, now_s: i64, stored: &BTreeMap<u32, String>) -> Vec<Effect> {
+    fn send_parts(&mut self, now_s: i64, stored: &BTreeMap<u32, String>) -> Vec<UploadEffect> {
         (self.step, self.failures) = (Step::Parts, 0);
         self.open = (1..=self.shape.parts()).map(|number| (number, stored.get(&number).cloned())).collect();
         (self.done, self.tries) = (BTreeMap::new(), BTreeMap::new());
@@ -279,7 +276,7 @@ impl Plan {
     }
 
     /// Reads on, in the order of the file, as far as may be under way at once.
-    fn more_parts(&mut self, now_s: i64) -> Vec<Effect> {
+    fn more_parts(&mut self, now_s: i64) -> Vec<UploadEffect> {
         if let Some(end) = self.closing {
             return if self.under_way.is_empty() { self.abort(end) } else { Vec::new() };
         }
@@ -291,7 +288,7 @@ impl Plan {
             if stored.is_none()
                 && self.progress_mut().applied.credential.expires_at - now_s < KEY_RESERVE_SECONDS
             {
-                self.closing = Some(End::Restart);
+                self.closing = Some(AfterAbort::Restart);
                 break;
             }
             let stored = self.open.remove(&number).flatten();
@@ -299,7 +296,7 @@ impl Plan {
             effects.push(now(Act::Part { number, stored, ask_first: false }));
         }
         if self.closing.is_some() && self.under_way.is_empty() {
-            return self.abort(End::Restart);
+            return self.abort(AfterAbort::Restart);
         }
         if self.open.is_empty() && self.under_way.is_empty() {
             return self.go(Step::Checking, Act::CheckFile);
@@ -307,14 +304,27 @@ impl Plan {
         effects
     }
 
-    fn part_done(&mut self, now_s: i64, number: u32, proof: PartProof) -> Vec<Effect> {
+    fn part_ended(&mut self, now_s: i64, input: UploadInput) -> Vec<UploadEffect> {
+        match input {
+            UploadInput::PartDone(number, Ok(proof)) => self.part_done(now_s, number, proof),
+            UploadInput::PartDone(number, Err(failure)) => self.part_failed(now_s, number, failure),
+            UploadInput::PartDiffers(number) => {
+                self.under_way.remove(&number);
+                self.open.insert(number, None);
+                self.more_parts(now_s)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn part_done(&mut self, now_s: i64, number: u32, proof: PartProof) -> Vec<UploadEffect> {
         self.under_way.remove(&number);
         self.tries.remove(&number);
         self.done.insert(number, proof);
         self.more_parts(now_s)
     }
 
-    fn part_failed(&mut self, now_s: i64, number: u32, failure: StoreFailure) -> Vec<Effect> {
+    fn part_failed(&mut self, now_s: i64, number: u32, failure: StoreFailure) -> Vec<UploadEffect> {
         match failure {
             StoreFailure::Unanswered | StoreFailure::Later => {
                 let (tries, ask_first) = self.tries.entry(number).or_default();
@@ -322,82 +332,86 @@ impl Plan {
                 *ask_first |= failure == StoreFailure::Unanswered;
                 let (tries, ask_first) = (*tries, *ask_first);
                 if tries >= MOST_TRIES {
-                    return self.finish(Outcome::Failed(Failed::GaveUp));
+                    return self.finish(UploadOutcome::Failed(Failed::GaveUp));
                 }
                 if self.closing.is_some() {
                     self.under_way.remove(&number);
                     return self.more_parts(now_s);
                 }
-                vec![Effect { after: wait(tries), act: Act::Part { number, stored: None, ask_first } }]
+                vec![UploadEffect { after: wait(tries), act: Act::Part { number, stored: None, ask_first } }]
             }
-            StoreFailure::KeyOver | StoreFailure::NoSuchUpload => self.close(now_s, number, End::Restart),
-            StoreFailure::File => self.close(now_s, number, End::FileChanged),
-            StoreFailure::Refused => self.close(now_s, number, End::Refused),
+            StoreFailure::KeyOver | StoreFailure::NoSuchUpload => {
+                self.close(now_s, number, AfterAbort::Restart)
+            }
+            StoreFailure::File => self.close(now_s, number, AfterAbort::FileChanged),
+            StoreFailure::Refused => self.close(now_s, number, AfterAbort::Refused),
         }
     }
 
     /// Waits for the other parts under way: an abort under them would leave what they store.
-    fn close(&mut self, now_s: i64, number: u32, end: End) -> Vec<Effect> {
+    fn close(&mut self, now_s: i64, number: u32, end: AfterAbort) -> Vec<UploadEffect> {
         self.under_way.remove(&number);
         self.closing.get_or_insert(end);
         self.more_parts(now_s)
     }
 
-    fn abort(&mut self, end: End) -> Vec<Effect> {
+    fn abort(&mut self, end: AfterAbort) -> Vec<UploadEffect> {
         self.closing = None;
         let has_upload = self.progress.as_ref().is_some_and(|progress| progress.upload_id.is_some());
         self.step = Step::Aborting(end);
-        if has_upload { vec![now(Act::Abort)] } else { self.after_abort(end, &Input::Aborted) }
+        if has_upload { vec![now(Act::Abort)] } else { self.after_abort(end, &UploadInput::Aborted) }
     }
 
-    fn after_abort(&mut self, end: End, input: &Input) -> Vec<Effect> {
-        if *input != Input::Aborted {
+    fn after_abort(&mut self, end: AfterAbort, input: &UploadInput) -> Vec<UploadEffect> {
+        if *input != UploadInput::Aborted {
             return Vec::new();
         }
         match end {
-            End::FileChanged => self.finish(Outcome::Failed(Failed::FileChanged)),
-            End::Cancelled => self.finish(Outcome::Cancelled),
-            End::Refused => self.finish(Outcome::Failed(Failed::Refused)),
-            End::Restart if self.restarts < MOST_RESTARTS => {
+            AfterAbort::FileChanged => self.finish(UploadOutcome::Failed(Failed::FileChanged)),
+            AfterAbort::Cancelled => self.finish(UploadOutcome::Cancelled),
+            AfterAbort::Refused => self.finish(UploadOutcome::Failed(Failed::Refused)),
+            AfterAbort::Restart if self.restarts < MOST_RESTARTS => {
                 self.restarts += 1;
                 (self.progress, self.maybe_complete) = (None, false);
                 self.under_way.clear();
                 self.go(Step::Applying, Act::Apply)
             }
-            End::Restart => self.finish(Outcome::Failed(Failed::KeyOver)),
+            AfterAbort::Restart => self.finish(UploadOutcome::Failed(Failed::KeyOver)),
         }
     }
 
-    fn commit(&mut self) -> Vec<Effect> {
+    fn commit(&mut self) -> Vec<UploadEffect> {
         self.progress_mut().phase = Phase::Committing;
         self.save(Step::SavingCommit)
     }
 
-    fn api_failed(&mut self, act: Act, failure: ApiFailure) -> Vec<Effect> {
+    fn api_failed(&mut self, act: Act, failure: ApiFailure) -> Vec<UploadEffect> {
         match failure {
             ApiFailure::Unanswered | ApiFailure::Later => self.again(act),
-            ApiFailure::UnknownSession | ApiFailure::Refused => self.finish(Outcome::Failed(Failed::Refused)),
+            ApiFailure::UnknownSession | ApiFailure::Refused => {
+                self.finish(UploadOutcome::Failed(Failed::Refused))
+            }
         }
     }
 
-    fn store_failed(&mut self, act: Act, failure: StoreFailure) -> Vec<Effect> {
+    fn store_failed(&mut self, act: Act, failure: StoreFailure) -> Vec<UploadEffect> {
         match failure {
             StoreFailure::Unanswered | StoreFailure::Later => self.again(act),
-            StoreFailure::KeyOver | StoreFailure::NoSuchUpload => self.abort(End::Restart),
-            StoreFailure::File => self.abort(End::FileChanged),
-            StoreFailure::Refused => self.abort(End::Refused),
+            StoreFailure::KeyOver | StoreFailure::NoSuchUpload => self.abort(AfterAbort::Restart),
+            StoreFailure::File => self.abort(AfterAbort::FileChanged),
+            StoreFailure::Refused => self.abort(AfterAbort::Refused),
         }
     }
 
-    fn again(&mut self, act: Act) -> Vec<Effect> {
+    fn again(&mut self, act: Act) -> Vec<UploadEffect> {
         self.failures += 1;
         if self.failures >= MOST_TRIES {
-            return self.finish(Outcome::Failed(Failed::GaveUp));
+            return self.finish(UploadOutcome::Failed(Failed::GaveUp));
         }
-        vec![Effect { after: wait(self.failures), act }]
+        vec![UploadEffect { after: wait(self.failures), act }]
     }
 
-    fn completion_failed(&mut self, failure: StoreFailure) -> Vec<Effect> {
+    fn completion_failed(&mut self, failure: StoreFailure) -> Vec<UploadEffect> {
         match failure {
             StoreFailure::Unanswered => {
                 self.maybe_complete = true;
@@ -409,23 +423,27 @@ impl Plan {
         }
     }
 
-    fn commit_failed(&mut self, failure: ApiFailure) -> Vec<Effect> {
+    fn commit_failed(&mut self, failure: ApiFailure) -> Vec<UploadEffect> {
         match failure {
             ApiFailure::Unanswered | ApiFailure::Later => {
                 self.maybe_committed |= failure == ApiFailure::Unanswered;
                 self.failures += 1;
                 if self.failures < MOST_TRIES {
-                    return vec![Effect { after: wait(self.failures), act: Act::Commit }];
+                    return vec![UploadEffect { after: wait(self.failures), act: Act::Commit }];
                 }
                 let outcome = if self.maybe_committed {
-                    Outcome::PerhapsCommitted
+                    UploadOutcome::PerhapsCommitted
                 } else {
-                    Outcome::Failed(Failed::GaveUp)
+                    UploadOutcome::Failed(Failed::GaveUp)
                 };
                 self.finish(outcome)
             }
-            ApiFailure::UnknownSession if self.maybe_committed => self.finish(Outcome::PerhapsCommitted),
-            ApiFailure::UnknownSession | ApiFailure::Refused => self.finish(Outcome::Failed(Failed::Refused)),
+            ApiFailure::UnknownSession if self.maybe_committed => {
+                self.finish(UploadOutcome::PerhapsCommitted)
+            }
+            ApiFailure::UnknownSession | ApiFailure::Refused => {
+                self.finish(UploadOutcome::Failed(Failed::Refused))
+            }
         }
     }
 }
@@ -435,6 +453,6 @@ fn wait(failures: u32) -> Duration {
     Duration::from_millis(500 << failures.min(6))
 }
 
-fn now(act: Act) -> Effect {
-    Effect { after: Duration::ZERO, act }
+fn now(act: Act) -> UploadEffect {
+    UploadEffect { after: Duration::ZERO, act }
 }

@@ -46,7 +46,7 @@ pub enum Phase {
 
 /// What a later process needs to go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct UploadProgress {
     /// Where the file goes, and the temporary key for it.
     pub applied: Applied,
     /// When `ApplyUpload` answered, in seconds since the Unix epoch: the session can be resumed for a day.
@@ -75,7 +75,7 @@ pub struct PartProof {
 pub enum StoreFailure {
     /// It may pass; the request may have taken effect.
     Unanswered,
-    /// The service asks for patience, or failed. Nothing was stored.
+    /// The service failed, or asks for a pause. Nothing was stored.
     Later,
     /// The temporary key is over.
     KeyOver,
@@ -102,7 +102,7 @@ pub enum ApiFailure {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
+pub enum UploadInput {
     /// `ApplyUpload` was answered, at this time in seconds since the Unix epoch.
     Applied(Result<Applied, ApiFailure>),
     /// What was to be saved is saved.
@@ -133,22 +133,22 @@ pub enum Input {
     Aborted,
 }
 
-/// What shall be done. Each comes back as an [`Input`]; `after` is how long to wait first.
+/// What shall be done. Each comes back as an [`UploadInput`]; `after` is how long to wait first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
+pub struct UploadEffect {
     /// How long to wait before it.
     pub after: Duration,
     /// What to do.
     pub act: Act,
 }
 
-/// See [`Effect`].
+/// See [`UploadEffect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Call `ApplyUpload`.
     Apply,
     /// Save this, and replace what was saved before.
-    Save(Progress),
+    Save(Box<UploadProgress>),
     /// Store the object of this number beside the medium.
     PutOther(u32),
     /// Store the file as one object.
@@ -175,12 +175,12 @@ pub enum Act {
     /// Call `CommitUpload`.
     Commit,
     /// The upload ends here.
-    Finish(Outcome),
+    Finish(UploadOutcome),
 }
 
 /// How an upload ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum UploadOutcome {
     /// The medium is there. `proven` says whether the checksum of the whole was seen.
     Committed {
         /// The medium.

@@ -36,7 +36,7 @@ struct World {
     bug: Option<Bug>,
     /// Versions of the file; each change makes another one.
     version: u64,
-    saved: Option<Progress>,
+    saved: Option<UploadProgress>,
     saved_version: u64,
     sessions: u32,
     uploads: BTreeMap<String, Multipart>,
@@ -126,7 +126,7 @@ impl World {
         self.saved.as_ref().map(|saved| saved.applied.session_key.clone()).unwrap_or_default()
     }
 
-    fn upload_id(&self, plan: &Plan) -> String {
+    fn upload_id(&self, plan: &UploadPlan) -> String {
         plan.progress.as_ref().and_then(|progress| progress.upload_id.clone()).unwrap_or_default()
     }
 
@@ -143,7 +143,7 @@ impl World {
         })
     }
 
-    fn act(&mut self, plan: &Plan, act: Act) -> Input {
+    fn act(&mut self, plan: &UploadPlan, act: Act) -> UploadInput {
         self.now_s += self.rng.i64(0..20);
         if !self.calm && self.rng.u32(0..60) == 0 {
             self.version += 1;
@@ -161,7 +161,7 @@ impl World {
                     Fate::Later => Err(ApiFailure::Later),
                     Fate::Lost | Fate::Never => Err(ApiFailure::Unanswered),
                 };
-                Input::Applied(applied)
+                UploadInput::Applied(applied)
             }
             Act::Save(progress) => {
                 if self.saved.as_ref().is_none_or(|saved| saved.applied != progress.applied) {
@@ -170,51 +170,53 @@ impl World {
                 let forgets = self.bug == Some(Bug::ForgetsUpload) && progress.upload_id.is_some()
                     || self.bug == Some(Bug::CommitsUnsaved) && progress.phase == Phase::Committing;
                 if !forgets {
-                    self.saved = Some(progress);
+                    self.saved = Some(*progress);
                 }
-                Input::Saved
+                UploadInput::Saved
             }
-            Act::PutOther(number) => Input::OtherPut(number, self.stored(|_| Ok(()))),
+            Act::PutOther(number) => UploadInput::OtherPut(number, self.stored(|_| Ok(()))),
             Act::PutWhole => {
                 let (session, version) = (self.session(), self.version);
                 if version != self.saved_version {
-                    return Input::WholePut(Err(StoreFailure::File));
+                    return UploadInput::WholePut(Err(StoreFailure::File));
                 }
-                Input::WholePut(self.stored(|world| {
+                UploadInput::WholePut(self.stored(|world| {
                     world.objects.insert(session, vec![version]);
                     Ok(())
                 }))
             }
-            Act::Initiate => Input::Initiated(self.stored(|world| {
+            Act::Initiate => UploadInput::Initiated(self.stored(|world| {
                 let id = format!("u{}", world.uploads.len());
                 world.uploads.insert(id.clone(), Multipart::default());
                 Ok(id)
             })),
-            Act::List => Input::Listed(self.stored(|world| world.listed(&id))),
+            Act::List => UploadInput::Listed(self.stored(|world| world.listed(&id))),
             Act::Part { number, stored, ask_first } => {
                 let version = self.version;
                 if stored.is_none() && ask_first && self.bug != Some(Bug::DoesNotAsk) {
                     match self.stored(|world| world.listed(&id)) {
                         Ok(parts) if parts.get(&number) == Some(&etag(version)) => {
-                            return Input::PartDone(number, Ok(proof(version)));
+                            return UploadInput::PartDone(number, Ok(proof(version)));
                         }
                         Ok(_) => {}
-                        Err(failure) => return Input::PartDone(number, Err(failure)),
+                        Err(failure) => return UploadInput::PartDone(number, Err(failure)),
                     }
                 }
                 match stored.filter(|_| self.bug != Some(Bug::SendsAgain)) {
-                    Some(stored) if stored == etag(version) => Input::PartDone(number, Ok(proof(version))),
-                    Some(_) => Input::PartDiffers(number),
-                    None => Input::PartDone(number, self.put_part(&id, number, version)),
+                    Some(stored) if stored == etag(version) => {
+                        UploadInput::PartDone(number, Ok(proof(version)))
+                    }
+                    Some(_) => UploadInput::PartDiffers(number),
+                    None => UploadInput::PartDone(number, self.put_part(&id, number, version)),
                 }
             }
             Act::CheckFile => {
                 let same = self.version == self.saved_version || self.bug == Some(Bug::NoFinalCheck);
-                Input::FileChecked(same)
+                UploadInput::FileChecked(same)
             }
             Act::Complete(_) => {
                 let session = self.session();
-                Input::Completed(self.stored(|world| {
+                UploadInput::Completed(self.stored(|world| {
                     let upload = world.uploads.remove(&id).ok_or(StoreFailure::NoSuchUpload)?;
                     world.objects.insert(session, upload.parts.into_values().collect());
                     Ok(())
@@ -225,9 +227,9 @@ impl World {
                     world.uploads.remove(&id);
                     Ok(())
                 });
-                Input::Aborted
+                UploadInput::Aborted
             }
-            Act::Commit => Input::CommitAnswered(self.commit(plan)),
+            Act::Commit => UploadInput::CommitAnswered(self.commit(plan)),
             Act::Finish(_) => unreachable!("the end is nothing to be done"),
         }
     }
@@ -237,7 +239,7 @@ impl World {
         Ok(upload.parts.iter().map(|(number, version)| (*number, etag(*version))).collect())
     }
 
-    fn commit(&mut self, plan: &Plan) -> Result<Committed, ApiFailure> {
+    fn commit(&mut self, plan: &UploadPlan) -> Result<Committed, ApiFailure> {
         let session =
             plan.progress.as_ref().map(|progress| progress.applied.session_key.clone()).unwrap_or_default();
         let fate = self.fate();
@@ -294,10 +296,10 @@ fn applied(number: u32, expires_at: i64) -> Applied {
 }
 
 /// One upload, over as many processes as it takes.
-fn upload(seed: u64, bug: Option<Bug>) -> Result<Outcome, String> {
+fn upload(seed: u64, bug: Option<Bug>) -> Result<UploadOutcome, String> {
     let mut world = World::new(seed, bug);
-    let (mut plan, effects) = Plan::new(world.shape);
-    let mut waiting: VecDeque<Effect> = effects.into();
+    let (mut plan, effects) = UploadPlan::new(world.shape);
+    let mut waiting: VecDeque<UploadEffect> = effects.into();
     let mut restarted = false;
     for steps in 0.. {
         if steps > 3_000 {
@@ -307,11 +309,11 @@ fn upload(seed: u64, bug: Option<Bug>) -> Result<Outcome, String> {
         if !world.calm && world.kills < 6 && world.rng.u32(0..25) == 0 {
             world.kills += 1;
             let Some(progress) = world.saved.clone() else {
-                (plan, waiting) = begin(Plan::new(world.shape));
+                (plan, waiting) = begin(UploadPlan::new(world.shape));
                 continue;
             };
             let same = world.version == world.saved_version;
-            (plan, waiting) = begin(Plan::resumed(world.shape, progress, same));
+            (plan, waiting) = begin(UploadPlan::resumed(world.shape, progress, same));
             continue;
         }
         let at = world.rng.usize(0..waiting.len().max(1));
@@ -321,11 +323,11 @@ fn upload(seed: u64, bug: Option<Bug>) -> Result<Outcome, String> {
             return world.violation.map_or(Ok(outcome), Err);
         }
         let input = world.act(&plan, effect.act);
-        let lost_commit = matches!(input, Input::CommitAnswered(Err(ApiFailure::Unanswered)));
+        let lost_commit = matches!(input, UploadInput::CommitAnswered(Err(ApiFailure::Unanswered)));
         if lost_commit && bug == Some(Bug::ApplyAfterLostCommit) && !restarted {
             restarted = true;
             world.saved = None;
-            (plan, waiting) = begin(Plan::new(world.shape));
+            (plan, waiting) = begin(UploadPlan::new(world.shape));
             continue;
         }
         let effects = plan.step(world.now_s, input);
@@ -334,11 +336,11 @@ fn upload(seed: u64, bug: Option<Bug>) -> Result<Outcome, String> {
     unreachable!("the loop has no other end")
 }
 
-fn begin((plan, effects): (Plan, Vec<Effect>)) -> (Plan, VecDeque<Effect>) {
+fn begin((plan, effects): (UploadPlan, Vec<UploadEffect>)) -> (UploadPlan, VecDeque<UploadEffect>) {
     (plan, effects.into())
 }
 
-fn check(world: &mut World, outcome: &Outcome) {
+fn check(world: &mut World, outcome: &UploadOutcome) {
     if world.media.len() > 1 {
         world.broken(format!("one upload became {} media", world.media.len()));
     }
@@ -349,10 +351,10 @@ fn check(world: &mut World, outcome: &Outcome) {
     }
     let media = world.media.len();
     match outcome {
-        Outcome::Committed { .. } if media != 1 => {
+        UploadOutcome::Committed { .. } if media != 1 => {
             world.broken("told of a medium that is not there".to_owned())
         }
-        Outcome::Failed(_) | Outcome::Cancelled if media != 0 => {
+        UploadOutcome::Failed(_) | UploadOutcome::Cancelled if media != 0 => {
             world.broken(format!("{outcome:?} told, and the medium is there"));
         }
         _ => {}
@@ -386,7 +388,10 @@ fn every_deliberate_bug_is_seen() {
 fn parts_fit_the_limits_of_the_object_storage() {
     for size in [WHOLE_BELOW, WHOLE_BELOW + 1, 80_000_000_000, 83_886_080_001, LARGEST_FILE] {
         let part = part_size(size);
-        assert!(part >= WHOLE_BELOW && part % MIB == 0 && size.div_ceil(part) <= MOST_PARTS, "{size}");
+        assert!(
+            part >= WHOLE_BELOW && part.is_multiple_of(MIB) && size.div_ceil(part) <= MOST_PARTS,
+            "{size}"
+        );
         assert!(part <= 5 * 1024 * MIB);
     }
     let parts = |size| Shape { size, others: 0, concurrency: 1 }.parts();
