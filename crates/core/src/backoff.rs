@@ -1,9 +1,9 @@
-//! Waiting longer and longer, never in step with others.
+//! Growing waits with jitter.
 
 use std::time::Duration;
 
-/// Waits drawn between `min` and a ceiling that doubles up to `max`. The draw is over the whole span (full jitter), and
-/// `min` keeps it from ever being a hot loop.
+/// Waits drawn between `min` and a ceiling that doubles up to `max`. The draw covers the whole span (full
+/// jitter), and `min` prevents a hot loop.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     min: Duration,
@@ -12,19 +12,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off that has not waited yet.
+    /// A back-off without any wait yet.
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min), doublings: 0 }
     }
 
-    /// The next wait; the one after it may be twice as long.
+    /// The next wait. The one after it may be twice as long.
     pub fn next(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let wait = wait_after(self.doublings, self.min, self.max, rng);
         self.doublings = self.doublings.saturating_add(1);
         wait
     }
 
-    /// The wait that it starts from.
+    /// The shortest wait.
     pub fn shortest(&self) -> Duration {
         self.min
     }

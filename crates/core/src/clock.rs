@@ -1,8 +1,8 @@
-//! Points on the two clocks of the relay. Who reads the clocks is outside: time comes in as a value.
+//! Moments on the two clocks of the relay. The clocks are read outside: time comes in as a value.
 //!
-//! A [`Moment`] orders what happens and measures leases. It is read from `CLOCK_BOOTTIME`, which no one can step, which
-//! goes on while the host sleeps (a lease in the cloud does too), and which is the same for every process of one boot, so
-//! that a restarted relay can judge the leases of its predecessor. A [`WallTime`] is for people and for headers only.
+//! A [`Moment`] orders events and measures leases. It is read from `CLOCK_BOOTTIME`. That clock cannot be set
+//! and runs on in a suspend, as a lease in the cloud does. All processes of one boot share it, so a restarted
+//! relay can judge the leases of its predecessor. A [`WallTime`] is for people and for headers only.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -35,7 +35,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// Milliseconds since the Unix epoch, as the host's wall clock had it. Shown, never compared.
+/// Milliseconds since the Unix epoch on the host's wall clock. Shown, never compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(pub i64);
 

@@ -1,4 +1,4 @@
-//! The stable catalogue of what can be wrong: one code for each problem, the same in the log, the metrics, the health page, the
+//! The catalogue of problems: one error code for each, the same in the log, the metrics, the health page, the
 //! journal, `vodrelay check`, `vodrelay status` and `docs/runbook.md`.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 macro_rules! catalogue {
     ($($name:ident = $code:literal, $summary:literal;)*) => {
-        /// What is wrong. A code is never given to another meaning.
+        /// What is wrong. A code never gets another meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ErrorCode {
             $(#[doc = concat!($code, ": ", $summary, ".")] $name,)*
@@ -17,13 +17,13 @@ macro_rules! catalogue {
             /// Every error code, in the order of the codes.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The code: `VR-` and three digits. The first says where: 1 the setup, 2 the journal, 3 the cloud, 4 RabbitMQ, 5 the
-            /// relay itself.
+            /// The code: `VR-` and three digits. The first digit is the area: 1 the setup, 2 the journal, 3
+            /// the cloud, 4 RabbitMQ, 5 the relay itself.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code),* }
             }
 
-            /// The meaning in a few words, as the runbook's heading has them.
+            /// The meaning in a few words, as in the runbook's heading.
             pub fn summary(self) -> &'static str {
                 match self { $(Self::$name => $summary),* }
             }

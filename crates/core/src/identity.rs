@@ -1,7 +1,7 @@
 //! What makes two deliveries the same event.
 //!
-//! The cloud gives no event id. Neither the handle (one handle can stand on several events) nor the content (equal events
-//! can really happen twice) is one. [`classify`] weighs both against what the journal knows.
+//! The cloud gives no event id. Neither the handle nor the content is one: one handle can cover several
+//! events, and equal events can really happen twice. [`classify`] weighs both against the journal.
 
 use tencent_vod_event::EventHandle;
 
@@ -15,18 +15,18 @@ pub struct EventId(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId(pub i64);
 
-/// How far an event got, as the journal has committed it.
+/// The committed state of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The broker acked it.
     pub published: bool,
     /// The relay gave it up; it waits for an operator.
     pub parked: bool,
-    /// The cloud said that it forgot the event, or is known to have forgotten it.
+    /// The cloud accepted a confirm of the event, or is proven to have forgotten it.
     pub confirmed: bool,
 }
 
-/// What the journal made of one delivery.
+/// The journal's result for one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// The event that the delivery brought.
@@ -35,36 +35,36 @@ pub struct Recorded {
     pub delivery: DeliveryId,
     /// Its number among the events of its fingerprint, from 1.
     pub occurrence: u32,
-    /// Whether the journal knew the event already.
+    /// Whether the journal already had the event.
     pub redelivered: bool,
-    /// How far the event had got when the delivery was recorded.
+    /// The state of the event when the delivery was recorded.
     pub progress: Progress,
 }
 
-/// What the journal knows of one earlier delivery of an occurrence.
+/// The journal's facts about one earlier delivery of an occurrence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownLease {
     /// The delivery.
     pub delivery: DeliveryId,
     /// Its handle.
     pub handle: Option<EventHandle>,
-    /// Whether its lease had lapsed when the answer now being judged arrived, and how certain that is.
+    /// Whether its lease had lapsed when the answer under judgement arrived, and how certain that is.
     pub standing: Standing,
     /// Whether the cloud accepted this delivery's handle.
     pub confirmed: bool,
 }
 
-/// What the journal knows of one occurrence of the fingerprint in question.
+/// The journal's facts about one occurrence of the fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Which occurrence, from 1.
+    /// Its number, from 1.
     pub occurrence: u32,
     /// Whether the cloud has forgotten it: confirmed, or settled.
     pub confirmed: bool,
-    /// Whether another element of the answer now being judged was already taken for it. One answer brings an event once.
+    /// Whether another element of the same answer was already taken for it. One answer brings an event once.
     pub taken: bool,
-    /// Whether the journal is a copy, and nothing of this occurrence has been handed over since the copy was opened: the
-    /// cloud may have forgotten it long ago.
+    /// Whether the journal is a copy and nothing of this occurrence was handed over since the copy was
+    /// opened. The cloud may have forgotten it long ago.
     pub of_a_copy: bool,
     /// Its deliveries so far, the newest first.
     pub leases: Vec<KnownLease>,
@@ -81,7 +81,8 @@ impl Known {
             .any(|lease| lease.standing != Standing::Lapsed && lease.handle.as_ref() != Some(handle))
     }
 
-    /// Whether it may be unconfirmed in the cloud and visible there again, if doubtful leases have lapsed or not.
+    /// Whether it may be unconfirmed in the cloud and visible there again, with doubtful leases counted as
+    /// lapsed or not.
     fn is_visible(&self, doubtful: Standing) -> bool {
         let lapsed = |lease: &KnownLease| match lease.standing {
             Standing::Doubtful => doubtful == Standing::Lapsed,
@@ -90,44 +91,44 @@ impl Known {
         !self.confirmed && !self.of_a_copy && self.leases.iter().all(lapsed)
     }
 
-    /// Whether the cloud can only hand it over under this handle because it forgot that it was confirmed. When another
-    /// handle was the one confirmed, two equal events had been taken for one, and this one still waits.
+    /// Whether the cloud can hand it over under this handle only because it forgot the confirm. When another
+    /// handle was confirmed, two equal events had been taken for one, and this one still waits.
     fn was_confirmed_by(&self, handle: &EventHandle) -> bool {
         let by = |lease: &&KnownLease| lease.confirmed && lease.handle.as_ref() == Some(handle);
         self.confirmed && (self.leases.iter().any(|lease| by(&lease)) || self.was_settled())
     }
 
-    /// Whether it counts as confirmed though no confirm was ever answered: an idle queue was the proof.
+    /// Whether it counts as confirmed although no confirm was answered: an idle queue was the proof.
     pub fn was_settled(&self) -> bool {
         self.leases.iter().all(|lease| !lease.confirmed)
     }
 }
 
-/// What a delivery turned out to be.
+/// The judgement of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// An event that the journal does not have yet.
     New {
         /// Its occurrence.
         occurrence: u32,
-        /// Why it may be an event that the journal has all the same.
+        /// Why the journal may have the event in spite of that.
         doubt: Option<Doubt>,
     },
-    /// An occurrence that the journal has, handed over again.
+    /// An occurrence of the journal, handed over again.
     Redelivery {
         /// Its occurrence.
         occurrence: u32,
     },
 }
 
-/// Why an event that counts as a new one may have been published before.
+/// Why a new event may have been published before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// An equal one counts as confirmed without the cloud's answer.
     Settled,
     /// An equal one has a lease of another boot, and only the wall clock says that it still lives.
     OtherBoot,
-    /// The journal is a copy, and what became of an equal one after it was copied is not known.
+    /// The journal is a copy, and the fate of an equal event after the copy is unknown.
     Copy,
 }
 
@@ -144,17 +145,17 @@ impl Doubt {
     }
 }
 
-/// Judges a delivery by what the journal knows of its fingerprint.
+/// Judges a delivery by the journal's facts about its fingerprint.
 ///
-/// `known` holds every unconfirmed occurrence and the newest occurrence, in the order of their occurrence. All unconfirmed
-/// ones count, not only the newest: when two equal events are under way and both come again, each is a redelivery.
+/// `known` has every unconfirmed occurrence and the newest occurrence, in their order. All unconfirmed ones
+/// count, not only the newest. When two equal events are in flight and both come again, each is a redelivery.
 ///
-/// `late` says that the answer arrived after its own lease. It may be older than what the journal knows, so that nothing in
-/// it is taken for another event; and because none of its handles can be confirmed, an event that is one comes again.
+/// `late` says that the answer arrived after its own lease. It may be older than the journal, so nothing in
+/// it is taken for another event. None of its handles can be confirmed, so a new event in it comes again.
 pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Verdict {
     let free = || known.iter().filter(|k| !k.taken);
     let again = |known: &Known| Verdict::Redelivery { occurrence: known.occurrence };
-    // The very handle of an occurrence: the cloud hands the same delivery over again, or forgot that it was confirmed.
+    // The very handle of an occurrence: the cloud hands the same delivery over again, or forgot its confirm.
     if let Some(handle) = handle {
         let same = |k: &&Known| !k.confirmed && k.has(handle) && !k.is_live_under_another(handle);
         let newest = |k: &&Known| k.leases.first().is_some_and(|lease| lease.handle.as_ref() == Some(handle));
@@ -164,7 +165,7 @@ pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Ve
             return again(known);
         }
     }
-    // Of several that it can be, the one that was handed over the longest ago: its window ended first.
+    // Of several candidates, the one that was handed over longest ago: its window ended first.
     let longest_ago = |k: &&Known| k.leases.first().map(|lease| lease.delivery);
     if late {
         let certain = |k: &&Known| k.confirmed || !k.of_a_copy;
@@ -175,7 +176,7 @@ pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Ve
             return again(known);
         }
     }
-    // Unconfirmed, and visible again in the cloud: this must be it. No handle at all proves nothing either way.
+    // Unconfirmed and visible again in the cloud: this must be the one. Without a handle nothing is proven.
     if let Some(known) = free().filter(|k| k.is_visible(Standing::Live)).min_by_key(longest_ago) {
         return again(known);
     }
@@ -185,7 +186,7 @@ pub fn classify(known: &[Known], handle: Option<&EventHandle>, late: bool) -> Ve
     } else if free().any(|k| k.is_visible(Standing::Lapsed)) {
         Some(Doubt::OtherBoot)
     } else {
-        // An idle answer is no proof while another relay holds the event: this may be that event once more.
+        // An idle answer is no proof while another relay holds the event: this may be that event again.
         known.iter().any(|k| k.confirmed && k.was_settled()).then_some(Doubt::Settled)
     };
     Verdict::New { occurrence, doubt }
@@ -284,7 +285,7 @@ mod tests {
     fn row_6_confirmed_with_this_very_handle_was_forgotten_by_the_cloud() {
         let known = confirmed_by(1, &[("h1", LAPSED)], "h1");
         check(&[known], "h1", Verdict::Redelivery { occurrence: 1 });
-        // Settled: no handle was seen to be confirmed, and any of them can be the one that was forgotten.
+        // Settled: no handle was seen to be confirmed, and any of them can be the forgotten one.
         check(&[occurrence(1, true, &[("h1", LAPSED)])], "h1", Verdict::Redelivery { occurrence: 1 });
     }
 
@@ -299,7 +300,7 @@ mod tests {
     fn two_handles_of_one_occurrence_are_never_live_together() {
         let known = occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED), ("h1", LIVE)]);
         check(std::slice::from_ref(&known), "h2", new(2));
-        // ... and when both come again, each finds the occurrence that it stood on last.
+        // ... and when both come again, each finds its last occurrence.
         let known = occurrence(1, false, &[("h1", LAPSED), ("h2", LAPSED), ("h1", LAPSED)]);
         let other = occurrence(2, false, &[("h2", LAPSED)]);
         check(&[known, other], "h2", Verdict::Redelivery { occurrence: 2 });
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn row_7_a_lost_confirm_is_a_redelivery_until_it_is_settled() {
-        // The journal calls an occurrence confirmed once it is settled, so that this row is rows 3 and 5.
+        // The journal calls a settled occurrence confirmed, so this row is rows 3 and 5.
         check(&[occurrence(1, false, &[("h1", LAPSED)])], "h2", Verdict::Redelivery { occurrence: 1 });
         check(&[occurrence(1, true, &[("h1", LAPSED)])], "h2", doubted(2, Doubt::Settled));
     }
@@ -372,14 +373,14 @@ mod tests {
         assert_eq!(classify(&[known()], Some(&handle("h2")), true), doubted(2, Doubt::Copy));
         // The very handle is proof that the cloud still has it.
         check(&[known()], "h1", Verdict::Redelivery { occurrence: 1 });
-        // What came since is judged as always.
+        // Later deliveries are judged as always.
         let since = occurrence(2, false, &[("h2", LAPSED)]);
         check(&[known(), since.clone()], "h3", Verdict::Redelivery { occurrence: 2 });
         assert_eq!(
             classify(&[known(), since], Some(&handle("h3")), true),
             Verdict::Redelivery { occurrence: 2 }
         );
-        // What was confirmed before the copy was made leaves no doubt.
+        // An event that was confirmed before the copy leaves no doubt.
         check(&[of_a_copy(confirmed_by(1, &[("h1", LAPSED)], "h1"))], "h2", new(2));
     }
 }

@@ -1,18 +1,18 @@
 //! The arithmetic of the window.
 //!
-//! The cloud accepts a handle for 30 s after it handed it out ("ConfirmEvents", document 266/33434). The relay cannot see
-//! that moment, so its lease starts before the pull request is sent: never later than the cloud's own.
+//! The cloud accepts a handle for 30 s after its delivery ("ConfirmEvents", document 266/33434). The relay
+//! cannot see that moment, so its lease starts before the pull request is sent, which is never later.
 
 use std::time::Duration;
 
 use crate::clock::{Moment, WallTime};
 
-/// How long handles can be confirmed, and how much of that is never used.
+/// How long handles can be confirmed, and the part of that which is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// What the cloud grants, from the delivery on.
+    /// The cloud's window, from the delivery on.
     pub length: Duration,
-    /// What the relay keeps clear of at the end.
+    /// The unused end of it.
     pub margin: Duration,
 }
 
@@ -23,7 +23,7 @@ impl Window {
     }
 }
 
-/// When a handle was asked for, and from when on it must not be confirmed.
+/// When a handle was requested, and the moment from which it must not be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Just before the pull request was sent.
@@ -38,24 +38,24 @@ impl Lease {
         now >= self.cutoff
     }
 
-    /// What is left of the lease.
+    /// The rest of the lease.
     pub fn remaining(&self, now: Moment) -> Duration {
         self.cutoff.since(now)
     }
 }
 
-/// A lease as the journal keeps it, perhaps of an earlier boot or of another host.
+/// A lease in the journal, perhaps of an earlier boot or of another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptLease {
     /// On the boot clock of its boot.
     pub lease: Lease,
-    /// Its cutoff, as the wall clock of its host had it.
+    /// Its cutoff on the wall clock of its host.
     pub until: WallTime,
-    /// Whether that boot is this one, so that the boot clock can be asked.
+    /// Whether that boot is this one, so the boot clock decides.
     pub this_boot: bool,
 }
 
-/// What the clocks say when a kept lease is judged.
+/// The clocks at the judgement of a kept lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clocks {
     /// When this process opened the journal, on the boot clock.
@@ -66,7 +66,7 @@ pub struct Clocks {
     pub wall: WallTime,
 }
 
-/// What the clocks say of a kept lease.
+/// The judgement of a kept lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It can still be confirmed.
@@ -78,19 +78,21 @@ pub enum Standing {
 }
 
 impl KeptLease {
-    /// Judges the lease by the boot clock where that is possible, else by the wall clock within its bounds.
+    /// Judges the lease by the boot clock where possible, and else by the wall clock within its bounds.
     pub fn standing(&self, clocks: &Clocks) -> Standing {
         let Clocks { opened, now, wall } = *clocks;
-        // A moment that is still to come is of another clock, whatever the boot's name says: a machine was set back.
+        // A future moment belongs to another clock, whatever the boot's name: a machine was set back.
         if self.this_boot && self.lease.sent_at <= now {
             return if self.lease.lapsed(now) { Standing::Lapsed } else { Standing::Live };
         }
         let length = self.lease.cutoff.since(self.lease.sent_at);
-        // Another process asked for it, and one process at a time has the journal: it began before this process did.
+        // Another process requested it. One process at a time has the journal, so it began before this
+        // process.
         if now.since(opened) >= length {
             return Standing::Lapsed;
         }
-        // A lease that ends later than now and its own length would begin in the future: the wall clock is wrong.
+        // A lease that ends later than now plus its length would begin in the future: the wall clock is
+        // wrong.
         if self.until <= wall || self.until > wall + length {
             return Standing::Lapsed;
         }

@@ -1,21 +1,21 @@
-//! How an attempt to publish, or a request to the cloud, can end: the words that the adapters and the core share.
+//! How a publish or a request to the cloud can end: types that the adapters and the core share.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error_code::ErrorCode;
 
-/// What keeps a part from its work.
+/// A problem of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Its stable name.
     pub error_code: ErrorCode,
-    /// What happened this time, for people, with the next step.
+    /// The message of this case, for people, with the next step.
     pub message: Arc<str>,
 }
 
 impl Problem {
-    /// A problem in these words.
+    /// A problem with this message.
     pub fn new(error_code: ErrorCode, message: impl Into<Arc<str>>) -> Self {
         Self { error_code, message: message.into() }
     }
@@ -27,33 +27,33 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What became of one publish.
+/// The outcome of one publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an outcome that nobody looks at is a lost event"]
 pub enum PublishOutcome {
-    /// The broker has it: a persistent, mandatory publish was acked and not returned.
+    /// The broker has it: it acked a persistent, mandatory publish and did not return it.
     Acked,
-    /// The broker takes no responsibility. One of several queues may have stored it all the same: a repeat is possible.
+    /// The broker takes no responsibility. One of several queues may have stored it: a repeat is possible.
     Nacked,
-    /// No queue is bound for it: the broker gave it back.
+    /// No queue is bound for it: the broker returned it.
     Returned {
         /// AMQP reply code (312 is NO_ROUTE).
         code: u16,
         /// The broker's words.
         text: Arc<str>,
     },
-    /// The broker closed the channel because of this very publish.
+    /// The broker closed the channel because of this publish.
     ChannelError {
         /// AMQP reply code (403, 404, 406 ...).
         code: u16,
         /// The broker's words.
         text: Arc<str>,
     },
-    /// No answer: it may or may not be stored. Must be published again under the same message id.
+    /// No answer: it may or may not be stored. It must be published again under the same message id.
     Unknown {
         /// Why there is no answer.
         message: Arc<str>,
-        /// Whether a sibling in the batch was refused, so that the culprit has to be found by publishing alone.
+        /// Whether another message of the batch was refused, so the cause must be found by publishing alone.
         suspect: bool,
     },
     /// It never left this process.
@@ -73,7 +73,7 @@ impl PublishOutcome {
         }
     }
 
-    /// Whether it is the broker's answer, whatever it says.
+    /// Whether the broker answered.
     pub fn is_answer(&self) -> bool {
         match self {
             Self::Acked | Self::Nacked | Self::Returned { .. } | Self::ChannelError { .. } => true,
@@ -81,7 +81,7 @@ impl PublishOutcome {
         }
     }
 
-    /// Why the broker does not have it, where it said so or did not answer.
+    /// Why the broker does not have it, if it refused it or did not answer.
     pub fn error_code(&self) -> Option<ErrorCode> {
         match self {
             Self::Acked | Self::Unsent => None,
@@ -100,7 +100,7 @@ pub enum OutputState {
     Up,
     /// The broker refuses publishes for now (`connection.blocked`): a memory or disk alarm.
     Blocked(Problem),
-    /// Not connected, or the topology is not as it must be.
+    /// Not connected, or the topology is wrong.
     Down(Problem),
 }
 
@@ -113,7 +113,7 @@ pub enum JournalState {
     Down(Problem),
 }
 
-/// What kind of failure a request to the cloud met, by what the caller will do about it.
+/// The kind of a failed request to the cloud, by what the caller will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestFailure {
     /// Too many requests: slow down.
@@ -122,11 +122,11 @@ pub enum RequestFailure {
     Credentials,
     /// The signature's time stamp is out of bounds.
     Clock,
-    /// The network or the cloud failed; whether the request took effect is not known.
+    /// The network or the cloud failed. The request may or may not have had an effect.
     Transient,
     /// The cloud understood the request and rejects its content.
     Refused,
-    /// The account or the configuration is wrong; only an operator can mend it.
+    /// The account or the configuration is wrong. It needs an operator.
     Configuration,
 }
 
@@ -143,7 +143,7 @@ impl RequestFailure {
         }
     }
 
-    /// The problem that it is when it lasts.
+    /// The problem of a lasting failure.
     pub fn error_code(self) -> ErrorCode {
         match self {
             Self::Throttled => ErrorCode::Throttled,

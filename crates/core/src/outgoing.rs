@@ -9,11 +9,11 @@ use crate::clock::WallTime;
 /// An event as it is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// What consumers drop repeats by; the same for every publish of one occurrence.
+    /// The id by which consumers drop repeats; the same for every publish of one occurrence.
     pub message_id: MessageId,
-    /// The event of the delivery that is published.
+    /// The event of the published delivery.
     pub event: Arc<Event>,
-    /// Which occurrence of its fingerprint, from 1.
+    /// The number among the events of its fingerprint, from 1.
     pub occurrence: u32,
     /// Whether the cloud had handed it over before.
     pub redelivered: bool,

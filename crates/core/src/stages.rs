@@ -1,19 +1,19 @@
-//! The four stages of an event's way: pulling, journalling, publishing, confirming; and how each of them stands.
+//! The four stages of an event's way: pull, journal, publish, confirm; and the state of each.
 
 use crate::clock::Moment;
 use crate::outcome::Problem;
 
-/// How one stage stands.
+/// The state of one stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StageStatus {
-    /// When it did its work last.
+    /// The time of its last work.
     pub last_success: Option<Moment>,
-    /// Since when work waits for it that has not moved. `None` when nothing waits.
+    /// The time since which work waits without progress. `None` when nothing waits.
     pub waiting_since: Option<Moment>,
-    /// Since when something has waited there for an answer without any. What was answered and waits for its next try does
-    /// not: a new start would only begin the tries anew.
+    /// The time since which work has waited for an answer. Answered work that waits for its next attempt does
+    /// not count: a start would only begin the attempts again.
     pub unanswered_since: Option<Moment>,
-    /// What keeps failing there, and since when.
+    /// The failure that lasts, and the time of its begin.
     pub problem: Option<(Problem, Moment)>,
 }
 
@@ -27,7 +27,7 @@ impl StageStatus {
         }
     }
 
-    /// Somebody answered it, whatever the answer.
+    /// It got an answer of any kind.
     pub fn answered(&mut self, now: Moment) {
         if self.unanswered_since.is_some() {
             self.unanswered_since = Some(now);

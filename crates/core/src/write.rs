@@ -1,8 +1,8 @@
-//! What the journal can be asked, and what it answers after the commit.
+//! The journal's writes, and its answers after the commit.
 //!
-//! The core asks for the writes that the way of an event needs; maintenance and `events release` ask for the others. The
-//! journal's writer carries each of them out (`journal/execute.rs`). The lists are shared, so that an answer can carry what was
-//! asked for: whoever counts, counts what is committed.
+//! The core requests the writes for the way of an event; maintenance and `events release` request the others.
+//! The journal's writer executes each of them (`journal/execute.rs`). The lists are shared, so an answer can
+//! carry the question: code that counts, counts committed facts.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use crate::lease::Lease;
 use crate::outcome::Problem;
 use crate::outgoing::Outgoing;
 
-/// What one `PullEvents` can hand out at most (document 266/33433).
+/// The most events of one `PullEvents` (document 266/33433).
 pub const EVENTS_PER_PULL: usize = 16;
 
 /// A pull request, from its sending to its record in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PullId(pub u64);
 
-/// What one pull brought.
+/// The result of one pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
     /// Which pull.
     pub pull: PullId,
-    /// The sub-application that was asked.
+    /// The sub-application of the request.
     pub sub_app: SubAppId,
     /// The cloud's id of the answer.
     pub request_id: Arc<str>,
@@ -43,7 +43,7 @@ pub struct Pulled {
 }
 
 impl Pulled {
-    /// The lease's cutoff on the wall clock, for people, and for a relay after a reboot.
+    /// The lease's cutoff on the wall clock, for people and for a relay after a reboot.
     pub fn lease_until(&self) -> WallTime {
         let Lease { sent_at, cutoff } = self.lease;
         self.pulled_at + cutoff.since(sent_at) - self.received_at.since(sent_at)
@@ -55,7 +55,7 @@ impl Pulled {
 pub struct FailedAttempt {
     /// Which event.
     pub event: EventId,
-    /// Whether the broker may have it all the same.
+    /// Whether the broker may have it.
     pub uncertain: bool,
     /// What happened.
     pub problem: Problem,
@@ -70,16 +70,16 @@ pub struct ConfirmedDelivery {
     pub event: EventId,
     /// Its lease.
     pub lease: Lease,
-    /// When its answer had arrived.
+    /// When its answer arrived.
     pub received_at: Moment,
     /// When the cloud accepted it.
     pub confirmed_at: Moment,
 }
 
-/// Why the relay let a handle go without a yes from the cloud.
+/// Why the relay let a handle go unconfirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetGo {
-    /// The cloud rejects this very handle.
+    /// The cloud rejects this handle.
     Refused,
     /// Confirms were sent, and no answer came before the lease lapsed.
     Lost,
@@ -90,34 +90,34 @@ pub enum LetGo {
 pub struct Loaded {
     /// Its number.
     pub event: EventId,
-    /// What is to be published: the event as its first delivery brought it, with the handle of its newest one.
+    /// The message to publish: the event as its first delivery brought it, with the handle of its newest one.
     pub outgoing: Outgoing,
-    /// Whether the cloud has forgotten it already.
+    /// Whether the cloud has already forgotten it.
     pub confirmed: bool,
 }
 
-/// The journal in figures.
+/// The journal's figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Events that wait for their ack.
     pub received: u64,
     /// Events that the broker has and the cloud still holds.
     pub published: u64,
-    /// Events that are done.
+    /// Confirmed events.
     pub confirmed: u64,
     /// Events that wait for an operator.
     pub parked: u64,
     /// Events of any state that the cloud still holds, as far as the journal knows.
     pub unconfirmed: u64,
-    /// When the oldest of those arrived.
+    /// The receipt of the oldest of those.
     pub oldest_unconfirmed: Option<WallTime>,
-    /// When the oldest event arrived that waits for its ack.
+    /// The receipt of the oldest event that waits for its ack.
     pub oldest_unpublished: Option<WallTime>,
-    /// Events that are not done and came with a copy: what became of them after it was made is not known.
+    /// Unfinished events that came with a copy: their fate after the copy is unknown.
     pub in_doubt: u64,
 }
 
-/// What one step of giving free pages back did.
+/// The result of one step of giving free pages back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vacuumed {
     /// Pages that went back to the file system.
@@ -126,8 +126,8 @@ pub struct Vacuumed {
     pub left: u64,
 }
 
-/// What the journal can be asked. Each write is one part of a transaction, and can run more than once: each run after a rollback
-/// starts from the same database.
+/// One thing that the journal can be asked. Each write is one part of a transaction and can run more than
+/// once: a run after a rollback starts from the same database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Judge and record the events of one answer.
@@ -142,8 +142,8 @@ pub enum Write {
     Confirmed(Arc<[ConfirmedDelivery]>),
     /// These deliveries ended without a confirm.
     LetGo(Arc<[DeliveryId]>, LetGo),
-    /// The cloud proved that it holds nothing of `sub_app` that was delivered before `received_before`: what is published or parked
-    /// and was not handed over since counts as confirmed.
+    /// The cloud proved that it holds nothing of `sub_app` that was delivered before `received_before`.
+    /// Published and parked events without a later delivery count as confirmed.
     Settle {
         /// Whose queue.
         sub_app: SubAppId,
@@ -155,42 +155,44 @@ pub enum Write {
     Load {
         /// The highest number seen.
         after: EventId,
-        /// At most so many.
+        /// At most this many.
         limit: u32,
     },
-    /// Make a parked event a received one, with all its attempts before it.
+    /// Make a parked event a received one, with all its attempts again.
     Release(EventId),
-    /// The same as [`Self::Settle`] by the calendar, for sub-applications that nobody polls, so that no idle answer comes: what was
-    /// handed over last before `received_before` counts as confirmed, because the cloud deletes an event after four days.
+    /// As [`Self::Settle`], by the calendar, for sub-applications that are not polled and have no idle
+    /// answers. An event whose last delivery was before `received_before` counts as confirmed, because the
+    /// cloud deletes events after four days.
     SettleUnpolled {
         /// The sub-applications that are polled.
         polled: Arc<[SubAppId]>,
         /// Deliveries received before this time.
         received_before: WallTime,
-        /// At most so many events.
+        /// At most this many events.
         limit: u32,
     },
-    /// Forget up to `limit` confirmed events that were received and confirmed before `before`, the oldest first, with their
-    /// deliveries. An event that was pruned is a new one when the cloud hands it over again.
+    /// Delete up to `limit` confirmed events that were received and confirmed before `before`, the oldest
+    /// first, with their deliveries. A pruned event is a new one when the cloud hands it over again.
     Prune {
         /// Events before this time.
         before: WallTime,
-        /// At most so many.
+        /// At most this many.
         limit: u32,
     },
-    /// Give up to `pages` free pages of the file, but one at least, back to the file system.
+    /// Give up to `pages` free pages of the file, and at least one, back to the file system.
     Vacuum {
-        /// At most so many.
+        /// At most this many.
         pages: u32,
     },
-    /// Sum the journal up. What is unconfirmed is told of these sub-applications, or of all: nothing can confirm the other ones.
+    /// Count the events. Unconfirmed events count for these sub-applications, or for all: nothing can confirm
+    /// the others.
     Summarise(Option<Arc<[SubAppId]>>),
 }
 
-/// What became of a [`Write`], after its commit.
+/// The result of a [`Write`], after its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// What each delivery of the answer is, in the answer's order.
+    /// The judgement of each delivery, in the answer's order.
     Recorded(Arc<Pulled>, Vec<Recorded>),
     /// See [`Write::Published`].
     Published(Arc<[EventId]>),
@@ -206,9 +208,9 @@ pub enum Written {
     Settled(u64),
     /// The events that are handed out.
     Loaded(Vec<Loaded>),
-    /// Whether the event was parked, and is not any more.
+    /// Whether the event was parked before.
     Released(bool),
-    /// How many events were forgotten.
+    /// The number of deleted events.
     Pruned(u64),
     /// See [`Vacuumed`].
     Vacuumed(Vacuumed),
@@ -231,8 +233,8 @@ pub enum Urgency {
 }
 
 impl Write {
-    /// Whether it can wait. Records of what has happened already can: at most a confirm waits for them. So can a full answer: the
-    /// cloud has more, and its events have waited there already.
+    /// Whether it can wait. Records of past facts can wait: at most a confirm depends on them. So can a full
+    /// answer: the cloud has more events, which have waited longer.
     pub fn urgency(&self) -> Urgency {
         let rows = |rows| Urgency::Deferrable { rows, confirm_waits: false };
         match self {
@@ -244,7 +246,7 @@ impl Write {
         }
     }
 
-    /// What it is, for the names of crash points.
+    /// Its name, for failpoints.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Record(_) => "record",

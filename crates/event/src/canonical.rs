@@ -3,9 +3,10 @@
 use super::document::{Document, Literal, USUAL_DEPTH, Value, ValueKind, unescape};
 
 impl Document<'_> {
-    /// Writes the canonical form, without the root's members called `without`.
+    /// Writes the canonical form, without the root's members named `without`.
     pub(super) fn write_canonical(&self, out: &mut Vec<u8>, without: &str) {
-        /// A container under way: the child to write next, what closes it, whether a child was written.
+        /// A container in progress: the next child to write, the closing character, and whether a child was
+        /// written.
         struct Frame<'a> {
             next: Option<Value<'a>>,
             close: u8,
@@ -65,7 +66,7 @@ impl Document<'_> {
 fn write_string(out: &mut Vec<u8>, literal: Literal<'_>) {
     out.push(b'"');
     if !literal.escaped {
-        // Whatever has to be escaped was, or the text would not be JSON.
+        // Everything that needs an escape has one, or the text would not be JSON.
         out.extend_from_slice(literal.text);
         out.push(b'"');
         return;

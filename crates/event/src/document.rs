@@ -1,7 +1,8 @@
-//! JSON as a tree of places in its text.
+//! JSON as a tree of positions in its text.
 //!
-//! serde_json's own tree would round numbers, drop repeated keys and recurse; an identity may do none of these. Nothing is
-//! copied and nothing recurses here: nesting costs memory in proportion to the text, and no stack.
+//! serde_json's own tree would round numbers, drop repeated keys and recurse; an identity may do none of
+//! these. Nothing is copied and nothing recurses. Nesting costs memory in proportion to the text, and no
+//! stack.
 
 mod reader;
 
@@ -14,17 +15,17 @@ use reader::place;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON at byte {offset}")]
 pub struct Malformed {
-    /// Where the text stops to make sense.
+    /// The position where parsing failed.
     pub offset: usize,
 }
 
 /// No node, or no key; ends a list of siblings.
 const NONE: u32 = u32::MAX;
 
-/// Set in the place where a string ends, if the string has escapes: one without them means what stands there.
+/// Set in the position where a string ends, if it has escapes. A string without escapes is its own text.
 const ESCAPED: u32 = 1 << 31;
 
-/// The events of the documents nest no deeper; others do, and cost a list that grows.
+/// The documented events nest no deeper. Deeper ones cost a growing list.
 pub(super) const USUAL_DEPTH: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) enum ValueKind {
     Bool,
 }
 
-/// A value, as places in the text: an answer may hold a node in every other byte, so that a node has to be small.
+/// A value as positions in the text. An answer may have a node in every other byte, so a node must be small.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     /// Where the value begins; its first byte tells its kind.
@@ -128,15 +129,15 @@ impl<'a> Document<'a> {
 
     fn beginning_of_key(&self, node: u32) -> u64 {
         let Node { key_start, key_end, .. } = self.nodes[node as usize];
-        // Nearly always there are eight bytes, which take no copy of a length that is known only then.
+        // Nearly always there are eight bytes, and a copy of fixed length is faster.
         match self.text.get(key_start as usize..).and_then(<[u8]>::first_chunk) {
             Some(text) if key_end & ESCAPED == 0 => beginning_within(text, (key_end - key_start) as usize),
             _ => self.key(node).as_deref().map_or(0, beginning),
         }
     }
 
-    /// The member that this value is, from its key's first quote to its own last byte, if it stands there just as the
-    /// canonical form writes it: a scalar without escapes, right after its key's colon.
+    /// The whole member, from its key's first quote to the value's last byte, if it stands there exactly in
+    /// canonical form: a scalar without escapes, directly after its key's colon.
     fn plain_member(&self, node: u32) -> Option<&'a [u8]> {
         let Node { start, end, key_start, key_end, .. } = self.nodes[node as usize];
         // A container has no end. An escape in the key puts its end far away.
@@ -169,7 +170,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// What stands in the text for a scalar, or for a key; of strings without their quotes.
+/// The text of a scalar or of a key; of strings without their quotes.
 #[derive(Clone, Copy)]
 pub(super) struct Literal<'a> {
     pub(super) text: &'a [u8],
@@ -177,18 +178,18 @@ pub(super) struct Literal<'a> {
 }
 
 impl<'a> Literal<'a> {
-    /// What stands between two places, the second of which tells whether it is [`ESCAPED`].
+    /// The text between two positions. The second one says whether it is [`ESCAPED`].
     fn at(text: &'a [u8], start: u32, end: u32) -> Self {
         Self { text: &text[start as usize..(end & !ESCAPED) as usize], escaped: end & ESCAPED != 0 }
     }
 
-    /// What a string stands for.
+    /// The value of a string.
     pub(super) fn meaning(self) -> Cow<'a, [u8]> {
         if self.escaped { Cow::Owned(unescape(self.text)) } else { Cow::Borrowed(self.text) }
     }
 }
 
-/// The first bytes of a key, in the order of keys where they differ.
+/// The first bytes of a key, ordered as keys are where they differ.
 fn beginning(key: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     let length = key.len().min(bytes.len());
@@ -196,7 +197,7 @@ fn beginning(key: &[u8]) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// The same for a key that is `length` bytes long, by what stands where it begins.
+/// The same for a key of `length` bytes, from its position in the text.
 fn beginning_within(text: &[u8; 8], length: usize) -> u64 {
     let beyond = 64 - 8 * u32::try_from(length.min(text.len())).unwrap_or(0);
     u64::from_be_bytes(*text) & u64::MAX.checked_shl(beyond).unwrap_or(0)
@@ -224,17 +225,17 @@ impl<'a> Value<'a> {
         self.kind() == ValueKind::Null
     }
 
-    /// What stands for it as a member's key; `None` outside objects.
+    /// Its value as a member's key; `None` outside objects.
     pub(super) fn key(self) -> Option<Literal<'a>> {
         self.document.key_literal(self.node)
     }
 
-    /// What stands for it if it is a scalar.
+    /// Its value if it is a scalar.
     pub(super) fn literal(self) -> Literal<'a> {
         self.document.literal(self.node)
     }
 
-    /// The whole member as it stands in the text, if the canonical form writes it so.
+    /// The whole member as it stands in the text, if that is canonical.
     pub(super) fn plain_member(self) -> Option<&'a [u8]> {
         self.document.plain_member(self.node)
     }
@@ -264,12 +265,12 @@ impl<'a> Value<'a> {
         self.elements().filter(called).last()
     }
 
-    /// What a string stands for.
+    /// The value of a string.
     pub fn string(self) -> Option<Cow<'a, [u8]>> {
         (self.kind() == ValueKind::String).then(|| self.literal().meaning())
     }
 
-    /// A string's text; what is no text in it is replaced.
+    /// A string's text, with replacements for invalid bytes.
     pub fn text(self) -> Option<Cow<'a, str>> {
         Some(match self.string()? {
             Cow::Borrowed(text) => String::from_utf8_lossy(text),
@@ -288,8 +289,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The characters that a string stands for, in UTF-8. A lone surrogate, which is no character, becomes the three bytes that
-/// UTF-8 would have for it (WTF-8): strings that differ stay different.
+/// The bytes of a string's value in UTF-8. A lone surrogate, which is not a character, becomes its three
+/// bytes in WTF-8, so different strings stay different.
 pub(super) fn unescape(literal: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(literal.len());
     let mut at = 0;

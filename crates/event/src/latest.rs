@@ -1,22 +1,24 @@
 //! The latest time that an event names.
 //!
-//! Fingerprints are scattered: in an index by them alone, each new event would write a page of its own, far from all others.
-//! The time makes neighbours of events that happen together. It is read from the canonical form, so that equal events name
-//! equal times. What it means does not matter; but how it is read must never change, because journals are searched by it.
+//! Fingerprints are scattered: in an index by them alone, each new event would write a page of its own. The
+//! time makes events that happen together neighbours. It is read from the canonical form, so equal events
+//! have equal times. Its meaning does not matter. But the way of reading must never change, because journals
+//! are searched by it.
 
 use memchr::memmem;
 
-/// A time to the second, as a number that is larger for later times and counts nothing. 0 when the event names none.
+/// A time to the second, as a number that grows with the time. 0 when the event names none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LatestTime(pub u32);
 
-/// A string's start, up to its `T`. The API's documents print the years 0000 and 9999 for times that are not there.
+/// A string's start, up to its `T`. The API's documents show the years 0000 and 9999 for missing times.
 const DATE: &[u8; 11] = b"\"20dd-dd-dd";
 /// What follows it.
 const TIME: &[u8; 8] = b"dd:dd:dd";
 
 impl LatestTime {
-    /// The latest of all strings that begin with a date and a time in the form of ISO 8601. Its offset is not looked at.
+    /// The latest of all strings that begin with a date and a time in the form of ISO 8601. Its offset is
+    /// ignored.
     pub(super) fn of(canonical: &[u8]) -> Self {
         let times = memmem::find_iter(canonical, &DATE[..3]).filter_map(|at| {
             let (date, rest) = canonical[at..].split_first_chunk()?;
@@ -27,12 +29,12 @@ impl LatestTime {
     }
 }
 
-/// Whether the text is the form, with a digit for each `d`.
+/// Whether the text has this form, with a digit for each `d`.
 fn has_form<const N: usize>(text: &[u8; N], form: &[u8; N]) -> bool {
     text.iter().zip(form).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form })
 }
 
-/// Months of 32 days and years of 13 months: no time that is one has the number of another, and no digits exceed 32 bits.
+/// Months of 32 days and years of 13 months: each real time has its own number, and no digits exceed 32 bits.
 fn number(date: &[u8; 11], time: &[u8; 8]) -> LatestTime {
     let two = |tens: u8, ones: u8| u32::from(tens - b'0') * 10 + u32::from(ones - b'0');
     let parts = [

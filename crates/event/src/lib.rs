@@ -1,4 +1,4 @@
-//! An event: something that happened in VOD, as the bytes in which the cloud told it.
+//! An event: something that happened in VOD, as the bytes from the cloud.
 
 mod canonical;
 mod document;
@@ -36,8 +36,9 @@ impl fmt::Display for EventHandle {
     }
 }
 
-/// Digest of what an event says, without its handle: SHA-256 over the sub-application id in decimal, a line feed, and the
-/// event's canonical form. Equal events have equal fingerprints, so that it is no identity either.
+/// Digest of what an event says, without its handle: SHA-256 over the sub-application id in decimal, a line
+/// feed, and the event's canonical form. Equal events have equal fingerprints, so it is not an identity
+/// either.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -48,7 +49,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The digits of `bytes`, of which `digits` is to have twice as many.
+/// The hex digits of `bytes`; `digits` has twice their length.
 fn hex_digits<'a>(bytes: &[u8], digits: &'a mut [u8]) -> &'a str {
     hex::encode_to_slice(bytes, digits).expect("two digits a byte");
     std::str::from_utf8(digits).expect("digits are ASCII")
@@ -60,7 +61,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// What consumers drop repeats by: the same for every publish of one occurrence, on every relay that meets it.
+/// The id by which consumers drop repeats: the same for every publish of one occurrence, on every relay.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(Arc<str>);
 
@@ -91,8 +92,8 @@ pub struct Event {
     pub sub_app: SubAppId,
     /// The event's JSON, byte for byte as the cloud sent it.
     pub body: Bytes,
-    /// The receipt of this delivery; an event without one is carried, and cannot be confirmed. What is no text (invalid
-    /// UTF-8, a lone surrogate) could only be sent back as something else, and is none.
+    /// The handle of this delivery. An event without one is carried and cannot be confirmed. A value that is
+    /// not text (invalid UTF-8, a lone surrogate) could not be sent back unchanged, so it counts as none.
     pub handle: Option<EventHandle>,
     /// `EventType`, if the event has one.
     pub event_type: Option<Arc<str>>,
@@ -107,8 +108,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// Reads one element of an `EventSet`. Anything that is JSON is an event: a type that nobody knows, members that
-    /// nobody knows, no type, no handle, not even an object. Strings may hold bytes that are not UTF-8: they are bytes too.
+    /// Reads one element of an `EventSet`. Anything that is JSON is an event: an unknown type, unknown
+    /// members, no type, no handle, not even an object. Strings may hold bytes that are not UTF-8: they are
+    /// bytes too.
     ///
     /// # Errors
     ///
@@ -118,7 +120,7 @@ impl Event {
         Ok(Self::read(sub_app, body.clone(), &document))
     }
 
-    /// The event that `body` is, of which `document` was read.
+    /// The event in `body`, from which `document` was read.
     pub fn read(sub_app: SubAppId, body: Bytes, document: &Document<'_>) -> Self {
         let root = document.root();
         let handle = root.member("EventHandle").and_then(handle_text).map(|h| EventHandle((*h).into()));
@@ -148,7 +150,7 @@ impl Event {
     }
 }
 
-/// A handle, if it can be sent back as it came.
+/// A handle, if it can be sent back unchanged.
 fn handle_text(value: Value<'_>) -> Option<Cow<'_, str>> {
     match value.string() {
         Some(Cow::Borrowed(text)) => std::str::from_utf8(text).ok().map(Cow::Borrowed),

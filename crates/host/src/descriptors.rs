@@ -1,14 +1,14 @@
-//! The numbers of open files, which can run out: whatever fails then has nothing to do with what it was about.
+//! The numbers of open files, which can run out. Errors then are not about their subject.
 
 use std::error::Error;
 use std::io;
 
 use rustix::io::Errno;
 
-/// What to do when the process (EMFILE) or the host (ENFILE) has as many files open as it may.
+/// The next step when the process (EMFILE) or the host (ENFILE) has reached its limit of open files.
 pub const NEXT_STEP: &str = "too many files are open: raise LimitNOFILE= of the unit (or `ulimit -n`), and see what holds them in /proc/PID/fd";
 
-/// Whether no file could be opened, by an error and its causes.
+/// Whether an error or one of its causes means that no file could be opened.
 pub fn is_missing(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -17,7 +17,7 @@ pub fn is_missing(error: &(dyn Error + 'static)) -> bool {
             if errno.is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE)) {
                 return true;
             }
-            // An I/O error that was made of another one hides it from `source`.
+            // An I/O error made from another one hides it from `source`.
             if let Some(inner) = io.get_ref() {
                 cause = Some(inner);
                 continue;
@@ -28,7 +28,8 @@ pub fn is_missing(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Whether no file can be opened now: for errors of libraries that do not tell, such as those of the resolver and of SQLite.
+/// Whether no file can be opened now: for errors of libraries that do not say, such as the resolver and
+/// SQLite.
 pub fn are_used_up() -> bool {
     std::fs::File::open("/dev/null").is_err_and(|error| is_missing(&error))
 }

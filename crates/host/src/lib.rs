@@ -1,5 +1,5 @@
-//! What the host says: the time since its boot ([`BootTime`]), the wall clock ([`wall_clock_ms`]), whether there are files left
-//! to open ([`descriptors`]), and what a file holds that a person named ([`regular_file`]).
+//! Facts about the host: the time since its boot ([`BootTime`]), the wall clock ([`wall_clock_ms`]), free
+//! files ([`descriptors`]), and the content of a named file ([`regular_file`]).
 
 pub mod descriptors;
 pub mod regular_file;
@@ -7,8 +7,8 @@ pub mod regular_file;
 use std::ops::Add;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A point on `CLOCK_BOOTTIME`, in milliseconds since the boot. No one can step this clock, and it goes on while the host sleeps:
-/// a deadline that somebody else counts down, such as a lease in the cloud, does too.
+/// A point on `CLOCK_BOOTTIME`, in milliseconds since the boot. This clock cannot be set, and it runs on in a
+/// suspend, as a deadline elsewhere does, such as a lease in the cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime {
     /// Milliseconds since the boot.
@@ -37,7 +37,7 @@ impl Add<Duration> for BootTime {
     }
 }
 
-/// Milliseconds since the Unix epoch by the wall clock, which anybody can step; 0 before the epoch.
+/// Milliseconds since the Unix epoch by the wall clock, which can be set; 0 before the epoch.
 pub fn wall_clock_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)

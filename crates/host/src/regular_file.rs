@@ -1,6 +1,6 @@
-//! Reads a file that a person named: a regular one, and not larger than it can sensibly be.
+//! Reads a named file: a regular one, and not larger than sensible.
 //!
-//! A FIFO may have no writer, and a device no end: whoever reads one waits for ever, or takes all memory.
+//! A FIFO may have no writer, and a device no end: a read would wait for ever or use all memory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -9,11 +9,11 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Reads the file at `path`, which has `max_bytes` at most. Blocks on the disk, and on nothing else.
+/// Reads the file at `path` of at most `max_bytes`. Blocks on the disk, and on nothing else.
 ///
 /// # Errors
 ///
-/// The system's, or one that says what the file is instead.
+/// The system's error, or one that says what the file is instead.
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     if is_nothing(path) {
         return Ok(Vec::new());
@@ -22,7 +22,7 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         let message = format!("it is a {kind}, and must be a regular file");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    // Another file may be there by now, and the opening of a FIFO waits for a writer.
+    // Another file may be there by now, and opening a FIFO waits for a writer.
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     let mut bytes = Vec::new();
@@ -34,13 +34,14 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether it is `/dev/null`, which people name for a file that is to be empty. It is the third device of the first kind on every Linux.
+/// Whether it is `/dev/null`, which people name for an empty file. It is the third device of the first kind
+/// on every Linux.
 fn is_nothing(path: &Path) -> bool {
     fs::metadata(path)
         .is_ok_and(|found| found.file_type().is_char_device() && found.rdev() == rustix::fs::makedev(1, 3))
 }
 
-/// What is at `path`, if it is there and is not a file.
+/// The kind of thing at `path`, if it exists and is not a file.
 pub fn other_kind(path: &Path) -> Option<&'static str> {
     let kind = fs::metadata(path).ok()?.file_type();
     if kind.is_file() {
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// What `read` says, which must not take long.
+    /// The result of `read`, which must not take long.
     fn told(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
         let (sender, receiver) = mpsc::channel();
         let path = path.to_owned();
@@ -101,7 +102,7 @@ mod tests {
         fs::write(&path, [7; 100]).unwrap();
         assert_eq!(told(&path, 100), Ok(vec![7; 100]));
         assert_eq!(told(&path, 99), Err("it is larger than 99 bytes".to_owned()));
-        // The size that the system tells is no measure: files of /proc have none.
+        // The system's size is unreliable: files of /proc have none.
         assert!(!told(Path::new("/proc/self/status"), 1 << 20).unwrap().is_empty());
     }
 }

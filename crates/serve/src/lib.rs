@@ -1,7 +1,9 @@
-//! An HTTP server that no client can make costly: the head and the body of a request have to come in time, and so many
-//! connections are served and no more.
+//! An HTTP server with limits: the head and the body of a request must come in time, and the number of
+//! connections is bounded.
 //!
-//! A new connection is always taken. When there are too many, those that have waited for a request for the longest are closed for it. So whoever opens many and says nothing loses them to each other, and a client that asks at once is answered.
+//! A new connection is always taken. When there are too many, those that have waited longest for a request
+//! are closed. A client that opens many idle connections loses its own, and a client that asks at once is
+//! answered.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-/// What one server allows.
+/// The limits of one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once.
@@ -33,15 +35,15 @@ pub struct Limits {
     pub head: Duration,
     /// For the body of a request.
     pub body: Duration,
-    /// How long a connection may live. A reader that takes nothing of its answer ends with it.
+    /// How long a connection may live. A reader that does not take its answer ends with it.
     pub life: Duration,
 }
 
-/// Where connections come from.
+/// The source of connections.
 pub trait Accept: Send + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// What handlers see as `ConnectInfo`.
+    /// The type that handlers see as `ConnectInfo`.
     type Peer: Clone + Send + Sync + 'static;
 
     /// The next one. Cancelling it loses none.
@@ -57,11 +59,11 @@ impl Accept for tokio::net::TcpListener {
     }
 }
 
-/// How long is waited when no connection can be taken and none of ours can make room.
+/// The wait when no connection can be taken and none of ours can be closed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is cancelled; then requests under way are finished. `failed` is told of each time that connections
-/// begin to fail to be taken.
+/// Serves until `stop` is cancelled; then requests under way are finished. `failed` is called each time that
+/// taking connections begins to fail.
 pub async fn serve<A: Accept>(
     mut listener: A,
     router: Router,
@@ -81,13 +83,13 @@ pub async fn serve<A: Accept>(
         match accepted {
             Ok((io, peer)) => {
                 failing = false;
-                // Each closed one gives its file back before the next one is taken.
+                // Each closed one frees its file before the next one is taken.
                 while connections.count() >= limits.connections && connections.close_some(limits.connections)
                 {
                     tokio::task::yield_now().await;
                 }
                 if connections.count() >= limits.connections {
-                    // All of them are being answered. This one is not waited for: there may be thousands behind it.
+                    // All of them are being answered. This one is not awaited: thousands may wait behind it.
                     drop(io);
                     continue;
                 }
@@ -102,14 +104,14 @@ pub async fn serve<A: Accept>(
                     failing = true;
                     failed(&error);
                 }
-                // Most often: out of files. One of ours may be one too many.
+                // Usually no file is left to open. One of ours may be one too many.
                 if !connections.close_some(limits.connections) {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
-    // What listens is closed before the last answers are given.
+    // The listener is closed before the last answers are given.
     drop(listener);
     tasks.close();
     tasks.wait().await;
@@ -141,7 +143,7 @@ where
             .serve_connection(TokioIo::new(io), service)
     );
     let life = tokio::time::sleep(limits.life);
-    // How a connection ends is the client's business.
+    // A connection may end in any way.
     tokio::select! {
         _ = served.as_mut() => {}
         () = stop.cancelled() => {
@@ -149,14 +151,14 @@ where
             let _ = tokio::time::timeout(limits.life, served).await;
         }
         () = life => {
-            // The request under way, if there is one, is finished within the same time again.
+            // The current request, if there is one, is finished within the same time again.
             served.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(limits.life, served).await;
         }
     }
 }
 
-/// The connections that are served.
+/// The connections.
 #[derive(Debug, Default)]
 struct Connections(Mutex<ConnectionTable>);
 
@@ -168,10 +170,10 @@ struct ConnectionTable {
 
 #[derive(Debug)]
 struct Served {
-    /// Since when it waits for a request; none while one is answered.
+    /// The time since which it waits for a request; `None` during an answer.
     waits_since: Option<Instant>,
     task: Option<AbortHandle>,
-    /// It was told to end, and has not yet.
+    /// It was asked to end, and has not ended yet.
     closes: bool,
 }
 
@@ -211,8 +213,8 @@ impl Connections {
         }
     }
 
-    /// Begins to close those that have waited for the longest: a quarter, so that a flood is not let in one by one. False when
-    /// none waits and none is being closed.
+    /// Begins to close those that have waited longest: a quarter, because a flood would otherwise be let in
+    /// one by one. False when none waits and none is being closed.
     fn close_some(&self, most: usize) -> bool {
         let mut table = self.table();
         if table.served.values().any(|served| served.closes) {
@@ -237,7 +239,7 @@ impl Connections {
     }
 }
 
-/// Takes a connection off the table, however its task ends.
+/// Removes a connection from the table, however its task ends.
 struct Left {
     connections: Arc<Connections>,
     id: u64,
@@ -249,7 +251,7 @@ impl Drop for Left {
     }
 }
 
-/// A body that has to be there in time.
+/// A body that must arrive in time.
 struct Timed {
     body: hyper::body::Incoming,
     limit: Pin<Box<Sleep>>,

@@ -1,9 +1,9 @@
 //! The core decides; it has no I/O, no clock and no await.
 //!
-//! Everything that can happen reaches it as an [`Input`], everything that shall be done leaves it as an
-//! [`Effect`]. What it holds is the part of the journal that is on its way: events that are not yet safe, and
-//! handles that can still be confirmed. All of it can be lost in a crash, and is rebuilt from the journal and
-//! from the cloud's redeliveries.
+//! Everything that can happen arrives as an [`Input`], and everything to be done leaves as an [`Effect`]. It
+//! holds the part of the journal that is in flight: events that are not yet safe, and handles that can still
+//! be confirmed. All of it can be lost in a crash, and is rebuilt from the journal and from the cloud's
+//! redeliveries.
 //!
 //! An event's way through here:
 //!
@@ -15,10 +15,10 @@
 //! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence
 //! leaves.
 //!
-//! Three owners hold the state, and no field of one can be reached from another: the [`polls`] (who is asked
-//! for events, and when), the [`events`] (what is in hand until it is safe), and the [`handles`] (what can be
-//! confirmed, and the requests that do). Each takes what happened, puts what shall be done into the
-//! [`outbox`], and returns what another owner has to know. All of that crosses in this file:
+//! Three owners hold the state, and no field of one can be reached from another: the [`polls`] (whom to poll,
+//! and when), the [`events`] (in flight until they are safe), and the [`handles`] (what can be confirmed, and
+//! the requests for it). Each takes facts, puts effects into the [`outbox`], and returns what another owner
+//! needs. All of that crosses in this file:
 //!
 //! | from | what | to |
 //! | --- | --- | --- |
@@ -64,7 +64,7 @@ pub struct Core {
     events: Events,
     handles: Handles,
     polls: Polls,
-    /// In the order in which they came: the owners name a sub-application by its place.
+    /// In the order of their arrival: the owners name a sub-application by its index.
     sub_apps: Vec<SubAppId>,
     world: World,
     rng: fastrand::Rng,
@@ -73,7 +73,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that knows nothing yet: it begins by asking the journal what is unpublished.
+    /// A new core. It begins by asking the journal for unpublished events.
     pub fn new(settings: Settings, now: Moment) -> Self {
         let wanted = settings.sub_apps.clone();
         let mut core = Self {
@@ -92,11 +92,11 @@ impl Core {
         core
     }
 
-    /// Takes what happened and says what shall be done. Inputs that arrived together are best given together:
-    /// what they lead to is then committed together.
+    /// Takes what happened and returns what is to be done. Give inputs that arrived together in one call:
+    /// their consequences are then committed together.
     pub fn step(&mut self, now: Moment, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         self.world.now = now;
-        // Leases first: nothing joins a handle whose lease has lapsed meanwhile.
+        // Leases first: nothing may join a handle whose lease has lapsed.
         let lapsed = self.handles.lapse_due(now, &mut self.out);
         self.handles_ended(lapsed);
         self.events.retry_due(now);
@@ -125,13 +125,13 @@ impl Core {
         self.step(now, [input])
     }
 
-    /// When a [`Input::Tick`] is due, if nothing else happens.
+    /// The time of the next [`Input::Tick`], if nothing else happens.
     pub fn next_wake(&self) -> Option<Moment> {
         let timers = [self.handles.next_lapse(), self.events.next_retry(), self.out.wake_at()];
         timers.into_iter().flatten().min()
     }
 
-    /// What is in flight now.
+    /// The counts of what is in flight.
     pub fn load(&self) -> Load {
         Load {
             events: self.events.len(),
@@ -145,7 +145,7 @@ impl Core {
         }
     }
 
-    /// Whether the next thing to happen is a commit: others are neither under way nor waiting for the quota.
+    /// True when only commits can make progress: nothing else is in flight or waits for the quota.
     pub fn only_commits_pending(&self) -> bool {
         let commits = self.out.has_open_commits() || self.polls.recordings().any();
         let pulls = !self.polls.is_paused() || self.polls.in_flight() > 0;
@@ -189,7 +189,7 @@ impl Core {
                     self.events.back_off(&self.world, &mut self.rng, attempt.event);
                 }
             }
-            // Nothing waits for these but the drain.
+            // Only the drain waits for these.
             Written::Confirmed(_) | Written::LetGo(..) | Written::Settled(_) => {}
             // The core asks for none of these.
             Written::Released(_) | Written::Pruned(_) | Written::Vacuumed(_) | Written::Summary(_) => return,
@@ -197,7 +197,7 @@ impl Core {
         self.out.committed();
     }
 
-    /// From polls to events and handles: what an answer brought is on record.
+    /// From polls to events and handles: an answer is on record.
     fn recorded(&mut self, pulled: &Pulled, recorded: &[Recorded]) {
         self.polls.recorded(pulled);
         let Some(sub_app) = self.sub_apps.iter().position(|id| *id == pulled.sub_app) else { return };
@@ -214,7 +214,8 @@ impl Core {
                     self.events.held_by(event, handle);
                     self.review(handle);
                 }
-                // It cannot be confirmed: once it is safe, it is done, and the cloud will hand it over again.
+                // It cannot be confirmed: when it is safe, it is finished here, and the cloud will hand it
+                // over again.
                 None => {
                     let unsettled = self.events.forget_if_done(event);
                     self.unsettled(unsettled);
@@ -223,8 +224,8 @@ impl Core {
         }
     }
 
-    /// The journal has handed unpublished events out. The sub-application of one may have left the
-    /// configuration: it is published all the same. A reload can bring the sub-application back, and then an
+    /// The journal has handed out unpublished events. The sub-application of one may have left the
+    /// configuration: the event is still published. A reload can bring the sub-application back, and then an
     /// idle answer settles the event.
     fn loaded(&mut self, loaded: Vec<Loaded>) {
         let with_place = loaded.into_iter().map(|loaded| {
@@ -245,7 +246,7 @@ impl Core {
         self.unsettled(unsettled);
     }
 
-    /// From events to handles: what is known of a handle's events changed.
+    /// From events to handles: the facts about a handle's events changed.
     fn review(&mut self, handle: handles::HandleId) {
         let Self { events, handles, world, .. } = self;
         let confirm_after = world.settings.confirm_after;
@@ -260,7 +261,7 @@ impl Core {
         self.handles_ended(ended);
     }
 
-    /// From handles to events: handles have left the relay's hands.
+    /// From handles to events: handles have left.
     fn handles_ended(&mut self, all: Vec<HandleEnded>) {
         for HandleEnded { handle, events, how } in all {
             if let HandleEnd::Lapsed(lease) = how {
@@ -273,24 +274,23 @@ impl Core {
         }
     }
 
-    /// From events to polls: an event that is safe is let go unconfirmed.
+    /// From events to polls: a safe event was let go unconfirmed.
     fn unsettled(&mut self, unsettled: Option<Unsettled>) {
         if let Some(Unsettled { sub_app, received_at }) = unsettled {
             self.polls.unsettled(sub_app, received_at);
         }
     }
 
-    /// Takes over what can change at work: the sub-applications, the quota, the back-off, the capacity, and
-    /// the attempts. What a running lease or a proof depends on stays: the window, and what a confirm waits
-    /// for.
+    /// Takes over the settings that can change at work: the sub-applications, the quota, the back-off, the
+    /// capacity, and the attempts. Settings that a running lease or a proof depends on stay: the window, and
+    /// the proof that a confirm needs.
     fn reconfigure(&mut self, new: Settings) {
         let old = &self.world.settings;
         self.polls.configure(old, &new);
         self.handles.configure(old, &new);
         self.events.configure(old, &new, self.world.now);
         self.world.settings = Settings { confirm_after: old.confirm_after, window: old.window, ..new };
-        // Begins with the sub-applications that are new, and polls those no more that are gone. What such a
-        // one has in hand is finished.
+        // Adds new sub-applications, and stops polling removed ones. Their events in flight are finished.
         let wanted = self.world.settings.sub_apps.clone();
         for id in &wanted {
             if !self.sub_apps.contains(id) {
@@ -300,7 +300,7 @@ impl Core {
         self.polls.want(&wanted);
     }
 
-    /// Takes a sub-application up, in the same place of all owners. One that only the journal knows is not
+    /// Adds a sub-application, with the same index in all owners. One that only the journal has is not
     /// polled.
     fn add(&mut self, id: SubAppId, polled: bool) -> usize {
         self.polls.add(&self.world, id, polled, self.events.polls_rest());
@@ -309,8 +309,7 @@ impl Core {
         self.sub_apps.len() - 1
     }
 
-    /// The drain is over when nothing that is in flight can still change the journal or reach the cloud in
-    /// time.
+    /// The drain is over when nothing in flight can still change the journal or reach the cloud in time.
     fn finish(&mut self) {
         if !self.world.draining || self.finished {
             return;

@@ -1,7 +1,7 @@
-//! What one step gathers: its effects, the rows of its commits, and when the core wants to be asked again.
+//! The results of one step: its effects, the rows of its commits, and the time at which the core wants to run
+//! again.
 //!
-//! The owners only add to it. What is committed leaves first; what follows from a commit waits for the
-//! journal's answer.
+//! The owners only add to it. Writes leave first. The consequence of a commit waits for the journal's answer.
 
 use tencent_vod_event::SubAppId;
 
@@ -11,7 +11,7 @@ use crate::identity::{DeliveryId, EventId};
 use crate::outcome::Problem;
 use crate::write::{ConfirmedDelivery, FailedAttempt, LetGo, PullId, Write};
 
-/// Effects of one step. What is worth one commit together is gathered until [`Outbox::flush`].
+/// Effects of one step. Rows that share a commit are gathered until [`Outbox::flush`].
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     effects: Vec<Effect>,
@@ -21,9 +21,9 @@ pub(super) struct Outbox {
     confirmed: Vec<ConfirmedDelivery>,
     refused: Vec<DeliveryId>,
     lost: Vec<DeliveryId>,
-    /// Commits that nothing but the drain waits for, and that have no answer yet.
+    /// Commits without an answer that only the drain waits for.
     commits: usize,
-    /// The next time that an owner wants to be asked again, beside its timers.
+    /// The next time at which an owner wants to run, beside its timers.
     wake_at: Option<Moment>,
     last_id: u64,
 }
@@ -90,12 +90,12 @@ impl Outbox {
         self.effects.push(Effect::Write(Write::Settle { sub_app, received_before }));
     }
 
-    /// An owner wants to be asked again at this moment.
+    /// An owner wants to run at this moment.
     pub(super) fn wake(&mut self, at: Moment) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// All owners are asked now.
+    /// All owners run now.
     pub(super) fn wakes(&mut self) {
         self.wake_at = None;
     }
@@ -109,13 +109,13 @@ impl Outbox {
         self.commits -= 1;
     }
 
-    /// Whether a commit has no answer yet that only the drain waits for.
+    /// Whether a commit that only the drain waits for has no answer yet.
     pub(super) fn has_open_commits(&self) -> bool {
         self.commits > 0
     }
 
-    /// Turns what the step gathered into effects. Commits come first: what follows from them waits for their
-    /// answer, and what does not depend on them loses nothing by coming after.
+    /// Turns the gathered results into effects. Writes come first: their consequences wait for the answer,
+    /// and other effects lose nothing by coming later.
     pub(super) fn flush(&mut self) {
         let mut commits = Vec::new();
         if !self.published.is_empty() {
@@ -139,7 +139,7 @@ impl Outbox {
         self.effects.splice(0..0, commits);
     }
 
-    /// What shall be done, in this order.
+    /// The effects, in this order.
     pub(super) fn take(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }

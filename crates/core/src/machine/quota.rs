@@ -1,76 +1,73 @@
-//! How fast requests of one API are sent, for the whole account.
+//! The rate of requests of one API, for the whole account.
 //!
-//! The configured rate is the account's, and other programs may use part of it; what is left for this one
-//! nobody says but `RequestLimitExceeded`. So the rate is searched as TCP searches for a path's: a throttled
-//! request lowers it to what was really accepted just before; it returns to just under that soon, dwells
-//! there, and then probes beyond it, faster and faster. At the edge that costs a request or two every few
-//! seconds.
+//! The configured rate is the account's, and other programs may use part of it. Only `RequestLimitExceeded`
+//! shows what is left. So the rate is searched as TCP searches for a path's. A throttled request lowers it to
+//! what was accepted just before. It returns to just below the limit soon, stays there, and then probes
+//! beyond it, faster and faster. At the limit that costs one or two requests every few seconds.
 //!
-//! How the cloud counts is not known, so that two ways must do well: a bucket that holds a second's worth,
-//! which hides for that long that it is running empty; and a count that begins anew each second, which
-//! refuses everything until the second is over. An even pace suits both.
+//! How the cloud counts is unknown, so two ways must work. A bucket that holds a second's worth hides for
+//! that long that it runs empty. A count that restarts each second refuses everything until the second is
+//! over. An even rate suits both.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::clock::Moment;
 
-/// How late a timer may be before requests are lost by it: so long the right to requests is saved up, beyond
-/// the first.
+/// Burst allowance: how late a timer may be before requests are lost by it.
 const SAVED: f64 = 0.02;
 
-/// How far below what was accepted the rate goes, and how long it takes back there: when the measure can be
-/// relied on, and when it is rough and may be too low. After three of these times the rate is a quarter
-/// higher, after four nearly twice.
+/// How far below the accepted rate the rate goes, and how long it takes to return: for a reliable measure,
+/// and for a rough one that may be too low. After three of these times the rate is a quarter higher, after
+/// four nearly twice.
 const DIP: f64 = 0.03;
 const RETURN: Duration = Duration::from_secs(5);
 const QUICK_RETURN: Duration = Duration::from_secs(2);
 
-/// A measure that spans less time than this is rough.
+/// A measure over less time than this is rough.
 const MEASURE: Duration = Duration::from_secs(1);
 
-/// While nothing at all is accepted: the first wait for another try, and the longest.
+/// While nothing is accepted: the first wait for another attempt, and the longest.
 const CLOSED_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// A round trip is not taken for longer than this: the host may have slept meanwhile.
+/// The longest round trip that counts: the host may have slept.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 
-/// Requests per second, at the least.
+/// The lowest rate in requests a second.
 const RATE_MIN: f64 = 0.2;
 
-/// The right to one request, and the request's name when the cloud throttles it.
+/// The right to one request, and the request's number if the cloud throttles it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     number: u64,
     at: Moment,
 }
 
-/// The pace of one API: a token bucket that saves up next to nothing, at a rate that gives way to the cloud.
+/// The rate of one API: a token bucket with next to no burst, at a rate that follows the cloud.
 #[derive(Clone, Debug)]
 pub(super) struct Quota {
     configured: f64,
-    /// What is known of a limit below the configured one.
+    /// The facts about a limit below the configured one.
     limit: Option<Limit>,
     tokens: f64,
     refilled_at: Moment,
     /// Requests so far: the number of the last ticket.
     requests: u64,
-    /// Requests up to this one were under way when one was throttled: that they are throttled as well tells
-    /// nothing new.
+    /// Requests up to this one were in flight when one was throttled. Their throttling says nothing new.
     judged: u64,
     first_request_at: Option<Moment>,
     recent: Recent,
     closed_until: Moment,
     closed_waits: Backoff,
-    /// Whether the next request is to try alone whether anything is accepted again: so long after it the
-    /// others follow, if nothing was heard of it by then.
+    /// If set, the next request is a probe: the others follow this long after it, if its answer has not come
+    /// by then.
     probing: Option<Duration>,
 }
 
 /// A rate that the cloud did not accept, as far as it could be measured.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
-    /// What was accepted, in requests per second.
+    /// The accepted rate, in requests a second.
     rate: f64,
     /// The rate is not lowered below this by further requests that were throttled for the same reason.
     floor: f64,
@@ -87,7 +84,7 @@ impl Limit {
 }
 
 impl Quota {
-    /// Another rate is configured. What was found out about the account's limit is found out again.
+    /// Sets another configured rate. The account's limit is searched again.
     pub(super) fn configure(&mut self, per_second: u32) {
         self.configured = f64::from(per_second.max(1));
         self.limit = None;
@@ -115,7 +112,7 @@ impl Quota {
         self.limit.map_or(self.configured, |limit| limit.rate_at(now).clamp(RATE_MIN, self.configured))
     }
 
-    /// Takes the right to one request, or says when there may be one.
+    /// Takes the right to one request, or returns when there may be one.
     pub(super) fn take(&mut self, now: Moment) -> Result<Ticket, Moment> {
         let per_second = self.per_second(now);
         self.refill(now, per_second);
@@ -143,7 +140,7 @@ impl Quota {
         self.tokens = (self.tokens + elapsed * per_second).min(1.0 + SAVED * per_second);
     }
 
-    /// The cloud said of this request that it was too much.
+    /// The cloud throttled this request.
     pub(super) fn throttled(&mut self, ticket: Ticket, now: Moment, rng: &mut fastrand::Rng) {
         self.recent.uncount(ticket.at);
         if ticket.number <= self.judged {
@@ -156,7 +153,7 @@ impl Quota {
         let per_second = self.per_second(now);
         let measured_since = self.limit.map(|limit| limit.since).or(self.first_request_at);
         if accepted == 0 {
-            // Not a matter of the rate: nothing is accepted for now, for the rest of a second or for longer.
+            // Not a matter of the rate: nothing is accepted for the rest of a second or longer.
             self.closed_until = now + self.closed_waits.next(rng);
             let round_trip = now.since(ticket.at).min(ROUND_TRIP_MAX);
             self.probing = Some(CLOSED_WAITS.0.max(2 * round_trip));
@@ -169,9 +166,9 @@ impl Quota {
         self.closed_waits.reset();
         self.closed_until = now;
         self.probing = None;
-        // The last second tells what was accepted, unless a bucket was still running empty; then the share of
-        // the requests since it was empty tells it. Neither is believed without limit: there may have been
-        // little to ask for.
+        // The last second shows what was accepted, unless a bucket was still running empty. Then the share of
+        // the requests since it was empty shows it. Neither is trusted without limit: there may have been few
+        // requests.
         let floor = (per_second / 2.0).max(RATE_MIN);
         let share = accepted as f64 / (accepted + 1) as f64;
         let rough = measured_since.is_none_or(|since| ticket.at < since + MEASURE);
@@ -181,12 +178,12 @@ impl Quota {
             since: now,
             returns_in: if rough { QUICK_RETURN } else { RETURN },
         });
-        // A request is left out, so that the next one does not find the cloud's bucket empty by a hair.
+        // One request is omitted, so that the next one does not find the cloud's bucket empty by a hair.
         self.tokens = self.tokens.min(-1.0);
     }
 }
 
-/// How many requests were accepted, or not answered yet, in each tenth of a second.
+/// The requests that were accepted or not answered yet, in each tenth of a second.
 #[derive(Clone, Debug, Default)]
 struct Recent {
     counts: [u32; Self::TENTHS],
@@ -226,7 +223,7 @@ impl Recent {
         }
     }
 
-    /// All that is known from a second before this moment on.
+    /// Everything from a second before this moment on.
     fn second_before(&self, at: Moment) -> f64 {
         let from = at - Duration::from_secs(1);
         let first = Self::tenth(from);
@@ -244,7 +241,7 @@ mod tests {
         fastrand::Rng::with_seed(1)
     }
 
-    /// All requests that are allowed when it is asked at each of these moments.
+    /// All requests that are allowed at these moments.
     fn requests(quota: &mut Quota, moments: impl Iterator<Item = u64>) -> Vec<Ticket> {
         moments.filter_map(|ms| quota.take(Moment(ms)).ok()).collect()
     }
@@ -333,7 +330,7 @@ mod tests {
         assert!((15..60).contains(&at.len()), "{}", at.len());
         let last = &at[at.len() / 2..];
         assert!(last.windows(2).all(|pair| (100..=5_100).contains(&(pair[1] - pair[0]))));
-        // When the door is open again, the rate is what it was.
+        // When requests are accepted again, the rate is as before.
         let open = requests(&mut quota, 70_000..75_000).len();
         assert!(open > 400, "{open}");
     }

@@ -1,18 +1,18 @@
-//! Whose turn it is, when there are fewer requests than sub-applications that want one.
+//! The order of sub-applications when requests are scarce.
 
 use std::collections::BTreeSet;
 
-/// Sub-applications that want something, the one first that has waited the longest since it was served.
+/// Sub-applications with a demand. The one that was served longest ago is first.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin {
     waiting: BTreeSet<(u64, usize)>,
-    /// The turn of each sub-application that waits.
+    /// The position of each waiting sub-application.
     turns: Vec<Option<u64>>,
     next_turn: u64,
 }
 
 impl RoundRobin {
-    /// It waits from now on, behind all others, if it did not wait already.
+    /// Adds it behind all others, if it does not wait already.
     pub(super) fn enter(&mut self, index: usize) {
         if self.turns.len() <= index {
             self.turns.resize(index + 1, None);
@@ -24,19 +24,19 @@ impl RoundRobin {
         }
     }
 
-    /// It wants nothing any more.
+    /// Removes it.
     pub(super) fn leave(&mut self, index: usize) {
         if let Some(turn) = self.turns.get_mut(index).and_then(Option::take) {
             self.waiting.remove(&(turn, index));
         }
     }
 
-    /// All that wait, in turn.
+    /// All that wait, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         self.waiting.iter().map(|(_, index)| *index)
     }
 
-    /// The first that waits behind this turn, and its own turn.
+    /// The first that waits behind this position, with its own position.
     pub(super) fn after(&self, turn: Option<u64>) -> Option<(u64, usize)> {
         let from = turn.map_or(0, |turn| turn + 1);
         self.waiting.range((from, 0)..).next().copied()

@@ -1,4 +1,4 @@
-//! What goes into the state machine, and what comes out of it.
+//! The inputs and effects of the state machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::outcome::{JournalState, OutputState, PublishOutcome, RequestFailure};
 use crate::outgoing::Outgoing;
 use crate::write::{PullId, Write, Written};
 
-/// On which proof an event counts as safe, so that its handle may be confirmed.
+/// The proof by which an event counts as safe, so that its handle may be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfirmAfter {
     /// The broker acked it.
@@ -21,7 +21,7 @@ pub enum ConfirmAfter {
     Journal,
 }
 
-/// What the core must know beforehand.
+/// The settings of the core.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The queues to relay.
@@ -30,17 +30,17 @@ pub struct Settings {
     pub confirm_after: ConfirmAfter,
     /// The cloud's window and our margin.
     pub window: Window,
-    /// The most events that are held at once. One poll of each sub-application may exceed it by its batch.
+    /// The most events in flight. One poll of each sub-application may exceed it by its batch.
     pub max_in_flight: usize,
     /// The shortest wait after an idle answer.
     pub idle_backoff_min: Duration,
     /// The longest wait after an idle answer.
     pub idle_backoff_max: Duration,
-    /// How many unroutable or refused publishes of an event before it is parked.
+    /// How many unroutable or refused publishes park an event.
     pub publish_attempts: u32,
     /// The account's limit, per API.
     pub requests_per_second: u32,
-    /// Where the jitter comes from.
+    /// The seed of the jitter.
     pub seed: u64,
 }
 
@@ -70,11 +70,11 @@ pub enum Input {
         pull: PullId,
         /// Just before the request was sent: the lease starts here.
         sent_at: Moment,
-        /// When the answer had arrived.
+        /// When the answer arrived.
         received_at: Moment,
         /// The same moment, for people.
         pulled_at: WallTime,
-        /// What came of it.
+        /// Its result.
         result: Result<Answer, RequestFailure>,
     },
     /// The journal committed a write of the core.
@@ -83,21 +83,21 @@ pub enum Input {
     Published {
         /// Which event.
         event: EventId,
-        /// What the broker said.
+        /// The broker's answer.
         outcome: PublishOutcome,
     },
     /// A confirm request ended.
     Confirmed {
         /// Which request.
         request: ConfirmId,
-        /// What the cloud said.
+        /// The cloud's answer.
         result: Result<(), RequestFailure>,
     },
     /// A [`Effect::ProveConfirm`] ended.
     ConfirmProof {
         /// Which request.
         request: ConfirmId,
-        /// What the cloud said.
+        /// The cloud's answer.
         result: Result<(), RequestFailure>,
     },
     /// Time has passed.
@@ -108,7 +108,7 @@ pub enum Input {
     Drain,
 }
 
-/// Everything that shall be done. Effects of one step are carried out in their order.
+/// Everything that is to be done. Effects of one step are carried out in their order.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Send a `PullEvents`.
@@ -118,7 +118,7 @@ pub enum Effect {
         /// Whose queue.
         sub_app: SubAppId,
     },
-    /// Ask the journal. What follows from it waits for its [`Input::Written`].
+    /// Ask the journal. Its consequences wait for its [`Input::Written`].
     Write(Write),
     /// Publish an event.
     Publish {
@@ -126,7 +126,7 @@ pub enum Effect {
         event: EventId,
         /// What to publish.
         outgoing: Arc<Outgoing>,
-        /// In a batch of its own: a batch with it was refused, and the culprit is being looked for.
+        /// In a batch of its own: a batch with it was refused, and the cause is being searched.
         alone: bool,
     },
     /// Send a `ConfirmEvents`.
@@ -140,7 +140,7 @@ pub enum Effect {
         /// Nothing of the request may leave at or after this moment.
         cutoff: Moment,
     },
-    /// Send a `ConfirmEvents` with a made-up handle, to learn whether the key may send it.
+    /// Send a `ConfirmEvents` with a made-up handle, to learn whether the key has the right.
     ProveConfirm {
         /// Returned with the answer.
         request: ConfirmId,
@@ -151,10 +151,10 @@ pub enum Effect {
     Finished,
 }
 
-/// Figures of what is in flight, for people.
+/// The counts of what is in flight, for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Events in the relay's hands.
+    /// Events in flight.
     pub events: usize,
     /// Publishes without an outcome.
     pub publishing: usize,
@@ -164,10 +164,10 @@ pub struct Load {
     pub confirms: usize,
     /// Polls in flight.
     pub polls: usize,
-    /// Whether nothing is to be pulled now: the events in hand are enough, or have nowhere to go.
+    /// Whether nothing may be pulled now: there are enough events in flight, or they cannot be published.
     pub paused: bool,
-    /// Whether the journal has unpublished events that are not in the relay's hands.
+    /// Whether the journal has unpublished events that are not in flight.
     pub backlog: bool,
-    /// Since when nothing that is published gets a queue.
+    /// The time since which no publish is routable.
     pub unroutable_since: Option<Moment>,
 }

@@ -1,4 +1,4 @@
-//! What every owner may read, and only [`super::Core`] changes.
+//! Facts that every owner may read, and only [`super::Core`] changes.
 
 use super::types::Settings;
 use crate::clock::Moment;

@@ -1,8 +1,8 @@
-//! Reads a JSON text: its values, and what of it is not JSON.
+//! Reads a JSON text: its values, and the errors in it.
 
 use super::{Document, ESCAPED, Literal, Malformed, NONE, Node, Open, USUAL_DEPTH};
 
-/// The events of the documents spend more bytes on a value and its key.
+/// The documented events use more bytes for a value with its key.
 const USUAL_NODE_BYTES: usize = 16;
 
 /// Reads a text from its beginning to its end, value by value.
@@ -27,18 +27,18 @@ impl<'a> DocumentReader<'a> {
         self.at
     }
 
-    /// Passes white space; the byte after it, which begins a value or ends something.
+    /// Skips white space and returns the next byte.
     pub fn coming(&mut self) -> Option<u8> {
         self.skip_white_space();
         self.peek()
     }
 
-    /// Makes sure that nothing but white space is left.
+    /// Checks that only white space is left.
     pub fn end(&mut self) -> Result<(), Malformed> {
         if self.coming().is_none() { Ok(()) } else { Err(self.malformed()) }
     }
 
-    /// Reads an object, and lets `member` read the value of each of its members, which is what comes then.
+    /// Reads an object. `member` reads the value of each member.
     pub fn members(
         &mut self,
         mut member: impl FnMut(&mut Self, &[u8]) -> Result<(), Malformed>,
@@ -49,7 +49,7 @@ impl<'a> DocumentReader<'a> {
         })
     }
 
-    /// Reads an array, and lets `element` read each of its elements, which is what comes then.
+    /// Reads an array. `element` reads each element.
     pub fn elements(
         &mut self,
         element: impl FnMut(&mut Self) -> Result<(), Malformed>,
@@ -89,13 +89,13 @@ impl<'a> DocumentReader<'a> {
     }
 
     fn tree(&mut self) -> Result<Document<'a>, Malformed> {
-        // A guess: how long a value is, is known at its end.
+        // A guess: the length of a value is known at its end.
         let nodes = Vec::with_capacity(self.text.len().min(4_096) / USUAL_NODE_BYTES);
         let mut document = Document { text: self.text, nodes };
         let mut open: Vec<Open> = Vec::with_capacity(USUAL_DEPTH);
         let mut members = Vec::new();
         loop {
-            // What is open must be closed, and a value takes two bytes, with what parts it from the next.
+            // Open containers must be closed, and a value takes two bytes with its separator.
             let rest = (self.text.len() - self.at).checked_sub(open.len()).ok_or(self.malformed())?;
             make_room(&mut document.nodes, 1 + rest / 2);
             make_room(&mut open, 1 + rest / 2);
@@ -170,7 +170,8 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Reads a key up to the member's value; where its literal text begins and ends, and whether it is [`ESCAPED`].
+    /// Reads a key up to the member's value. Returns where its literal text begins and ends, and whether it
+    /// is [`ESCAPED`].
     fn key(&mut self) -> Result<(u32, u32), Malformed> {
         let start = self.at + 1;
         let escaped = self.string()?;
@@ -181,7 +182,7 @@ impl<'a> DocumentReader<'a> {
         Ok((place(start), end))
     }
 
-    /// Reads what is no container; whether it is a string with escapes.
+    /// Reads a scalar. Returns whether it is a string with escapes.
     fn scalar(&mut self) -> Result<bool, Malformed> {
         match self.peek() {
             Some(b'"') => return self.string(),
@@ -229,7 +230,7 @@ impl<'a> DocumentReader<'a> {
         if self.at == start { Err(self.malformed()) } else { Ok(()) }
     }
 
-    /// Reads a string with its quotes; whether it has escapes.
+    /// Reads a string with its quotes. Returns whether it has escapes.
     fn string(&mut self) -> Result<bool, Malformed> {
         self.expect(b'"')?;
         let mut escaped = false;
@@ -250,7 +251,7 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Reads what follows a backslash.
+    /// Reads the rest of an escape.
     fn escape(&mut self) -> Result<(), Malformed> {
         let digits = match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 0,
@@ -268,9 +269,9 @@ impl<'a> DocumentReader<'a> {
     }
 }
 
-/// How many bytes come before the first that is a quote, a backslash or a control character.
+/// The number of bytes before the first quote, backslash or control character.
 ///
-/// Eight at a time: most strings of an event are short, and would be over before a search of the library has begun.
+/// Eight at a time: most strings of an event are short, and end before a library's search has begun.
 fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -293,14 +294,15 @@ fn plain_length(text: &[u8]) -> usize {
     length + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len())
 }
 
-/// Makes room for one more, and for twice as many if there can be `most` more. A list that grows holds its old half, too.
+/// Reserves space for one more, and for twice as many if there can be `most` more. A growing list also holds
+/// its old half.
 fn make_room<T>(list: &mut Vec<T>, most: usize) {
     if list.len() == list.capacity() {
         list.reserve_exact(list.len().min(most).max(1));
     }
 }
 
-/// A place in a text that is known to be no longer than places can tell.
+/// A position in a text that is known to be short enough for positions.
 pub(super) fn place(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(NONE)
 }

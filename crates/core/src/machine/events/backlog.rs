@@ -1,4 +1,4 @@
-//! Unpublished events that only the journal has, and how many events may be in hand to be published.
+//! Unpublished events that only the journal has, and how many events may be in flight to be published.
 
 use super::Events;
 use crate::identity::EventId;
@@ -8,7 +8,7 @@ use crate::machine::types::{ConfirmAfter, Effect};
 use crate::machine::world::World;
 use crate::write::{EVENTS_PER_PULL, Write};
 
-/// How many unpublished events are read from the journal at once.
+/// The number of unpublished events that one read of the journal brings.
 const LOAD_MAX: usize = 256;
 
 /// The unpublished events that only the journal has: those of an earlier run, and those that came while the
@@ -16,7 +16,7 @@ const LOAD_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Backlog {
     open: bool,
-    /// Every unpublished event up to this number is in the relay's hands.
+    /// Every unpublished event up to this number is in flight.
     cursor: EventId,
     loading: Option<u32>,
     /// An event that joined the backlog while it was being read.
@@ -37,7 +37,7 @@ impl Backlog {
         self.loading.is_some()
     }
 
-    /// An event is unpublished, and not in the relay's hands.
+    /// An event is unpublished and not in flight.
     pub(super) fn add(&mut self, event: EventId) {
         if self.loading.is_some() {
             self.joined = Some(self.joined.map_or(event, |earlier| earlier.min(event)));
@@ -47,18 +47,18 @@ impl Backlog {
         self.open = true;
     }
 
-    /// How many events the read under way may bring.
+    /// How many events the current read may bring.
     pub(super) fn coming(&self) -> usize {
         self.loading.map_or(0, |limit| limit as usize)
     }
 
-    /// A read begins, of at most so many events. Returns after which event.
+    /// A read begins, of at most this many events. Returns the number after which it begins.
     fn begin_read(&mut self, limit: u32) -> EventId {
         self.loading = Some(limit);
         self.cursor
     }
 
-    /// A read brought so many events, up to this one.
+    /// A read brought this many events, up to this one.
     pub(super) fn read(&mut self, last: Option<EventId>, count: usize) {
         let limit = self.loading.take().unwrap_or(0);
         if let Some(last) = last {
@@ -66,27 +66,27 @@ impl Backlog {
         }
         self.open = count >= limit as usize;
         if let Some(event) = self.joined.take() {
-            // It may have come too late for the read that just ended.
+            // It may have come too late for the read that has just ended.
             self.add(event);
         }
     }
 }
 
 impl Events {
-    /// Whether events that are recorded now go straight on to the output. With `confirm_after = "journal"`
-    /// they wait in the journal when others wait there already, or when the output cannot take them.
+    /// Whether newly recorded events go straight to the output. With `confirm_after = "journal"` they wait in
+    /// the journal when others wait there, or when the output cannot take them.
     pub(in crate::machine) fn publishes_at_once(&self, world: &World, recordings: Recordings) -> bool {
         match world.settings.confirm_after {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
-                // What is being recorded to wait must not be overtaken.
+                // An event that is recorded to wait must not be overtaken.
                 let waits = self.backlog.is_open() || recordings.any_waiting();
                 world.output_up && !waits && self.held(recordings) < self.capacity_for_publishing(world)
             }
         }
     }
 
-    /// Reads on in the backlog while there is capacity for it, besides what further polls may bring.
+    /// Reads the backlog further while there is capacity beyond that for further polls.
     pub(in crate::machine) fn load(
         &mut self,
         world: &World,

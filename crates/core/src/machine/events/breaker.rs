@@ -1,4 +1,4 @@
-//! When nothing at all is routable: it is not the event's fault, and less is tried.
+//! Handles the time when nothing is routable: it is not the event's fault, and less is tried.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::clock::Moment;
 use crate::identity::EventId;
 use crate::machine::world::World;
 
-/// So many different events that were returned without an ack between them open the breaker.
+/// This many different returned events without an ack between them open the breaker.
 const RETURNED_TO_OPEN: usize = 16;
 
-/// While the breaker is open, each sub-application is polled this often, and an event waits for its next
-/// publish at most so long: a queue that is bound again is found within this time.
+/// While the breaker is open, each sub-application is polled this often, and an event waits at most this long
+/// for its next publish. So a queue that is bound again is found within this time.
 pub(super) const PROBE_EVERY: Duration = Duration::from_secs(30);
 
-/// What the first ack after a return of everything brings back is spread over this time.
+/// The events that the first ack brings back are spread over this time.
 const AFTER_OPEN: Duration = Duration::from_secs(10);
 
-/// Open while nothing that is published gets a queue.
+/// Open while no publish is routable.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    /// Events that were returned since the last ack; no more than open it.
+    /// The events that were returned since the last ack; no more than needed to open it.
     returned: BTreeSet<EventId>,
     open_since: Option<Moment>,
     /// The next read of the backlog, while it is open.
@@ -47,24 +47,24 @@ impl Breaker {
         }
     }
 
-    /// Something was acked, and is routable.
+    /// An event was acked, so it is routable.
     pub(super) fn acked(&mut self) {
         self.returned.clear();
     }
 
-    /// Opens or closes by what was returned. Says whether it did.
+    /// Opens or closes by the returned events. Returns whether it did.
     fn turn(&mut self, now: Moment) -> bool {
         let unroutable = self.returned.len() >= RETURNED_TO_OPEN;
         if unroutable == self.is_open() {
             return false;
         }
-        // What was returned after the ack, in the same step, counts.
+        // Events that were returned after the ack in the same step count.
         self.open_since = unroutable.then_some(now);
         self.load_from = unroutable.then_some(now + PROBE_EVERY);
         true
     }
 
-    /// Whether the backlog may be read on now, or when: while nothing is routable, only now and then and a
+    /// Whether the backlog may be read further now, or when. While nothing is routable, that is rare and
     /// little.
     pub(super) fn may_load(&mut self, now: Moment) -> Result<(), Moment> {
         match self.load_from {
@@ -79,8 +79,8 @@ impl Breaker {
 }
 
 impl Events {
-    /// Opens or closes the breaker by what this step brought, and says whether it did. At the end of the
-    /// inputs, because the answers of one batch come together.
+    /// Opens or closes the breaker by this step, and returns whether it did. At the end of the inputs,
+    /// because the answers of one batch come together.
     pub(in crate::machine) fn turn_breaker(&mut self, world: &World, rng: &mut fastrand::Rng) -> bool {
         let turned = self.breaker.turn(world.now);
         if turned {
@@ -90,25 +90,24 @@ impl Events {
         turned
     }
 
-    /// How often each sub-application is to be polled, while nothing is routable: so that an event is met
-    /// that is.
+    /// How often each sub-application is polled while nothing is routable, to find a routable event.
     pub(in crate::machine) fn polls_rest(&self) -> Option<Duration> {
         self.breaker.is_open().then_some(PROBE_EVERY)
     }
 
-    /// Since when nothing that is published gets a queue.
+    /// The time since which no publish is routable.
     pub(in crate::machine) fn unroutable_since(&self) -> Option<Moment> {
         self.breaker.open_since()
     }
 
-    /// Makes events that wait after a return or a refusal wait no longer than this.
+    /// Limits the wait of events after a return or a refusal to this.
     fn hurry_refused(&mut self, now: Moment, rng: &mut fastrand::Rng, longest: Duration) {
         let late = |(event, in_flight): (&EventId, &InFlight)| {
             let at = in_flight.tries.refused_until().filter(|at| *at > now + longest)?;
             (in_flight.state() == InFlightState::BackingOff).then_some((at, *event))
         };
         let mut late: Vec<(Moment, EventId)> = self.in_hand.iter().filter_map(late).collect();
-        // The map has no order, and one seed is to be one run.
+        // The map has no order, and a seed must always give the same run.
         late.sort_unstable();
         for (at, event) in late {
             self.retries.remove(&(at, event));
@@ -120,7 +119,7 @@ impl Events {
 
 #[cfg(test)]
 impl Events {
-    /// How many events were returned since the last ack.
+    /// The number of returned events since the last ack.
     pub(in crate::machine) fn returned(&self) -> usize {
         self.breaker.returned.len()
     }

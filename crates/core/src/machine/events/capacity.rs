@@ -1,4 +1,4 @@
-//! How many events may be in hand at once.
+//! How many events may be in flight.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::machine::types::{ConfirmAfter, Settings};
 use crate::machine::world::World;
 use crate::write::EVENTS_PER_PULL;
 
-/// How long it takes from none to all of what is configured.
+/// The time from none to the configured number.
 const RETURN: Duration = Duration::from_secs(1_800);
 
-/// As many as configured, or fewer: no more than the output makes safe within their leases. What is beyond
-/// that lapses in hand and comes again, over and over, and what has been published meanwhile waits behind it
-/// to be confirmed.
+/// As many as configured, or fewer: as many as the output makes safe within their leases. Further events
+/// would lapse in flight and come again repeatedly, and published ones would wait behind them for their
+/// confirm.
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
     most: usize,
@@ -30,17 +30,17 @@ impl Capacity {
         Self { most: max_in_flight, events: max_in_flight, lowered_at: now }
     }
 
-    /// How many events may be in hand.
+    /// How many events may be in flight.
     pub(super) fn events(&self, now: Moment) -> usize {
         let returned = now.since(self.lowered_at).as_secs_f64() / RETURN.as_secs_f64() * self.most as f64;
         self.events.saturating_add(returned as usize).min(self.most)
     }
 
     /// A lease lapsed while its event waited for the output. Leases that began before the capacity was
-    /// lowered tell nothing new.
+    /// lowered say nothing new.
     pub(super) fn lapsed(&mut self, lease: Lease, in_hand: usize, now: Moment) {
         if lease.sent_at >= self.lowered_at {
-            // Not so few that some events in trouble fill it.
+            // At least so many that some failing events do not fill it.
             let least = (self.most / 8).max(4 * EVENTS_PER_PULL).min(self.most);
             self.events = (self.events(now).min(in_hand) / 2).max(least);
             self.lowered_at = now;
@@ -49,12 +49,12 @@ impl Capacity {
 }
 
 impl Events {
-    /// Events in the relay's hands, or on their way there through the journal.
+    /// Events in flight, or on their way there through the journal.
     pub(super) fn held(&self, recordings: Recordings) -> usize {
         self.in_hand.len() + recordings.events()
     }
 
-    /// How many events more can be held for polls, if any.
+    /// How many more events polls may bring, if any.
     pub(in crate::machine) fn capacity_for_polls(
         &self,
         world: &World,
@@ -66,8 +66,8 @@ impl Events {
             .checked_sub(self.held(recordings) + self.backlog.coming())
     }
 
-    /// How many events may be in hand only to be published. With `confirm_after = "journal"` the other half
-    /// is kept for pulling: the cloud is not to wait while the broker takes nothing.
+    /// How many events may be in flight only to be published. With `confirm_after = "journal"` the other half
+    /// is kept for pulling: the cloud must not wait while the broker takes nothing.
     pub(super) fn capacity_for_publishing(&self, world: &World) -> usize {
         let most = match world.settings.confirm_after {
             ConfirmAfter::Publish => world.settings.max_in_flight,
@@ -76,8 +76,8 @@ impl Events {
         most.saturating_add(self.capacity_besides(world))
     }
 
-    /// How many events more may be in hand, because the broker returns or refuses some for minutes, or
-    /// because some may break the connection: the others must not wait for their capacity. An event that may
+    /// How many more events may be in flight, because the broker returns or refuses some for minutes, or
+    /// because some may break the connection. The others must not wait for their capacity. An event that may
     /// break the connection is given up only when others get through. While nothing is routable, this is the
     /// capacity for an event that may be.
     fn capacity_besides(&self, world: &World) -> usize {
@@ -85,7 +85,7 @@ impl Events {
         if self.breaker.is_open() { most } else { (self.refused + self.suspected).min(most) }
     }
 
-    /// The settings become these.
+    /// Takes over new settings.
     pub(in crate::machine) fn configure(&mut self, old: &Settings, new: &Settings, now: Moment) {
         if old.max_in_flight != new.max_in_flight {
             self.capacity = Capacity::new(new.max_in_flight, now);
@@ -93,7 +93,7 @@ impl Events {
     }
 
     /// The lease of these events' handle ended. If one of them only waits for an output that is up, the
-    /// output is too slow for so many.
+    /// output is too slow for this many.
     pub(in crate::machine) fn lease_lapsed(
         &mut self,
         world: &World,
@@ -101,7 +101,7 @@ impl Events {
         lease: Lease,
         events: &[EventId],
     ) {
-        // Nothing is wrong with such an event but that its turn to be published has not come, or takes long.
+        // Nothing is wrong with such an event: its publish has not begun, or takes long.
         let waits = |in_flight: &InFlight| in_flight.waits_for_the_output(world.settings.confirm_after);
         if world.output_up && events.iter().any(|event| self.in_hand.get(event).is_some_and(waits)) {
             self.capacity.lapsed(lease, self.held(recordings), world.now);

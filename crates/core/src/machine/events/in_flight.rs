@@ -1,4 +1,4 @@
-//! An event in the relay's hands, and the states that it goes through: `transitions.md`.
+//! An event in flight and its states: `transitions.md`.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::machine::handles::HandleId;
 use crate::machine::types::ConfirmAfter;
 use crate::outgoing::Outgoing;
 
-/// How far an event got in the relay's hands.
+/// The state of an event in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InFlightState {
     /// Unpublished, and only the journal has its content: `Load` brings it.
     Stored,
-    /// Waits for its turn to be published.
+    /// Waits to be published.
     Ready,
     /// A publish failed; the failure is being committed.
     Failing,
-    /// Waits out its back-off.
+    /// Waits for its back-off.
     BackingOff,
-    /// Given to the output; its outcome comes.
+    /// Handed to the output; its outcome comes.
     Publishing,
     /// Acked; the ack is being committed.
     Acked,
@@ -31,7 +31,7 @@ pub(super) enum InFlightState {
     Safe,
 }
 
-/// An event in the relay's hands: until it is safe, and no handle of it is left to confirm.
+/// An event in flight: until it is safe and no handle of it is left to confirm.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) sub_app: usize,
@@ -39,7 +39,7 @@ pub(super) struct InFlight {
     state: InFlightState,
     /// Its handles that can still be confirmed.
     pub(super) holds: SmallVec<[HandleId; 1]>,
-    /// What its publishes have met.
+    /// The results of its publishes.
     pub(super) tries: Tries,
     /// In a batch of its own.
     pub(super) alone: bool,
@@ -49,12 +49,13 @@ pub(super) struct InFlight {
 }
 
 impl InFlightState {
-    /// Whether an event in this state can go on to `next`: the table in `transitions.md`, which a test reads.
+    /// Whether an event in this state can change to `next`: the table in `transitions.md`, which a test
+    /// reads.
     fn leads_to(self, next: Self) -> bool {
         use InFlightState::*;
         match next {
-            // The journal has the last word: what it has committed as published or parked is safe, whatever
-            // was known here.
+            // The journal has the last word: an event that it has committed as published or parked is safe,
+            // whatever was known here.
             Safe => true,
             Stored => false,
             Ready => matches!(self, Stored | Publishing | Failing | BackingOff),
@@ -66,7 +67,7 @@ impl InFlightState {
 }
 
 impl InFlight {
-    /// An event that has just come into the relay's hands.
+    /// An event that is new in flight.
     pub(super) fn new(
         state: InFlightState,
         sub_app: usize,
@@ -78,15 +79,15 @@ impl InFlight {
         Self { sub_app, outgoing, state, holds, tries, alone: false, confirmed, received_at }
     }
 
-    /// How far it got.
+    /// Its state.
     pub(super) fn state(&self) -> InFlightState {
         self.state
     }
 
-    /// It goes on to the next state.
+    /// Changes its state.
     pub(super) fn enter(&mut self, next: InFlightState) {
-        // In the tests of this crate. The simulation plants bugs that lie to the core, and looks at what
-        // comes of it.
+        // In the tests of this crate. The simulation plants bugs that give the core wrong facts, and checks
+        // the result.
         assert!(!cfg!(test) || self.state.leads_to(next), "an event goes from {:?} to {next:?}", self.state);
         self.state = next;
     }
@@ -95,12 +96,12 @@ impl InFlight {
     pub(super) fn may_confirm(&self, confirm_after: ConfirmAfter) -> bool {
         match confirm_after {
             ConfirmAfter::Publish => self.state == InFlightState::Safe,
-            // The commit of its record is the proof; whatever is in the map has been recorded.
+            // The commit of its record is the proof. Everything in the map has been recorded.
             ConfirmAfter::Journal => true,
         }
     }
 
-    /// Whether nothing is wrong with it but that its turn to be published has not come, or takes long.
+    /// Whether nothing is wrong with it: its publish has not begun, or takes long.
     pub(super) fn waits_for_the_output(&self, confirm_after: ConfirmAfter) -> bool {
         let on_its_way =
             matches!(self.state, InFlightState::Ready | InFlightState::Publishing | InFlightState::Acked);

@@ -1,4 +1,4 @@
-//! The events: what is in the relay's hands until it is safe, and how it gets to the broker.
+//! The events: those that are in flight until they are safe, and their way to the broker.
 //!
 //! - Owns: the events in hand and their states (`transitions.md`), what is ready to be published and what is
 //!   being published, the waits between publishes, the backlog in the journal, the breaker, the events that
@@ -41,27 +41,27 @@ use suspects::Suspects;
 #[derive(Debug)]
 pub(super) struct Events {
     in_hand: FxHashMap<EventId, InFlight>,
-    /// In the order in which they were received: what failed goes before what came later.
+    /// In the order of receipt: a failed event goes before later ones.
     ready: BTreeSet<EventId>,
-    /// When each event that waits is to be published again.
+    /// The time of the next publish of each waiting event.
     retries: BTreeSet<(Moment, EventId)>,
     /// Events that may break the connection.
     suspects: Suspects,
     breaker: Breaker,
     backlog: Backlog,
     capacity: Capacity,
-    /// Events in hand that the broker returned or refused.
+    /// Events in flight that the broker returned or refused.
     refused: usize,
-    /// Events in hand that may break the connection.
+    /// Events in flight that may break the connection.
     suspected: usize,
     /// Acks so far.
     acks: u64,
     publishing: usize,
-    /// Before this moment nothing is published: an outage of the output has just brought events back.
+    /// Before this moment nothing is published: an outage of the output has just returned events.
     publish_from: Moment,
 }
 
-/// An event that is safe was let go, and the cloud was not seen to forget it.
+/// A safe event was let go without proof that the cloud has forgotten it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unsettled {
     pub(super) sub_app: usize,
@@ -87,7 +87,7 @@ impl Events {
         }
     }
 
-    /// Takes a recorded event into the relay's hands, unless it is there already.
+    /// Takes a recorded event in, unless it is in flight already.
     pub(super) fn meet(&mut self, sub_app: usize, pulled: &Pulled, event: &Arc<Event>, record: &Recorded) {
         let new = match self.in_hand.entry(record.event) {
             Entry::Occupied(mut in_flight) => {
@@ -127,9 +127,8 @@ impl Events {
         }
     }
 
-    /// Takes an event into the relay's hands, unless it is there already. The handles that an earlier run had
-    /// for it are let go: one of them may stand on further events, which that run had in its hands and this
-    /// one has not.
+    /// Takes an event in, unless it is in flight already. Handles that an earlier run had for it are let go:
+    /// one of them may cover further events, which that run had in flight and this one has not.
     fn carry_loaded(&mut self, now: Moment, sub_app: usize, loaded: Loaded) {
         let Loaded { event, outgoing, confirmed } = loaded;
         let outgoing = Some(Arc::new(outgoing));
@@ -155,7 +154,7 @@ impl Events {
         }
     }
 
-    /// A handle of the event has left the relay's hands.
+    /// A handle of the event has left.
     pub(super) fn handle_ended(
         &mut self,
         event: EventId,
@@ -183,7 +182,7 @@ impl Events {
         in_flight.holds.clone()
     }
 
-    /// Lets an event out of the relay's hands when nothing is left to do for it here.
+    /// Drops an event when it needs nothing more here.
     pub(super) fn forget_if_done(&mut self, event: EventId) -> Option<Unsettled> {
         let in_flight = self.in_hand.get(&event)?;
         let done = matches!(in_flight.state(), InFlightState::Safe | InFlightState::Stored)
@@ -201,22 +200,22 @@ impl Events {
         self.in_hand.get(&event).is_none_or(|in_flight| in_flight.may_confirm(confirm_after))
     }
 
-    /// How many events are in hand.
+    /// The number of events in flight.
     pub(super) fn len(&self) -> usize {
         self.in_hand.len()
     }
 
-    /// How many publishes have no outcome yet.
+    /// The number of publishes without an outcome.
     pub(super) fn publishing(&self) -> usize {
         self.publishing
     }
 
-    /// Whether an event waits for its turn to be published.
+    /// Whether an event waits to be published.
     pub(super) fn any_ready(&self) -> bool {
         !self.ready.is_empty() || self.suspects.any_ready()
     }
 
-    /// Whether the journal has unpublished events that are not in the relay's hands.
+    /// Whether the journal has unpublished events that are not in flight.
     pub(super) fn has_backlog(&self) -> bool {
         self.backlog.is_open()
     }
@@ -226,7 +225,7 @@ impl Events {
         self.backlog.is_loading()
     }
 
-    /// When the next event is to be published again.
+    /// The time of the next publish.
     pub(super) fn next_retry(&self) -> Option<Moment> {
         self.retries.first().map(|(at, _)| *at)
     }
@@ -234,7 +233,7 @@ impl Events {
 
 #[cfg(test)]
 impl Events {
-    /// How many events in hand may break the connection.
+    /// The number of events in flight that may break the connection.
     pub(super) fn suspected(&self) -> usize {
         self.suspected
     }

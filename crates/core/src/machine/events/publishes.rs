@@ -1,4 +1,4 @@
-//! From the journal's record to the broker's ack, and what each other answer leads to.
+//! From the journal's record to the broker's ack, and the consequences of each other outcome.
 
 use std::sync::Arc;
 
@@ -14,12 +14,11 @@ use crate::machine::world::World;
 use crate::outcome::{Problem, PublishOutcome};
 use crate::write::FailedAttempt;
 
-/// How many publishes wait for their outcome at the most. Enough to keep every lane of the output busy with
-/// full batches.
+/// The most publishes without an outcome. Enough to keep every lane of the output busy with full batches.
 const PUBLISHING_MAX: usize = 256;
 
 impl Events {
-    /// Publishes what is ready, as far as the output takes it.
+    /// Publishes ready events, as far as the output takes them.
     pub(in crate::machine) fn publish(&mut self, world: &World, out: &mut Outbox) {
         let any_ready = !self.ready.is_empty() || self.suspects.any_ready();
         if world.now < self.publish_from && world.output_up && any_ready {
@@ -31,7 +30,7 @@ impl Events {
             } else if self.publishing == 0 {
                 self.suspects.take()
             } else {
-                // What is under way is answered before, so that a loss is that of the suspect alone.
+                // Earlier publishes are answered first, so a loss is that of the suspect alone.
                 return;
             };
             let Some(event) = event else { break };
@@ -73,8 +72,8 @@ impl Events {
                 self.acked(event);
                 out.published(event);
             }
-            // Tried again for as long as it takes: a full queue or a leader election is no fault of the
-            // event. Another queue of the exchange may have stored it.
+            // Repeated without end: a full queue or a leader election is not the event's fault. Another queue
+            // of the exchange may have stored it.
             PublishOutcome::Nacked => {
                 self.nacked(event);
                 self.fail(out, event, true, problem("the broker nacked it".into()));
@@ -104,7 +103,7 @@ impl Events {
                 Some(why) => self.park(out, event, problem(format!("{why}; last: {message}").into())),
                 None => self.fail(out, event, true, problem(message)),
             },
-            // Nothing left the process, so that there is nothing to commit; and no output refused it.
+            // Nothing left the process, so there is nothing to commit; and no output refused it.
             PublishOutcome::Unsent if !world.output_up => self.keep_its_place(world.now, event),
             PublishOutcome::Unsent => self.back_off(world, rng, event),
         }
@@ -126,7 +125,7 @@ impl Events {
         }
     }
 
-    /// The failure is committed before the next publish may leave, so that every repeat is on record.
+    /// The failure is committed before the next publish may leave, so every repeat is on record.
     fn fail(&mut self, out: &mut Outbox, event: EventId, uncertain: bool, problem: Problem) {
         if let Some(in_flight) = self.in_hand.get_mut(&event) {
             in_flight.enter(InFlightState::Failing);
@@ -134,14 +133,13 @@ impl Events {
         }
     }
 
-    /// The journal has committed that a publish of the event failed, or it never left: it waits for the next
-    /// one.
+    /// The failure of a publish is committed, or the publish never left: the event waits for the next one.
     pub(in crate::machine) fn back_off(&mut self, world: &World, rng: &mut fastrand::Rng, event: EventId) {
         let Some(in_flight) = self.in_hand.get_mut(&event) else { return };
         let first = in_flight.tries.none_failed();
         in_flight.tries.failed();
-        // The output went away under it, which is no fault of the event: it waits for the output, in its old
-        // place. A second time it may be the event that takes the connection down.
+        // The output went away, which is not the event's fault: it waits for the output in its old place. The
+        // second time, the event may be what breaks the connection.
         if first && !world.output_up {
             return self.keep_its_place(world.now, event);
         }
@@ -149,9 +147,8 @@ impl Events {
         self.wait_until(world.now + wait, event);
     }
 
-    /// An event that the output went away under goes on in its old place. The output as a whole waits the
-    /// shortest wait, so that none of those that it brought back is overtaken, or published again without a
-    /// wait.
+    /// An event that lost its output continues in its old place. The whole output waits the shortest wait. So
+    /// no returned event is overtaken, or published again without a wait.
     fn keep_its_place(&mut self, now: Moment, event: EventId) {
         self.publish_from = self.publish_from.max(now + RETRY_WAITS.0);
         self.make_ready(event);
@@ -167,7 +164,7 @@ impl Events {
         }
     }
 
-    /// The events whose wait is over are ready again.
+    /// Events whose wait is over are ready again.
     pub(in crate::machine) fn retry_due(&mut self, now: Moment) {
         while let Some((_, event)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.pop_first();

@@ -1,5 +1,5 @@
-//! Events that the broker does not take: how long each waits, when one is given up, and when one is published
-//! with nothing else under way.
+//! Events that the broker does not take: how long each waits, when one is parked, and when one is published
+//! alone.
 
 use std::time::Duration;
 
@@ -11,57 +11,55 @@ use crate::clock::Moment;
 use crate::identity::EventId;
 use crate::machine::world::World;
 
-/// The waits between two publishes of one event that got no answer, or that a missing exchange or permission
-/// kept back.
+/// The waits between two publishes of one event without an answer, or with a missing exchange or permission.
 pub(super) const RETRY_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// The waits after nacks. RabbitMQ may have stored the message in one queue while it nacks it for another
-/// one, so that each try can be one more copy.
+/// one, so each attempt can be one more copy.
 const NACK_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(300));
 
 /// The longest wait after the first return or refusal of an event. The next one is five times as long: five
-/// attempts are spread over about three minutes, so that a binding that is gone for a moment parks nothing.
+/// attempts are spread over about three minutes, so a short loss of a binding parks nothing.
 const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 const REFUSAL_FACTOR: u32 = 5;
 const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// The same while many events wait like that: only twice as long. Otherwise one frequent unroutable type
-/// fills the relay's hands, and the routable ones wait for capacity.
+/// The same while many events wait: only twice as long. Otherwise one frequent unroutable type uses up the
+/// capacity, and the routable ones wait.
 const CROWDED_WAIT: Duration = Duration::from_secs(1);
 const CROWDED_FACTOR: u32 = 2;
 
-/// An event that was returned or refused for so long is parked in any case.
+/// An event that was returned or refused for this long is parked in any case.
 const REFUSED_MAX: Duration = Duration::from_secs(600);
 
-/// An event that lost its answer so often in a row is published with nothing else under way: it may be what
-/// breaks the connection.
+/// An event that lost this many answers in a row is published alone: it may be what breaks the connection.
 const LOSSES_BEFORE_ALONE: u32 = 3;
 
-/// An event that lost its answer so often with nothing else under way, while others were acked, is parked.
+/// An event that lost this many answers alone, while others were acked, is parked.
 const LOSSES_ALONE: u32 = 3;
 
-/// What the publishes of one event have met so far.
+/// The results of one event's publishes so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
     /// Publishes that failed in any way.
     failures: u32,
-    /// Publishes that were returned or refused while others got through; so many are allowed.
+    /// Publishes that were returned or refused while others were acked; this many are allowed.
     refusals: u32,
-    /// Since when the broker returns or refuses it.
+    /// The time since which the broker returns or refuses it.
     refused_since: Option<Moment>,
-    /// Which waits the next failure follows.
+    /// The waits that the next failure uses.
     waits: Waits,
-    /// When the wait under way ends.
+    /// The end of the current wait.
     retry_at: Option<Moment>,
     /// Publishes in a row that lost their answer.
     losses: u32,
-    /// Those of them with nothing else under way.
+    /// Those of them that were alone.
     losses_alone: u32,
-    /// How many acks there had been at the first of them.
+    /// The number of acks at the first of them.
     acks_before: u64,
 }
 
-/// By what an event waits before its next publish.
+/// The kind of an event's wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Waits {
     #[default]
@@ -86,14 +84,14 @@ impl Tries {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// When its next publish is due, if it waits after a return or a refusal.
+    /// The time of its next publish, if it waits after a return or a refusal.
     pub(super) fn refused_until(&self) -> Option<Moment> {
         self.retry_at.filter(|_| self.waits == Waits::Refused)
     }
 }
 
 impl Events {
-    /// An event was acked: whatever was returned before, something is routable.
+    /// An event was acked: whatever was returned before, an event is routable.
     pub(super) fn acked(&mut self, event: EventId) {
         self.acks += 1;
         self.breaker.acked();
@@ -109,7 +107,7 @@ impl Events {
         }
     }
 
-    /// The broker answered, whatever it said: the event does not break the connection.
+    /// The broker answered: the event does not break the connection.
     fn answered(&mut self, event: EventId) {
         if let Some(in_flight) = self.in_hand.get_mut(&event) {
             self.suspected -= usize::from(in_flight.tries.is_suspect());
@@ -118,7 +116,7 @@ impl Events {
         }
     }
 
-    /// The broker nacked it: the next wait grows further than others.
+    /// The broker nacked it: its waits grow longer than others.
     pub(super) fn nacked(&mut self, event: EventId) {
         self.answered(event);
         if let Some(in_flight) = self.in_hand.get_mut(&event) {
@@ -126,7 +124,7 @@ impl Events {
         }
     }
 
-    /// The broker returned or refused it. Says whether it is to be parked.
+    /// The broker returned or refused it. Returns whether it is to be parked.
     pub(super) fn event_refused(&mut self, world: &World, event: EventId, returned: bool) -> bool {
         if returned {
             self.breaker.returned(event);
@@ -146,7 +144,7 @@ impl Events {
         tries.refusals >= attempts || world.now.since(since) >= REFUSED_MAX
     }
 
-    /// An event lost its answer. Says why it is to be parked, if it is.
+    /// An event lost its answer. Returns why it is to be parked, if it is.
     pub(super) fn lost(&mut self, event: EventId, was_alone: bool) -> Option<String> {
         let acks = self.acks;
         let tries = &mut self.in_hand.get_mut(&event)?.tries;
@@ -157,7 +155,7 @@ impl Events {
         tries.losses += 1;
         self.suspected += usize::from(tries.losses == LOSSES_BEFORE_ALONE);
         tries.losses_alone += u32::from(was_alone);
-        // A broker that breaks under any publish is no fault of this event: others must have got through
+        // A broker that breaks under any publish is not this event's fault: others must have been acked
         // meanwhile.
         let others_got_through = acks > tries.acks_before;
         (tries.losses_alone >= LOSSES_ALONE && others_got_through).then(|| {

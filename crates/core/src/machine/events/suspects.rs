@@ -1,4 +1,4 @@
-//! Events that may break the connection, and whose turn it is.
+//! Events that may break the connection, and their turn.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::identity::EventId;
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
     ready: BTreeSet<EventId>,
-    /// The one that is being published, with nothing else under way.
+    /// The one that is being published alone.
     publishing: Option<EventId>,
     /// Whether the others go before the next of them.
     others_first: bool,
@@ -28,7 +28,7 @@ impl Suspects {
         self.publishing.is_some()
     }
 
-    /// Whether it is the turn of one of them, now or as soon as nothing else is under way.
+    /// Whether one of them is next, now or when nothing else is in flight.
     pub(super) fn is_next(&self, others_ready: bool) -> bool {
         self.any_ready() && !(self.others_first && others_ready)
     }
@@ -45,7 +45,7 @@ impl Suspects {
         self.others_first = false;
     }
 
-    /// A publish ended; says whether nothing else was under way on purpose.
+    /// A publish ended. Returns whether it was alone on purpose.
     pub(super) fn ended(&mut self, event: EventId) -> bool {
         let was_alone = self.publishing == Some(event);
         if was_alone {

@@ -1,4 +1,4 @@
-//! What one sub-application has to confirm, in its order, and when its next request may leave.
+//! The handles that one sub-application has to confirm, in order, and the time of its next request.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::clock::Moment;
 /// What one `ConfirmEvents` takes at most (document 266/33434).
 const HANDLES_PER_REQUEST: usize = 16;
 
-/// How many requests of one sub-application are in flight at the most: enough for the account's limit over a
-/// third of a second of round trip.
+/// The most requests of one sub-application in flight: enough for the account's limit at a third of a second
+/// of round trip.
 const REQUESTS_MAX: usize = 32;
 
 /// How long a handle waits for others to fill its request, while another request is in flight.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// A request that failed so often in a row is halved, in case one handle in it is what fails.
+/// A request that failed this often in a row is halved, because one handle in it may be the cause.
 const FAILURES_BEFORE_HALVING: u32 = 2;
 
 /// One sub-application's requests.
@@ -44,7 +44,7 @@ impl ConfirmLane {
         }
     }
 
-    /// The next one to be confirmed.
+    /// The next handle to confirm.
     pub(super) fn first(&self) -> Option<HandleId> {
         self.halves.front().map(|half| half[0]).or_else(|| self.queue.front().copied())
     }
@@ -54,7 +54,7 @@ impl ConfirmLane {
         self.queue.push_back(id);
     }
 
-    /// At once, and not when it is its turn: by then it may have been queued again, and stand there twice.
+    /// At once, and not at its turn: by then it may be queued again, and would be there twice.
     pub(super) fn take_back(&mut self, id: HandleId) {
         self.queue.retain(|queued| *queued != id);
         for half in &mut self.halves {
@@ -63,8 +63,8 @@ impl ConfirmLane {
         self.halves.retain(|half| !half.is_empty());
     }
 
-    /// From when on the next request is worth sending, whose first handle is queued since then; never while
-    /// enough are in flight.
+    /// The time from which the next request is worth sending, whose first handle is queued since then. Never
+    /// while enough are in flight.
     pub(super) fn next_request_from(&self, now: Moment, since: Moment, draining: bool) -> Option<Moment> {
         if self.requests >= REQUESTS_MAX {
             return None;
@@ -75,7 +75,7 @@ impl ConfirmLane {
         Some(self.not_before.max(if at_once { now } else { since + LINGER }))
     }
 
-    /// A request leaves: with which handles, and whether they are a part of a rejected one.
+    /// A request leaves: its handles, and whether they are a part of a rejected one.
     pub(super) fn request(&mut self) -> (Vec<HandleId>, bool) {
         self.requests += 1;
         match self.halves.pop_front() {
@@ -98,7 +98,7 @@ impl ConfirmLane {
         self.failures_in_a_row = 0;
     }
 
-    /// A request failed: the next one waits. Says whether the handles of this one are to be halved.
+    /// A request failed: the next one waits. Returns whether its handles are to be halved.
     pub(super) fn failed(&mut self, now: Moment, rng: &mut fastrand::Rng) -> bool {
         self.not_before = now + self.backoff.next(rng);
         self.failures_in_a_row += 1;

@@ -1,4 +1,4 @@
-//! The handles: which deliveries can still be confirmed, and the requests that confirm them.
+//! The handles: the deliveries that can still be confirmed, and the requests that confirm them.
 //!
 //! - Owns: the handles under a lease and the timers of their leases, the confirm requests in flight and those
 //!   that wait, the quota of `ConfirmEvents`, and the proofs of the right to confirm.
@@ -36,12 +36,12 @@ use requests::ConfirmRequest;
 pub(super) struct Handles {
     sub_apps: Vec<SubAppConfirms>,
     held: FxHashMap<HandleId, HandleEntry>,
-    /// Handles that no request is confirming now, so that another delivery under the same handle joins them.
+    /// Handles outside requests, so another delivery under the same handle can join them.
     open: HashMap<(usize, EventHandle), HandleId>,
     /// When each lease ends.
     lapses: BTreeSet<(Moment, HandleId)>,
     requests: FxHashMap<ConfirmId, ConfirmRequest>,
-    /// Sub-applications with something to confirm.
+    /// Sub-applications with handles to confirm.
     queue: RoundRobin,
     quota: Quota,
 }
@@ -50,7 +50,7 @@ pub(super) struct Handles {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct HandleId(u64);
 
-/// What is kept for one sub-application.
+/// The state of one sub-application.
 #[derive(Debug)]
 struct SubAppConfirms {
     id: SubAppId,
@@ -62,7 +62,7 @@ struct SubAppConfirms {
 enum HandleState {
     /// Waits for its events to be safe.
     Waiting,
-    /// Waits for its request, since then.
+    /// Waits for its request, since this moment.
     Queued(Moment),
     /// In a request.
     Requested,
@@ -91,17 +91,17 @@ pub(super) struct HeldDelivery<'a> {
     pub(super) event: EventId,
 }
 
-/// A handle that has left the relay's hands.
+/// A handle that has left.
 #[derive(Debug)]
 #[must_use = "the events of a handle that ended must learn of it"]
 pub(super) struct HandleEnded {
     pub(super) handle: HandleId,
-    /// The events that it stood on, one for each delivery.
+    /// Its events, one for each delivery.
     pub(super) events: SmallVec<[EventId; 1]>,
     pub(super) how: HandleEnd,
 }
 
-/// How a handle left the relay's hands.
+/// The end of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandleEnd {
     /// The cloud accepted it, and has forgotten its events.
@@ -110,7 +110,7 @@ pub(super) enum HandleEnd {
     Refused,
     /// Its lease ended before it could be confirmed.
     Lapsed(Lease),
-    /// Its deliveries are under this handle from now on.
+    /// Its deliveries use this handle from now on.
     Merged(HandleId),
 }
 
@@ -133,21 +133,21 @@ impl Handles {
         }
     }
 
-    /// Takes a sub-application up, behind those that are known.
+    /// Adds a sub-application, behind the known ones.
     pub(super) fn add(&mut self, id: SubAppId) {
         self.sub_apps.push(SubAppConfirms { id, lane: ConfirmLane::new(), right: ConfirmRight::new() });
     }
 
-    /// The settings become these.
+    /// Takes over new settings.
     pub(super) fn configure(&mut self, old: &Settings, new: &Settings) {
         if old.requests_per_second != new.requests_per_second {
             self.quota.configure(new.requests_per_second);
         }
     }
 
-    /// Takes a delivery's handle into the relay's hands, to be confirmed once its events are safe and before
-    /// its lease lapses. One handle can stand on several events: it is confirmed when all of them are safe,
-    /// within the earliest of their leases. Nothing is returned when the lease has lapsed already.
+    /// Takes a delivery's handle in. It is confirmed once its events are safe and before its lease lapses.
+    /// One handle can cover several events: it is confirmed when all of them are safe, within the earliest of
+    /// their leases. Returns `None` when the lease has lapsed.
     pub(super) fn hold(
         &mut self,
         now: Moment,
@@ -180,12 +180,12 @@ impl Handles {
             entry.deliveries.push((delivery, event));
             entry.received_at = entry.received_at.max(received_at);
         }
-        // An answer can overtake one whose pull left before: the earliest lease counts, whichever came first.
+        // An answer can overtake one of an earlier pull: the earliest lease counts, in any order.
         self.shorten(id, lease);
         Some(id)
     }
 
-    /// The earliest lease of what is under a handle counts.
+    /// The earliest lease under a handle counts.
     fn shorten(&mut self, id: HandleId, lease: Lease) {
         let Some(entry) = self.held.get_mut(&id) else { return };
         if lease.cutoff < entry.lease.cutoff {
@@ -195,8 +195,7 @@ impl Handles {
         }
     }
 
-    /// Queues a handle for its request when all its events may be confirmed; takes it back when a new event
-    /// under it may not.
+    /// Queues a handle when all its events may be confirmed. Takes it back when a new event under it may not.
     pub(super) fn review(&mut self, now: Moment, id: HandleId, may_confirm: impl Fn(EventId) -> bool) {
         let Some(entry) = self.held.get_mut(&id) else { return };
         let safe = entry.deliveries.iter().all(|(_, event)| may_confirm(*event));
@@ -215,7 +214,7 @@ impl Handles {
         self.queue_changed(index);
     }
 
-    /// A sub-application waits for its turn while there is something in its lane.
+    /// A sub-application waits for its turn while its lane has handles.
     fn queue_changed(&mut self, index: usize) {
         if self.sub_apps[index].lane.first().is_some() {
             self.queue.enter(index);
@@ -224,7 +223,7 @@ impl Handles {
         }
     }
 
-    /// Lets the handles go whose lease has ended.
+    /// Drops the handles whose lease has ended.
     pub(super) fn lapse_due(&mut self, now: Moment, out: &mut Outbox) -> Vec<HandleEnded> {
         let mut ended = Vec::new();
         while let Some((_, id)) = self.lapses.first().copied().filter(|(at, _)| *at <= now) {
@@ -234,10 +233,10 @@ impl Handles {
         ended
     }
 
-    /// Lets a handle go: the event comes again under another one, and is then confirmed without being
-    /// published again.
+    /// Lets a handle go: the event comes again under another one, and is then confirmed without another
+    /// publish.
     fn lapse(&mut self, out: &mut Outbox, id: HandleId) -> Option<HandleEnded> {
-        // A request ends by the lease's cutoff, and says itself what became of the handle.
+        // A request ends by the lease's cutoff, and itself reports the fate of the handle.
         if self.held.get(&id)?.state == HandleState::Requested {
             return None;
         }
@@ -263,17 +262,17 @@ impl Handles {
         Some(entry)
     }
 
-    /// When the next lease ends.
+    /// The time of the next end of a lease.
     pub(super) fn next_lapse(&self) -> Option<Moment> {
         self.lapses.first().map(|(at, _)| *at)
     }
 
-    /// How many handles are in the relay's hands.
+    /// The number of handles.
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// How many confirm requests are in flight.
+    /// The number of confirm requests in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.requests.len()
     }

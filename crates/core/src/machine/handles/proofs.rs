@@ -1,8 +1,8 @@
-//! Proof of the right to confirm while nothing is there to be confirmed.
+//! Proves the right to confirm while there is nothing to confirm.
 //!
-//! A key without `vod:ConfirmEvents` can pull: on an idle queue nothing would tell until the first event
+//! A key without `vod:ConfirmEvents` can pull. On an idle queue that would stay hidden until the first event
 //! lapses. So a `ConfirmEvents` with a made-up handle is sent after an idle answer, as long as no other
-//! request has proven the right. Any answer that is about the handle is proof.
+//! request has proven the right. Any answer about the handle is proof.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::machine::types::ConfirmId;
 use crate::machine::world::World;
 use crate::outcome::RequestFailure;
 
-/// The waits after a request that proved nothing: somebody has to grant the right, and that takes minutes.
+/// The waits after a request that proved nothing: granting the right takes minutes.
 const WAITS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
-/// What is known of one sub-application's right to confirm.
+/// The state of one sub-application's right to confirm.
 #[derive(Debug)]
 pub(super) struct ConfirmRight {
     proven: bool,
-    /// The request under way.
+    /// The request in flight.
     asking: Option<(ConfirmId, Ticket)>,
     /// Whether an answer was idle since the last request.
     idle: bool,
@@ -41,11 +41,11 @@ impl ConfirmRight {
         }
     }
 
-    /// How any `ConfirmEvents` of the sub-application ended.
+    /// The end of any `ConfirmEvents` of the sub-application.
     pub(super) fn learn(&mut self, result: Result<(), RequestFailure>) {
         match result {
             Ok(()) | Err(RequestFailure::Refused) => self.proven = true,
-            // The right was taken away.
+            // The right was withdrawn.
             Err(RequestFailure::Configuration | RequestFailure::Credentials) => self.proven = false,
             Err(RequestFailure::Throttled | RequestFailure::Clock | RequestFailure::Transient) => {}
         }
@@ -57,13 +57,13 @@ impl ConfirmRight {
 }
 
 impl Handles {
-    /// A pull of this sub-application found nothing: there may be time to ask.
+    /// A pull of this sub-application found nothing, so there may be time for the request.
     pub(in crate::machine) fn idle_answer(&mut self, sub_app: usize) {
         self.sub_apps[sub_app].right.idle = true;
     }
 
-    /// Sends the requests that are to prove the right to confirm. They wait for everything else: what an
-    /// event needs goes first, and one that cannot go now waits for the next idle answer.
+    /// Sends the requests that prove the right to confirm. They come last: events go first, and a request
+    /// that cannot leave now waits for the next idle answer.
     pub(in crate::machine) fn prove_rights(&mut self, world: &World, out: &mut Outbox) {
         if world.draining || self.any_request() {
             return;
@@ -79,7 +79,7 @@ impl Handles {
         }
     }
 
-    /// A request that was to prove the right ended.
+    /// A request for a proof ended.
     pub(in crate::machine) fn proof_ended(
         &mut self,
         world: &World,

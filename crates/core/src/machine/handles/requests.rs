@@ -1,7 +1,7 @@
-//! Telling the cloud: within the lease, at most sixteen handles a request, none twice, none lapsed.
+//! Confirms: within the lease, at most sixteen handles a request, none twice, none lapsed.
 //!
-//! `ConfirmEvents` says nothing per handle. A request that the cloud rejects is halved until the bad handle
-//! stands alone.
+//! `ConfirmEvents` reports nothing for each handle. A request that the cloud rejects is halved until the bad
+//! handle stands alone.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::machine::world::World;
 use crate::outcome::RequestFailure;
 use crate::write::ConfirmedDelivery;
 
-/// With less of its lease left a handle is let go: no request could end in time.
+/// A handle with less of its lease left is let go: no request could end in time.
 const REQUEST_MIN: Duration = Duration::from_millis(100);
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
 pub(super) struct ConfirmRequest {
     sub_app: usize,
@@ -32,15 +32,15 @@ pub(super) struct ConfirmRequest {
 }
 
 impl Handles {
-    /// Sends the requests that are worth sending now, one for each sub-application in turn. Handles that no
-    /// request could confirm in time are let go.
+    /// Sends the requests that are worth sending, for the sub-applications in turn. Handles that no request
+    /// could confirm in time are let go.
     pub(in crate::machine) fn send(&mut self, world: &World, out: &mut Outbox) -> Vec<HandleEnded> {
         let mut ended = Vec::new();
         let mut turn = None;
         while let Some((next, index)) = self.queue.after(turn) {
             turn = Some(next);
             match self.next_request_from(world, out, index, &mut ended) {
-                // Something else has to happen before.
+                // Another thing must happen first.
                 None => {}
                 Some(from) if from > world.now => out.wake(from),
                 Some(_) => match self.quota.take(world.now) {
@@ -55,7 +55,7 @@ impl Handles {
         ended
     }
 
-    /// From when on the next request of this sub-application is worth sending.
+    /// The time from which the next request of this sub-application is worth sending.
     fn next_request_from(
         &mut self,
         world: &World,
@@ -143,10 +143,10 @@ impl Handles {
                 sub_app.lane.succeeded();
                 ended.extend(group.iter().filter_map(|id| self.accepted(now, out, *id)));
             }
-            // The cloud answered, so that there is no reason to wait.
+            // The cloud answered, so there is no need to wait.
             Err(RequestFailure::Refused) if group.len() == 1 => ended.extend(self.refused(out, group[0])),
             Err(RequestFailure::Refused) => self.halve(now, out, &group, &may_confirm, &mut ended),
-            // It did nothing, and is made again as it was. When, the quota says.
+            // It did nothing, and is repeated as it was. The quota decides when.
             Err(RequestFailure::Throttled) => {
                 self.quota.throttled(ticket, now, rng);
                 let again = self.reopen(now, out, &group, &may_confirm, &mut ended);
@@ -192,7 +192,7 @@ impl Handles {
         }
     }
 
-    /// Makes handles whose request failed ready for another one, and returns those that can have one.
+    /// Prepares handles of a failed request for another one, and returns those that can have one.
     fn reopen(
         &mut self,
         now: Moment,
@@ -221,8 +221,8 @@ impl Handles {
         again
     }
 
-    /// While `from` was in its request, another delivery came under the same handle: they are confirmed
-    /// together now, when the events of both are safe.
+    /// While `from` was in its request, another delivery came under the same handle. They are confirmed
+    /// together when the events of both are safe.
     fn merge(
         &mut self,
         now: Moment,
@@ -241,7 +241,7 @@ impl Handles {
         Some(ended)
     }
 
-    /// The cloud has forgotten what a handle stood on.
+    /// The cloud has forgotten the events of a handle.
     fn accepted(&mut self, now: Moment, out: &mut Outbox, id: HandleId) -> Option<HandleEnded> {
         let entry = self.remove(id)?;
         let (lease, received_at) = (entry.lease, entry.received_at);

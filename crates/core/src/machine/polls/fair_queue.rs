@@ -1,4 +1,4 @@
-//! Which sub-application is polled next, when there are fewer requests than sub-applications that want one.
+//! Decides which sub-application polls next when requests are scarce.
 
 use std::collections::BTreeSet;
 
@@ -6,20 +6,19 @@ use super::pace::Demand;
 use crate::clock::Moment;
 use crate::machine::round_robin::RoundRobin;
 
-/// Who is polled next. Two classes share the polls one by one: those of which a backlog is known, and those
-/// that are merely due. So many idle sub-applications do not keep one with a backlog waiting, and the other
-/// way round.
+/// The next one to poll. Two classes alternate: those with a known backlog, and those that are due. So many
+/// idle sub-applications do not delay one with a backlog, and the other way round.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     backlogged: RoundRobin,
-    /// In the order of the moments from which on they want a poll.
+    /// In the order of the times from which they want a poll.
     due: BTreeSet<(Moment, usize)>,
     due_from: Vec<Option<Moment>>,
     due_is_next: bool,
 }
 
 impl FairQueue {
-    /// What a sub-application wants from now on.
+    /// Sets the demand of a sub-application.
     pub(super) fn set_demand(&mut self, index: usize, demand: Option<Demand>) {
         if self.due_from.len() <= index {
             self.due_from.resize(index + 1, None);
@@ -38,20 +37,20 @@ impl FairQueue {
         }
     }
 
-    /// Whose turn it is; of those with a backlog only such as `may` have another poll.
+    /// The next one; of those with a backlog only such as `may` have another poll.
     pub(super) fn next(&self, now: Moment, may: impl Fn(usize) -> bool) -> Option<usize> {
         let backlogged = || self.backlogged.iter().find(|index| may(*index));
         let due = || self.due.first().filter(|(from, _)| *from <= now).map(|(_, index)| *index);
         if self.due_is_next { due().or_else(backlogged) } else { backlogged().or_else(due) }
     }
 
-    /// It had its turn.
+    /// It was served.
     pub(super) fn served(&mut self, index: usize) {
         self.due_is_next = self.due_from.get(index).is_none_or(Option::is_none);
         self.backlogged.leave(index);
     }
 
-    /// When the next sub-application is due that is not due yet.
+    /// The time at which the next sub-application is due.
     pub(super) fn next_due(&self, now: Moment) -> Option<Moment> {
         self.due.range((now, usize::MAX)..).next().map(|(from, _)| *from)
     }

@@ -1,4 +1,4 @@
-//! The polls: who is asked for events, when, and what is under way until the answer is recorded.
+//! The polls: whom to ask for events, when, and what is in progress until the answer is recorded.
 //!
 //! - Owns: the pulls in flight, the turns of the sub-applications and the pace of each, the quota of
 //!   `PullEvents`, the answers that the journal is recording, and what an idle answer can settle.
@@ -38,12 +38,12 @@ pub(super) struct Polls {
     in_flight: FxHashMap<PullId, (usize, Ticket)>,
     /// Sub-applications with a poll in flight.
     polled: usize,
-    /// Whether nothing is to be pulled now.
+    /// Whether nothing may be pulled now.
     paused: bool,
     recordings: Recordings,
 }
 
-/// What is kept for one sub-application.
+/// The state of one sub-application.
 #[derive(Debug)]
 struct SubAppPolls {
     id: SubAppId,
@@ -62,7 +62,7 @@ pub(super) struct Recordings {
 }
 
 impl Recordings {
-    /// How many events are on their way into the relay's hands through the journal.
+    /// The number of events on their way in through the journal.
     pub(super) fn events(self) -> usize {
         self.events
     }
@@ -101,8 +101,7 @@ impl Polls {
         }
     }
 
-    /// Takes a sub-application up, behind those that are known. It is polled once each `rest`, or as it
-    /// demands.
+    /// Adds a sub-application, behind the known ones. It is polled once in each `rest`, or as it demands.
     pub(super) fn add(&mut self, world: &World, id: SubAppId, wanted: bool, rest: Option<Duration>) {
         let World { settings, now, .. } = world;
         let mut pace = Pace::new(settings.idle_backoff_min, settings.idle_backoff_max, *now);
@@ -121,7 +120,7 @@ impl Polls {
         }
     }
 
-    /// From now on each sub-application is polled once each such time, or as it demands again.
+    /// From now on each sub-application is polled once in this time, or as it demands.
     pub(super) fn rest(&mut self, every: Option<Duration>) {
         for (index, sub_app) in self.sub_apps.iter_mut().enumerate() {
             sub_app.pace.rest(every);
@@ -129,7 +128,7 @@ impl Polls {
         }
     }
 
-    /// The settings become these.
+    /// Takes over new settings.
     pub(super) fn configure(&mut self, old: &Settings, new: &Settings) {
         if old.requests_per_second != new.requests_per_second {
             self.quota.configure(new.requests_per_second);
@@ -141,11 +140,10 @@ impl Polls {
         }
     }
 
-    /// Sends the polls that are wanted, by the sub-applications' turns. `capacity` is how many events more
-    /// can be held; while nothing is `routable`, the pace of each sub-application rests, so that an event is
-    /// met that is.
+    /// Sends the wanted polls, for the sub-applications in turn. `capacity` is how many more events can be
+    /// held. While nothing is `routable`, each sub-application is polled rarely, to find a routable event.
     pub(super) fn send(&mut self, world: &World, out: &mut Outbox, capacity: Option<usize>, routable: bool) {
-        // While the broker is away the cloud keeps the events, for four days; or the journal does.
+        // While the broker is away, the cloud keeps the events for four days, or the journal keeps them.
         let may_go_on = match world.settings.confirm_after {
             ConfirmAfter::Publish => world.output_up,
             ConfirmAfter::Journal => true,
@@ -173,18 +171,18 @@ impl Polls {
         }
     }
 
-    /// The sub-application whose turn it is, if there is capacity for what its poll may bring. Capacity is
-    /// made by an input, so that no timer is needed. A first poll needs capacity for its own batch, a further
-    /// one for the batches of all further polls: reserving for first polls would let many idle
-    /// sub-applications starve each other.
+    /// The next sub-application, if there is capacity for the events of its poll. Capacity is only freed by
+    /// an input, so no timer is needed. A first poll needs capacity for its own batch, a further one for the
+    /// batches of all further polls. Reserving for first polls would let many idle sub-applications starve
+    /// each other.
     fn next_to_poll(&self, now: Moment, capacity: usize) -> Option<usize> {
         let for_a_further_one = (self.further() + 2) * EVENTS_PER_PULL <= capacity;
         let may = |index: usize| for_a_further_one || self.sub_apps[index].pace.in_flight() == 0;
         self.queue.next(now, may)
     }
 
-    /// A pull ended. What it brought is recorded, to be published at once or not. Returns the sub-application
-    /// that has nothing, if the answer was idle.
+    /// A pull ended. Its events are recorded, to be published at once or not. Returns the idle
+    /// sub-application, if the answer was idle.
     pub(super) fn ended(
         &mut self,
         world: &World,
@@ -211,7 +209,7 @@ impl Polls {
             Ok(answer) if answer.events.is_empty() => {
                 sub_app.pace.found_nothing(sent_at, rng);
                 idle = Some(index);
-                // Another pull may just be carrying what this one did not find.
+                // Another pull may be carrying what this one did not find.
                 if sub_app.pace.in_flight() == 0
                     && let Some(received_before) = sub_app.settling.found_nothing(sent_at, window.length)
                 {
@@ -224,8 +222,7 @@ impl Polls {
                 self.recordings.pulls += 1;
                 self.recordings.waiting += usize::from(!publish_now);
                 self.recordings.events += events.len();
-                // The journal before anything else: whatever happens next, the event and its handle are
-                // known.
+                // The journal first: whatever happens next, the event and its handle are on record.
                 let pulled =
                     Pulled { pull, sub_app, request_id, events, lease, received_at, pulled_at, publish_now };
                 out.push(Effect::Write(Write::Record(Arc::new(pulled))));
@@ -244,27 +241,27 @@ impl Polls {
         self.recordings.events -= pulled.events.len();
     }
 
-    /// An event that is safe was let go unconfirmed: nobody knows whether the cloud has forgotten it.
+    /// A safe event was let go unconfirmed: the cloud may or may not have forgotten it.
     pub(super) fn unsettled(&mut self, sub_app: usize, received_at: Moment) {
         self.sub_apps[sub_app].settling.add(received_at);
     }
 
-    /// What is between an answer and its record.
+    /// A pull between its answer and its record.
     pub(super) fn recordings(&self) -> Recordings {
         self.recordings
     }
 
-    /// How many polls are in flight.
+    /// The number of polls in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Polls beyond the first of each sub-application: capacity is kept for what they bring.
+    /// Polls beyond the first of each sub-application: capacity is reserved for their events.
     pub(super) fn further(&self) -> usize {
         self.in_flight.len() - self.polled
     }
 
-    /// Whether nothing is to be pulled now.
+    /// Whether nothing may be pulled now.
     pub(super) fn is_paused(&self) -> bool {
         self.paused
     }

@@ -1,5 +1,5 @@
-//! When to poll a sub-application, and by how many polls at once. How many requests the account may make is
-//! the quota's matter.
+//! When to poll a sub-application, and with how many polls at once. The quota decides how many requests the
+//! account may make.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use crate::clock::Moment;
 use crate::outcome::RequestFailure;
 use crate::write::EVENTS_PER_PULL;
 
-/// How many polls of one sub-application are in flight at the most.
+/// The most polls of one sub-application in flight.
 const POLLS_MAX: usize = 32;
 
-/// The waits after failed requests: short for what passes by itself, long for what only an operator can mend.
+/// The waits after failed requests: short for failures that pass, long for those that need an operator.
 const TRANSIENT_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const OPERATOR_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Which poll a sub-application demands.
+/// The demand of a sub-application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
-    /// A poll from this moment on, to see whether there is anything.
+    /// A poll from this moment on, to look for events.
     From(Moment),
     /// Another poll now: there is more.
     More,
 }
 
-/// When one sub-application is polled, and by how many polls at once.
+/// When one sub-application is polled, and with how many polls at once.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     wanted: bool,
     in_flight: usize,
     target: usize,
     due: Moment,
-    /// While nothing can be published: one poll each such time, whatever it brings.
+    /// While nothing can be published: one poll in this time, whatever it brings.
     rest: Option<Duration>,
     /// When the newest poll left, and the one before it.
     started_at: Moment,
@@ -42,7 +42,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Due at once, one at a time.
+    /// Due at once, with one poll.
     pub(super) fn new(idle_min: Duration, idle_max: Duration, now: Moment) -> Self {
         Self {
             wanted: true,
@@ -58,12 +58,12 @@ impl Pace {
         }
     }
 
-    /// How many polls are in flight.
+    /// The number of polls in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Which further poll it demands; `None` when enough are in flight.
+    /// The demand for a further poll; `None` when enough are in flight.
     pub(super) fn demand(&self) -> Option<Demand> {
         let (demand, most) = match self.rest {
             Some(every) => (Demand::From(self.due.max(self.started_at + every)), 1),
@@ -73,17 +73,17 @@ impl Pace {
         (self.wanted && self.in_flight < most).then_some(demand)
     }
 
-    /// Whether it is to be polled at all.
+    /// Whether it is polled at all.
     pub(super) fn want(&mut self, wanted: bool) {
         self.wanted = wanted;
     }
 
-    /// Other waits between idle answers.
+    /// Sets the waits between idle answers.
     pub(super) fn configure(&mut self, idle_min: Duration, idle_max: Duration) {
         self.idle = Backoff::new(idle_min, idle_max);
     }
 
-    /// From now on there is one poll each such time, or as many as there are events again.
+    /// From now on there is one poll in this time, or as many as events require again.
     pub(super) fn rest(&mut self, every: Option<Duration>) {
         self.rest = every;
     }
@@ -94,8 +94,7 @@ impl Pace {
         self.in_flight += 1;
     }
 
-    /// A poll brought `events` of them: more polls while batches are full, one at a time again when they are
-    /// not.
+    /// A poll brought `events` events: more polls while batches are full, one again when they are not.
     pub(super) fn brought(&mut self, events: usize, now: Moment) {
         self.in_flight -= 1;
         self.settle_down();
@@ -108,7 +107,7 @@ impl Pace {
     }
 
     /// A poll that was sent at `sent_at` found nothing. The time that the server held it counts towards the
-    /// wait. Of polls that were in flight together the last one makes it longer.
+    /// wait. Of polls that were in flight together, the last one lengthens it.
     pub(super) fn found_nothing(&mut self, sent_at: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         self.transient.reset();
@@ -121,7 +120,7 @@ impl Pace {
     pub(super) fn failed(&mut self, failure: RequestFailure, now: Moment, rng: &mut fastrand::Rng) {
         self.in_flight -= 1;
         let backoff = match failure {
-            // It did nothing, and says nothing of this sub-application. It is asked again when the quota
+            // It did nothing, and says nothing about this sub-application. It is repeated when the quota
             // allows.
             RequestFailure::Throttled => {
                 self.started_at = self.started_before;
