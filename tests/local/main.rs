@@ -13,6 +13,7 @@ mod glossary;
 mod house;
 mod journal;
 mod observers;
+mod package;
 mod process;
 mod refusals;
 mod snapshots;
