@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tencent_vod_emulator::events::sample;
-use tencent_vod_emulator::{Emulator, Options};
+use tencent_vod_emulator::{ConfirmVerdict, Emulator, Options};
 
 use crate::child::Relay;
 
@@ -122,6 +122,10 @@ async fn connections_that_say_half_a_request_cost_little_and_delay_nothing() {
         // It may have been closed already, to make room for the next ones.
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Half: ");
         held.push(stream);
+        if number % 20 == 0 {
+            let event = 200 + u64::try_from(number).unwrap();
+            stage.cloud.put(0, sample("NewFileUpload", event).unwrap());
+        }
         if number % 500 == 0 {
             most_files = most_files.max(files(pid));
         }
@@ -134,6 +138,10 @@ async fn connections_that_say_half_a_request_cost_little_and_delay_nothing() {
     let kb = memory_kb(pid);
     assert!(kb <= kb_before + 8 * 1024, "{kb} kB, {kb_before} before");
     ends_well(&mut relay);
+    let ledger = stage.cloud.ledger(None);
+    assert_eq!(ledger.with_verdict(ConfirmVerdict::Late).count(), 0, "no confirm after its window");
+    let again = ledger.events.iter().filter(|event| event.deliveries.len() > 1).count();
+    assert_eq!(again, 0, "each is confirmed in its first window");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

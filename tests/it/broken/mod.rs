@@ -6,6 +6,7 @@ mod backup;
 mod clocks;
 mod cloud;
 mod cluster;
+mod connections;
 mod credentials;
 mod encodings;
 mod gate;
