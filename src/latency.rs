@@ -50,6 +50,11 @@ impl Latency {
         }
     }
 
+    /// How many durations were recorded.
+    pub fn count(&self) -> u64 {
+        self.lock().len()
+    }
+
     /// The recorded values so far.
     pub fn quantiles(&self) -> Quantiles {
         let times = self.lock();

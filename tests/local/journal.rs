@@ -835,6 +835,23 @@ fn a_path_that_cannot_hold_a_journal_is_refused_with_the_next_step() {
     assert!(device.ends_with("it is a device: set journal.path to a file of its own"), "{device}");
 }
 
+/// The relay looks at this number to know whether its figures are still right.
+#[tokio::test]
+async fn a_question_for_the_figures_is_no_commit_and_everything_else_is() {
+    let desk = Desk::new();
+    let commits = || desk.journal().commits();
+    let before = commits();
+    for _ in 0..3 {
+        desk.journal().summary(None).await.unwrap();
+    }
+    assert_eq!(commits(), before);
+    desk.record(answer(0, &[("h1", "a")])).await;
+    assert_eq!(commits(), before + 1);
+    desk.publish(EventId(1)).await;
+    desk.journal().summary(None).await.unwrap();
+    assert_eq!(commits(), before + 2);
+}
+
 #[test]
 fn files_that_are_no_journal_of_ours_are_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();

@@ -233,6 +233,11 @@ pub enum Urgency {
 }
 
 impl Write {
+    /// Whether it changes nothing in the journal, whatever is in there.
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Self::Summarise(_))
+    }
+
     /// Whether it can wait. Records of past facts can wait: at most a confirm depends on them. So can a full
     /// answer: the cloud has more events, which have waited longer.
     pub fn urgency(&self) -> Urgency {
