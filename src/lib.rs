@@ -8,7 +8,7 @@
 //!   files).
 //! - [`clock`]: reads the clocks. [`latency`]: durations. [`heartbeat`]: signs of progress of the tasks.
 //! - [`routing_key`]: the routing key of an event.
-//! - [`cron`]: schedules.
+//! - [`cron`]: schedules of repeated jobs.
 //! - [`failpoint`]: places where a test build can kill itself.
 //! - [`relay`]: the shell around the state machine: it acts.
 //! - [`cloud`]: the client of the cloud's API in the core's types.
