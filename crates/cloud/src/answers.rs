@@ -1,5 +1,5 @@
-//! The readers of answers, apart from the calls: what the methods of [`super::Client`] make of a body that came with
-//! status 200. Pure, so that any bytes can be tried on them by the million.
+//! The readers of answers, apart from the requests: what the methods of [`super::Client`] make of a body with
+//! status 200. Pure, so tests can run them on millions of inputs.
 
 use bytes::Bytes;
 use tencent_vod_event::SubAppId;

@@ -1,4 +1,4 @@
-//! What a failed call means: the cloud's `Code`, turned into what the caller will do about it.
+//! The meaning of a failed request: the cloud's `Code`, by what the caller will do.
 //!
 //! The cloud's documents say to act on `Code`, and that `Message` is for people and not stable; HTTP 200 comes with errors
 //! too ("Common error codes" of API 3.0, and the error list of each call).
@@ -16,9 +16,9 @@ pub enum Action {
     PullEvents,
     /// Make the cloud forget the events behind up to 16 handles.
     ConfirmEvents,
-    /// How many events wait; about three minutes late.
+    /// How many events wait; the figure is about three minutes late.
     DescribeEventsState,
-    /// How the callbacks are set up.
+    /// How the callbacks are configured.
     DescribeEventConfig,
     /// Where a file may be uploaded to, and with which temporary key.
     ApplyUpload,
@@ -46,7 +46,7 @@ impl Action {
     }
 }
 
-/// What kind of failure a call to the cloud met, by what the caller will do about it.
+/// The kind of a failed request, by what the caller will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// Too many requests: slow down.
@@ -55,11 +55,11 @@ pub enum FailureKind {
     Credentials,
     /// The signature's time stamp is out of bounds.
     Clock,
-    /// The network or the cloud failed; whether the call took effect is not known.
+    /// The network or the cloud failed. The request may or may not have had an effect.
     Transient,
     /// The cloud understood the request and rejects its content.
     Refused,
-    /// The account or the configuration is wrong; only an operator can mend it.
+    /// The account or the configuration is wrong. It needs an operator.
     Configuration,
 }
 
@@ -88,9 +88,9 @@ impl fmt::Display for FailureKind {
 pub struct RequestError {
     /// What the caller should do about it.
     pub failure: FailureKind,
-    /// The cloud's `Code`, which starts with a capital, or one of our own stable words, which do not: `connect`, `tls`,
-    /// `timeout`, `deadline`, `connection_lost`, `http_502`, `encoded`, `not_json`, `not_an_answer`, `too_large`,
-    /// `credentials`, `no_code`. Bounded and printable: fit to be a metric's label.
+    /// The cloud's `Code`, which starts with a capital, or one of our own words, which do not: `connect`,
+    /// `tls`, `timeout`, `deadline`, `connection_lost`, `http_502`, `encoded`, `not_json`, `not_an_answer`,
+    /// `too_large`, `credentials`, `no_code`. Bounded and printable: fit to be a metric's label.
     pub code: String,
     /// The cloud's words or ours, bounded and on one line.
     pub message: String,
@@ -98,13 +98,13 @@ pub struct RequestError {
     pub request_id: Option<String>,
     /// The call.
     pub action: Action,
-    /// Whether the call may have taken effect. `false` only on proof: nothing was sent, or the cloud turned the request away
-    /// at the door.
+    /// Whether the request may have had an effect. `false` only on proof: nothing was sent, or the cloud
+    /// refused the request before any effect.
     pub may_have_acted: bool,
 }
 
 impl RequestError {
-    /// An error that the cloud spelled out in its envelope.
+    /// An error in the cloud's envelope.
     pub(crate) fn from_cloud(action: Action, code: &str, message: &str, request_id: Option<String>) -> Self {
         let failure = classify(action, code);
         let at_the_door =
@@ -119,19 +119,19 @@ impl RequestError {
         }
     }
 
-    /// A failure that we found, under one of our own words.
+    /// A failure that this client found, under one of our own words.
     pub(crate) fn own(action: Action, failure: FailureKind, code: &str, message: impl Into<String>) -> Self {
         let message = one_line(&message.into());
         Self { failure, code: code.to_owned(), message, request_id: None, action, may_have_acted: true }
     }
 
-    /// The same, on proof that the call did not take effect.
+    /// The same, on proof that the request had no effect.
     pub(crate) fn not_acted(mut self) -> Self {
         self.may_have_acted = false;
         self
     }
 
-    /// The same with the key that it is about, when the cloud refuses a key: several sources can have one.
+    /// The same with the key, when the cloud refuses it: several sources can have one.
     pub(crate) fn about_key(mut self, credentials: &Credentials) -> Self {
         if self.failure == FailureKind::Credentials || self.is_denial() {
             self.message += &format!(" (the key {} from {})", credentials.masked_id(), credentials.origin);
@@ -205,7 +205,7 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// What an error code means for the caller: the exact code first, then the part up to the first dot.
+/// The meaning of an error code for the caller: the exact code first, then the part up to the first dot.
 ///
 /// Source of the codes: the common table of API 3.0 and the error lists of the four calls. Where they leave room:
 ///
@@ -274,14 +274,14 @@ fn head(code: &str) -> &str {
     code.split_once('.').map_or(code, |(head, _)| head)
 }
 
-/// A code as a label: what the cloud sends is not ours to trust with a metric's cardinality or a log line's shape.
+/// A code as a label. The cloud's text must not decide about a metric's cardinality or a log line's form.
 fn label(code: &str) -> String {
     const LONGEST: usize = 100;
     let label: String = code.chars().filter(char::is_ascii_graphic).take(LONGEST).collect();
     if label.is_empty() { "no_code".to_owned() } else { label }
 }
 
-/// Text from outside on one line, with an end.
+/// Text from outside on one bounded line.
 pub(crate) fn one_line(text: &str) -> String {
     const LONGEST: usize = 500;
     let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });

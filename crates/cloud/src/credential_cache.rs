@@ -1,4 +1,4 @@
-//! Holds the credentials, and sees that they are fresh when a call needs them.
+//! Holds the credentials, and renews them in time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +10,13 @@ use crate::credential_sources::Places;
 use crate::credentials::{Credentials, CredentialsError};
 use crate::observation::{ClientObserver, Observation};
 
-/// Temporary credentials are read anew this long before they expire, as the vendor's SDKs do (Go, Python).
+/// Temporary credentials are renewed this long before they expire, as the vendor's SDKs do (Go, Python).
 const REFRESH_AHEAD_SECONDS: i64 = 300;
 
-/// How long a refresh is not tried again, when it failed or brought nothing new, while the credentials are still valid.
+/// How long a failed or useless renewal is not repeated while the credentials are still valid.
 const REFRESH_PAUSE: Duration = Duration::from_secs(15);
 
-/// The credentials in use. Whoever needs them while they are being read waits for the one reading.
+/// The credentials in use. Tasks that need them during a reading wait for that reading.
 #[derive(Debug)]
 pub(crate) struct CredentialCache {
     places: Places,
@@ -24,7 +24,7 @@ pub(crate) struct CredentialCache {
     held: Mutex<Option<Arc<Credentials>>>,
     /// Held while the source is read.
     reading: tokio::sync::Mutex<LastReading>,
-    /// How many readings have ended.
+    /// The number of finished readings.
     ended: AtomicU64,
 }
 
@@ -47,9 +47,10 @@ impl CredentialCache {
         }
     }
 
-    /// The credentials to sign with at `now` (seconds since the Unix epoch, by the cloud's clock as far as it is known).
+    /// The credentials to sign with at `now` (seconds since the Unix epoch, by the cloud's clock as far as it
+    /// is known).
     ///
-    /// Credentials that are about to expire are read anew beside the call: it does not wait while they are valid.
+    /// Credentials that expire soon are renewed beside the request, which does not wait while they are valid.
     pub(crate) async fn get(self: &Arc<Self>, now: i64) -> Result<Arc<Credentials>, CredentialsError> {
         let held = self.held();
         if let Some(held) = held {
@@ -65,13 +66,13 @@ impl CredentialCache {
         }
         let ended = self.ended.load(Ordering::Acquire);
         let mut reading = self.reading.lock().await;
-        // Another call may have read them while this one waited.
+        // Another task may have read them meanwhile.
         if let Some(held) = self.held()
             && held.expires_at.is_none_or(|at| at > now)
         {
             return Ok(held);
         }
-        // Or may have failed to: trying again at once, for each that waited, would not help.
+        // Or it may have failed: another attempt for each waiting task would not help.
         if let Some(error) = &reading.failed
             && self.ended.load(Ordering::Acquire) != ended
         {
@@ -80,7 +81,7 @@ impl CredentialCache {
         self.read(&mut reading).await
     }
 
-    /// Reads the source again, now.
+    /// Reads the source again.
     pub(crate) async fn read_again(&self) -> Result<Arc<Credentials>, CredentialsError> {
         let mut reading = self.reading.lock().await;
         self.read(&mut reading).await
@@ -105,7 +106,7 @@ impl CredentialCache {
     }
 
     async fn refresh_quietly(&self) {
-        // Whoever holds the lock is doing this very work.
+        // The holder of the lock does this very work.
         let Ok(mut reading) = self.reading.try_lock() else { return };
         if reading.pause_until.is_some_and(|until| BootTime::now() < until) {
             return;

@@ -1,7 +1,7 @@
-//! Where the credentials come from.
+//! The sources of credentials.
 //!
-//! Names of variables and files are those of the vendor's SDKs (Go, Python, Node) and of tccli; the token's variable is not
-//! uniform among them, so that all three names are read.
+//! Names of variables and files are those of the vendor's SDKs (Go, Python, Node) and of tccli. The SDKs use
+//! different variables for the token, so all three names are read.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,13 +25,13 @@ const FILE_VARIABLE: &str = "TENCENTCLOUD_CREDENTIALS_FILE";
 const SYSTEM_FILE: &str = "/etc/tencentcloud/credentials";
 const DIRECTORY_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// More than any file with credentials needs.
+/// More than any file with credentials.
 const LARGEST_FILE: u64 = 64 * 1024;
 
 /// Which credentials to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CredentialSource {
-    /// The first that is there: systemd, environment, file, CVM role.
+    /// The first source with a key: systemd, environment, file, CVM role.
     #[default]
     Auto,
     /// `TENCENTCLOUD_SECRET_ID` and `TENCENTCLOUD_SECRET_KEY`.
@@ -44,7 +44,7 @@ pub enum CredentialSource {
     Systemd,
 }
 
-/// Environment variables, from wherever they come.
+/// Environment variables of any origin.
 #[derive(Clone)]
 pub struct Environment(Arc<Lookup>);
 
@@ -63,7 +63,7 @@ impl Environment {
         Self::lookup(move |name| variables.iter().rfind(|(n, _)| n == name).map(|(_, value)| value.clone()))
     }
 
-    /// Whatever `lookup` finds, now and later.
+    /// The result of `lookup`, now and later.
     pub fn lookup(lookup: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
         Self(Arc::new(lookup))
     }
@@ -80,10 +80,10 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Where to look for credentials.
+/// The places of credentials.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// Which of the places to use.
+    /// The selected source.
     pub source: CredentialSource,
     /// The variables to read.
     pub environment: Environment,
@@ -104,12 +104,12 @@ impl Places {
         }
     }
 
-    /// Whether the metadata address is one that may be given keys by plain HTTP.
+    /// Whether keys may come from this metadata address by plain HTTP.
     pub(crate) fn metadata_is_safe(&self) -> bool {
         self.metadata.as_str() == role::METADATA || transport::is_loopback(&self.metadata)
     }
 
-    /// Reads the credentials from the source that was chosen.
+    /// Reads the credentials from the selected source.
     pub(crate) async fn read(&self) -> Result<Credentials, CredentialsError> {
         match self.source {
             CredentialSource::Env => self.in_environment(),
@@ -120,8 +120,8 @@ impl Places {
         }
     }
 
-    /// The first place that has something. What is there but wrong is an error, not a reason to look on: the operator put it
-    /// there to be used.
+    /// The first place that has a key. A wrong key is an error, and no reason to try the next source: the
+    /// operator put it there to be used.
     async fn first_found(&self) -> Result<Credentials, CredentialsError> {
         let mut tried = Vec::new();
         let mut note = |result| match result {
@@ -184,7 +184,7 @@ impl Places {
         const NEXT_STEP: &str =
             "write secret_id and secret_key under [default] into ~/.tencentcloud/credentials";
         if let Some(path) = self.environment.get(FILE_VARIABLE).map(PathBuf::from) {
-            // A file that was named is meant to be used: nothing else may take its place.
+            // A named file is meant: no other source may replace it.
             let cause = |error: io::Error| CredentialsError::Unusable {
                 origin: format!("{} (from {FILE_VARIABLE})", path.display()),
                 cause: error.to_string(),
@@ -197,7 +197,7 @@ impl Places {
         for path in home.iter().chain([&self.system_file]) {
             match read_small(path).await {
                 Ok(text) => return from_ini(path, &text),
-                // A service often may not look into the home folder that it is told of.
+                // A service often may not read its home folder.
                 Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
                     causes.push(format!("{}: {error}", path.display()));
                 }
@@ -272,7 +272,7 @@ fn from_ini(path: &Path, text: &str) -> Result<Credentials, CredentialsError> {
     Credentials::new(origin.clone(), id, key, value("token"))
 }
 
-/// How long a file may take. Calls wait for the one who reads.
+/// The longest time for a file. Requests wait for the reader.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads a small text file.
@@ -281,7 +281,7 @@ async fn read_small(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     let read =
         async { tokio::fs::File::open(path).await?.take(LARGEST_FILE + 1).read_to_end(&mut bytes).await };
-    // A pipe that nobody writes to, or a network file system that is away.
+    // A pipe without a writer, or a network file system that is away.
     let silent =
         |_| io::Error::new(io::ErrorKind::TimedOut, format!("it cannot be read within {READ_LIMIT:?}"));
     tokio::time::timeout(READ_LIMIT, read).await.map_err(silent)??;
@@ -303,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    /// A home folder of its own, and variables that know of nothing else.
+    /// An empty home folder and no other variables.
     struct Host {
         home: TempDir,
         variables: Vec<(String, OsString)>,
@@ -332,7 +332,7 @@ mod tests {
             let mut places = Places::new(source);
             places.environment = Environment::fixed(self.variables.clone());
             places.system_file = self.home.path().join("etc/credentials");
-            // Nobody listens there: port 1 is not handed out.
+            // No program listens there: port 1 is not given out.
             places.metadata = Url::parse("http://127.0.0.1:1/").unwrap();
             places.read().await.map_err(|error| error.to_string())
         }
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(host.pair(CredentialSource::Auto).await.0, "file");
         host.set(ID_VARIABLE, "env").set(KEY_VARIABLE, "k");
         assert_eq!(host.pair(CredentialSource::Auto).await.0, "env");
-        // A credentials directory without ours holds something else, such as the broker's password.
+        // A credentials directory without our files holds others, such as the broker's password.
         let directory = host.home.path().join("creds");
         host.set(DIRECTORY_VARIABLE, &directory);
         host.write("creds/amqp_password", "p");

@@ -1,10 +1,10 @@
-//! A pair of id and key, and why there may be none.
+//! A pair of id and key, and why there is none.
 
 use std::fmt;
 
 use tencentcloud_signing::Secret;
 
-/// A pair of id and key, and what belongs to it. Prints its id's head only.
+/// A pair of id and key, with its token. It prints only the head of its id.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// `SecretId`.
@@ -15,7 +15,7 @@ pub struct Credentials {
     pub token: Option<Secret>,
     /// When a temporary pair expires, in seconds since the Unix epoch, if that is known.
     pub expires_at: Option<i64>,
-    /// Where it was found.
+    /// Its source.
     pub origin: String,
 }
 
@@ -31,20 +31,20 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// The id, fit to be shown: enough of it to tell two keys apart.
+    /// The head of the id: enough to tell two keys apart.
     pub fn masked_id(&self) -> String {
         let head: String = self.secret_id.chars().take(8).collect();
         format!("{head}***")
     }
 
-    /// Whether the cloud would see the same pair in both.
+    /// Whether both are the same pair for the cloud.
     pub(crate) fn same_pair(&self, other: &Self) -> bool {
         (&self.secret_id, &self.secret_key, &self.token)
             == (&other.secret_id, &other.secret_key, &other.token)
     }
 
-    /// Takes a pair that was found at `origin`. What cannot stand in a header, or was never meant to be part of a key, is refused:
-    /// a blank that came along from a web page is hard to see and answers as a wrong signature.
+    /// Takes a pair that was found at `origin`. A character that cannot be in a header or a key is refused: a
+    /// copied blank is hard to see and leads to a wrong signature.
     pub(crate) fn new(
         origin: String,
         id: String,
@@ -78,28 +78,28 @@ impl Credentials {
     }
 }
 
-/// No credentials: what was tried, why it failed, and what to do.
+/// No credentials: the attempts, their errors, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// The one source that was asked for has none.
+    /// The selected source has none.
     #[error("no credentials in {origin}: {cause}; {next_step}")]
     Absent {
-        /// Where they were looked for.
+        /// The places that were read.
         origin: String,
         /// What is missing.
         cause: String,
         /// What to do.
         next_step: &'static str,
     },
-    /// There is something, but it cannot be used.
+    /// They exist and cannot be used.
     #[error("the credentials in {origin} cannot be used: {cause}; mend them there")]
     Unusable {
-        /// Where they were found.
+        /// The place where they were found.
         origin: String,
         /// What is wrong.
         cause: String,
     },
-    /// No source of the chain has any.
+    /// No source has any.
     #[error(
         "no credentials found:\n  {};\nset TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, or write \
          ~/.tencentcloud/credentials, or give the CVM a role, or use systemd's LoadCredential=secret_id and secret_key",

@@ -21,11 +21,12 @@
 //! # });
 //! ```
 //!
-//! In reading order: `signer` signs with a key that it keeps (see [`tencentcloud_signing`]); `wire` is what requests and answers say;
-//! `classify` is what a failure means; `credential_sources` and `role` find `credentials`, and `credential_cache` keeps them fresh;
-//! `skew` knows how wrong the host's clock is; `transport` is one exchange over HTTP; `observation` is what the client meets beside its
-//! results. This file puts them together. A request is repeated only once, at once, and for a reason that the client can correct
-//! itself: a time stamp to correct, or a key pair that has been replaced. Every other retry is the user's.
+//! In reading order: `signer` signs and caches a key (see [`tencentcloud_signing`]); `wire` is the form of
+//! requests and answers; `classify` is the meaning of a failure; `credential_sources` and `role` find
+//! `credentials`, and `credential_cache` renews them; `skew` measures the host's clock error; `transport` is
+//! one exchange over HTTP; `observation` is what the client observes beside its results. This file puts them
+//! together. A request is repeated at most once, at once, and only if the client can correct the cause: a
+//! time stamp, or a key pair that was replaced. All other repeats are the caller's.
 
 pub mod answers;
 mod classify;
@@ -69,12 +70,12 @@ pub use wire::{EventConfig, Pull};
 /// The most handles that one `ConfirmEvents` takes (its document: "array length limit: 16").
 pub const MAX_HANDLES: usize = 16;
 
-/// What [`Client::prove_confirm`] names as a handle. The cloud's own handles are long and look random.
+/// The handle of [`Client::prove_confirm`]. The cloud's own handles are long and look random.
 pub const MADE_UP_HANDLE: &str = "vodrelay-asks-whether-it-may-confirm";
 
 const VERSION: &str = "2018-07-17";
 const SERVICE: &str = "vod";
-/// Signed byte for byte, so that it is set by hand; the SDKs send it without a character set too.
+/// It is signed byte for byte, so it is set by hand. The SDKs send it without a character set too.
 const JSON: &str = "application/json";
 
 const ACTION: HeaderName = HeaderName::from_static("x-tc-action");
@@ -87,31 +88,31 @@ const TOKEN: HeaderName = HeaderName::from_static("x-tc-token");
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole pull. The cloud holds an idle poll for up to 5 s, and advises a time-out of 10 s.
 pub const PULL_TIMEOUT: Duration = Duration::from_secs(15);
-/// A whole confirm, if its lease does not end sooner.
+/// For a whole confirm, if its lease does not end sooner.
 pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole call of the other kinds.
 pub const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a client needs to know.
+/// The client's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the API is: HTTPS, or plain HTTP to a loopback address.
+    /// The address of the API: HTTPS, or plain HTTP to a loopback address.
     pub endpoint: Url,
     /// `X-TC-Region`; the four calls do not need one.
     pub region: Option<String>,
-    /// Where the credentials are.
+    /// The source of the credentials.
     pub credentials: Places,
     /// Connecting, TLS included.
     pub connect_timeout: Duration,
-    /// A whole pull; must be longer than the cloud's hold.
+    /// For a whole pull; longer than the cloud's hold.
     pub pull_timeout: Duration,
-    /// A whole confirm, if its lease does not end sooner.
+    /// For a whole confirm, if its lease does not end sooner.
     pub confirm_timeout: Duration,
-    /// A whole request of the other kinds.
+    /// For a whole request of the other kinds.
     pub describe_timeout: Duration,
-    /// `User-Agent`: who asks, for the cloud's side.
+    /// `User-Agent`, for the cloud's side.
     pub user_agent: HeaderValue,
-    /// Who is told what the client meets.
+    /// The receiver of the client's observations.
     pub observer: ClientObserver,
 }
 
@@ -132,7 +133,7 @@ impl Options {
     }
 }
 
-/// The client. Clones share connections, credentials and what is known of the clock.
+/// The client. Clones share connections, credentials and the clock's error.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
@@ -151,7 +152,7 @@ struct Inner {
 }
 
 impl Client {
-    /// Makes a client; neither connects nor reads credentials yet.
+    /// Makes a client. It neither connects nor reads credentials yet.
     ///
     /// # Errors
     ///
@@ -186,7 +187,8 @@ impl Client {
         })))
     }
 
-    /// Takes up to 16 events from the queue. No event at the moment is an empty [`Pull`], in whatever form the cloud says it.
+    /// Takes up to 16 events from the queue. Without an event the [`Pull`] is empty, in whatever form the
+    /// cloud answers.
     ///
     /// # Errors
     ///
@@ -197,8 +199,9 @@ impl Client {
         self.0.call(Action::PullEvents, body.sub_app, body.to_json(), deadline).await?.into_pull()
     }
 
-    /// Makes the cloud forget the events behind `handles`: at most [`MAX_HANDLES`], none twice. The cloud says nothing about
-    /// single handles. Nothing leaves at or after `deadline`, and the call ends by then.
+    /// Makes the cloud forget the events behind `handles`: at most [`MAX_HANDLES`], none twice. The cloud
+    /// reports nothing about single handles. Nothing leaves at or after `deadline`, and the call ends by
+    /// then.
     ///
     /// # Errors
     ///
@@ -214,12 +217,12 @@ impl Client {
         self.0.call(Action::ConfirmEvents, body.sub_app, body.to_json(), deadline).await?.into_confirmed()
     }
 
-    /// Calls `ConfirmEvents` with a handle that no delivery has: whatever the cloud says of the handle proves that the key may
-    /// call it, and no event is touched.
+    /// Calls `ConfirmEvents` with a handle of no delivery. The cloud's complaint about the handle proves that
+    /// the key may call it, and touches no event.
     ///
     /// # Errors
     ///
-    /// [`RequestError`]; [`FailureKind::Refused`] is the answer to be expected, and proof as well.
+    /// [`RequestError`]; [`FailureKind::Refused`] is the expected answer, and proof.
     pub async fn prove_confirm(&self, sub_app: SubAppId) -> Result<(), RequestError> {
         let deadline = BootTime::now() + self.0.confirm_timeout;
         let handle = [EventHandle(MADE_UP_HANDLE.into())];
@@ -252,16 +255,18 @@ impl Client {
             .into_event_config()
     }
 
-    /// The cloud's clock minus the host's, in milliseconds, good to about a second: by the last answer that had a date.
+    /// The cloud's clock minus the host's in milliseconds, exact to about a second, from the last answer with
+    /// a date.
     pub fn clock_skew_ms(&self) -> Option<i64> {
         self.0.skew.measured_ms()
     }
 
-    /// Reads the credentials now, and uses them from now on: at start, to fail early, and when an operator says so.
+    /// Reads the credentials now and uses them from now on: at a start, to fail early, and on an operator's
+    /// request.
     ///
     /// # Errors
     ///
-    /// [`CredentialsError`]; the credentials in use, if there are any, stay.
+    /// [`CredentialsError`]. The credentials in use stay.
     pub async fn refresh_credentials(&self) -> Result<Arc<Credentials>, CredentialsError> {
         self.0.cache.read_again().await
     }
@@ -302,7 +307,7 @@ impl Inner {
         result
     }
 
-    /// The call, and once more if the client could mend what the cloud refused it for.
+    /// The request, and a second one if the client could correct the cause of the refusal.
     async fn attempts(
         &self,
         action: Action,
@@ -350,7 +355,7 @@ impl Inner {
         let HttpReply { status, date, arrived_ms, body } = transport::exchange(action, request).await?;
         let answer = match body.and_then(|body| ApiAnswer::read(action, sub_app, body)) {
             Ok(answer) => answer,
-            // Whatever it is, it is not from the API: the status is all that can be told.
+            // It is not from the API: only the status is known.
             Err(_) if !status.is_success() => return Err(transport::status_error(action, status)),
             Err(error) => return Err(error),
         };
@@ -409,16 +414,17 @@ impl Inner {
     }
 }
 
-/// How one request of a call ended, if it was answered.
+/// The end of one answered request.
 enum Sent {
     Answered(ApiAnswer),
-    /// The cloud's error, and what the answer told about the clock.
+    /// The cloud's error, and what the answer showed about the clock.
     Refused(RequestError, SkewChange),
 }
 
 /// Runs `future` until `deadline` and not one step further; `None` when that was not enough.
 ///
-/// The boot clock is asked before every step: the runtime's timers stand still while the host sleeps, and a lease does not.
+/// The boot clock is read before every step: the runtime's timers stop while the host sleeps, and a lease
+/// does not.
 async fn before<T>(deadline: BootTime, future: impl Future<Output = T>) -> Option<T> {
     let mut timer = pin!(tokio::time::sleep(deadline.since(BootTime::now())));
     let mut future = pin!(future);
@@ -438,7 +444,7 @@ mod tests {
     #[tokio::test]
     async fn no_step_is_made_at_or_after_the_deadline() {
         let deadline = BootTime::now() + Duration::from_millis(30);
-        // It never rests, so that only the check before each step can stop it.
+        // It never waits, so only the check before each step can stop it.
         let restless = async {
             loop {
                 tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! What the client meets beside its results: whoever uses it logs and counts it, in the words of their own.
+//! The client's observations beside its results. The caller logs and counts them in its own words.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use tencent_vod_event::SubAppId;
 use crate::classify::{Action, RequestError};
 use crate::credentials::{Credentials, CredentialsError};
 
-/// Something that the client met.
+/// An observation of the client.
 #[derive(Debug)]
 pub enum Observation<'a> {
-    /// A request has ended, with its second try where it had one.
+    /// A request has ended, with its second attempt if there was one.
     RequestEnded {
-        /// What was asked for.
+        /// The action.
         action: Action,
         /// For which application.
         sub_app: SubAppId,
@@ -22,25 +22,25 @@ pub enum Observation<'a> {
         result: Result<bool, &'a RequestError>,
         /// The cloud's id of the request.
         request_id: Option<&'a str>,
-        /// How long it took.
+        /// Its duration.
         elapsed: Duration,
     },
-    /// The cloud refused the host's time stamps: requests are signed with the cloud's time from now on.
+    /// The cloud refused the host's time stamps. Requests are now signed with the cloud's time.
     ClockCorrected {
         /// The cloud's clock minus the host's, in milliseconds.
         by_ms: i64,
     },
-    /// The host's clock fits the cloud's again: requests are signed with the host's time.
+    /// The host's clock is right again. Requests are signed with the host's time.
     ClockFits,
-    /// Another key pair than before was read.
+    /// A new key pair was read.
     CredentialsRead(&'a Credentials),
-    /// Temporary credentials cannot be read again. The ones in use are valid for a few minutes yet.
+    /// Temporary credentials cannot be renewed. The ones in use are valid for some more minutes.
     CredentialsNotRefreshed(&'a CredentialsError),
     /// The cloud refuses the credentials, and they cannot be read again.
     CredentialsNotReplaced(&'a CredentialsError),
 }
 
-/// Who is told of each [`Observation`], at once and in the task that met it: it must be quick.
+/// The receiver of each [`Observation`], called at once in the observing task: it must be quick.
 #[derive(Clone)]
 pub struct ClientObserver(Arc<dyn Fn(&Observation<'_>) + Send + Sync>);
 

@@ -15,11 +15,11 @@ use crate::transport;
 /// The list of the instance's roles; a role's credentials are one step below.
 pub(crate) const METADATA: &str = "http://metadata.tencentyun.com/latest/meta-data/cam/security-credentials/";
 
-/// The metadata service is one hop away: whoever waits longer is not on a CVM.
+/// The metadata service is one hop away. A longer wait means that this is not a CVM.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than any of its answers needs.
+/// More than any of its answers.
 const LARGEST_ANSWER: u64 = 64 * 1024;
 
 const ORIGIN: &str = "the CVM's role";
@@ -78,7 +78,7 @@ struct RoleCredentials {
 
 fn from_answer(answer: &str) -> Result<Credentials, CredentialsError> {
     let unusable = |cause: String| CredentialsError::Unusable { origin: ORIGIN.to_owned(), cause };
-    // The JSON reader's words could quote the answer, which holds a key.
+    // The JSON reader's message could quote the answer, which holds a key.
     let role: RoleCredentials = serde_json::from_str(answer).map_err(|_| {
         unusable("the metadata service's answer is not the JSON that it should be".to_owned())
     })?;

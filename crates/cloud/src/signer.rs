@@ -1,4 +1,4 @@
-//! Signs requests, and keeps the key of the day: deriving it costs more than signing does.
+//! Signs requests, and caches the key of the day: deriving it costs more than signing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use tencentcloud_signing::tc3::{DayKey, Request};
 
 use crate::credentials::Credentials;
 
-/// Signs with whichever credentials a call has.
+/// Signs with the credentials of a request.
 #[derive(Default)]
 pub(crate) struct Signer(Mutex<Option<(Arc<Credentials>, DayKey)>>);
 
@@ -21,7 +21,7 @@ impl Signer {
     /// The value of the header `Authorization`.
     pub(crate) fn authorization(&self, credentials: &Arc<Credentials>, request: &Request<'_>) -> String {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Replaced credentials are other ones, even where they say the same.
+        // Replaced credentials are different ones, even with equal values.
         let fits = |(of, key): &(Arc<Credentials>, DayKey)| {
             Arc::ptr_eq(of, credentials) && key.covers(request.timestamp)
         };
@@ -47,7 +47,7 @@ mod tests {
             |key: &str| Arc::new(Credentials::new("a test".into(), "id".into(), key.into(), None).unwrap());
         let (one, other) = (credentials("key-1"), credentials("key-2"));
         let signer = Signer::default();
-        // A clock that is corrected may go back, too.
+        // A corrected clock may go back too.
         for timestamp in [1_767_225_598, 1_767_225_599, 1_767_225_600, 1_767_225_599] {
             for credentials in [&one, &other, &one] {
                 let headers = [("host", "vod.tencentcloudapi.com")];

@@ -1,16 +1,17 @@
-//! How far the host's wall clock is from the cloud's, and when signatures have to allow for it.
+//! The error of the host's wall clock against the cloud's, and when signatures must correct it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::fmt::rfc2822::DateTimeParser;
 
-/// The cloud accepts time stamps within five minutes ("Signature v3": `AuthFailure.SignatureExpire`). A correction that is
-/// wrong by this much is revised, long before it could be refused.
+/// The cloud accepts time stamps within five minutes ("Signature v3": `AuthFailure.SignatureExpire`). A wrong
+/// correction of this size is revised, long before it could be refused.
 const TOLERATED_MS: i64 = 30_000;
 
-/// The skew as it was last measured, and the correction in use.
+/// The last measured error, and the correction in use.
 ///
-/// A correction is made only when the cloud refused a time stamp: an answer's `Date` alone may come from a cache in between.
+/// A correction is made only after the cloud refused a time stamp: an answer's `Date` alone may come from a
+/// cache.
 #[derive(Debug, Default)]
 pub(crate) struct Skew(Mutex<SkewState>);
 
@@ -20,16 +21,16 @@ struct SkewState {
     correction_ms: i64,
 }
 
-/// What an answer changed.
+/// The effect of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SkewChange {
     /// Nothing.
     None,
     /// Time stamps are now shifted by this many milliseconds.
     Corrected(i64),
-    /// The time stamp was wrong, but another call has seen to it already.
+    /// The time stamp was wrong, but another request has corrected it already.
     Known,
-    /// The host's clock fits again.
+    /// The host's clock is right again.
     Lifted,
 }
 
@@ -44,7 +45,7 @@ impl Skew {
         now_ms.saturating_add(self.state().correction_ms).div_euclid(1_000)
     }
 
-    /// Takes note of an answer that was dated `date_ms` and arrived at `now_ms`.
+    /// Uses an answer with the date `date_ms` that arrived at `now_ms`.
     pub(crate) fn observe(&self, date_ms: i64, now_ms: i64) -> SkewChange {
         let measured = date_ms.saturating_sub(now_ms);
         let mut state = self.state();
@@ -55,13 +56,13 @@ impl Skew {
         state.set(measured)
     }
 
-    /// Takes note that the cloud refused a time stamp, in an answer that was dated `date_ms` and arrived at `now_ms`. Unless
-    /// [`SkewChange::None`], the call can be repeated with a better one.
+    /// Uses a refusal of a time stamp, in an answer with the date `date_ms` that arrived at `now_ms`. Unless
+    /// it returns [`SkewChange::None`], the request can be repeated with a better one.
     pub(crate) fn refused(&self, used_timestamp: i64, date_ms: i64, now_ms: i64) -> SkewChange {
         let measured = date_ms.saturating_sub(now_ms);
         let mut state = self.state();
         state.measured_ms = Some(measured);
-        // A time stamp that was right is refused for another reason; the same one again would be refused again.
+        // A right time stamp was refused for another reason, and would be refused again.
         if used_timestamp.saturating_mul(1_000).abs_diff(date_ms) <= TOLERATED_MS.unsigned_abs() {
             return SkewChange::None;
         }
@@ -89,8 +90,8 @@ impl SkewState {
     }
 }
 
-/// The moment that a `Date` header names, in milliseconds since the Unix epoch. The header has whole seconds, cut off, so that
-/// the middle of its second is the best guess.
+/// The moment of a `Date` header, in milliseconds since the Unix epoch. The header has whole seconds, cut
+/// off. The middle of its second is the best guess.
 pub(crate) fn parse_date(header: &str) -> Option<i64> {
     let date = DateTimeParser::new().parse_timestamp(header).ok()?;
     Some(date.as_millisecond() + 500)

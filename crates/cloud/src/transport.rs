@@ -12,25 +12,27 @@ use vodrelay_host::descriptors;
 
 use crate::classify::{Action, FailureKind, RequestError};
 
-/// Who asks, unless the user of this client says it.
+/// The default name of this client.
 pub(crate) const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("tencent-vod/", env!("CARGO_PKG_VERSION")));
 
-/// Connections are let go before the cloud's side does it: a request that meets a closing connection fails for nothing.
+/// Connections are closed before the cloud closes them: a request on a closing connection fails without a
+/// cause.
 const POOL_IDLE: Duration = Duration::from_secs(10);
 
-/// Idle connections kept: as many as calls can be under way at a time, nearly. One that is let go too early costs the next call
-/// a connection of its own, and the handshakes with it.
+/// The idle connections that are kept: nearly as many as requests can be in flight. Without one, the next
+/// request pays for a connection with its handshakes.
 const POOL_SIZE: usize = 64;
 
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// No answer of this API comes near: 16 events of 1 MB are 16 MiB.
+/// No answer of this API is near this: 16 events of 1 MB are 16 MiB.
 const LARGEST_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// Makes ring the crypto provider of the process, if none is set yet. HTTPS needs one; calling this again does no harm.
+/// Makes ring the crypto provider of the process, if none is set yet. HTTPS needs one. Calling this again is
+/// harmless.
 pub fn install_crypto_provider() {
-    // It fails when there is one already, which is what is wanted.
+    // It fails when there is one already, which is fine.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -42,7 +44,7 @@ pub enum SetupError {
     Endpoint {
         /// The endpoint.
         endpoint: Url,
-        /// What is wrong with it, and what to write instead.
+        /// The problem, and the right form.
         cause: &'static str,
     },
     /// Another setting cannot be used.
@@ -50,18 +52,18 @@ pub enum SetupError {
     Setting {
         /// The setting.
         setting: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         cause: &'static str,
     },
     /// TLS cannot be set up.
     #[error("no HTTPS client: {cause}; install the host's certificate store (package ca-certificates)")]
     Tls {
-        /// The TLS library's words.
+        /// The TLS library's message.
         cause: String,
     },
 }
 
-/// Whether a URL's host is this very machine.
+/// Whether a URL's host is this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -71,8 +73,8 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// An endpoint that may be given signed requests: HTTPS, or plain HTTP to this very machine; nothing after the host, because
-/// the signature covers the path `/` and no other.
+/// An endpoint for signed requests: HTTPS, or plain HTTP to this machine. Nothing follows the host, because
+/// the signature covers only the path `/`.
 pub(crate) fn check_endpoint(endpoint: &Url) -> Result<(), SetupError> {
     let refuse = |cause| Err(SetupError::Endpoint { endpoint: without_password(endpoint), cause });
     match endpoint.scheme() {
@@ -113,7 +115,7 @@ fn builder(connect_timeout: Duration) -> reqwest::ClientBuilder {
         .user_agent(USER_AGENT)
         .connect_timeout(connect_timeout)
         .redirect(redirect::Policy::none())
-        // A request leaves once for each time that it was decided on; none is copied for another try.
+        // A request is sent once for each decision. None is repeated automatically.
         .retry(retry::never().max_retries_per_request(0))
         .referer(false)
         .http1_only()
@@ -127,7 +129,7 @@ pub(crate) fn client(endpoint: &Url, connect_timeout: Duration) -> Result<reqwes
     let built = if endpoint.scheme() == "https" {
         install_crypto_provider();
         let builder = builder(connect_timeout).https_only(true);
-        // A proxy cannot reach this machine's own addresses.
+        // A proxy cannot reach this machine's loopback addresses.
         if is_loopback(endpoint) { builder.no_proxy().build() } else { builder.build() }
     } else {
         plain_client(connect_timeout)
@@ -135,7 +137,7 @@ pub(crate) fn client(endpoint: &Url, connect_timeout: Duration) -> Result<reqwes
     built.map_err(|error| SetupError::Tls { cause: chain(&error) })
 }
 
-/// A client for plain HTTP without a proxy. It trusts no certificate, so that it does not need the host's.
+/// A client for plain HTTP without a proxy. It trusts no certificate, so it does not need the host's.
 pub(crate) fn plain_client(connect_timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     install_crypto_provider();
     let tls = rustls::ClientConfig::builder()
@@ -169,12 +171,12 @@ pub(crate) async fn read_body(answer: &mut reqwest::Response, limit: u64) -> Res
     Ok(body.freeze())
 }
 
-/// What came back over HTTP.
+/// An answer over HTTP.
 pub(crate) struct HttpReply {
     pub(crate) status: StatusCode,
     /// The header `Date`.
     pub(crate) date: Option<String>,
-    /// When the headers arrived. A poll that was held is dated at its end, so that the middle of the request would be
+    /// When the headers arrived. A held poll is dated at its end, so the middle of the request would be
     /// seconds off.
     pub(crate) arrived_ms: i64,
     pub(crate) body: Result<Bytes, RequestError>,
@@ -213,12 +215,12 @@ pub(crate) async fn exchange(
     Ok(HttpReply { status, date, arrived_ms, body })
 }
 
-/// What a body is encoded with, by its header or by its first bytes.
+/// The encoding of a body, by its header or by its first bytes.
 fn encoding(announced: Option<&HeaderValue>, body: &[u8]) -> Option<String> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let announced = announced.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_lowercase());
     match announced.as_deref() {
-        // Whoever says so and sends plain JSON has only a wrong header.
+        // A body of plain JSON with that header only has a wrong header.
         _ if body.starts_with(b"{") => None,
         Some("" | "identity") | None => body.starts_with(&GZIP).then(|| "gzip".to_owned()),
         Some(name) => Some(name.escape_debug().to_string()),
@@ -233,21 +235,21 @@ pub(crate) fn status_error(action: Action, status: StatusCode) -> RequestError {
     RequestError::own(action, failure, &code, format!("HTTP {status} without an answer of the API"))
 }
 
-/// A call without any answer.
+/// A request without an answer.
 fn send_error(action: Action, error: &reqwest::Error) -> RequestError {
-    // The outer two layers say no more than that a request failed.
+    // The outer two layers only say that a request failed.
     let cause = error.source().and_then(StdError::source).map_or_else(|| chain(error), chain);
     let host = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
     let own = |failure, code| RequestError::own(action, failure, code, format!("{host}: {cause}"));
     if let Some(tls) = tls_error(error) {
-        // A certificate that is not trusted does not mend itself; whatever else happens in a handshake may.
+        // An untrusted certificate does not pass; other failures of a handshake may.
         let failure = match tls {
             rustls::Error::InvalidCertificate(_) => FailureKind::Configuration,
             _ => FailureKind::Transient,
         };
         return own(failure, "tls").not_acted();
     }
-    // The resolver does not tell why it knows no address.
+    // The resolver does not say why it has no address.
     if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
         return own(FailureKind::Transient, "files").not_acted();
     }
@@ -260,7 +262,7 @@ fn send_error(action: Action, error: &reqwest::Error) -> RequestError {
     own(FailureKind::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
 }
 
-/// The TLS library's error in the chain of causes. An I/O error hides what it was made of from `source`.
+/// The TLS library's error in the chain of causes. An I/O error hides its source from `source`.
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
@@ -277,7 +279,7 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
     None
 }
 
-/// An error and its causes on one line; a cause that the text before it has already told is left out.
+/// An error and its causes on one line, without causes that the text has already named.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -292,7 +294,7 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// The endpoint's client and what every request to it says alike.
+/// The endpoint's client, and what all requests share.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) client: reqwest::Client,

@@ -1,4 +1,4 @@
-//! Requests and answers as JSON. An event stays the slice of the answer that it came in.
+//! Requests and answers as JSON. An event stays the slice of its answer.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,14 +10,14 @@ use tencent_vod_event::{Document, DocumentReader, Event, EventHandle, Malformed,
 
 use crate::classify::{Action, FailureKind, RequestError};
 
-/// The one error code that stands for an empty queue ("Getting started with event notifications", VOD documents).
+/// The one error code that means an empty queue ("Getting started with event notifications", VOD documents).
 const IDLE: &str = "ResourceNotFound";
 
-/// The most events that an answer may bring. The cloud hands out 16 at a time; an event costs more memory here than the two
-/// bytes that it can be written in.
+/// The most events that an answer may bring. The cloud hands out 16 at a time. An event costs more memory
+/// here than its shortest form of two bytes.
 const MOST_EVENTS: usize = 1024;
 
-/// What a request says. The documents promise an error for members that the API does not know, so that there are no others.
+/// The body of a request. The documents promise an error for unknown members, so there are no others.
 #[derive(Clone, Copy)]
 pub(crate) struct Body<'a> {
     pub(crate) handles: Option<&'a [EventHandle]>,
@@ -26,7 +26,7 @@ pub(crate) struct Body<'a> {
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The default application is asked for by not naming one.
+        // The default application is not named.
         let named = (self.sub_app != SubAppId(0)).then_some(self.sub_app.0);
         let length = usize::from(self.handles.is_some()) + usize::from(named.is_some());
         let mut body = serializer.serialize_struct("Body", length)?;
@@ -47,7 +47,7 @@ impl Body<'_> {
     }
 }
 
-/// What one `PullEvents` brought.
+/// The result of one `PullEvents`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pull {
     /// The cloud's id of the request; empty when the answer has none.
@@ -56,12 +56,12 @@ pub struct Pull {
     pub events: Vec<Event>,
 }
 
-/// How the callbacks of one application are set up.
+/// The callback settings of one application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventConfig {
     /// `PULL` or `PUSH`. Events can be pulled in mode `PULL` only.
     pub mode: Option<String>,
-    /// Where `PUSH` sends events.
+    /// The target of `PUSH`.
     pub notification_url: Option<String>,
     /// Whether finished uploads make events; `None` when the answer does not say `ON` or `OFF`.
     pub upload_media_complete: Option<bool>,
@@ -88,7 +88,7 @@ impl ApiAnswer {
     ///
     /// # Errors
     ///
-    /// A [`FailureKind::Transient`] of our own when `body` is no answer of this API.
+    /// A [`FailureKind::Transient`] of our own when `body` is not an answer of this API.
     pub(crate) fn read(action: Action, sub_app: SubAppId, body: Bytes) -> Result<Self, RequestError> {
         let own = |code, message: &str| RequestError::own(action, FailureKind::Transient, code, message);
         let response = Response::read(&body, (action == Action::PullEvents).then_some(sub_app))
@@ -96,7 +96,7 @@ impl ApiAnswer {
             .ok_or_else(|| own("not_an_answer", "the answer has no object called Response"))?;
         let mut answer = Self { action, body, response, request_id: None, error: None };
         let request_id = answer.scalar("RequestId").filter(|id| !id.is_empty());
-        // Whatever stands there but null is an error: no success is read out of a shape that nobody has seen yet.
+        // Any value there except null is an error: an unknown form is never a success.
         let error = answer.member("Error").map(|document| {
             let text = |name| document.root().member(name).and_then(scalar).map(Cow::into_owned);
             (text("Code").unwrap_or_default(), text("Message").unwrap_or_else(|| "no message".to_owned()))
@@ -106,7 +106,7 @@ impl ApiAnswer {
         Ok(answer)
     }
 
-    /// The member of the response that is there and not null.
+    /// The member of the response, if it exists and is not null.
     pub(crate) fn member(&self, name: &str) -> Option<Document<'_>> {
         let (_, place) = self.response.members.iter().rfind(|(key, _)| key == name.as_bytes())?;
         Document::parse(&self.body[place.clone()]).ok().filter(|document| !document.root().is_null())
@@ -145,7 +145,8 @@ impl ApiAnswer {
         Ok(Pull { request_id, events })
     }
 
-    /// The answer as that of `ConfirmEvents`. Every answer of the platform has a request id; without one it proves nothing.
+    /// The answer as that of `ConfirmEvents`. Every answer of the platform has a request id. Without one it
+    /// proves nothing.
     pub(crate) fn into_confirmed(self) -> Result<(), RequestError> {
         match self.request_id {
             Some(_) => Ok(()),
@@ -188,10 +189,10 @@ impl ApiAnswer {
     }
 }
 
-/// What the object `Response` says. The last of equal keys counts, as in most readers of JSON.
+/// The object `Response`. The last of equal keys counts, as in most readers of JSON.
 #[derive(Debug, Default)]
 struct Response {
-    /// All members but the events, and where their values stand.
+    /// All members except the events, with the positions of their values.
     members: Vec<(Vec<u8>, Range<usize>)>,
     events: EventSet,
 }
@@ -199,17 +200,17 @@ struct Response {
 /// The list of events in an answer.
 #[derive(Debug, Default)]
 enum EventSet {
-    /// Not there, or null.
+    /// Missing, or null.
     #[default]
     Absent,
     List(Vec<Event>),
-    /// Something else, or more than there is memory for.
+    /// Another type, or more than fits into memory.
     Odd,
 }
 
 impl Response {
-    /// Reads an answer in one pass, because it can be long; `None` when it has no object called `Response`. Events are only
-    /// read if they come from the queue of a `sub_app`.
+    /// Reads an answer in one pass, because it can be long. `None` when it has no object `Response`. Events
+    /// are read only if they come from the queue of a `sub_app`.
     fn read(answer: &Bytes, sub_app: Option<SubAppId>) -> Result<Option<Self>, Malformed> {
         let mut reader = DocumentReader::new(answer)?;
         let mut response = None;
@@ -266,7 +267,7 @@ impl EventSet {
             let document = reader.value()?;
             too_many |= events.len() == MOST_EVENTS;
             if !too_many {
-                // A slice of what the cloud sent: each byte is carried as it came.
+                // A slice of the cloud's bytes, unchanged.
                 events.push(Event::read(sub_app, answer.slice(start..reader.at()), &document));
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! What the API's calls look like: actions, parameters, errors. Read from the documents, and from nothing else here.
+//! The form of the API's requests: actions, parameters, errors. Written from the documents alone.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,16 +11,16 @@ use super::queue::MAX_BATCH;
 /// The only version that has events.
 pub(super) const VERSION: &str = "2018-07-17";
 
-/// An action that the emulator knows.
+/// An action of the emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// Takes up to sixteen events.
     PullEvents,
     /// Deletes events by their handles.
     ConfirmEvents,
-    /// Tells how many events wait.
+    /// Reports how many events wait.
     DescribeEventsState,
-    /// Tells how an application is notified.
+    /// Reports how an application is notified.
     DescribeEventConfig,
     /// Sets how an application is notified.
     ModifyEventConfig,
@@ -120,7 +120,7 @@ impl ParameterName {
     }
 }
 
-/// The parameters of a call, whichever its action takes.
+/// The parameters of a request of any action.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Params {
     /// 0 when it was left out: the default application.
@@ -131,7 +131,7 @@ pub(super) struct Params {
     pub(super) upload: Option<String>,
     pub(super) delete: Option<String>,
     pub(super) persistence: Option<String>,
-    /// The first key that the action does not take.
+    /// The first key that the action does not have.
     unknown: Option<String>,
 }
 
@@ -177,7 +177,7 @@ impl Params {
             ParameterName::Upload => self.upload = Some(value),
             ParameterName::Delete => self.delete = Some(value),
             ParameterName::Persistence => self.persistence = Some(value),
-            // ExtInfo is reserved, and what PUSH messages are signed with is nothing to an emulator of PULL.
+            // ExtInfo is reserved, and the signature of PUSH messages does not concern an emulator of PULL.
             ParameterName::ExtInfo
             | ParameterName::Signing
             | ParameterName::SubAppId

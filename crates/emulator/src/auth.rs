@@ -1,6 +1,6 @@
-//! Whether a request is signed as the cloud wants it, with the peculiarities of its own SDKs allowed for.
+//! Whether a request is signed as the cloud requires, with exceptions for the cloud's own SDKs.
 //!
-//! Signature v1 (HmacSHA1, HmacSHA256) is not supported: no current SDK uses it unless told to.
+//! Signature v1 (HmacSHA1, HmacSHA256) is not supported: no current SDK uses it by default.
 
 use axum::http::HeaderMap;
 use tencentcloud_signing::Secret;
@@ -15,7 +15,7 @@ pub struct Credential {
     pub secret_id: String,
     /// `SecretKey`.
     pub secret_key: Secret,
-    /// The token that has to come with it, when the pair is a temporary one.
+    /// The token that must come with a temporary pair.
     pub token: Option<Secret>,
 }
 
@@ -25,7 +25,7 @@ impl Credential {
         Self { secret_id: secret_id.into(), secret_key: Secret::new(secret_key), token: None }
     }
 
-    /// A pair that nobody has used before. It protects nothing: it is as random as a test needs.
+    /// A new pair. It protects nothing: it is random enough for a test.
     pub fn throw_away() -> Self {
         let mut rng = fastrand::Rng::new();
         let mut letters = |n: usize| -> String { (0..n).map(|_| rng.alphanumeric()).collect() };
@@ -65,7 +65,7 @@ fn parse(value: &str) -> Option<Authorization<'_>> {
             _ => return None,
         }
     }
-    // The id comes first and may, in theory, hold a slash itself.
+    // The id comes first and could contain a slash itself.
     let mut scope = credential?.rsplitn(4, '/');
     let (end, service, date, secret_id) = (scope.next()?, scope.next()?, scope.next()?, scope.next()?);
     if end != "tc3_request" || secret_id.is_empty() {

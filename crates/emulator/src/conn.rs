@@ -1,4 +1,5 @@
-//! Connections that can be cut: by a fault, in the middle of an exchange, and all at once when the emulator goes.
+//! Connections that can be cut: by a fault in the middle of an exchange, and all at once at the emulator's
+//! end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Ends the connection as soon as the server next writes to it; nothing that was not written yet will be.
+    /// Ends the connection at the server's next write. Nothing unwritten is sent.
     pub(super) fn cut(&self, how: Cut) {
         let mark = match how {
             Cut::Close => 1,
@@ -40,7 +41,7 @@ impl Peer {
     }
 }
 
-/// Accepts connections until the emulator goes.
+/// Accepts connections until the emulator ends.
 pub(super) struct Listener {
     pub(super) tcp: TcpListener,
     pub(super) gone: CancellationToken,
@@ -52,7 +53,7 @@ impl Accept for Listener {
 
     async fn accept(&mut self) -> io::Result<(Conn, Peer)> {
         let (stream, addr) = self.tcp.accept().await?;
-        // Answers are small and waited for.
+        // Answers are small and expected.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its small writes back");
         }
@@ -62,7 +63,7 @@ impl Accept for Listener {
     }
 }
 
-/// A connection that knows when it has to end.
+/// A connection that can be cut.
 pub(super) struct Conn {
     stream: TcpStream,
     cut: Arc<AtomicU8>,

@@ -1,4 +1,4 @@
-//! `/_emulator/…`: faults, settings, events and figures, for whoever is on this machine.
+//! `/_emulator/…`: faults, settings, events and figures, for clients on this machine.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<Arc<Cloud>> {
         .layer(axum::middleware::from_fn(only_loopback))
 }
 
-/// Whoever reaches this can read every event and break every call: only this machine may.
+/// A client here can read every event and break every request, so only this machine may connect.
 async fn only_loopback(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     if peer.addr.ip().to_canonical().is_loopback() {
         return next.run(request).await;
@@ -57,7 +57,8 @@ async fn add_faults(
     body: Result<Json<Box<RawValue>>, JsonRejection>,
 ) -> Result<Json<Vec<Fault>>, Response> {
     let Json(raw) = body.map_err(|rejection| body_error(&rejection))?;
-    // One or a list: told apart here, because an untagged enum would only say that neither fits.
+    // One or a list. They are distinguished here, because an untagged enum would only report that neither
+    // fits.
     let text = raw.get();
     let read = if text.starts_with('[') {
         serde_json::from_str(text)
@@ -118,11 +119,11 @@ pub struct NewEvents {
     /// Into whose queue.
     #[serde(default)]
     pub sub_app_id: u64,
-    /// Each without a handle; kept byte for byte.
+    /// Each without a handle, kept byte for byte.
     pub events: Vec<Box<RawValue>>,
 }
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Accepted {
     /// The numbers of the events in their queue, in the order of the request.

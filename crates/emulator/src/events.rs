@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 
 use super::samples::{PIECES, SAMPLES, Sample};
 
-/// How many event types there are samples of.
+/// The number of event types with samples.
 const TYPES: usize = SAMPLES.len();
 
-/// The names of all event types that there are samples of.
+/// The names of all event types with samples.
 pub const EVENT_TYPES: &[&str] = &{
     let mut names = [""; TYPES];
     let mut at = 0;
@@ -26,20 +26,20 @@ const APP_ID: &str = "1500004321";
 /// One event of a type, as JSON without `EventHandle`. Equal indexes give equal events, other indexes others. `None` for a
 /// type that is not one of [`EVENT_TYPES`].
 ///
-/// Every eighth index spells out the members of other types as explicit nulls, which the cloud's documents do, too.
+/// Every eighth index writes the members of other types as explicit nulls, as the cloud's documents do.
 pub fn sample(event_type: &str, index: u64) -> Option<String> {
     let sample = SAMPLES.iter().find(|sample| sample.event_type == event_type)?;
     Some(write(sample, &SampleValues { index, salt: sample.member, procedure: false }))
 }
 
-/// The vendor's tutorial as two events: a file is uploaded, with a source context, and the procedure that the upload asked
-/// for ends with a transcode and a cover. `ProcedureTaskId` of the first is `TaskId` of the second.
+/// The vendor's tutorial as two events: a file is uploaded with a source context, and its procedure ends with
+/// a transcode and a cover. `ProcedureTaskId` of the first is `TaskId` of the second.
 pub fn upload_story(index: u64) -> [String; 2] {
     let values = SampleValues { index, salt: "upload", procedure: true };
     [write(&SAMPLES[0], &values), write(&SAMPLES[1], &values)]
 }
 
-/// The type's known names that are nearest to a misspelt one, nearest first.
+/// The known types nearest to a misspelt one, nearest first.
 pub fn nearest(event_type: &str) -> Vec<&'static str> {
     let lower = event_type.to_lowercase();
     let mut scored: Vec<(f64, &str)> = EVENT_TYPES
@@ -51,19 +51,19 @@ pub fn nearest(event_type: &str) -> Vec<&'static str> {
     scored.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
-/// What a text that should hold events holds instead.
+/// What a text contains in place of events.
 #[derive(Debug, thiserror::Error)]
 pub enum NoEvents {
     /// It is not JSON.
     #[error("not JSON")]
     NotJson(#[source] serde_json::Error),
-    /// It is JSON, and holds something that is no event.
+    /// It is JSON, and contains something that is not an event.
     #[error("element {0} is not an object")]
     NotAnObject(usize),
 }
 
-/// The events in a text: one object, a list, one a line, or a whole answer to `PullEvents`. Handles are taken out; the rest
-/// of each event stays as it was written.
+/// The events in a text: one object, a list, one a line, or a whole answer to `PullEvents`. Handles are
+/// removed. The rest of each event stays unchanged.
 ///
 /// # Errors
 ///
@@ -95,14 +95,14 @@ pub fn read(text: &str) -> Result<Vec<String>, NoEvents> {
     events.into_iter().enumerate().map(without).collect()
 }
 
-/// Sets one value inside an event; the path's parts are separated by dots, a number is a place in a list. What is not there
-/// is made. Everything around it stays as it was written.
+/// Sets one value inside an event. Dots separate the parts of the path, and a number is an index of a list.
+/// Missing parts are created. Everything around it stays unchanged.
 ///
 /// # Errors
 ///
-/// Names the part of the path that leads through something that is neither an object nor a list.
+/// Names the part of the path whose value is neither an object nor a list.
 pub fn set(event: &str, path: &str, value: &str) -> Result<String, String> {
-    // A value that is not JSON is a string: nobody wants to quote twice in a shell.
+    // A value that is not JSON is a string, which saves a second level of quotes in a shell.
     let value = match serde_json::from_str::<&RawValue>(value) {
         Ok(value) => value.get().to_owned(),
         Err(_) => serde_json::Value::from(value).to_string(),
@@ -130,7 +130,7 @@ fn set_in(json: &str, path: &[&str], value: &str) -> Result<String, String> {
         items[place] = set_in(&items[place], rest, value)?;
         return Ok(format!("[{}]", items.join(",")));
     }
-    // What is null or a mere value on the way to something deeper becomes an object.
+    // A null or a scalar on the way to a deeper member becomes an object.
     let mut members = members(json).unwrap_or_default();
     match members.iter_mut().find(|(key, _)| key == first) {
         Some((_, old)) => *old = set_in(old, rest, value)?,
@@ -143,7 +143,7 @@ fn without_handle(event: &str) -> Option<String> {
     let mut members = members(event)?;
     let before = members.len();
     members.retain(|(key, _)| key != "EventHandle");
-    // Without a handle there is nothing to take out, and no white space to lose.
+    // Without a handle there is nothing to remove.
     Some(if members.len() == before { event.to_owned() } else { object(&members) })
 }
 
@@ -182,10 +182,10 @@ fn object(members: &[(String, String)]) -> String {
     json
 }
 
-/// What the placeholders of one sample stand for.
+/// The values of the placeholders of one sample.
 struct SampleValues<'a> {
     index: u64,
-    /// Samples of one salt and index tell of the same file and task.
+    /// Samples of one salt and index name the same file and task.
     salt: &'a str,
     /// Whether an upload has asked for a procedure.
     procedure: bool,
@@ -200,14 +200,14 @@ impl SampleValues<'_> {
         fastrand::Rng::with_seed(seed ^ self.index.wrapping_mul(0x9E37_79B9_7F4A_7C15)).u64(..)
     }
 
-    /// What stands for `<name>`; `None` for a name that means nothing.
+    /// The value of `<name>`; `None` for an unknown name.
     fn value(&self, name: &str) -> Option<String> {
         let number = self.number(name);
         Some(match name {
             "appid" => APP_ID.to_owned(),
             "n" => self.index.to_string(),
             "file" | "file2" | "file3" => file_id(number),
-            // The documents show this one member as a bare number once.
+            // The documents once show this member as a bare number.
             "maybe_bare_file" if self.index.is_multiple_of(2) => file_id(number),
             "maybe_bare_file" => format!("\"{}\"", file_id(number)),
             "hex" => format!("{number:016x}{:08x}", self.index),
@@ -222,7 +222,7 @@ impl SampleValues<'_> {
             "context" => context(number),
             "procedure" if self.procedure => format!("{APP_ID}-Procedure-{}t0", self.value("hex")?),
             "procedure" => String::new(),
-            // As raw UTF-8, and as escapes: the bytes that consumers get are these, not what they mean.
+            // As raw UTF-8 and as escapes: consumers get these bytes, not their meaning.
             "name" => {
                 let names = ["Animal World", "动物世界", r#"caf\u00e9 \"live\""#];
                 format!("{} {}", names[usize::try_from(number % 3).unwrap_or(0)], self.index)
@@ -259,18 +259,18 @@ impl SampleValues<'_> {
     }
 }
 
-/// Nineteen or twenty digits: file ids go beyond what a double, and some beyond what a signed number of 64 bits can hold.
+/// Nineteen or twenty digits: file ids exceed a double, and some exceed a signed number of 64 bits.
 fn file_id(number: u64) -> String {
     (1_000_000_000_000_000_000 + number % 17_000_000_000_000_000_000).to_string()
 }
 
-/// A second of 2026, as the cloud writes them: what happens later has a later one.
+/// A second of 2026 in the cloud's form. Later events have later ones.
 fn moment(second: u64) -> String {
     let second = 1_767_225_600 + i64::try_from(second % 31_000_000).unwrap_or(0);
     jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
-/// What users pass through: nothing, a key, JSON in a string, another script.
+/// Contexts of users: none, a key, JSON in a string, another script.
 fn context(number: u64) -> String {
     match number % 4 {
         0 => String::new(),

@@ -1,11 +1,11 @@
-//! Everything that can go wrong between a client and the cloud, on request.
+//! Every fault between a client and the cloud, on request.
 
 use serde::{Deserialize, Serialize};
 
 use super::api::Action;
 use super::queue::{HandleStyle, Redelivery};
 
-/// How "nothing to pull now" is answered. Clients in the wild were written for each of these.
+/// The form of "nothing to pull now". Real clients were written for each of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdleShape {
@@ -24,7 +24,7 @@ pub enum IdleShape {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
-    /// The request waits before it is looked at.
+    /// The request waits before it is processed.
     Delay {
         /// For how long.
         ms: u64,
@@ -48,28 +48,28 @@ pub enum FaultKind {
     },
     /// Status 200 and a body that is not JSON; nothing happens.
     Rubbish,
-    /// The connection is reset before the request is looked at.
+    /// The connection is reset before the request is processed.
     Reset,
     /// The request takes effect, and the connection is closed without an answer.
     AnswerLost,
     /// The request takes effect, and the connection is closed in the middle of the answer.
     Truncated,
-    /// A pull is answered as idle, at once, whatever the queue holds.
+    /// A pull is answered as idle at once, whatever the queue holds.
     Idle {
         /// In which shape.
         shape: IdleShape,
     },
-    /// What a pull hands out is visible again at once.
+    /// The events of a pull are visible again at once.
     Redelivered {
-        /// Under which handle it comes again.
+        /// The handle under which it comes again.
         under: Redelivery,
     },
-    /// A handle fails every confirm that it is part of, from now on, and nothing of such a call is deleted.
+    /// From now on a handle fails every confirm that contains it, and such a request deletes nothing.
     BadHandle {
-        /// Which one; when it is not said, one of the next confirm's, by chance.
+        /// The handle; without one, a random one of the next confirm's.
         handle: Option<String>,
     },
-    /// A confirm for an event that was handed out only once so far is lost on its way; nothing happens.
+    /// A confirm of an event that was handed out only once is lost on its way; nothing happens.
     FirstConfirmLost,
     /// One handle for all events of a pull.
     OneHandle,
@@ -77,20 +77,20 @@ pub enum FaultKind {
     NoHandle,
     /// Handles as bare numbers.
     NumericHandle,
-    /// The server's clock is off, in its `Date` header and in its check of time stamps.
+    /// The server's clock is wrong, in its `Date` header and in its check of time stamps.
     ClockSkew {
         /// By how much; positive when the server is ahead.
         ms: i64,
     },
 }
 
-/// When in the life of a request a fault strikes. A fault with a count is spent only where it takes effect: an idle poll
-/// does not use up a fault that concerns events.
+/// The point in a request at which a fault strikes. A fault with a count is used up only where it has an
+/// effect: an idle poll does not use up a fault of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestStage {
     Arrival,
     Delivery,
-    /// Of a confirm: before its handles are looked at.
+    /// For a confirm: before its handles are processed.
     Way,
     Confirm,
     Answer,
@@ -123,19 +123,19 @@ impl FaultKind {
 pub struct Fault {
     /// What goes wrong.
     pub fault: FaultKind,
-    /// Only in calls of this action; in all when it is not said.
+    /// Only in requests of this action; without one, in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
-    /// How likely it strikes when it could, from 0 to 1; always when it is not said.
+    /// Its probability when it could strike, from 0 to 1; without one, always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
-    /// How many times it strikes; until it is cleared when it is not said.
+    /// How often it strikes; without a number, until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
 impl Fault {
-    /// A fault that always strikes, in every action that it can concern.
+    /// A fault that always strikes, in every possible action.
     pub fn always(fault: FaultKind) -> Self {
         Self { fault, action: None, probability: None, count: None }
     }
@@ -145,14 +145,14 @@ impl Fault {
         Self::always(fault).times(1)
     }
 
-    /// Only in calls of this action.
+    /// Only in requests of this action.
     #[must_use]
     pub fn on(mut self, action: Action) -> Self {
         self.action = Some(action);
         self
     }
 
-    /// Only so many times.
+    /// Only this many times.
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
         self.count = Some(count);
@@ -167,7 +167,7 @@ impl Fault {
     }
 }
 
-/// How a request ends before it is looked at.
+/// The early end of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Early {
     Reset,
@@ -177,7 +177,7 @@ pub(super) enum Early {
     Idle(IdleShape),
 }
 
-/// What strikes a request on its arrival.
+/// The faults at a request's arrival.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Arrival {
     pub(super) delay_ms: u64,
@@ -185,14 +185,14 @@ pub(super) struct Arrival {
     pub(super) early: Option<Early>,
 }
 
-/// What strikes the events that a pull hands out.
+/// The faults of the events that a pull hands out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DeliveryFaults {
     pub(super) style: HandleStyle,
     pub(super) redelivered: Option<Redelivery>,
 }
 
-/// What strikes an answer.
+/// The faults of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct AnswerFaults {
     pub(super) delay_ms: u64,
@@ -200,7 +200,7 @@ pub(super) struct AnswerFaults {
     pub(super) truncated: bool,
 }
 
-/// The faults that are switched on.
+/// The active faults.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     active: Vec<Fault>,
@@ -219,8 +219,8 @@ impl Faults {
         &self.active
     }
 
-    /// Calls `strike` with every fault of this stage that strikes now; an answer of `false` means that it had no effect
-    /// and is not spent.
+    /// Calls `strike` with every fault of this stage that strikes now. An answer of `false` means that it had
+    /// no effect and is not used up.
     fn draw(
         &mut self,
         stage: RequestStage,
@@ -283,7 +283,7 @@ impl Faults {
         faults
     }
 
-    /// The handles of a confirm that go bad now.
+    /// The handles of a confirm that turn bad now.
     pub(super) fn bad_handles(&mut self, handles: &[String], rng: &mut fastrand::Rng) -> Vec<String> {
         let mut bad = Vec::new();
         let mut by_chance = rng.fork();
@@ -299,7 +299,8 @@ impl Faults {
         bad
     }
 
-    /// Whether a confirm is lost on its way; `is_first` tells whether it is for an event that was handed out once.
+    /// Whether a confirm is lost on its way. `is_first` says whether it is for an event that was handed out
+    /// once.
     pub(super) fn loses_confirm(&mut self, is_first: impl Fn() -> bool, rng: &mut fastrand::Rng) -> bool {
         let mut lost = false;
         self.draw(RequestStage::Way, Action::ConfirmEvents, rng, |_| {

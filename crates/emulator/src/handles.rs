@@ -1,4 +1,4 @@
-//! What handles look like. Both forms were seen in public; nobody may rely on either.
+//! The form of handles. Both forms were seen in public. No client may rely on either.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl HandleMint {
     pub(super) fn next(&mut self, now_ms: u64, form: HandleForm) -> Arc<str> {
         self.made += 1;
         match form {
-            // The count in the last digits keeps handles apart, whatever the random part is.
+            // The count in the last digits keeps handles distinct, whatever the random part is.
             HandleForm::Numeric => {
                 let random = self.rng.u64(8_000_000_000..92_233_720_360);
                 format!("{}{:09}", random / 10, (self.made * 618_033_989) % 1_000_000_000)

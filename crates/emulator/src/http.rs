@@ -1,4 +1,4 @@
-//! The API over HTTP: a request in, an answer out, with whatever faults are switched on.
+//! The API over HTTP: a request, an answer, and the active faults.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ use super::state::{Cloud, now_ms, sleep_until_ms};
 /// The largest body of a signed POST (the cloud's common documents).
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// Serves one call of the API.
+/// Serves one request of the API.
 pub(super) async fn api(
     State(cloud): State<Arc<Cloud>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -62,7 +62,7 @@ pub(super) async fn api(
     answer.response(skew_ms)
 }
 
-/// Counts a pull for as long as it is under way, also when its client goes away.
+/// Counts a pull while it is in progress, also when its client disconnects.
 struct PullUnderWay(Arc<Cloud>);
 
 impl PullUnderWay {
@@ -79,7 +79,7 @@ impl Drop for PullUnderWay {
     }
 }
 
-/// What the envelope will hold.
+/// The content of the envelope.
 struct HttpAnswer {
     /// Members of `Response`, each with a comma after it.
     members: Vec<u8>,
@@ -122,7 +122,7 @@ fn half_of(mut body: Vec<u8>) -> Body {
         match half {
             Some(half) => Some((Ok(half), None)),
             None => {
-                // What is written before the connection breaks has to be on its way first.
+                // The written part must be sent before the connection breaks.
                 wait_ms(20).await;
                 Some((Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe)), None))
             }
@@ -136,7 +136,7 @@ fn fail(cloud: &Cloud, error: ApiError) -> HttpAnswer {
     HttpAnswer::new(format!("\"Error\":{},", error.to_json()))
 }
 
-/// How a request ends before it is looked at.
+/// How a request ends before it is processed.
 enum End {
     Cut(Cut),
     Response(Response),
@@ -173,11 +173,11 @@ fn html(status: u16) -> Response {
 
 fn cut(peer: &Peer, how: Cut) -> Response {
     peer.cut(how);
-    // Never seen: writing it is what ends the connection.
+    // Never seen: writing it ends the connection.
     Response::new(Body::empty())
 }
 
-/// Everything that is checked before a call takes effect, in the order of the platform: the action, the version, the
+/// All checks before a request has an effect, in the platform's order: the action, the version, the
 /// signature, the limit, the parameters.
 fn prepare(
     cloud: &Cloud,
@@ -222,13 +222,13 @@ fn prepare(
     Ok((action, params))
 }
 
-/// Lets a call take effect, and says which faults its answer meets.
+/// Executes a request, and returns the faults of its answer.
 async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer, ApiError> {
     let answer = match action {
         Action::PullEvents => pull(cloud, params.sub_app_id).await,
         other => describe_or_change(cloud, other, params)?,
     };
-    // A lost idle answer loses nothing, and one that is lost cannot be lost again: the fault waits for one that matters.
+    // A lost idle answer loses nothing, so the fault waits for an answer that matters.
     if answer.idle || answer.faults.lost {
         return Ok(answer);
     }
@@ -264,7 +264,7 @@ fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<H
         Action::ModifyEventConfig => {
             let mut state = cloud.lock();
             let app = state.app(params.sub_app_id);
-            // A pull that is held may find something under the new mode.
+            // A held pull may find events under the new mode.
             app.wake.notify_waiters();
             let config = &mut app.config;
             let changes = [
@@ -284,8 +284,8 @@ fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<H
     }
 }
 
-/// Takes what there is, or holds on until there is something. A client that goes away while it is held takes nothing:
-/// this future is dropped at one of its waits, and taking and answering have none between them.
+/// Takes events, or waits until there are some. A client that disconnects meanwhile takes nothing: this
+/// future is dropped at one of its waits, and there is none between taking and answering.
 async fn pull(cloud: &Cloud, sub_app_id: u64) -> HttpAnswer {
     let (wake, deadline_ms) = {
         let mut state = cloud.lock();

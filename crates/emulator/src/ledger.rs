@@ -1,4 +1,4 @@
-//! What a queue remembers, so that a test can compare both ends when all is over.
+//! The memory of a queue, with which a test compares both ends afterwards.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use serde::{Serialize, Serializer};
 
 use super::queue::EventNo;
 
-/// What became of one handle of a confirm.
+/// The result of one handle of a confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConfirmVerdict {
     /// It deleted its event.
     Confirmed,
-    /// It had deleted its event already, and its window is not over: no harm done.
+    /// It had deleted its event already, and its window is not over: harmless.
     Repeated,
-    /// Nobody was ever given it, or its event is gone.
+    /// It was never given out, or its event is gone.
     Unknown,
-    /// Its event was delivered again since, under another handle.
+    /// Its event was delivered again later, under another handle.
     Superseded,
     /// Its window is over.
     Late,
-    /// A fault has made it one that fails every call it is part of.
+    /// A fault makes it fail every request that contains it.
     Poisoned,
     /// It was good, and refused with a bad one.
     RefusedWithOthers,
 }
 
 impl ConfirmVerdict {
-    /// Why, in words for an error message.
+    /// The cause, in words for an error message.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Confirmed | Self::Repeated => "it is confirmed",
@@ -44,23 +44,23 @@ impl ConfirmVerdict {
 /// One delivery of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeliveryRecord {
-    /// The handle; `None` when a fault left it out.
+    /// The handle; `None` when a fault removed it.
     #[serde(serialize_with = "optional_text")]
     pub handle: Option<Arc<str>>,
     /// When, in milliseconds of the queue's clock.
     pub at: u64,
-    /// From when on the handle is late, and the event visible again.
+    /// The moment from which the handle is late and the event visible again.
     pub until: u64,
 }
 
-/// One event, from when it was put.
+/// One event, from its creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EventRecord {
     /// Its number within its queue.
     pub number: EventNo,
     /// Whose queue.
     pub sub_app_id: u64,
-    /// Its JSON without a handle, as it was put.
+    /// Its JSON without a handle, unchanged.
     #[serde(serialize_with = "text")]
     pub json: Arc<str>,
     /// When it was put.
@@ -69,7 +69,7 @@ pub struct EventRecord {
     pub deliveries: Vec<DeliveryRecord>,
     /// When it was confirmed.
     pub confirmed_at: Option<u64>,
-    /// When it was cleared because its retention was over.
+    /// When it was deleted after its retention.
     pub expired_at: Option<u64>,
 }
 
@@ -78,20 +78,20 @@ pub struct EventRecord {
 pub struct ConfirmRecord {
     /// Whose queue.
     pub sub_app_id: u64,
-    /// Which call of `ConfirmEvents` to this queue, from 1.
+    /// The number of the `ConfirmEvents` request to this queue, from 1.
     pub call: u64,
     /// The handle.
     #[serde(serialize_with = "text")]
     pub handle: Arc<str>,
     /// When.
     pub at: u64,
-    /// What became of it.
+    /// The result.
     pub verdict: ConfirmVerdict,
     /// The events that it deleted.
     pub events: Vec<EventNo>,
 }
 
-/// Everything that is remembered of one queue, or of all.
+/// The memory of one queue, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ledger {
     /// By queue, in the order of their numbers.
@@ -101,7 +101,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The events that nobody confirmed.
+    /// The unconfirmed events.
     pub fn unconfirmed(&self) -> impl Iterator<Item = &EventRecord> {
         self.events.iter().filter(|event| event.confirmed_at.is_none())
     }

@@ -1,7 +1,7 @@
 //! A local VOD that the vendor's own SDKs can talk to.
 //!
-//! It has its own reading of the documents: it shares the signature with the client, and nothing else, so that a misreading there is
-//! not repeated here.
+//! It has its own reading of the documents. It shares only the signature with the client, so one misreading
+//! is not made twice.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -22,7 +22,7 @@
 //! - `control`: `/_emulator/…`.
 //! - [`events`]: samples of every event type.
 //!
-//! Not emulated: signature v1, PUSH deliveries, the three minutes by which `DescribeEventsState` is late.
+//! Not emulated: signature v1, PUSH deliveries, the three minutes of delay of `DescribeEventsState`.
 
 mod api;
 mod auth;
@@ -64,18 +64,18 @@ const LIMITS: Limits = Limits {
     life: Duration::from_secs(24 * 60 * 60),
 };
 
-/// How to start an emulator.
+/// The settings of an emulator's start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// The address; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Whether an address that other machines can reach is acceptable.
+    /// Whether an address that other machines can reach is allowed.
     pub allow_remote: bool,
     /// The key pairs that are accepted; a throw-away pair is made when there is none.
     pub credentials: Vec<Credential>,
-    /// What handles and faults' chances are drawn from.
+    /// The seed of handles and of the faults' probabilities.
     pub seed: u64,
-    /// The figures to begin with.
+    /// The first settings.
     pub settings: EmulatorSettings,
 }
 
@@ -99,7 +99,7 @@ pub enum StartError {
         "refusing to listen on {0}, which other machines may reach; name a loopback address, or add --allow-remote"
     )]
     NotLoopback(SocketAddr),
-    /// The address cannot be had.
+    /// The address cannot be used.
     #[error("cannot listen on {addr}; name another address, or port 0 for a free one")]
     Listen {
         /// The address.
@@ -110,17 +110,17 @@ pub enum StartError {
     },
 }
 
-/// What was waited for did not happen in time.
+/// The condition did not hold in time.
 #[derive(Debug, thiserror::Error)]
 #[error("waited {waited:?} in vain; the emulator is at {stats:?}")]
 pub struct WaitedInVain {
     /// For how long.
     pub waited: Duration,
-    /// How far things had got.
+    /// The progress until then.
     pub stats: Box<Stats>,
 }
 
-/// A running emulator. It ends when this is dropped, and so does every connection to it.
+/// A running emulator. It ends when this is dropped, with every connection to it.
 #[derive(Debug)]
 pub struct Emulator {
     cloud: Arc<Cloud>,
@@ -133,7 +133,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// When the address is not to be had, or reaches beyond loopback without leave.
+    /// When the address cannot be used, or reaches beyond loopback without permission.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let Options { listen, allow_remote, mut credentials, seed, settings } = options;
         if !allow_remote && !listen.ip().to_canonical().is_loopback() {
@@ -204,7 +204,7 @@ impl Emulator {
         numbers
     }
 
-    /// Makes an event that was handed out visible again at once. Says whether it was hidden.
+    /// Makes an event that was handed out visible again at once. Returns whether it was hidden.
     pub fn redeliver(&self, sub_app_id: u64, event: EventNo, under: Redelivery) -> bool {
         let was_hidden = {
             let mut state = self.cloud.lock();
@@ -217,7 +217,7 @@ impl Emulator {
         was_hidden
     }
 
-    /// The faults, to be switched.
+    /// The faults.
     pub fn faults(&self) -> FaultSwitch<'_> {
         FaultSwitch { cloud: &self.cloud }
     }
@@ -230,12 +230,12 @@ impl Emulator {
         state.set_settings(settings);
     }
 
-    /// How a sub-application is notified, to be changed.
+    /// Changes how a sub-application is notified.
     pub fn change_event_config(&self, sub_app_id: u64, change: impl FnOnce(&mut EventConfig)) {
         change(&mut self.cloud.lock().app(sub_app_id).config);
     }
 
-    /// What is remembered of one queue, or of all.
+    /// The memory of one queue, or of all.
     pub fn ledger(&self, sub_app_id: impl Into<Option<u64>>) -> Ledger {
         self.cloud.lock().ledger(sub_app_id.into())
     }
@@ -245,7 +245,7 @@ impl Emulator {
         self.cloud.lock().stats()
     }
 
-    /// Waits until a condition holds. It is asked whenever something happens, and must not wait for anything itself.
+    /// Waits until a condition holds. The condition is evaluated at each change, and must not block.
     ///
     /// # Errors
     ///
@@ -265,7 +265,7 @@ impl Emulator {
     pub async fn shutdown(mut self) {
         self.cloud.gone.cancel();
         if let Some(task) = self.task.take() {
-            // It ends by itself once its connections have: they all saw the same signal.
+            // It ends once its connections have ended: all received the same signal.
             if task.await.is_err() {
                 tracing::error!("the emulator's server panicked");
             }
@@ -279,24 +279,24 @@ impl Drop for Emulator {
     }
 }
 
-/// Switches faults of a running emulator.
+/// The faults of a running emulator.
 #[derive(Debug)]
 pub struct FaultSwitch<'a> {
     cloud: &'a Cloud,
 }
 
 impl FaultSwitch<'_> {
-    /// Switches one on, besides those that are.
+    /// Adds one to the active faults.
     pub fn add(&self, fault: Fault) {
         self.cloud.lock().faults.add(fault);
     }
 
-    /// Switches all off, and heals bad handles.
+    /// Removes all, and repairs bad handles.
     pub fn clear(&self) {
         self.cloud.clear_faults();
     }
 
-    /// Those that are on; one that has struck as often as it should is not.
+    /// The active ones, without those that are used up.
     pub fn active(&self) -> Vec<Fault> {
         self.cloud.lock().faults.active().to_vec()
     }

@@ -1,8 +1,9 @@
 //! One sub-application's reliable queue, as a pure model: no I/O, no clock, no task.
 //!
-//! What the documents say is kept: a pull hides an event for 30 s, a handle confirms only that long, an event is kept for
-//! four days ("PullEvents" 266/33433, "ConfirmEvents" 266/33434). What they leave open is a setting, and the default
-//! follows the queue service that the figures point to (CMQ: a receipt a delivery, only the latest one deletes).
+//! It keeps what the documents say: a pull hides an event for 30 s, a handle can be confirmed only that long,
+//! an event is kept for four days ("PullEvents" 266/33433, "ConfirmEvents" 266/33434). What they leave open
+//! is a setting. The default follows the queue service that the figures suggest (CMQ: one receipt for each
+//! delivery, and only the latest one deletes).
 
 mod settings;
 
@@ -13,7 +14,7 @@ use super::handles::{HandleForm, HandleMint};
 use super::ledger::{ConfirmRecord, ConfirmVerdict, DeliveryRecord, EventRecord, Ledger};
 pub use settings::{HandleStyle, MixedConfirm, QueueSettings, Redelivery};
 
-/// The most events that one pull brings, and the most handles that one confirm takes (documents 266/33433, 266/33434).
+/// The most events of one pull, and the most handles of one confirm (documents 266/33433, 266/33434).
 pub const MAX_BATCH: usize = 16;
 
 /// The number of an event within its queue, from 1, in the order in which the events were put.
@@ -30,16 +31,17 @@ pub struct Delivered {
     pub handle: Option<Arc<str>>,
     /// Whether the handle is written as a bare number.
     pub handle_as_number: bool,
-    /// The event's JSON without a handle, as it was put.
+    /// The event's JSON without a handle, unchanged.
     pub body: Arc<str>,
     /// Its number among the deliveries of the event, from 1.
     pub delivery: usize,
 }
 
 impl Delivered {
-    /// Appends the event as `EventSet` shows it: the handle as the first member, every other byte as it was put.
+    /// Appends the event in the form of `EventSet`: the handle as the first member, every other byte
+    /// unchanged.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        // A body that is no object has no place for a handle, and goes out as it is.
+        // A body that is not an object has no place for a handle, and is sent unchanged.
         let (Some(handle), Some(brace)) = (&self.handle, self.body.find('{')) else {
             out.extend_from_slice(self.body.as_bytes());
             return;
@@ -65,7 +67,7 @@ impl Delivered {
     }
 }
 
-/// What a confirm did, handle by handle. The cloud's answer only tells whether all were good.
+/// The result of a confirm, for each handle. The cloud's answer only says whether all were good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfirmResult {
     /// One verdict for each handle of the call, in its order.
@@ -78,7 +80,7 @@ impl ConfirmResult {
         self.verdicts.iter().all(|v| matches!(v, ConfirmVerdict::Confirmed | ConfirmVerdict::Repeated))
     }
 
-    /// The place and the verdict of the first handle that makes the call fail.
+    /// The position and the verdict of the first handle that makes the request fail.
     pub fn first_bad(&self) -> Option<(usize, ConfirmVerdict)> {
         let bad = |v: &ConfirmVerdict| {
             !matches!(
@@ -93,15 +95,15 @@ impl ConfirmResult {
 /// How many events a queue has in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Put since the queue was made.
+    /// Put since the start of the queue.
     pub put: u64,
-    /// To be had by a pull, at the last look at the clock.
+    /// Visible to a pull, at the last moment that was given.
     pub visible: u64,
     /// Handed out, hidden until their window ends.
     pub hidden: u64,
     /// Confirmed, and gone.
     pub confirmed: u64,
-    /// Gone because nobody confirmed them within the retention.
+    /// Deleted unconfirmed after the retention.
     pub expired: u64,
     /// Deliveries so far.
     pub deliveries: u64,
@@ -110,7 +112,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Events that are still the queue's business.
+    /// Events that are not finished.
     pub fn unconfirmed(&self) -> u64 {
         self.visible + self.hidden
     }
@@ -130,7 +132,7 @@ enum Visibility {
 struct Slot {
     record: EventRecord,
     place: Visibility,
-    /// Under which handle it comes next, if that was said for this event alone.
+    /// The handle under which it comes next, if it was set for this event alone.
     next: Option<Redelivery>,
 }
 
@@ -142,14 +144,14 @@ pub struct Queue {
     mint: HandleMint,
     /// Events from number `forgotten + 1` on, without gaps.
     slots: VecDeque<Slot>,
-    /// How many events at the front the ledger has forgotten.
+    /// The number of events at the front that the ledger has dropped.
     forgotten: u64,
-    /// In the order of delivery. Entries of events that were confirmed while visible are stale, and skipped.
+    /// In the order of delivery. Entries of events that were confirmed while visible are stale and skipped.
     visible: VecDeque<u64>,
     hidden: BTreeSet<(u64, u64)>,
     by_handle: HashMap<Arc<str>, Vec<u64>>,
     poisoned: HashSet<Arc<str>>,
-    /// The first event that the retention has not looked at.
+    /// The first event that the retention has not checked.
     next_to_expire: u64,
     confirms: VecDeque<ConfirmRecord>,
     calls: u64,
@@ -181,7 +183,7 @@ impl Queue {
         &self.settings
     }
 
-    /// The settings, to be changed. Handles that are out keep the window that they were given.
+    /// The settings. Handles that are out keep their window.
     pub fn settings_mut(&mut self) -> &mut QueueSettings {
         &mut self.settings
     }
@@ -290,13 +292,13 @@ impl Queue {
         self.poisoned.insert(handle.into());
     }
 
-    /// Heals every poisoned handle.
+    /// Repairs every poisoned handle.
     pub fn heal(&mut self) {
         self.poisoned.clear();
     }
 
-    /// Makes a hidden event visible again at once, before its window ends. The handle that is out stays good until the
-    /// next delivery. Says whether the event was hidden.
+    /// Makes a hidden event visible again at once, before its window ends. The handle that is out stays good
+    /// until the next delivery. Returns whether the event was hidden.
     pub fn force_redeliver(&mut self, event: EventNo, under: Redelivery) -> bool {
         let Some(slot) = slot(&mut self.slots, self.forgotten, event.0) else { return false };
         let Visibility::Hidden { until } = slot.place else { return false };
@@ -309,7 +311,7 @@ impl Queue {
         true
     }
 
-    /// Brings the queue up to the moment: windows end, old events are cleared.
+    /// Advances the queue to the moment: windows end, old events are deleted.
     pub fn advance(&mut self, now_ms: u64) {
         while let Some(&(until, number)) = self.hidden.first() {
             if until > now_ms {
@@ -349,7 +351,7 @@ impl Queue {
         self.hidden.iter().map(|(until, number)| (*until, EventNo(*number)))
     }
 
-    /// Everything that happened to every event that is remembered.
+    /// The history of every event in memory.
     pub fn ledger(&self) -> Ledger {
         Ledger {
             events: self.slots.iter().map(|slot| slot.record.clone()).collect(),
@@ -357,13 +359,13 @@ impl Queue {
         }
     }
 
-    /// What is remembered of one event.
+    /// The history of one event.
     pub fn event(&self, event: EventNo) -> Option<&EventRecord> {
         let at = event.0.checked_sub(self.forgotten + 1)?;
         self.slots.get(usize::try_from(at).ok()?).map(|slot| &slot.record)
     }
 
-    /// Whether this handle is that of an event which was handed out once.
+    /// Whether this handle belongs to an event that was handed out once.
     pub fn is_first(&self, handle: &str) -> bool {
         let events = self.by_handle.get(handle).into_iter().flatten();
         events.filter_map(|number| self.event(EventNo(*number))).any(|event| event.deliveries.len() == 1)
@@ -430,7 +432,8 @@ impl Queue {
         }
     }
 
-    /// Keeps the ledger within its bound. Only finished events at the front go, so that numbers stay without gaps.
+    /// Keeps the ledger within its bound. Only finished events at the front are dropped, so numbers have no
+    /// gaps.
     fn forget(&mut self) {
         while self.slots.len() > self.settings.remember {
             if self.slots.front().is_none_or(|slot| slot.place != Visibility::Gone) {
@@ -454,7 +457,7 @@ impl Queue {
     }
 }
 
-/// A function, not a method: it borrows the slots and nothing else of the queue.
+/// A function and not a method: it borrows only the slots of the queue.
 fn slot(slots: &mut VecDeque<Slot>, forgotten: u64, number: u64) -> Option<&mut Slot> {
     let at = number.checked_sub(forgotten + 1)?;
     slots.get_mut(usize::try_from(at).ok()?)
@@ -746,7 +749,7 @@ mod tests {
                 max: usize,
                 style: HandleStyle,
             },
-            /// Confirms handles out of all that were ever seen.
+            /// Confirms random handles of all that were ever seen.
             Confirm(Vec<prop::sample::Index>),
             Redeliver(prop::sample::Index, Redelivery),
             Wait(u64),
@@ -800,7 +803,7 @@ mod tests {
                         prop_assert!(last.handle.is_some() && last.at <= at && at < last.until);
                     }
                 }
-                // Whatever is left can still be had and confirmed.
+                // The rest can still be pulled and confirmed.
                 now += WINDOW;
                 queue.advance(now);
                 let mut left = queue.counts().unconfirmed();

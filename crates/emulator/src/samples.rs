@@ -1,8 +1,9 @@
-//! The body of one event of every type, written for this project after the data types of the API's model (documents
-//! 266/31773 and 266/33433, and the official Python SDK 3.1.194, `EventContent` and its 37 bodies).
+//! A sample body for every event type, written for this project after the data types of the API's model
+//! (documents 266/31773 and 266/33433, and the official Python SDK 3.1.194, `EventContent` and its 37
+//! bodies).
 //!
-//! White space outside strings is dropped when a sample is made, and `<name>` is replaced: by a piece from [`PIECES`], or by
-//! a value that depends on the sample's index.
+//! White space outside strings is dropped when a sample is made, and `<name>` is replaced by a piece from
+//! [`PIECES`], or by a value that depends on the sample's index.
 
 /// One event type: its name, the member that holds its body, the body.
 pub(super) struct Sample {

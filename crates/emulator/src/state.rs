@@ -1,4 +1,4 @@
-//! Everything that the emulator knows, behind one lock: queues, settings, faults, figures.
+//! The state of the emulator, behind one lock: queues, settings, faults, figures.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,20 +15,20 @@ use super::handles::HandleForm;
 use super::ledger::Ledger;
 use super::queue::{Counts, EventNo, MixedConfirm, Queue, QueueSettings, Redelivery};
 
-/// The figures of the emulator. They can be changed while it runs.
+/// The settings of the emulator. They can be changed while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmulatorSettings {
-    /// How long a pull is held while there is nothing to hand out. Five seconds, as documented (266/33433).
+    /// How long a pull is held without an event. Five seconds, as documented (266/33433).
     pub hold_ms: u64,
-    /// How "nothing" is answered.
+    /// The form of an idle answer.
     pub idle: IdleShape,
     /// The limit of requests a second of each API; 0 is none. The documents say 100.
     pub requests_per_second: u32,
-    /// Added to every call before it takes effect.
+    /// Added to every request before it has an effect.
     pub latency_ms: u64,
     /// The sub-applications that exist; any when it is empty. The default application always exists.
     pub sub_app_ids: Vec<u64>,
-    /// The figures of every queue.
+    /// The settings of every queue.
     pub queue: QueueSettings,
 }
 
@@ -45,7 +45,7 @@ impl Default for EmulatorSettings {
     }
 }
 
-/// What is to be changed of the settings; the rest stays.
+/// The settings to change; the rest stays.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SettingsPatch {
@@ -120,8 +120,8 @@ impl<'a> From<&'a EmulatorSettings> for SettingsShown<'a> {
 
 /// How one sub-application is notified (`DescribeEventConfig`, document 266/55244).
 ///
-/// The cloud has the switches off by default. Here the first two are on, so that a `check` against a fresh emulator is
-/// content; they decide nothing else, for the events come from whoever puts them.
+/// The cloud has the switches off by default. Here the first two are on, so `check` passes against a fresh
+/// emulator. They decide nothing else, because the events come from its users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventConfig {
     /// `PULL` or `PUSH`; under `PUSH` a pull finds nothing.
@@ -148,7 +148,7 @@ impl Default for EventConfig {
     }
 }
 
-/// What the emulator has counted.
+/// The counts of the emulator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// Calls by action, throttled and refused ones included. Actions that do not exist are `other`.
@@ -199,7 +199,7 @@ impl Stats {
 pub(super) struct App {
     pub(super) queue: Queue,
     pub(super) config: EventConfig,
-    /// Told whenever an event becomes visible other than by the end of its window.
+    /// Notified when an event becomes visible other than by the end of its window.
     pub(super) wake: Arc<Notify>,
 }
 
@@ -225,7 +225,7 @@ impl Bucket {
     }
 }
 
-/// What a condition of [`super::Emulator::wait_until`] looks at.
+/// The facts for a condition of [`super::Emulator::wait_until`].
 #[derive(Debug)]
 pub struct State {
     pub(super) apps: BTreeMap<u64, App>,
@@ -238,7 +238,7 @@ pub struct State {
     max_concurrent_pulls: u64,
     seed: u64,
     buckets: BTreeMap<Action, Bucket>,
-    /// One place for each action, and one for those that do not exist.
+    /// One place for each action, and one for unknown ones.
     calls: [u64; Action::ALL.len() + 1],
     errors: BTreeMap<String, u64>,
 }

@@ -1,30 +1,30 @@
-//! How a queue behaves where it can be set.
+//! The settings of a queue.
 
 use crate::handles::HandleForm;
 
-/// What becomes of the good handles of a confirm that holds a bad one. The documents do not say.
+/// The fate of the good handles of a confirm with a bad one. The documents do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MixedConfirm {
-    /// Their events are deleted, and the call fails all the same.
+    /// Their events are deleted, and the request still fails.
     #[default]
     DeleteGood,
-    /// The whole call is refused.
+    /// The whole request is refused.
     RefuseAll,
 }
 
-/// Under which handle an event comes again.
+/// The handle under which an event comes again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Redelivery {
-    /// Under a new one.
+    /// A new one.
     #[default]
     NewHandle,
-    /// Under the one that it had.
+    /// Its old one.
     SameHandle,
 }
 
-/// How a pull hands out handles: as the cloud should, or as a fault has it.
+/// How a pull gives out handles: as the cloud does, or as a fault requires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HandleStyle {
     /// One for each event.
@@ -38,22 +38,22 @@ pub enum HandleStyle {
     Number,
 }
 
-/// The figures of a queue. They can change at any time, and hold for deliveries from then on.
+/// The figures of a queue. They can change at any time, and hold for later deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
     /// How long a delivery hides its event and its handle can be confirmed, in milliseconds.
     pub window_ms: u64,
-    /// How long an event is kept from when it was put, in milliseconds.
+    /// How long an event is kept after it was put, in milliseconds.
     pub retention_ms: u64,
-    /// What handles look like.
+    /// The form of handles.
     pub form: HandleForm,
-    /// What a bad handle does to its neighbours.
+    /// The effect of a bad handle on its neighbours.
     pub mixed: MixedConfirm,
     /// Whether confirming a handle a second time, within its window, is an error. The documents do not say.
     pub refuse_repeats: bool,
-    /// Under which handle an unconfirmed event comes again.
+    /// The handle under which an unconfirmed event comes again.
     pub redelivery: Redelivery,
-    /// How many finished (confirmed or expired) events the ledger remembers; older ones are forgotten.
+    /// The number of finished (confirmed or expired) events in the ledger; older ones are dropped.
     pub remember: usize,
 }
 
