@@ -22,17 +22,24 @@ Controls, from this machine only, in JSON (curl wants -H 'content-type: applicat
   DELETE /_emulator/faults   switches all off
   POST   /_emulator/config   {\"window_ms\":5000,\"idle\":\"null\"}; GET shows all keys
   POST   /_emulator/events   {\"sub_app_id\":0,\"events\":[{\"EventType\":\"FileDeleted\"}]}
-  GET    /_emulator/stats, /_emulator/ledger?sub_app_id=0
+  GET    /_emulator/stats, /_emulator/ledger?sub_app_id=0, /_emulator/uploads
 
 Faults: delay {ms}, slow_answer {ms}, throttle, error {code}, html {status}, rubbish, reset, answer_lost, truncated,
   idle {shape: error|null|empty|absent}, redelivered {under: new_handle|same_handle}, bad_handle {handle: text|null},
-  first_confirm_lost, one_handle, no_handle, numeric_handle, clock_skew {ms}";
+  first_confirm_lost, one_handle, no_handle, numeric_handle, clock_skew {ms}
+Faults of the object storage: error_in_ok {code}, spaces {ms}, reset_in_body {bytes}, slow_read {bytes_per_second}, bit_flip,
+  bare_etag, wrong_crc64, no_crc64, no_request_id, one_item_a_page
+Members beside fault: action, count, probability, every (3: each third time), after_ms
+
+Uploads: ApplyUpload, CommitUpload, ProcessMedia, ParseStreamingManifest, DescribeStorageRegions; the object storage by
+  Host: BUCKET.cos.REGION.myqcloud.com or by path /BUCKET/KEY; the web SDK's calls at /v3/index.php.
+  {\"uploads\":{\"repeated_commit\":\"accept\"}} for /_emulator/config is one of the settings in docs/emulator.md.";
 
 /// Run a local VOD that SDKs and vodrelay can talk to.
 ///
 /// It accepts the key pair of TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY (and the token of TENCENTCLOUD_TOKEN, if
-/// there is one), or makes a throw-away pair and prints it as lines for a shell. Put events with `vodrelay trigger`; switch
-/// faults below /_emulator/faults.
+/// there is one), or makes a throw-away pair and prints it as lines for a shell. Put events with `vodrelay trigger`, or upload:
+/// a committed upload has its events. Switch faults below /_emulator/faults.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = CONTROLS)]
 pub(super) struct EmulateArgs {

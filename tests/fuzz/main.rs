@@ -22,6 +22,7 @@
 //! - [`keeping`]: the journal, and what it shows.
 //! - [`requests`]: the emulator, over real sockets.
 //! - [`rendering`]: what consumers get, routing keys included.
+//! - [`uploads`]: the emulator's object storage and calls about media, and signatures.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -33,3 +34,4 @@ mod json;
 mod keeping;
 mod rendering;
 mod requests;
+mod uploads;

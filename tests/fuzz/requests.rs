@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tencent_vod_emulator::{Emulator, EmulatorSettings, Options};
+use tencent_vod_emulator::{Credential, Emulator, EmulatorSettings, Options};
 use tencentcloud_signing::tc3 as sign;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -128,7 +128,7 @@ fn count_panics() {
 /// One at a time, because the count of panics is one for all.
 static ALONE: Mutex<()> = Mutex::new(());
 
-struct World {
+pub(crate) struct World {
     runtime: Runtime,
     emulator: Emulator,
     settings: EmulatorSettings,
@@ -137,7 +137,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         count_panics();
         PANICS.store(0, Ordering::SeqCst);
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// What comes back for these bytes, until the emulator closes or takes too long: a fault may make it.
-    fn send(&self, request: &[u8]) -> Vec<u8> {
+    pub(crate) fn send(&self, request: &[u8]) -> Vec<u8> {
         self.runtime.block_on(async {
             let mut stream = TcpStream::connect(self.emulator.addr()).await.unwrap();
             let mut answer = Vec::new();
@@ -167,7 +167,7 @@ impl World {
     }
 
     fn signed(&self, action: &str, body: &[u8]) -> Vec<u8> {
-        let timestamp = WallTime::now().0 / 1_000;
+        let timestamp = wall_seconds();
         let host = self.emulator.addr().to_string();
         let credential = self.emulator.credential();
         let headers = [("content-type", "application/json"), ("host", host.as_str())];
@@ -184,14 +184,18 @@ impl World {
         [head.as_bytes(), body].concat()
     }
 
+    pub(crate) fn credential(&self) -> Credential {
+        self.emulator.credential()
+    }
+
     /// The members of `Response` in the answer to a signed call.
-    fn call(&self, action: &str, body: &[u8]) -> Value {
+    pub(crate) fn call(&self, action: &str, body: &[u8]) -> Value {
         let answer = self.send(&self.signed(action, body));
         envelope(&answer).unwrap_or_else(|| panic!("{action}: {}", answer.escape_ascii()))
     }
 
     /// Undoes what an input may have switched, and asks for the emulator's health: no panic, and good calls are served.
-    fn still_good(&mut self) {
+    pub(crate) fn still_good(&mut self) {
         self.emulator.faults().clear();
         let settings = self.settings.clone();
         self.emulator.change_settings(|changed| *changed = settings);
@@ -209,6 +213,11 @@ impl World {
     }
 }
 
+/// Seconds since the Unix epoch.
+pub(crate) fn wall_seconds() -> i64 {
+    WallTime::now().0 / 1_000
+}
+
 /// The members of `Response`, if the answer is one in the envelope.
 fn envelope(answer: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(answer).ok()?;
@@ -223,7 +232,7 @@ fn envelope(answer: &[u8]) -> Option<Value> {
 }
 
 /// The status of an answer; 0 when there is none.
-fn status(answer: &[u8]) -> u16 {
+pub(crate) fn status(answer: &[u8]) -> u16 {
     let status = answer.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
     status.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()).unwrap_or(0)
 }

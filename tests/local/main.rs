@@ -18,4 +18,5 @@ mod process;
 mod refusals;
 mod snapshots;
 mod terminal;
+mod uploads;
 mod vod;

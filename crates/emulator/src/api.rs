@@ -1,70 +1,16 @@
-//! The form of the API's requests: actions, parameters, errors. Written from the documents alone.
+//! The form of the API's requests about events: parameters, errors. Written from the documents alone.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserializer, Serialize};
 
+use super::action::Action;
 use super::queue::MAX_BATCH;
 
 /// The only version that has events.
 pub(super) const VERSION: &str = "2018-07-17";
-
-/// An action of the emulator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Action {
-    /// Takes up to sixteen events.
-    PullEvents,
-    /// Deletes events by their handles.
-    ConfirmEvents,
-    /// Reports how many events wait.
-    DescribeEventsState,
-    /// Reports how an application is notified.
-    DescribeEventConfig,
-    /// Sets how an application is notified.
-    ModifyEventConfig,
-}
-
-impl Action {
-    /// All of them.
-    pub const ALL: [Action; 5] = [
-        Self::PullEvents,
-        Self::ConfirmEvents,
-        Self::DescribeEventsState,
-        Self::DescribeEventConfig,
-        Self::ModifyEventConfig,
-    ];
-
-    /// The name in `X-TC-Action`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PullEvents => "PullEvents",
-            Self::ConfirmEvents => "ConfirmEvents",
-            Self::DescribeEventsState => "DescribeEventsState",
-            Self::DescribeEventConfig => "DescribeEventConfig",
-            Self::ModifyEventConfig => "ModifyEventConfig",
-        }
-    }
-
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.name() == name)
-    }
-
-    fn takes(self, key: ParameterName) -> bool {
-        match key {
-            ParameterName::SubAppId => true,
-            ParameterName::ExtInfo => matches!(self, Self::PullEvents | Self::ConfirmEvents),
-            ParameterName::EventHandles => self == Self::ConfirmEvents,
-            ParameterName::Mode
-            | ParameterName::NotificationUrl
-            | ParameterName::Upload
-            | ParameterName::Delete
-            | ParameterName::Persistence
-            | ParameterName::Signing => self == Self::ModifyEventConfig,
-        }
-    }
-}
 
 /// An error as the envelope carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +66,22 @@ impl ParameterName {
     }
 }
 
-/// The parameters of a request of any action.
+/// Whether an action takes a parameter.
+fn takes(action: Action, key: ParameterName) -> bool {
+    match key {
+        ParameterName::SubAppId => true,
+        ParameterName::ExtInfo => matches!(action, Action::PullEvents | Action::ConfirmEvents),
+        ParameterName::EventHandles => action == Action::ConfirmEvents,
+        ParameterName::Mode
+        | ParameterName::NotificationUrl
+        | ParameterName::Upload
+        | ParameterName::Delete
+        | ParameterName::Persistence
+        | ParameterName::Signing => action == Action::ModifyEventConfig,
+    }
+}
+
+/// The parameters of a request about events, of any action.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Params {
     /// 0 when it was left out: the default application.
@@ -131,6 +92,8 @@ pub(super) struct Params {
     pub(super) upload: Option<String>,
     pub(super) delete: Option<String>,
     pub(super) persistence: Option<String>,
+    /// What PUSH messages are signed with: nothing to an emulator of PULL, but for its form.
+    pub(super) sign_key: Option<String>,
     /// The first key that the action does not have.
     unknown: Option<String>,
 }
@@ -149,12 +112,15 @@ impl Params {
         params.checked(action)
     }
 
-    /// Reads the query of a GET, where lists are numbered: `EventHandles.0=…`.
-    pub(super) fn from_query(action: Action, query: &str) -> Result<Self, ApiError> {
+    /// Reads the decoded pairs of a query or of a form, where lists are numbered: `EventHandles.0=…`.
+    pub(super) fn from_pairs<'a>(
+        action: Action,
+        pairs: impl IntoIterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
+    ) -> Result<Self, ApiError> {
         let mut params = Self::default();
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        for (name, value) in pairs {
             let key =
-                name.split('.').next().and_then(ParameterName::from_name).filter(|key| action.takes(*key));
+                name.split('.').next().and_then(ParameterName::from_name).filter(|key| takes(action, *key));
             let value = value.into_owned();
             match key {
                 None => params.unknown = Some(name.into_owned()),
@@ -177,11 +143,9 @@ impl Params {
             ParameterName::Upload => self.upload = Some(value),
             ParameterName::Delete => self.delete = Some(value),
             ParameterName::Persistence => self.persistence = Some(value),
-            // ExtInfo is reserved, and the signature of PUSH messages does not concern an emulator of PULL.
-            ParameterName::ExtInfo
-            | ParameterName::Signing
-            | ParameterName::SubAppId
-            | ParameterName::EventHandles => {}
+            ParameterName::Signing => self.sign_key = Some(value),
+            // ExtInfo is reserved.
+            ParameterName::ExtInfo | ParameterName::SubAppId | ParameterName::EventHandles => {}
         }
     }
 
@@ -242,7 +206,7 @@ impl<'de> Visitor<'de> for ParamsSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Params, A::Error> {
         let mut params = Params::default();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match ParameterName::from_name(&name).filter(|key| self.0.takes(*key)) {
+            match ParameterName::from_name(&name).filter(|key| takes(self.0, *key)) {
                 None => {
                     params.unknown.get_or_insert(name.into_owned());
                     map.next_value::<IgnoredAny>()?;
@@ -285,8 +249,8 @@ mod tests {
         check_body(Action::ConfirmEvents, r#"{"EventHandles": ["\u53e5\u67c4"]}"#, {
             Ok(Params { event_handles: handles(&["句柄"]), ..Params::default() })
         });
-        let query =
-            Params::from_query(Action::ConfirmEvents, "EventHandles.0=a%2Bb&EventHandles.1=c&SubAppId=3");
+        let query = url::form_urlencoded::parse(b"EventHandles.0=a%2Bb&EventHandles.1=c&SubAppId=3");
+        let query = Params::from_pairs(Action::ConfirmEvents, query);
         let expected = Params { event_handles: handles(&["a+b", "c"]), sub_app_id: 3, ..Params::default() };
         assert_eq!(query.unwrap(), expected);
     }

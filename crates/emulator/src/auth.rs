@@ -1,6 +1,4 @@
-//! Whether a request is signed as the cloud requires, with exceptions for the cloud's own SDKs.
-//!
-//! Signature v1 (HmacSHA1, HmacSHA256) is not supported: no current SDK uses it by default.
+//! Whether a request is signed as the cloud requires, with exceptions for the cloud's own SDKs. Signature v1 is in `auth_v1`.
 
 use axum::http::HeaderMap;
 use tencentcloud_signing::Secret;
@@ -34,7 +32,7 @@ impl Credential {
 }
 
 /// How far a time stamp may be off, in seconds (the cloud's "Signature v3" page: five minutes).
-const MAX_SKEW_SECONDS: i64 = 300;
+pub(super) const MAX_SKEW_SECONDS: i64 = 300;
 
 /// The parts of a request that its signature covers.
 pub(super) struct Signed<'a> {

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::conn::Peer;
 use super::faults::Fault;
+use super::http::{MAX_BODY_BYTES, read_in_time};
 use super::queue::EventNo;
 use super::state::{Cloud, SettingsPatch, SettingsShown, now_ms};
 
@@ -25,6 +26,8 @@ pub(super) fn routes() -> Router<Arc<Cloud>> {
         .route("/stats", get(stats))
         .route("/events", post(put_events))
         .route("/config", get(settings).post(change_settings))
+        .route("/uploads", get(uploads))
+        .layer(axum::middleware::from_fn(in_time))
         .layer(axum::middleware::from_fn(only_loopback))
 }
 
@@ -34,6 +37,15 @@ async fn only_loopback(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, n
         return next.run(request).await;
     }
     refuse(StatusCode::FORBIDDEN, "the control endpoints answer to loopback addresses only")
+}
+
+/// A body has to come in time: the listener has no limit for that, because uploads take as long as they take.
+async fn in_time(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match read_in_time(body, MAX_BODY_BYTES).await {
+        Some(body) => next.run(Request::from_parts(parts, body.into())).await,
+        None => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or did not come in time"),
+    }
 }
 
 fn refuse(status: StatusCode, message: impl Into<String>) -> Response {
@@ -49,7 +61,7 @@ fn body_error(rejection: &JsonRejection) -> Response {
 }
 
 async fn faults(State(cloud): State<Arc<Cloud>>) -> Json<Vec<Fault>> {
-    Json(cloud.lock().faults.active().to_vec())
+    Json(cloud.lock().faults.active())
 }
 
 async fn add_faults(
@@ -71,7 +83,7 @@ async fn add_faults(
     for fault in new {
         state.faults.add(fault);
     }
-    Ok(Json(state.faults.active().to_vec()))
+    Ok(Json(state.faults.active()))
 }
 
 async fn clear_faults(State(cloud): State<Arc<Cloud>>) -> StatusCode {
@@ -95,6 +107,11 @@ async fn stats(State(cloud): State<Arc<Cloud>>) -> Response {
     Json(stats).into_response()
 }
 
+async fn uploads(State(cloud): State<Arc<Cloud>>) -> Response {
+    let report = cloud.lock().uploads();
+    Json(report).into_response()
+}
+
 async fn settings(State(cloud): State<Arc<Cloud>>) -> Response {
     let state = cloud.lock();
     Json(SettingsShown::from(&state.settings)).into_response()
@@ -107,7 +124,9 @@ async fn change_settings(
     let Json(patch) = body.map_err(|rejection| body_error(&rejection))?;
     let mut state = cloud.lock();
     let mut settings = state.settings.clone();
-    patch.apply(&mut settings);
+    patch
+        .apply(&mut settings)
+        .map_err(|error| refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("uploads: {error}")))?;
     state.set_settings(settings);
     Ok(Json(SettingsShown::from(&state.settings)).into_response())
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::api::Action;
+use super::action::Action;
 use super::queue::{HandleStyle, Redelivery};
+use super::state::now_ms;
 
 /// The form of "nothing to pull now". Real clients were written for each of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,38 @@ pub enum FaultKind {
         /// By how much; positive when the server is ahead.
         ms: i64,
     },
+    /// The object storage completes nothing, answers 200, and puts this error into the body.
+    ErrorInOk {
+        /// The code, like `InternalError`.
+        code: String,
+    },
+    /// The object storage answers 200 at once, and sends spaces for so long before the result.
+    Spaces {
+        /// For how long.
+        ms: u64,
+    },
+    /// The object storage resets the connection in the body of a request. Nothing is stored.
+    ResetInBody {
+        /// After how many bytes of it.
+        bytes: u64,
+    },
+    /// The object storage reads bodies no faster.
+    SlowRead {
+        /// How fast.
+        bytes_per_second: u64,
+    },
+    /// One bit of what the object storage stores is another one than was sent.
+    BitFlip,
+    /// `ETag` without its quotes.
+    BareEtag,
+    /// A wrong `x-cos-hash-crc64ecma`.
+    WrongCrc64,
+    /// No `x-cos-hash-crc64ecma`.
+    NoCrc64,
+    /// No `x-cos-request-id`.
+    NoRequestId,
+    /// Lists of the object storage have one item a page.
+    OneItemAPage,
 }
 
 /// The point in a request at which a fault strikes. A fault with a count is used up only where it has an
@@ -93,6 +126,8 @@ enum RequestStage {
     /// For a confirm: before its handles are processed.
     Way,
     Confirm,
+    /// Of a request to the object storage: once its signature is known to be good.
+    Storage,
     Answer,
 }
 
@@ -112,6 +147,16 @@ impl FaultKind {
             }
             Self::FirstConfirmLost => RequestStage::Way,
             Self::BadHandle { .. } => RequestStage::Confirm,
+            Self::ErrorInOk { .. }
+            | Self::Spaces { .. }
+            | Self::ResetInBody { .. }
+            | Self::SlowRead { .. }
+            | Self::BitFlip
+            | Self::BareEtag
+            | Self::WrongCrc64
+            | Self::NoCrc64
+            | Self::NoRequestId
+            | Self::OneItemAPage => RequestStage::Storage,
             Self::SlowAnswer { .. } | Self::AnswerLost | Self::Truncated => RequestStage::Answer,
         }
     }
@@ -132,12 +177,18 @@ pub struct Fault {
     /// How often it strikes; without a number, until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// It strikes only every so many times that it could: 3 is every third time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u64>,
+    /// It does not strike before so much time has passed since it was switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
 }
 
 impl Fault {
     /// A fault that always strikes, in every possible action.
     pub fn always(fault: FaultKind) -> Self {
-        Self { fault, action: None, probability: None, count: None }
+        Self { fault, action: None, probability: None, count: None, every: None, after_ms: None }
     }
 
     /// A fault that strikes once.
@@ -156,6 +207,20 @@ impl Fault {
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
         self.count = Some(count);
+        self
+    }
+
+    /// Only every so many times that it could.
+    #[must_use]
+    pub fn every(mut self, times: u64) -> Self {
+        self.every = Some(times);
+        self
+    }
+
+    /// Not before so much time has passed since it was switched on.
+    #[must_use]
+    pub fn after_ms(mut self, ms: u64) -> Self {
+        self.after_ms = Some(ms);
         self
     }
 
@@ -200,23 +265,59 @@ pub(super) struct AnswerFaults {
     pub(super) truncated: bool,
 }
 
+/// What strikes a request to the object storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StorageFaults {
+    pub(super) error_in_ok: Option<String>,
+    pub(super) spaces_ms: u64,
+    pub(super) reset_after: Option<u64>,
+    pub(super) bytes_per_second: Option<u64>,
+    pub(super) bit_flip: bool,
+    pub(super) bare_etag: bool,
+    pub(super) wrong_crc64: bool,
+    pub(super) no_crc64: bool,
+    pub(super) no_request_id: bool,
+    pub(super) one_item_a_page: bool,
+}
+
+/// An active fault.
+#[derive(Debug)]
+struct ActiveFault {
+    fault: Fault,
+    since_ms: u64,
+    /// How often it could have struck.
+    chances: u64,
+}
+
+impl ActiveFault {
+    /// Whether it strikes this time.
+    fn is_due(&mut self, now_ms: u64, rng: &mut fastrand::Rng) -> bool {
+        if self.fault.after_ms.is_some_and(|after| now_ms.saturating_sub(self.since_ms) < after) {
+            return false;
+        }
+        self.chances += 1;
+        self.fault.every.is_none_or(|every| self.chances.is_multiple_of(every.max(1)))
+            && self.fault.probability.is_none_or(|p| rng.f64() < p)
+    }
+}
+
 /// The active faults.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    active: Vec<Fault>,
+    active: Vec<ActiveFault>,
 }
 
 impl Faults {
     pub(super) fn add(&mut self, fault: Fault) {
-        self.active.push(fault);
+        self.active.push(ActiveFault { fault, since_ms: now_ms(), chances: 0 });
     }
 
     pub(super) fn clear(&mut self) {
         self.active.clear();
     }
 
-    pub(super) fn active(&self) -> &[Fault] {
-        &self.active
+    pub(super) fn active(&self) -> Vec<Fault> {
+        self.active.iter().map(|active| active.fault.clone()).collect()
     }
 
     /// Calls `strike` with every fault of this stage that strikes now. An answer of `false` means that it had
@@ -228,13 +329,15 @@ impl Faults {
         rng: &mut fastrand::Rng,
         mut strike: impl FnMut(&FaultKind) -> bool,
     ) {
-        self.active.retain_mut(|fault| {
+        let now_ms = now_ms();
+        self.active.retain_mut(|active| {
+            let fault = &active.fault;
             let concerned = fault.fault.stage() == stage && fault.action.is_none_or(|only| only == action);
-            let struck = concerned && fault.probability.is_none_or(|p| rng.f64() < p) && strike(&fault.fault);
-            if struck && let Some(left) = &mut fault.count {
+            let struck = concerned && active.is_due(now_ms, rng) && strike(&active.fault.fault);
+            if struck && let Some(left) = &mut active.fault.count {
                 *left = left.saturating_sub(1);
             }
-            fault.count != Some(0)
+            active.fault.count != Some(0)
         });
     }
 
@@ -310,6 +413,35 @@ impl Faults {
         lost
     }
 
+    /// What strikes a request to the object storage that may do what it asks for.
+    pub(super) fn storage(&mut self, action: Action, rng: &mut fastrand::Rng) -> StorageFaults {
+        let stores = matches!(action, Action::PutObject | Action::UploadPart);
+        let completes = action == Action::CompleteMultipartUpload;
+        let lists = matches!(action, Action::ListParts | Action::ListMultipartUploads);
+        let mut faults = StorageFaults::default();
+        self.draw(RequestStage::Storage, action, rng, |fault| {
+            match fault {
+                FaultKind::ErrorInOk { code } if completes => faults.error_in_ok = Some(code.clone()),
+                FaultKind::Spaces { ms } if completes => faults.spaces_ms = *ms,
+                FaultKind::ResetInBody { bytes } if stores => faults.reset_after = Some(*bytes),
+                FaultKind::SlowRead { bytes_per_second } if stores => {
+                    faults.bytes_per_second = Some(*bytes_per_second);
+                }
+                FaultKind::BitFlip if stores => faults.bit_flip = true,
+                FaultKind::BareEtag if stores || completes || action == Action::ListParts => {
+                    faults.bare_etag = true;
+                }
+                FaultKind::WrongCrc64 if stores || completes => faults.wrong_crc64 = true,
+                FaultKind::NoCrc64 if stores || completes => faults.no_crc64 = true,
+                FaultKind::NoRequestId => faults.no_request_id = true,
+                FaultKind::OneItemAPage if lists => faults.one_item_a_page = true,
+                _ => return false,
+            }
+            true
+        });
+        faults
+    }
+
     pub(super) fn answer(&mut self, action: Action, rng: &mut fastrand::Rng) -> AnswerFaults {
         let mut faults = AnswerFaults::default();
         self.draw(RequestStage::Answer, action, rng, |fault| {
@@ -330,7 +462,37 @@ mod tests {
     use super::*;
 
     fn faults(list: impl IntoIterator<Item = Fault>) -> Faults {
-        Faults { active: list.into_iter().collect() }
+        let mut faults = Faults::default();
+        list.into_iter().for_each(|fault| faults.add(fault));
+        faults
+    }
+
+    #[test]
+    fn a_fault_strikes_every_so_many_times_and_not_before_its_time() {
+        let every_third = Fault::always(FaultKind::Throttle).every(3);
+        let late = Fault::always(FaultKind::Reset).after_ms(3_600_000);
+        let mut faults = faults([every_third, late]);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut struck = || faults.arrival(Action::UploadPart, &mut rng).early.is_some();
+        let times: Vec<bool> = (0..6).map(|_| struck()).collect();
+        assert_eq!(times, [false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_fault_of_the_storage_is_spent_where_it_has_an_effect() {
+        let mut faults = faults([
+            Fault::once(FaultKind::ErrorInOk { code: "InternalError".to_owned() }),
+            Fault::once(FaultKind::OneItemAPage),
+            Fault::once(FaultKind::BareEtag),
+        ]);
+        let mut rng = fastrand::Rng::with_seed(1);
+        assert_eq!(faults.storage(Action::InitiateMultipartUpload, &mut rng), StorageFaults::default());
+        assert_eq!(faults.active().len(), 3);
+        assert!(faults.storage(Action::UploadPart, &mut rng).bare_etag);
+        assert!(faults.storage(Action::ListParts, &mut rng).one_item_a_page);
+        let completed = faults.storage(Action::CompleteMultipartUpload, &mut rng);
+        assert_eq!(completed.error_in_ok.as_deref(), Some("InternalError"));
+        assert!(faults.active().is_empty());
     }
 
     #[test]

@@ -1,22 +1,26 @@
-//! The API over HTTP: a request, an answer, and the active faults.
+//! The API over HTTP: a request, an answer, and the active faults. And the requests of the web SDK.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 
-use super::api::{Action, ApiError, Params, VERSION};
-use super::auth;
+use super::action::{Action, Service};
+use super::api::{ApiError, Params, VERSION};
 use super::conn::{Cut, Peer};
-use super::faults::{AnswerFaults, Arrival, Early, IdleShape};
-use super::queue::{Delivered, MAX_BATCH};
-use super::state::{Cloud, now_ms, sleep_until_ms};
+use super::faults::{AnswerFaults, Arrival, Early};
+use super::state::{Cloud, now_ms, wall_ms};
+use super::uploads::actions;
+use super::uploads::parameters::MediaParameters;
+use super::{auth, auth_v1, calls, uploads};
 
 /// The largest body of a signed POST (the cloud's common documents).
-const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
 /// Serves one request of the API.
 pub(super) async fn api(
@@ -25,13 +29,13 @@ pub(super) async fn api(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
+    let Some(body) = read_in_time(body, MAX_BODY_BYTES).await else {
         let error =
             ApiError::new("RequestSizeLimitExceeded", "the body is larger than 10 MB, or was cut off");
         return fail(&cloud, error).response(0);
     };
-    let action = parts.headers.get("x-tc-action").and_then(|value| value.to_str().ok());
-    let known = action.and_then(Action::from_name);
+    let request = ApiRequest::read(&parts, &body);
+    let known = request.action().and_then(|name| Action::from_name(Service::Api, name));
     let (arrival, latency_ms) = {
         let mut guard = cloud.lock();
         let state = &mut *guard;
@@ -48,10 +52,7 @@ pub(super) async fn api(
         Some(End::Cut(how)) => return cut(&peer, how),
         Some(End::Response(response)) => return response,
         Some(End::Answer(answer)) => Ok(answer),
-        None => match prepare(&cloud, &parts, &body, action, known, skew_ms) {
-            Ok((action, params)) => act(&cloud, action, params).await,
-            Err(error) => Err(error),
-        },
+        None => take_effect(&cloud, &request, known, skew_ms).await,
     };
     let answer = answer.unwrap_or_else(|error| fail(&cloud, error));
     cloud.changed.notify_waiters();
@@ -80,16 +81,23 @@ impl Drop for PullUnderWay {
 }
 
 /// The content of the envelope.
-struct HttpAnswer {
+pub(super) struct HttpAnswer {
     /// Members of `Response`, each with a comma after it.
-    members: Vec<u8>,
-    idle: bool,
-    faults: AnswerFaults,
+    pub(super) members: Vec<u8>,
+    pub(super) idle: bool,
+    pub(super) faults: AnswerFaults,
 }
 
 impl HttpAnswer {
-    fn new(members: impl Into<Vec<u8>>) -> Self {
+    pub(super) fn new(members: impl Into<Vec<u8>>) -> Self {
         Self { members: members.into(), idle: false, faults: AnswerFaults::default() }
+    }
+
+    /// The members of an object.
+    fn of_value(value: &serde_json::Value) -> Self {
+        let text = value.to_string();
+        let inner = text.trim_start_matches('{').strip_suffix('}').unwrap_or_default();
+        Self::new(if inner.is_empty() { String::new() } else { format!("{inner},") })
     }
 
     fn response(self, skew_ms: i64) -> Response {
@@ -116,7 +124,7 @@ impl HttpAnswer {
 }
 
 /// The first half of a body, and then the end of the connection.
-fn half_of(mut body: Vec<u8>) -> Body {
+pub(super) fn half_of(mut body: Vec<u8>) -> Body {
     body.truncate(body.len() / 2);
     let parts = futures_util::stream::unfold(Some(body), |half| async move {
         match half {
@@ -131,7 +139,7 @@ fn half_of(mut body: Vec<u8>) -> Body {
     Body::from_stream(parts)
 }
 
-fn fail(cloud: &Cloud, error: ApiError) -> HttpAnswer {
+pub(super) fn fail(cloud: &Cloud, error: ApiError) -> HttpAnswer {
     cloud.lock().count_error(&error.code);
     HttpAnswer::new(format!("\"Error\":{},", error.to_json()))
 }
@@ -155,11 +163,11 @@ fn early(cloud: &Cloud, arrival: &Arrival) -> Option<End> {
         Early::Error(code) => {
             End::Answer(fail(cloud, ApiError::new(code.clone(), "a fault that was asked for")))
         }
-        Early::Idle(shape) => End::Answer(idle(cloud, *shape)),
+        Early::Idle(shape) => End::Answer(calls::idle(cloud, *shape)),
     })
 }
 
-fn html(status: u16) -> Response {
+pub(super) fn html(status: u16) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let text = status.canonical_reason().unwrap_or("Error");
     let page = format!(
@@ -171,62 +179,147 @@ fn html(status: u16) -> Response {
     response
 }
 
-fn cut(peer: &Peer, how: Cut) -> Response {
+pub(super) fn cut(peer: &Peer, how: Cut) -> Response {
     peer.cut(how);
     // Never seen: writing it ends the connection.
     Response::new(Body::empty())
 }
 
-/// All checks before a request has an effect, in the platform's order: the action, the version, the
-/// signature, the limit, the parameters.
-fn prepare(
-    cloud: &Cloud,
-    parts: &axum::http::request::Parts,
-    body: &[u8],
-    action: Option<&str>,
-    known: Option<Action>,
-    skew_ms: i64,
-) -> Result<(Action, Params), ApiError> {
-    let Some(name) = action else {
-        return Err(ApiError::new("MissingParameter", "the header X-TC-Action is missing"));
-    };
-    let Some(action) = known else {
-        let message =
-            format!("{name} is not an action of this emulator: it knows of events, and of nothing else");
-        return Err(ApiError::new("InvalidAction", message));
-    };
-    match parts.headers.get("x-tc-version").map(HeaderValue::as_bytes) {
-        None => return Err(ApiError::new("MissingParameter", "the header X-TC-Version is missing")),
-        Some(version) if version == VERSION.as_bytes() => {}
-        Some(_) => {
-            return Err(ApiError::new("NoSuchVersion", format!("{name} exists in version {VERSION} only")));
-        }
-    }
-    let get = parts.method == Method::GET;
-    if !get && parts.method != Method::POST {
-        return Err(ApiError::new("UnsupportedProtocol", "the method is neither POST nor GET"));
-    }
-    let query = if get { parts.uri.query().unwrap_or_default() } else { "" };
-    let credentials = cloud.lock().credentials.clone();
-    let signed = auth::Signed { method: parts.method.as_str(), query, headers: &parts.headers, body };
-    auth::check(&signed, &credentials, wall_ms().saturating_add(skew_ms).div_euclid(1_000))?;
-    if !cloud.lock().within_limit(now_ms(), action) {
-        let message = format!("more requests of {name} a second than this account may send");
-        return Err(ApiError::new("RequestLimitExceeded", message));
-    }
-    let params = if get { Params::from_query(action, query) } else { Params::from_body(action, body) }?;
-    if !cloud.lock().knows_app(params.sub_app_id) {
-        let message = format!("there is no sub-application {}", params.sub_app_id);
-        return Err(ApiError::new("InvalidParameterValue.SubAppId", message));
-    }
-    Ok((action, params))
+/// A request, before it is known to be good: who signs how, and what is asked for.
+struct ApiRequest<'a> {
+    parts: &'a axum::http::request::Parts,
+    body: &'a [u8],
+    /// The parameters of a query, or of a form that carries its own signature; decoded.
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// It carries its own signature: v1.
+    v1: bool,
 }
 
-/// Executes a request, and returns the faults of its answer.
-async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer, ApiError> {
-    let answer = match action {
-        Action::PullEvents => pull(cloud, params.sub_app_id).await,
-        other => describe_or_change(cloud, other, params)?,
+impl<'a> ApiRequest<'a> {
+    fn read(parts: &'a axum::http::request::Parts, body: &'a [u8]) -> Self {
+        let named = parts.headers.contains_key("x-tc-action");
+        let form = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let form = form.is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+        let encoded = match (&parts.method, named) {
+            (&Method::GET, _) => parts.uri.query().unwrap_or_default().as_bytes(),
+            (_, false) if form => body,
+            _ => b"",
+        };
+        let pairs: Vec<_> = url::form_urlencoded::parse(encoded).collect();
+        let v1 = !named && pairs.iter().any(|(name, _)| name == "Action" || name == "Signature");
+        Self { parts, body, pairs, v1 }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    fn common(&self, header: &str, parameter: &str) -> Option<&str> {
+        match self.v1 {
+            true => self.pairs.iter().find(|(name, _)| name == parameter).map(|(_, value)| value.as_ref()),
+            false => self.header(header),
+        }
+    }
+
+    fn action(&self) -> Option<&str> {
+        self.common("x-tc-action", "Action")
+    }
+
+    /// What is checked before a call takes effect, in the order of the platform: the action, the version, the signature, the
+    /// limit.
+    fn check(&self, cloud: &Cloud, known: Option<Action>, skew_ms: i64) -> Result<Action, ApiError> {
+        let (what, at) = if self.v1 { ("parameter", "") } else { ("header", "X-TC-") };
+        let Some(name) = self.action() else {
+            return Err(ApiError::new("MissingParameter", format!("the {what} {at}Action is missing")));
+        };
+        let Some(action) = known else {
+            let message = format!("{name} is not an action of this emulator: it knows of events and uploads");
+            return Err(ApiError::new("InvalidAction", message));
+        };
+        match self.common("x-tc-version", "Version") {
+            None => {
+                return Err(ApiError::new("MissingParameter", format!("the {what} {at}Version is missing")));
+            }
+            Some(VERSION) => {}
+            Some(_) => {
+                return Err(ApiError::new(
+                    "NoSuchVersion",
+                    format!("{name} exists in version {VERSION} only"),
+                ));
+            }
+        }
+        let method = &self.parts.method;
+        if method != Method::GET && method != Method::POST {
+            return Err(ApiError::new("UnsupportedProtocol", "the method is neither POST nor GET"));
+        }
+        let credentials = cloud.lock().credentials.clone();
+        let now = wall_ms().saturating_add(skew_ms).div_euclid(1_000);
+        if self.v1 {
+            let pairs: Vec<(&str, &str)> = self.pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref())).collect();
+            auth_v1::check(
+                method.as_str(),
+                self.header("host").unwrap_or_default(),
+                &pairs,
+                &credentials,
+                now,
+            )?;
+        } else {
+            let query = if method == Method::GET { self.parts.uri.query().unwrap_or_default() } else { "" };
+            let (headers, body) = (&self.parts.headers, self.body);
+            auth::check(&auth::Signed { method: method.as_str(), query, headers, body }, &credentials, now)?;
+        }
+        if !cloud.lock().within_limit(now_ms(), action) {
+            let message = format!("more requests of {name} a second than this account may send");
+            return Err(ApiError::new("RequestLimitExceeded", message));
+        }
+        Ok(action)
+    }
+
+    /// The pairs without those that every request under signature v1 has.
+    fn own_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let common = |name: &str| self.v1 && auth_v1::COMMON.contains(&name);
+        self.pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref())).filter(move |(name, _)| !common(name))
+    }
+
+    fn in_pairs(&self) -> bool {
+        self.v1 || self.parts.method == Method::GET
+    }
+
+    /// The parameters of a call about events.
+    fn params(&self, action: Action) -> Result<Params, ApiError> {
+        if !self.in_pairs() {
+            return Params::from_body(action, self.body);
+        }
+        Params::from_pairs(action, self.own_pairs().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    /// The parameters of a call about media.
+    fn parameters(&self) -> Result<MediaParameters, ApiError> {
+        if !self.in_pairs() {
+            return MediaParameters::from_json(self.body);
+        }
+        MediaParameters::from_pairs(self.own_pairs())
+    }
+}
+
+/// Lets a call take effect.
+async fn take_effect(
+    cloud: &Arc<Cloud>,
+    request: &ApiRequest<'_>,
+    known: Option<Action>,
+    skew_ms: i64,
+) -> Result<HttpAnswer, ApiError> {
+    let action = request.check(cloud, known, skew_ms)?;
+    let answer = if action.is_about_media() {
+        let parameters = request.parameters()?;
+        HttpAnswer::of_value(&actions::act(cloud, action, &parameters)?)
+    } else {
+        let params = request.params(action)?;
+        if !cloud.lock().knows_app(params.sub_app_id) {
+            let message = format!("there is no sub-application {}", params.sub_app_id);
+            return Err(ApiError::new("InvalidParameterValue.SubAppId", message));
+        }
+        calls::act(cloud, action, params).await?
     };
     // A lost idle answer loses nothing, so the fault waits for an answer that matters.
     if answer.idle || answer.faults.lost {
@@ -238,157 +331,66 @@ async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer
     Ok(HttpAnswer { faults, ..answer })
 }
 
-fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer, ApiError> {
-    match action {
-        Action::PullEvents => Ok(HttpAnswer::new("")),
-        Action::ConfirmEvents => confirm(cloud, &params),
-        Action::DescribeEventsState => {
-            let mut state = cloud.lock();
-            let queue = &mut state.app(params.sub_app_id).queue;
-            queue.advance(now_ms());
-            Ok(HttpAnswer::new(format!("\"CountOfEventsToPull\":{},", queue.counts().visible)))
-        }
-        Action::DescribeEventConfig => {
-            let mut state = cloud.lock();
-            let config = &state.app(params.sub_app_id).config;
-            Ok(HttpAnswer::new(format!(
-                "\"Mode\":\"{}\",\"NotificationUrl\":{},\"UploadMediaCompleteEventSwitch\":\"{}\",\
-                 \"DeleteMediaCompleteEventSwitch\":\"{}\",\"PersistenceCompleteEventSwitch\":\"{}\",",
-                config.mode,
-                serde_json::Value::from(config.notification_url.as_str()),
-                config.upload_switch,
-                config.delete_switch,
-                config.persistence_switch,
-            )))
-        }
-        Action::ModifyEventConfig => {
-            let mut state = cloud.lock();
-            let app = state.app(params.sub_app_id);
-            // A held pull may find events under the new mode.
-            app.wake.notify_waiters();
-            let config = &mut app.config;
-            let changes = [
-                (&mut config.mode, params.mode),
-                (&mut config.notification_url, params.notification_url),
-                (&mut config.upload_switch, params.upload),
-                (&mut config.delete_switch, params.delete),
-                (&mut config.persistence_switch, params.persistence),
-            ];
-            for (value, new) in changes {
-                if let Some(new) = new {
-                    *value = new;
-                }
-            }
-            Ok(HttpAnswer::new(""))
-        }
-    }
-}
-
-/// Takes events, or waits until there are some. A client that disconnects meanwhile takes nothing: this
-/// future is dropped at one of its waits, and there is none between taking and answering.
-async fn pull(cloud: &Cloud, sub_app_id: u64) -> HttpAnswer {
-    let (wake, deadline_ms) = {
-        let mut state = cloud.lock();
-        let deadline_ms = now_ms().saturating_add(state.settings.hold_ms);
-        (state.app(sub_app_id).wake.clone(), deadline_ms)
+/// Serves one call of the web SDK.
+pub(super) async fn ugc(
+    State(cloud): State<Arc<Cloud>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(body) = read_in_time(body, MAX_BODY_BYTES).await else { return html(413) };
+    let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    let name = query.into_iter().find(|(name, _)| name == "Action").map(|(_, value)| value);
+    let Some(action) = name.and_then(|name| Action::from_name(Service::Ugc, &name)) else { return html(404) };
+    let (arrival, latency_ms) = {
+        let mut guard = cloud.lock();
+        let state = &mut *guard;
+        state.count_call(Some(action));
+        (state.faults.arrival(action, &mut state.rng), state.settings.latency_ms)
     };
-    loop {
-        let woken = wake.notified();
-        tokio::pin!(woken);
-        woken.as_mut().enable();
-        let next_visible_at = {
-            let mut state = cloud.lock();
-            let taken = take(&mut state, sub_app_id);
-            if !taken.is_empty() {
-                return HttpAnswer::new(event_set(&taken));
-            }
-            state.app(sub_app_id).queue.next_visible_at()
-        };
-        if now_ms() >= deadline_ms {
-            let shape = cloud.lock().settings.idle;
-            return idle(cloud, shape);
+    wait_ms(arrival.delay_ms.saturating_add(latency_ms)).await;
+    let done = match &arrival.early {
+        Some(Early::Reset) => return cut(&peer, Cut::Reset),
+        Some(Early::Html(status)) => return html(*status),
+        Some(Early::Rubbish) => return json_response(b"{\"code\":".to_vec()),
+        Some(Early::Error(code)) => Err((500, code.clone())),
+        Some(Early::Idle(_)) | None => {
+            uploads::ugc::act(&cloud, action, &body).map_err(|error| (error.code, error.message))
         }
-        let until = next_visible_at.map_or(deadline_ms, |next| next.min(deadline_ms));
-        tokio::select! {
-            () = woken => {}
-            () = sleep_until_ms(Some(until)) => {}
-        }
-    }
-}
-
-fn take(state: &mut super::State, sub_app_id: u64) -> Vec<Delivered> {
-    let now = now_ms();
-    let app = state.app(sub_app_id);
-    app.queue.advance(now);
-    if app.config.mode == "PUSH" || app.queue.counts().visible == 0 {
-        return Vec::new();
-    }
-    let faults = state.faults.delivery(&mut state.rng);
-    let app = state.app(sub_app_id);
-    let taken = app.queue.pull(now, MAX_BATCH, faults.style);
-    if let Some(under) = faults.redelivered {
-        for delivered in &taken {
-            app.queue.force_redeliver(delivered.number, under);
-        }
-        app.wake.notify_waiters();
-    }
-    taken
-}
-
-fn event_set(taken: &[Delivered]) -> Vec<u8> {
-    let bytes: usize = taken.iter().map(|d| d.body.len() + 64).sum();
-    let mut members = Vec::with_capacity(bytes + 128);
-    members.extend_from_slice(b"\"EventSet\":[");
-    for (at, delivered) in taken.iter().enumerate() {
-        if at > 0 {
-            members.push(b',');
-        }
-        delivered.write_to(&mut members);
-    }
-    members.extend_from_slice(b"],");
-    members
-}
-
-fn idle(cloud: &Cloud, shape: IdleShape) -> HttpAnswer {
-    cloud.lock().idle += 1;
-    let answer = match shape {
-        IdleShape::Error => fail(cloud, ApiError::new("ResourceNotFound", "no event")),
-        IdleShape::Null => HttpAnswer::new("\"EventSet\":null,"),
-        IdleShape::Empty => HttpAnswer::new("\"EventSet\":[],"),
-        IdleShape::Absent => HttpAnswer::new(""),
     };
-    HttpAnswer { idle: true, ..answer }
-}
-
-fn confirm(cloud: &Cloud, params: &Params) -> Result<HttpAnswer, ApiError> {
-    let handles = params.event_handles.as_deref().unwrap_or_default();
-    let mut guard = cloud.lock();
-    let state = &mut *guard;
-    let apps = &state.apps;
-    let is_first = || {
-        let app = apps.get(&params.sub_app_id);
-        app.is_some_and(|app| handles.iter().any(|handle| app.queue.is_first(handle)))
-    };
-    if state.faults.loses_confirm(is_first, &mut state.rng) {
-        let faults = AnswerFaults { lost: true, ..AnswerFaults::default() };
-        return Ok(HttpAnswer { faults, ..HttpAnswer::new("") });
-    }
-    let bad = state.faults.bad_handles(handles, &mut state.rng);
-    let queue = &mut state.app(params.sub_app_id).queue;
-    for handle in bad {
-        queue.poison(&handle);
-    }
-    let result = queue.confirm(now_ms(), handles);
-    match result.first_bad() {
-        None => Ok(HttpAnswer::new("")),
-        Some((at, verdict)) => {
-            let message = format!("EventHandles.{at} cannot be confirmed: {}", verdict.reason());
-            Err(ApiError::new("InvalidParameterValue", message))
+    cloud.changed.notify_waiters();
+    let body = match done {
+        Ok(data) => serde_json::json!({ "code": 0, "message": "success", "data": data }),
+        Err((code, message)) => {
+            cloud.lock().count_error(&format!("ugc {code}"));
+            serde_json::json!({ "code": code, "message": message, "data": {} })
         }
+    };
+    let faults = {
+        let mut guard = cloud.lock();
+        let state = &mut *guard;
+        state.faults.answer(action, &mut state.rng)
+    };
+    wait_ms(faults.delay_ms).await;
+    if faults.lost {
+        return cut(&peer, Cut::Close);
     }
+    json_response(body.to_string().into_bytes())
 }
 
-async fn wait_ms(ms: u64) {
+fn json_response(body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A body, if it is there in time and not too large.
+pub(super) async fn read_in_time(body: Body, most: usize) -> Option<Bytes> {
+    const LIMIT: Duration = Duration::from_secs(30);
+    tokio::time::timeout(LIMIT, axum::body::to_bytes(body, most)).await.ok()?.ok()
+}
+
+pub(super) async fn wait_ms(ms: u64) {
     if ms > 0 {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
@@ -403,15 +405,9 @@ fn request_id() -> String {
 }
 
 /// The form of dates in HTTP headers (RFC 9110, 5.6.7).
-fn http_date(epoch_ms: i64) -> String {
+pub(super) fn http_date(epoch_ms: i64) -> String {
     let moment = jiff::Timestamp::from_millisecond(epoch_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     moment.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
-}
-
-/// Milliseconds since the Unix epoch.
-fn wall_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -18,16 +18,26 @@
 //! - [`queue`], with [`handles`] and [`ledger`]: one sub-application's queue, a pure model.
 //! - `state`: all queues, the settings, the figures.
 //! - [`faults`]: what can go wrong on request.
-//! - `api`, `auth`, `http`, `conn`: the calls, their signatures, their answers, their connections.
+//! - `api`, `calls`, `auth`, `auth_v1`, `http`, `conn`: the calls, their signatures, their answers, their connections.
+//! - [`uploads`]: what is applied for, stored and committed, and the calls of the API and of the web SDK that do it.
+//! - `cos`: the object storage that is uploaded to.
+//! - `dispatch`, with `cors`: whom a request is for.
 //! - `control`: `/_emulator/…`.
 //! - [`events`]: samples of every event type.
 //!
-//! Not emulated: signature v1, PUSH deliveries, the three minutes of delay of `DescribeEventsState`.
+//! Not emulated: PUSH deliveries, the three minutes by which `DescribeEventsState` is late, decoding: what only a decoder could
+//! know of an uploaded medium is zero.
 
+mod action;
 mod api;
 mod auth;
+mod auth_v1;
+mod calls;
 mod conn;
 pub mod control;
+mod cors;
+mod cos;
+mod dispatch;
 pub mod events;
 pub mod faults;
 pub mod handles;
@@ -36,6 +46,7 @@ pub mod ledger;
 pub mod queue;
 mod samples;
 mod state;
+pub mod uploads;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -47,7 +58,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use vodrelay_serve::Limits;
 
-pub use self::api::Action;
+pub use self::action::{Action, Service};
 pub use self::auth::Credential;
 use self::conn::Listener;
 pub use self::faults::{Fault, FaultKind, IdleShape};
@@ -55,12 +66,15 @@ pub use self::ledger::{ConfirmVerdict, Ledger};
 pub use self::queue::{EventNo, QueueSettings, Redelivery};
 use self::state::{Cloud, now_ms};
 pub use self::state::{EmulatorSettings, EventConfig, State, Stats};
+pub use self::uploads::report::{MediumReport, MultipartReport, ObjectReport, SessionReport, UploadReport};
+pub use self::uploads::settings::{OneTime, Policy, SignatureErrorForm, UploadSettings};
 
 /// Clients keep their connections for long, and each poll has one.
 const LIMITS: Limits = Limits {
     connections: 1_000,
     head: Duration::from_secs(75),
-    body: Duration::from_secs(30),
+    // An upload takes as long as it takes; how long a sender may pause is the readers' business.
+    body: Duration::from_secs(24 * 60 * 60),
     life: Duration::from_secs(24 * 60 * 60),
 };
 
@@ -148,8 +162,10 @@ impl Emulator {
         let cloud = Arc::new(Cloud::new(State::new(seed, settings, credentials)));
         let app = Router::new()
             .route("/", any(http::api))
+            .route("/v3/index.php", any(http::ugc))
             .nest("/_emulator", control::routes())
             .fallback(control::not_found)
+            .layer(axum::middleware::from_fn_with_state(cloud.clone(), dispatch::dispatch))
             .with_state(cloud.clone());
         let listener = Listener { tcp, gone: cloud.gone.clone() };
         let gone = cloud.gone.clone();
@@ -240,6 +256,17 @@ impl Emulator {
         self.cloud.lock().ledger(sub_app_id.into())
     }
 
+    /// What became of uploads.
+    pub fn uploads(&self) -> UploadReport {
+        self.cloud.lock().uploads()
+    }
+
+    /// The content of an object, if there is one and it is kept.
+    pub fn content(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        let place = uploads::store::ObjectKey { bucket: bucket.to_owned(), key: key.to_owned() };
+        self.cloud.lock().uploads.store.object(&place)?.content()
+    }
+
     /// The figures so far.
     pub fn stats(&self) -> Stats {
         self.cloud.lock().stats()
@@ -298,6 +325,6 @@ impl FaultSwitch<'_> {
 
     /// The active ones, without those that are used up.
     pub fn active(&self) -> Vec<Fault> {
-        self.cloud.lock().faults.active().to_vec()
+        self.cloud.lock().faults.active()
     }
 }

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::api::Action;
+use super::action::Action;
 use super::auth::Credential;
 use super::faults::{Faults, IdleShape};
 use super::handles::HandleForm;
 use super::ledger::Ledger;
 use super::queue::{Counts, EventNo, MixedConfirm, Queue, QueueSettings, Redelivery};
+use super::uploads::Uploads;
+use super::uploads::report::UploadReport;
+use super::uploads::settings::UploadSettings;
 
 /// The settings of the emulator. They can be changed while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct EmulatorSettings {
     pub sub_app_ids: Vec<u64>,
     /// The settings of every queue.
     pub queue: QueueSettings,
+    /// How uploads behave.
+    pub uploads: UploadSettings,
 }
 
 impl Default for EmulatorSettings {
@@ -41,6 +46,7 @@ impl Default for EmulatorSettings {
             latency_ms: 0,
             sub_app_ids: Vec::new(),
             queue: QueueSettings::default(),
+            uploads: UploadSettings::default(),
         }
     }
 }
@@ -60,10 +66,12 @@ pub(super) struct SettingsPatch {
     mixed_confirm: Option<MixedConfirm>,
     refuse_repeats: Option<bool>,
     redelivery: Option<Redelivery>,
+    uploads: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl SettingsPatch {
-    pub(super) fn apply(self, settings: &mut EmulatorSettings) {
+    /// Changes the settings; nothing of them where something of the patch is wrong.
+    pub(super) fn apply(self, settings: &mut EmulatorSettings) -> Result<(), serde_json::Error> {
         fn set<T>(value: &mut T, new: Option<T>) {
             if let Some(new) = new {
                 *value = new;
@@ -80,6 +88,15 @@ impl SettingsPatch {
         set(&mut settings.queue.mixed, self.mixed_confirm);
         set(&mut settings.queue.refuse_repeats, self.refuse_repeats);
         set(&mut settings.queue.redelivery, self.redelivery);
+        if let Some(changes) = self.uploads {
+            // By their names: there are many, and each is as it is read from JSON.
+            let mut uploads = serde_json::to_value(&settings.uploads)?;
+            for (name, value) in changes {
+                uploads[name] = value;
+            }
+            settings.uploads = serde_json::from_value(uploads)?;
+        }
+        Ok(())
     }
 }
 
@@ -97,6 +114,7 @@ pub(super) struct SettingsShown<'a> {
     mixed_confirm: MixedConfirm,
     refuse_repeats: bool,
     redelivery: Redelivery,
+    uploads: &'a UploadSettings,
 }
 
 impl<'a> From<&'a EmulatorSettings> for SettingsShown<'a> {
@@ -114,14 +132,15 @@ impl<'a> From<&'a EmulatorSettings> for SettingsShown<'a> {
             mixed_confirm: queue.mixed,
             refuse_repeats: queue.refuse_repeats,
             redelivery: queue.redelivery,
+            uploads: &settings.uploads,
         }
     }
 }
 
 /// How one sub-application is notified (`DescribeEventConfig`, document 266/55244).
 ///
-/// The cloud has the switches off by default. Here the first two are on, so `check` passes against a fresh
-/// emulator. They decide nothing else, because the events come from its users.
+/// The cloud has the switches off by default. Here the first two are on, so that a `check` against a fresh emulator is
+/// content. The first one decides whether an upload has its event; events that somebody puts come in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventConfig {
     /// `PULL` or `PUSH`; under `PUSH` a pull finds nothing.
@@ -238,7 +257,8 @@ pub struct State {
     max_concurrent_pulls: u64,
     seed: u64,
     buckets: BTreeMap<Action, Bucket>,
-    /// One place for each action, and one for unknown ones.
+    pub(super) uploads: Uploads,
+    /// One place for each action, and one for those that do not exist.
     calls: [u64; Action::ALL.len() + 1],
     errors: BTreeMap<String, u64>,
 }
@@ -256,6 +276,7 @@ impl State {
             max_concurrent_pulls: 0,
             seed,
             buckets: BTreeMap::new(),
+            uploads: Uploads::new(seed),
             calls: Default::default(),
             errors: BTreeMap::new(),
         }
@@ -360,6 +381,11 @@ impl State {
         place.map_or(0, |place| self.calls[place])
     }
 
+    /// What became of uploads.
+    pub fn uploads(&self) -> UploadReport {
+        UploadReport::of(&self.uploads)
+    }
+
     /// What is remembered of one queue, or of all.
     pub fn ledger(&self, sub_app_id: Option<u64>) -> Ledger {
         let mut all = Ledger::default();
@@ -431,6 +457,17 @@ pub(super) fn now_ms() -> u64 {
     u64::try_from(now.tv_sec * 1_000 + now.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
+/// Milliseconds since the Unix epoch.
+pub(super) fn wall_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Seconds since the Unix epoch: the clock of signatures, keys and media.
+pub(super) fn wall_seconds() -> i64 {
+    wall_ms().div_euclid(1_000)
+}
+
 /// Sleeps until a moment of [`now_ms`]; for ever when there is none.
 pub(super) async fn sleep_until_ms(moment: Option<u64>) {
     match moment {
@@ -467,11 +504,20 @@ mod tests {
         state.put(0, 5, "{}");
         let patch: SettingsPatch = serde_json::from_str(r#"{"window_ms":7,"idle":"null"}"#).unwrap();
         let mut settings = state.settings.clone();
-        patch.apply(&mut settings);
+        patch.apply(&mut settings).unwrap();
         state.set_settings(settings);
         assert_eq!(state.app(5).queue.settings().window_ms, 7);
         assert_eq!(state.app(6).queue.settings().window_ms, 7);
         assert_eq!((state.settings.idle, state.settings.hold_ms), (IdleShape::Null, 5_000));
         assert!(serde_json::from_str::<SettingsPatch>(r#"{"window":7}"#).is_err());
+        let apply = |json: &str, settings: &mut EmulatorSettings| {
+            serde_json::from_str::<SettingsPatch>(json).unwrap().apply(settings)
+        };
+        let mut settings = state.settings.clone();
+        apply(r#"{"uploads":{"repeated_commit":"accept","min_part_bytes":1}}"#, &mut settings).unwrap();
+        assert!(settings.uploads.repeated_commit.accepts());
+        assert_eq!((settings.uploads.min_part_bytes, settings.uploads.session_seconds), (1, 86_400));
+        assert!(apply(r#"{"uploads":{"repeated_comit":"accept"}}"#, &mut settings).is_err());
+        assert!(apply(r#"{"uploads":{"repeated_commit":true}}"#, &mut settings).is_err());
     }
 }
