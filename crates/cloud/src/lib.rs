@@ -30,6 +30,7 @@
 
 pub mod answers;
 mod classify;
+pub mod cos;
 mod credential_cache;
 mod credential_sources;
 mod credentials;

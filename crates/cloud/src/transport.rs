@@ -263,7 +263,7 @@ fn send_error(action: Action, error: &reqwest::Error) -> RequestError {
 }
 
 /// The TLS library's error in the chain of causes. An I/O error hides its source from `source`.
-fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+pub(crate) fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
