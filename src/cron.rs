@@ -36,16 +36,16 @@ impl Cron {
         // For impossible characters the parser's message is useless: it repeats some of them.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == ' ' || "*/,-?#+".contains(c);
         if !text.chars().all(plain) {
-            return Err(CronError("is no cron expression".to_owned()));
+            return Err(CronError("is not a cron expression".to_owned()));
         }
         let parser = CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build();
         let pattern = parser.parse(text).map_err(|error| {
-            CronError(format!("is no cron expression ({})", error.to_string().trim_end_matches('.')))
+            CronError(format!("is not a cron expression ({})", error.to_string().trim_end_matches('.')))
         })?;
         let cron = Self { text: text.to_owned(), pattern };
         match cron.next_after(WallTime::now()) {
             Some(_) => Ok(cron),
-            None => Err(CronError("names no time to come".to_owned())),
+            None => Err(CronError("names no future time".to_owned())),
         }
     }
 
@@ -101,11 +101,11 @@ mod tests {
             ("", "must have six fields, not 0"),
             ("17 * * * *", "must have six fields, not 5"),
             ("@daily", "must have six fields, not 1"),
-            ("0 0 0 * * a@b", "is no cron expression"),
-            ("0 61 * * * *", "is no cron expression ("),
-            ("0 0 x * * *", "is no cron expression ("),
-            ("0 0 0 30 2 *", "names no time to come"),
-            ("0 0 0 1 1 * 2020", "names no time to come"),
+            ("0 0 0 * * a@b", "is not a cron expression"),
+            ("0 61 * * * *", "is not a cron expression ("),
+            ("0 0 x * * *", "is not a cron expression ("),
+            ("0 0 0 30 2 *", "names no future time"),
+            ("0 0 0 1 1 * 2020", "names no future time"),
         ] {
             let error = Cron::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(words) && !error.contains('\n'), "{text}: {error}");

@@ -25,7 +25,7 @@ pub enum TemplateError {
     )]
     UnknownPlaceholder(String),
     /// A brace without its partner.
-    #[error("has a brace without its partner; placeholders read like {{event_type}}")]
+    #[error("has a brace without its partner; placeholders look like {{event_type}}")]
     LoneBrace(usize),
     /// Characters that no routing key can contain.
     #[error("has a control character; remove it")]

@@ -56,7 +56,7 @@ impl Daemon {
                 () = drain.cancelled(), if !stopping => {
                     stopping = true;
                     self.manager.stopping();
-                    info!("drain begins: nothing more is pulled, what is in flight is finished");
+                    info!("drain begins: no more pulls; events in flight are finished");
                 }
                 // Signals during a reload cause one more.
                 Some(()) = self.hangups.recv(), if !stopping && reload.is_some() => {
@@ -82,7 +82,7 @@ impl Daemon {
                         self.manager.status(&look.line);
                     }
                     if let Some(problem) = look.stuck.filter(|_| !stopping) {
-                        error!(error_code = %problem.error_code, error = %problem.message, "the process ends, so that it is started anew");
+                        error!(error_code = %problem.error_code, error = %problem.message, "the process ends, and the service manager starts it again");
                         break Err(AppError::Stuck(problem));
                     }
                 }

@@ -62,7 +62,7 @@ pub enum AppError {
     #[error("the relay ended before it was asked to")]
     Relay(#[source] RelayError),
     /// Work waits and nothing moves.
-    #[error("{0}; the next start goes on from the journal")]
+    #[error("{0}; the next start continues from the journal")]
     Stuck(Problem),
 }
 
@@ -213,7 +213,7 @@ impl Running {
                 return self.close(ended.map_err(AppError::Output)).await;
             }
             () = too_long => {
-                warn!(error_code = %ErrorCode::DrainCutOff, limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start goes on from the journal");
+                warn!(error_code = %ErrorCode::DrainCutOff, limit_s = DRAIN_LIMIT.as_secs(), "drain cut off; the next start continues from the journal");
                 self.relay.abort();
                 Ok(())
             }

@@ -58,7 +58,7 @@ impl Reload {
         if self.config.log.level != new.log.level
             && let Err(error) = logging::set_level(&new.log.level)
         {
-            warn!(%error_code, %error, "the log's level stays as it was");
+            warn!(%error_code, %error, "the log level stays unchanged");
         }
         // The rest stays as at the start, and the next reload names it again.
         take_live(&mut self.config, &new);

@@ -126,12 +126,12 @@ impl Supervisor {
         }
         if verdict.ready && verdict.unproven.is_empty() && !self.told_ready {
             self.told_ready = true;
-            info!("every stage has proven itself: ready");
+            info!("every stage is ready");
         }
         for stuck in &verdict.stuck_loops {
             if !self.verdict.borrow().stuck_loops.contains(stuck) {
                 let limit_s = LOOP_LIMIT.as_secs();
-                tracing::error!(error_code = %ErrorCode::LoopStuck, name = stuck, limit_s, "a loop has made no step for too long");
+                tracing::error!(error_code = %ErrorCode::LoopStuck, name = stuck, limit_s, "a loop makes no progress");
             }
         }
         problems::lasting(wall, &present(&verdict, &facts));

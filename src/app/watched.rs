@@ -69,12 +69,12 @@ impl Watch {
             (_, OutputState::Down(problem)) => format!("output down: {problem}"),
             (_, OutputState::Blocked(problem)) => format!("output blocked: {problem}"),
             _ if snapshot.load.unroutable_since.is_some() => format!(
-                "nothing is routable; {} events in flight; see that the exchange has its bindings [{}]",
+                "nothing is routable; {} events in flight; check the bindings of the exchange [{}]",
                 snapshot.load.events,
                 ErrorCode::PublishReturned
             ),
             _ => match (snapshot.problem(), snapshot.load.events) {
-                (Some(problem), events) => format!("in trouble; {events} events in flight; {problem}"),
+                (Some(problem), events) => format!("problem; {events} events in flight; {problem}"),
                 (None, 0) if snapshot.moved_at.is_some_and(|at| Moment::now().since(at) < LATELY) => {
                     "relaying".to_owned()
                 }

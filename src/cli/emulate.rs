@@ -157,7 +157,7 @@ pub(super) async fn run(args: EmulateArgs) -> Result<(), EmulateError> {
     }
     let events = emulator.stats().events();
     eprintln!(
-        "stopped; {} events were put, {} confirmed, {} redelivered, {} are left and gone with me",
+        "stopped; {} events were put, {} confirmed, {} redelivered, {} are left and lost",
         events.put,
         events.confirmed,
         events.redeliveries,

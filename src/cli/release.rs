@@ -18,7 +18,7 @@ const PAGE: u32 = 200;
 /// What `events release` is asked for.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "The relay must be stopped: it would not know of what changed. Its next start publishes what was released."
+    after_help = "The relay must be stopped: a running one would miss the change. The next start publishes the released events."
 )]
 pub(super) struct Args {
     /// The events' numbers in the journal, as `events list --state parked` shows them

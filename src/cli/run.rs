@@ -105,7 +105,7 @@ async fn left_in(path: PathBuf) -> String {
                 |wanted| counts.iter().find(|(state, _)| *state == wanted).map_or(0, |(_, events)| *events);
             left(&path, of(EventState::Received), of(EventState::Published), of(EventState::Parked))
         }
-        Ok((_, Err(error))) => format!("what is left is not known: {error}"),
+        Ok((_, Err(error))) => format!("the rest is unknown: {error}"),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
@@ -204,7 +204,7 @@ pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
             if first {
                 drain.cancel();
             } else {
-                warn!("second signal: ending at once; the next start goes on from the journal");
+                warn!("second signal: ending at once; the next start continues from the journal");
                 logging::flush();
                 std::process::exit(Exit::Failure as i32);
             }

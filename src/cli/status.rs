@@ -93,7 +93,7 @@ async fn look(config: &Config, args: &Args) -> Result<(String, Exit), Failure> {
         return Ok((printable_json(&document.to_string()), Exit::Failure));
     }
     let place = match &config.status.socket {
-        Some(socket) => format!("no relay runs here: nobody answers at {} (status.socket)", socket.display()),
+        Some(socket) => format!("no relay runs here: no answer at {} (status.socket)", socket.display()),
         None => "status.socket is empty: a relay that runs here cannot be asked".to_owned(),
     };
     let journal = match counts {

@@ -189,7 +189,7 @@ impl StatusLines<'_> {
         let shown = if problems.len() < room { problems.len() } else { room - 1 };
         let hidden = problems.len() - shown;
         let more = if hidden == 0 { String::new() } else { format!(" ({hidden} more: --wide)") };
-        let mut lines = vec![format!("TROUBLES SINCE THE START{more}")];
+        let mut lines = vec![format!("PROBLEMS SINCE THE START{more}")];
         lines.extend(problems.into_iter().take(shown).map(|problem| {
             let when = match &problem["over_since"] {
                 Value::String(_) => format!("over since {}", local(&problem["over_since"])),
@@ -288,7 +288,7 @@ mod tests {
             assert!(lines.contains(&line), "{line} is not in\n{text}");
         }
         assert!(
-            text.ends_with("TROUBLES SINCE THE START\nVR-401 2x, last c: away\nVR-304 1x, over since b: w"),
+            text.ends_with("PROBLEMS SINCE THE START\nVR-401 2x, last c: away\nVR-304 1x, over since b: w"),
             "{text}"
         );
     }

@@ -68,7 +68,7 @@ pub struct TriggerArgs {
 fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((path, value)) if !path.is_empty() => Ok((path.to_owned(), value.to_owned())),
-        _ => Err("a path, =, and a value are wanted, like FileUploadEvent.FileId=123".to_owned()),
+        _ => Err("write a path, =, and a value, like FileUploadEvent.FileId=123".to_owned()),
     }
 }
 
@@ -76,9 +76,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, thiserror::Error)]
 pub enum TriggerError {
     /// The emulator does not have this type.
-    #[error(
-        "no event type is called {name}{hint}; `trigger --list` prints all, --force puts it all the same"
-    )]
+    #[error("no event type is called {name}{hint}; `trigger --list` prints all types; --force puts this one")]
     UnknownType {
         /// The requested type.
         name: String,

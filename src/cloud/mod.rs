@@ -62,11 +62,10 @@ fn observe(codes: &Codes, observation: &Observation<'_>) {
         Observation::ClockCorrected { by_ms } => warn!(
             error_code = %ErrorCode::ClockWrong,
             skew_seconds = by_ms / 1_000,
-            "the host's clock is wrong, and the cloud refuses its time stamps; requests are signed with the cloud's time \
-             from now on; set the host's clock, and keep it set with NTP"
+            "the host's clock is wrong, and the cloud refuses its time stamps; requests are now signed with the cloud's time; set the host's clock, and keep it set with NTP"
         ),
         Observation::ClockFits => {
-            info!("the host's clock fits the cloud's again; requests are signed with it");
+            info!("the host's clock is right again; requests are signed with its time");
         }
         Observation::CredentialsRead(credentials) => info!(
             origin = credentials.origin,
@@ -77,7 +76,7 @@ fn observe(codes: &Codes, observation: &Observation<'_>) {
         Observation::CredentialsNotRefreshed(error) => warn!(
             error_code = %ErrorCode::NoCredentials,
             %error,
-            "temporary credentials cannot be refreshed; the ones in use are valid for a few minutes yet"
+            "temporary credentials cannot be refreshed; those in use are valid for some more minutes"
         ),
         Observation::CredentialsNotReplaced(error) => warn!(
             error_code = %ErrorCode::CredentialsRejected,

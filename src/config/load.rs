@@ -160,7 +160,7 @@ impl ConfigReader {
             Ok(bytes) => bytes,
             Err(error) => {
                 let message = format!(
-                    "cannot be read: {error}; check it and the right to read it, or name another file with --config or VODRELAY_CONFIG"
+                    "cannot be read: {error}; check its path and permissions, or name another file with --config or VODRELAY_CONFIG"
                 );
                 return self.error(ConfigPlace::File(path.to_owned()), message);
             }
@@ -184,7 +184,7 @@ impl ConfigReader {
             if !self.damaged.contains(&at) {
                 self.damaged.push(at);
                 let message = if lacks_quotes(text.lines().nth(at - 1).unwrap_or_default()) {
-                    "not TOML: text and durations must stand in quotes".to_owned()
+                    "not TOML: text and durations need quotes".to_owned()
                 } else {
                     let message = error.message().replace('\n', "; ");
                     let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
@@ -215,9 +215,9 @@ impl ConfigReader {
     fn secrets_for_all(&mut self, path: &Path) {
         let Ok(mode) = fs::metadata(path).map(|found| found.permissions().mode() & 0o7777) else { return };
         let secret = if self.config.amqp.urls.iter().any(has_secret) {
-            "amqp.urls hold a password: set VODRELAY_AMQP__PASSWORD instead, or take the right away"
+            "amqp.urls hold a password: set VODRELAY_AMQP__PASSWORD instead, or remove that permission"
         } else if self.config.health.dead_mans_switch_url.is_some() {
-            "health.dead_mans_switch_url is a secret: take the right away"
+            "health.dead_mans_switch_url is a secret: remove that permission"
         } else {
             return;
         };
@@ -262,7 +262,7 @@ impl ConfigReader {
             let name = name.get_ref();
             match keys::find(section, name) {
                 Some(Key { not_in_file: Some(instead), .. }) => {
-                    self.error(at, format!("{section}.{name} must not stand in the file; {instead}"));
+                    self.error(at, format!("{section}.{name} must not be in the file; {instead}"));
                 }
                 Some(key) => self.read(key, at, &RawValue::Toml(value.get_ref())),
                 None => {
@@ -335,10 +335,10 @@ impl ConfigReader {
                 let password = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
                 let message = match password {
                     "" => {
-                        "is empty; write the broker's password into it, or take the credential out of the unit"
+                        "is empty; write the broker's password into it, or remove the credential from the unit"
                     }
                     several if several.contains(['\r', '\n']) => {
-                        "has several lines; the password stands alone on the first one"
+                        "has several lines; write the password alone on one line"
                     }
                     password => return self.config.amqp.password = Some(Secret::new(password)),
                 };

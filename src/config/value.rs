@@ -78,7 +78,9 @@ impl RawValue<'_> {
         let region = self.optional()?;
         match region.as_deref().is_none_or(|region| region.bytes().all(|byte| byte.is_ascii_graphic())) {
             true => Ok(region),
-            false => Err("has a character that no region has; it reads like \"ap-guangzhou\"".to_owned()),
+            false => {
+                Err("has a character that no region has; a region looks like \"ap-guangzhou\"".to_owned())
+            }
         }
     }
 
@@ -114,7 +116,7 @@ impl RawValue<'_> {
             return Err(NO_UNIT.to_owned());
         }
         let duration = humantime::parse_duration(text).map_err(|_| {
-            format!("cannot be {:?}; a duration reads like \"30s\", \"200ms\" or \"30d\"", told(text))
+            format!("cannot be {:?}; a duration looks like \"30s\", \"200ms\" or \"30d\"", told(text))
         })?;
         if duration < least {
             return Err(format!("is {}, and must be {} or more", shown(duration), shown(least)));
@@ -212,7 +214,7 @@ impl RawValue<'_> {
             }
             if url.query().is_some() {
                 return Err(
-                    "has parameters behind a question mark, and none is known; leave them out, and write ? in a password as %3f"
+                    "has parameters after a question mark, which are not supported; remove them, and write ? in a password as %3f"
                         .to_owned(),
                 );
             }
@@ -249,14 +251,14 @@ impl RawValue<'_> {
     /// A URL. An error does not repeat its text, which may hold a password.
     fn url(&self) -> Parsed<Url> {
         let text = self.name()?;
-        let no_host = || "has no host; an URL reads scheme://host:port/".to_owned();
+        let no_host = || "has no host; a URL looks like scheme://host:port/".to_owned();
         Url::parse(&text).map_err(|error| match error {
             url::ParseError::EmptyHost => no_host(),
             url::ParseError::RelativeUrlWithoutBase => {
-                "has no scheme; an URL reads scheme://host:port/".to_owned()
+                "has no scheme; a URL looks like scheme://host:port/".to_owned()
             }
             error => format!(
-                "is not an URL: {error}; special characters in a user or a password are written like %2f"
+                "is not a URL: {error}; special characters in a user or a password are written like %2f"
             ),
         })
     }

@@ -43,7 +43,7 @@ impl fmt::Display for EventState {
 
 /// A word that is not a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no state of an event: received, published, confirmed or parked")]
+#[error("{0:?} is not a state of an event: received, published, confirmed or parked")]
 pub struct NoState(String);
 
 impl FromStr for EventState {

@@ -101,7 +101,7 @@ pub enum OpenError {
     },
     /// A newer version of the program wrote it.
     #[error(
-        "the journal {path} has schema version {found}, and this vodrelay knows {known} at most: run the vodrelay that wrote it, or give this one another journal.path"
+        "the journal {path} has schema version {found}, and this vodrelay reads at most {known}: run the vodrelay that wrote it, or give this one another journal.path"
     )]
     Newer {
         /// The journal.
@@ -113,7 +113,7 @@ pub enum OpenError {
     },
     /// SQLite says that the file is damaged or not a database.
     #[error(
-        "the journal {path} is damaged ({cause}): stop whatever writes to it, move it aside with its -wal and -shm files, restore a copy or start with a new one"
+        "the journal {path} is damaged ({cause}): stop every program that writes to it, move it aside with its -wal and -shm files, restore a copy or start with a new one"
     )]
     Damaged {
         /// The journal.

@@ -117,7 +117,7 @@ fn version(path: &Path) -> Result<i64, OpenError> {
                 cause,
                 error_code: fault.map_or_else(|| store::error_code(code), DiskFault::error_code),
                 next_step: fault.map_or(
-                    "see whether another program holds it, and what the kernel's log says of the disk",
+                    "check whether another program holds it, and read the kernel's log about the disk",
                     DiskFault::next_step,
                 ),
             }

@@ -392,7 +392,7 @@ fn failed(path: &Path, source: rusqlite::Error) -> QueryError {
             "another program holds it: try again"
         }
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            "it is damaged, or no database: check journal.path"
+            "it is damaged, or not a database: check journal.path"
         }
         _ => "report this with the message above",
     };

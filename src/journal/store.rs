@@ -93,7 +93,7 @@ impl Store {
             }
         }
         let file = Origin::of(path)
-            .map_err(|e| OpenError::unusable(path, format!("it went away while it was opened ({e})")))?;
+            .map_err(|e| OpenError::unusable(path, format!("it disappeared while it was opened ({e})")))?;
         let Begun { boot, copied_up_to, note } =
             begin_process(&mut conn, boot, file, noted, path).map_err(failed)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
@@ -275,7 +275,7 @@ pub(super) fn next_step(code: Option<rusqlite::ErrorCode>) -> &'static str {
             | rusqlite::ErrorCode::PermissionDenied
             | rusqlite::ErrorCode::CannotOpen,
         ) => {
-            "check that the journal is where it was, the owner and the mode of it and of its folder, and that the file system is mounted for writing"
+            "check that the journal is at its path, its owner and mode and those of its folder, and that the file system is mounted for writing"
         }
         Some(rusqlite::ErrorCode::SystemIoFailure) => "check the disk, its free space, and the kernel's log",
         Some(rusqlite::ErrorCode::OutOfMemory) => "give the relay more memory",
@@ -352,7 +352,7 @@ fn begin_process(
         let events = origin::in_doubt(conn, copied_up_to)?;
         warn!(
             error_code = %ErrorCode::JournalCopied, path = %path.display(), sign, events_in_doubt = events,
-            "the journal is a copy: what happened after it was made is not known, and events that may be there twice are listed by `vodrelay events list --maybe-duplicate`"
+            "the journal is a copy: what happened after it was made is unknown; possible duplicates are listed by `vodrelay events list --maybe-duplicate`"
         );
     }
     Ok(Begun { boot, copied_up_to, note })

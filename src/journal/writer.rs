@@ -37,7 +37,7 @@ const WAIT_AT_THE_END: Duration = Duration::from_secs(5);
 pub enum WriteError {
     /// Waiting does not help.
     #[error(
-        "the journal {path} failed for good ({cause}): stop the relay, keep a copy of the file with its -wal, and look at it with `PRAGMA integrity_check`"
+        "the journal {path} failed for good ({cause}): stop the relay, keep a copy of the file with its -wal, and check it with `PRAGMA integrity_check`"
     )]
     Fatal {
         /// The journal.
@@ -47,7 +47,7 @@ pub enum WriteError {
     },
     /// The commit still failed when all callers had gone.
     #[error(
-        "the last work of the relay could not be committed to the journal {path} ({cause}): {next_step}, then start the relay again; the cloud hands over what is missing"
+        "the last work of the relay could not be committed to the journal {path} ({cause}): {next_step}, then start the relay again; the cloud hands the missing events over again"
     )]
     GaveUp {
         /// The journal.
@@ -60,7 +60,7 @@ pub enum WriteError {
         next_step: &'static str,
     },
     /// One of its files is no longer the one that SQLite has open.
-    #[error("the journal {path} was taken apart while the relay was at work: {message}")]
+    #[error("the files of the journal {path} were changed while the relay worked: {message}")]
     TakenApart {
         /// The journal.
         path: PathBuf,
@@ -99,7 +99,7 @@ impl Writer {
     ) -> Result<(Self, watch::Receiver<JournalState>), OpenError> {
         let (state, watched) = watch::channel(JournalState::Up);
         let place = Place::of(&path, configured, &store.conn)
-            .map_err(|e| OpenError::unusable(&path, format!("it went away while it was opened ({e})")))?;
+            .map_err(|e| OpenError::unusable(&path, format!("it disappeared while it was opened ({e})")))?;
         let unusable = path.clone();
         let work = WriterWork { store, path, place, state, times, heartbeat };
         let thread = thread::Builder::new()
@@ -322,9 +322,8 @@ impl WriterWork {
                     self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
                 let copied = self.store.fold_wal().unwrap_or(false);
                 let message = format!(
-                    "another program made it shorter; what it held beyond that is lost{}; keep other programs from writing to it, look at it \
-                     with `PRAGMA integrity_check`, then start the relay again",
-                    if stays && copied { ", but for what the -wal file holds" } else { "" }
+                    "another program made it shorter; the content beyond that is lost{}; keep other programs from writing to it, check it with `PRAGMA integrity_check`, then start the relay again",
+                    if stays && copied { ", except the content of the -wal file" } else { "" }
                 );
                 let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
                 Err(self.failed(problem, WriteError::TakenApart { path, message }))
@@ -336,7 +335,7 @@ impl WriterWork {
                     self.store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_ok();
                 let message = format!(
                     "another program made its -wal shorter, or wrote over it; what was committed there since the last checkpoint is lost{}; \
-                     keep clean-up jobs out of its folder, look at it with `PRAGMA integrity_check`, then start the relay again",
+                     keep clean-up jobs out of its folder, check it with `PRAGMA integrity_check`, then start the relay again",
                     if kept { "" } else { ", and the journal may be damaged" }
                 );
                 let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
@@ -354,7 +353,7 @@ impl WriterWork {
         match self.store.fold_wal() {
             Ok(true) => {
                 let message = format!(
-                    "{found}; all that was committed is in the journal itself now; keep clean-up jobs out of its folder, and start the relay again"
+                    "{found}; everything that was committed is in the journal itself now; keep clean-up jobs out of its folder, and start the relay again"
                 );
                 let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
                 Err(self.failed(problem, WriteError::TakenApart { path, message }))
@@ -362,10 +361,10 @@ impl WriterWork {
             not_yet => {
                 let why = match not_yet {
                     Err(cause) => cause.to_string(),
-                    Ok(_) => "a program that reads the journal keeps it from that".to_owned(),
+                    Ok(_) => "a program that reads the journal prevents it".to_owned(),
                 };
                 let message = format!(
-                    "{found}, and what was committed cannot be copied into the journal itself yet ({why}): do not end the relay, which alone has it"
+                    "{found}, and the committed data cannot be copied into the journal itself yet ({why}): do not end the relay, which alone has it"
                 );
                 let problem = Problem::new(ErrorCode::JournalNotWritable, message.as_str());
                 Ok((problem, WriteError::TakenApart { path, message }))

@@ -26,8 +26,7 @@ pub const NOT_READY: &str = "not_ready";
 pub const STATES: [&str; 3] = [READY, UNPROVEN, NOT_READY];
 
 /// The message of the publish stage while nothing is routable.
-const UNROUTABLE: &str = "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; \
-    pulling rests, but for one poll of each sub-application every 30 s";
+const UNROUTABLE: &str = "RabbitMQ returns every publish and acks none: check the bindings of the exchange; each sub-application is polled only once in 30 s";
 
 /// The facts for the judgement.
 #[derive(Clone, Debug)]

@@ -19,21 +19,21 @@ pub enum MetricKind {
 
 /// Every metric of ours, with its meaning. Those of the process itself (`process_*`) come from their library.
 pub const METRICS: &[(&str, MetricKind, &str)] = &[
-    ("vodrelay_events_received_total", MetricKind::Counter, "Events that were journalled as new"),
-    ("vodrelay_redelivered_total", MetricKind::Counter, "Deliveries of events that the journal knew already"),
+    ("vodrelay_events_received_total", MetricKind::Counter, "Events that were recorded as new"),
+    ("vodrelay_redelivered_total", MetricKind::Counter, "Deliveries of events that the journal already had"),
     ("vodrelay_published_total", MetricKind::Counter, "Publishes by their outcome"),
-    ("vodrelay_confirmed_total", MetricKind::Counter, "Handles by how their confirm ended"),
+    ("vodrelay_confirmed_total", MetricKind::Counter, "Handles by the end of their confirm"),
     (
         "vodrelay_parked_total",
         MetricKind::Counter,
-        "Events that were given up and wait for an operator, by reason",
+        "Events that were given up and wait for an operator, by error code",
     ),
-    ("vodrelay_api_requests_total", MetricKind::Counter, "Calls to the cloud by action and code"),
+    ("vodrelay_api_requests_total", MetricKind::Counter, "Requests to the cloud by action and code"),
     ("vodrelay_problems_total", MetricKind::Counter, "Warnings and errors of the log by their code"),
     (
         "vodrelay_log_lines_dropped_total",
         MetricKind::Counter,
-        "Lines of the log that were dropped because nobody read it",
+        "Lines of the log that were dropped because its reader was too slow",
     ),
     ("vodrelay_reloads_total", MetricKind::Counter, "Reloads of the configuration by their result"),
     ("vodrelay_maintenance_runs_total", MetricKind::Counter, "Runs of scheduled jobs by their result"),
@@ -50,7 +50,7 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
     (
         "vodrelay_lease_remaining_seconds",
         MetricKind::Histogram,
-        "What was left of the cloud's window when a confirm was answered",
+        "The rest of the cloud's window at a confirm's answer",
     ),
     (
         "vodrelay_journal_commit_seconds",
@@ -82,7 +82,7 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
         MetricKind::Gauge,
         "1 for the state of the stage: ready, unproven, or not_ready",
     ),
-    ("vodrelay_stage_error_code", MetricKind::Gauge, "1 for the reason why a stage is not ready"),
+    ("vodrelay_stage_error_code", MetricKind::Gauge, "1 for the error code of a stage that is not ready"),
     ("vodrelay_stage_last_success_age_seconds", MetricKind::Gauge, "Time since the stage did its work last"),
     ("vodrelay_maintenance_last_run_timestamp_seconds", MetricKind::Gauge, "When a scheduled job ended last"),
     (

@@ -110,7 +110,7 @@ impl ServiceManager {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
-                warn!(error_code = %ErrorCode::ManagerUnreachable, %error, "the service manager cannot be told how things stand");
+                warn!(error_code = %ErrorCode::ManagerUnreachable, %error, "the service manager does not take messages");
             }
             Err(_) => {}
         }

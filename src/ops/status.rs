@@ -75,15 +75,12 @@ fn look(path: &Path) -> io::Result<bool> {
         Err(error) => return Err(error),
     };
     if !there.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "something else has this name, and is left alone",
-        ));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file has this name, and stays"));
     }
     match connect(path) {
         // A full queue of connections has an owner too.
         Ok(()) | Err(Errno::AGAIN) => {
-            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there, and is left alone"))
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there, and stays"))
         }
         Err(Errno::CONNREFUSED) => Ok(true),
         Err(error) => Err(error.into()),
@@ -229,15 +226,15 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         };
         fs::write(&path, "a file").unwrap();
-        refused("something else has this name, and is left alone");
+        refused("another file has this name, and stays");
         assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        refused("something else has this name");
+        refused("another file has this name");
         fs::remove_file(&path).unwrap();
         let stop = CancellationToken::new();
         let task = spawn(&path, watched.clone(), stop.clone()).unwrap();
-        refused("another process answers there, and is left alone");
+        refused("another process answers there, and stays");
         assert_eq!(ask(&path).await.unwrap().as_deref(), Some("one"));
         // Another process has it by now.
         fs::remove_file(&path).unwrap();

@@ -283,7 +283,7 @@ impl PublishLane {
                     error_code = %ErrorCode::PublishReturned,
                     returned,
                     queue,
-                    "messages came back unroutable: the queue or its binding was deleted, and is declared again"
+                    "messages were returned: the queue or its binding was deleted, and is declared again"
                 );
                 After::Ready
             }

@@ -11,9 +11,9 @@ use super::refusal::LinkError;
 use super::topology::{self, Thing, TopologyError};
 
 /// Only a declaration would show this, and a check declares nothing.
-const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tried";
+const NOT_TRIED_EXCHANGE: &str = "whether the user may do so is not tested";
 const NOT_TRIED_QUEUE: &str =
-    "whether the user may do so, and whether the virtual host's limit of queues has room, is not tried";
+    "whether the user may do so, and whether the virtual host's limit of queues allows it, is not tested";
 
 /// No query shows this, and a check publishes nothing.
 const TOPIC_RIGHTS: &str = "; topic permissions are not proven: only a publish shows them";
@@ -201,8 +201,7 @@ async fn look(connection: &Connection, options: &Options, steps: &mut Vec<ProbeS
     } else if declare {
         Ok(format!("it is bound with {:?} at the start", options.binding_key))
     } else {
-        Ok("cannot be seen over AMQP; an event that no queue is bound for comes back and is parked"
-            .to_owned())
+        Ok("cannot be seen over AMQP; an event without a bound queue is returned and parked".to_owned())
     };
     steps.push(ProbeStep::about(format!("binding of \"{}\"", options.queue), binding));
 }
@@ -227,7 +226,7 @@ fn existing_queue(name: String, waiting: u32, found: Option<QueueProperties>) ->
         text.push_str("; ");
         text.push_str(advice);
     }
-    text.push_str("; what a policy sets is not proven: AMQP does not show it");
+    text.push_str("; the settings of a policy are not proven: AMQP does not show them");
     let step = ProbeStep::new(name, Ok(text));
     if advice.is_empty() { step } else { step.doubtful() }
 }

@@ -137,13 +137,10 @@ impl QueueProperties {
         let overflow = self.arguments.get("x-overflow").map(String::as_str);
         let mut drops = Vec::new();
         if has("x-message-ttl") {
-            drops
-                .push("RabbitMQ deletes events from it that wait for longer than x-message-ttl milliseconds");
+            drops.push("RabbitMQ deletes events from it that wait longer than x-message-ttl milliseconds");
         }
         if has("x-expires") {
-            drops.push(
-                "RabbitMQ deletes it with its events when nobody has used it for x-expires milliseconds",
-            );
+            drops.push("RabbitMQ deletes it with its events when it is unused for x-expires milliseconds");
         }
         if (has("x-max-length") || has("x-max-length-bytes"))
             && !overflow.is_some_and(|overflow| overflow.starts_with("reject-publish"))

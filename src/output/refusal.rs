@@ -30,15 +30,15 @@ pub(super) enum LinkError {
     Files { address: String, cause: String },
     #[error("cannot find the host of {address}: {source}; check its name in the URL")]
     NoHost { address: String, source: io::Error },
-    #[error("cannot connect to {address}: {source}; see that RabbitMQ runs and listens there")]
+    #[error("cannot connect to {address}: {source}; check that RabbitMQ runs and listens there")]
     Unreachable { address: String, source: Unreachable },
     #[error("no TLS with {address}: {reason}; {hint}")]
     Tls { address: String, reason: String, hint: String },
     #[error("no TLS with {address}: {source}")]
     TlsSetup { address: String, source: Box<TlsError> },
-    #[error("{address} did not finish the handshake within {limit:?}; {}", .hint.unwrap_or("see that it is RabbitMQ that listens there"))]
+    #[error("{address} did not finish the handshake within {limit:?}; {}", .hint.unwrap_or("check that RabbitMQ listens there"))]
     Silent { address: String, limit: Duration, hint: Option<&'static str> },
-    #[error("{address} is no AMQP 0-9-1: {found}; {hint}")]
+    #[error("{address} does not speak AMQP 0-9-1: {found}; {hint}")]
     NotAmqp { address: String, found: String, hint: &'static str },
     #[error("{address} offers the login by {offered}, and not by {wanted}; {hint}")]
     Mechanism { address: String, offered: String, wanted: &'static str, hint: &'static str },
@@ -50,7 +50,7 @@ pub(super) enum LinkError {
     )]
     LongLogin { address: String, bytes: usize },
     #[error(
-        "{address} is at a limit: {text}; raise it (rabbitmqctl set_user_limits, set_vhost_limits), or close connections that nobody needs"
+        "{address} is at a limit: {text}; raise it (rabbitmqctl set_user_limits, set_vhost_limits), or close unused connections"
     )]
     Limit { address: String, text: String },
     #[error(
@@ -79,10 +79,10 @@ impl LinkError {
     pub(super) fn silent(address: &Address, limit: Duration) -> Self {
         let hint = match address.port {
             15671 | 15672 => {
-                Some("that port usually is RabbitMQ's management page: AMQP is at 5672, and at 5671 with TLS")
+                Some("that port is usually RabbitMQ's management page: AMQP is at 5672, and at 5671 with TLS")
             }
             25672 | 4369 => Some(
-                "that port usually is for RabbitMQ's nodes among themselves: AMQP is at 5672, and at 5671 with TLS",
+                "that port is usually for traffic between RabbitMQ's nodes: AMQP is at 5672, and at 5671 with TLS",
             ),
             _ => None,
         };
@@ -223,7 +223,7 @@ fn unfit(address: &Address, options: &Options, speaker: Speaker) -> Option<LinkE
         )),
         Speaker::Unknown(beginning) => Some(not_amqp(
             format!("its answer begins with \"{beginning}\""),
-            "see what listens there; AMQP is at 5672, and at 5671 with TLS",
+            "check what listens there; AMQP is at 5672, and at 5671 with TLS",
         )),
         Speaker::Amqp { mechanisms: Some(offered) } => {
             let (wanted, hint) = if options.external() {
@@ -319,7 +319,7 @@ pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error
             ),
         ),
         rustls::Error::InvalidMessage(_) => {
-            (tls.to_string(), "see that this port speaks TLS (5671 usually does, 5672 does not)".to_owned())
+            (tls.to_string(), "check that this port speaks TLS (5671 usually does, 5672 does not)".to_owned())
         }
         _ => (tls.to_string(), "see the broker's log for its side of the handshake".to_owned()),
     };

@@ -107,8 +107,8 @@ async fn run(
                     return Ok(());
                 }
                 () = tokio::time::sleep(READER_LIMIT), if *state.borrow() == OutputState::Up => {
-                    tracing::warn!(error_code = %ErrorCode::NoPublish, "the output is blocked: nobody reads standard output");
-                    let problem = Problem::new(ErrorCode::NoPublish, "nobody reads standard output");
+                    tracing::warn!(error_code = %ErrorCode::NoPublish, "the output is blocked: standard output has no reader");
+                    let problem = Problem::new(ErrorCode::NoPublish, "standard output has no reader");
                     state.send_replace(OutputState::Blocked(problem));
                 }
             }

@@ -44,7 +44,7 @@ pub(super) enum TlsError {
     #[error("the {what} {path} is damaged: {reason}; `openssl {tool} -noout -text -in {path}` shows it, or where it breaks", path = path.display())]
     Damaged { what: &'static str, path: PathBuf, reason: String, tool: &'static str },
     #[error(
-        "the client key {path} is encrypted, and nobody is asked for its password; `openssl pkey -in {path} -out FILE` writes it without one",
+        "the client key {path} is encrypted, and there is no prompt for its password; `openssl pkey -in {path} -out FILE` writes it without one",
         path = path.display()
     )]
     Encrypted { path: PathBuf },

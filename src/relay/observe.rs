@@ -268,11 +268,11 @@ impl Observer {
             PublishOutcome::Acked => return self.acked(now, event),
             PublishOutcome::Unknown { .. } | PublishOutcome::Unsent => return,
             PublishOutcome::Nacked => {
-                "RabbitMQ nacks publishes: see whether a queue is full, and its log; each try may be stored in another queue"
+                "RabbitMQ nacks publishes: see whether a queue is full, and its log; each attempt may be stored in another queue"
                     .into()
             }
             PublishOutcome::Returned { code, text } => format!(
-                "RabbitMQ returns publishes ({code} {text}): see that a queue is bound for their routing keys"
+                "RabbitMQ returns publishes ({code} {text}): bind a queue for their routing keys"
             )
             .into(),
             PublishOutcome::ChannelError { code, text } => {
@@ -282,7 +282,7 @@ impl Observer {
         let Some(error_code) = outcome.error_code() else { return };
         self.refused.events.insert(event);
         if self.refused.told.len() < REASONS_TOLD && self.refused.told.insert(Arc::clone(&message)) {
-            warn!(%error_code, error = %message, "publishes fail, and are tried again");
+            warn!(%error_code, error = %message, "publishes fail, and are repeated");
         }
         let since = self.refused.newest.as_ref().map_or(now, |(_, since)| *since);
         self.refused.newest = Some((Problem { error_code, message }, since));
@@ -303,12 +303,9 @@ impl Observer {
         if self.refused.events.is_empty() {
             let Refused { parked, .. } = std::mem::take(&mut self.refused);
             if parked == 0 {
-                info!("publishes do not fail any more");
+                info!("publishing recovered");
             } else {
-                info!(
-                    parked,
-                    "no publish is tried again any more; some of the events whose publishes failed were parked"
-                );
+                info!(parked, "no publish is repeated any more; some of the failed events were parked");
             }
         }
     }
@@ -327,9 +324,9 @@ impl Observer {
     fn unroutable(&mut self, is_so: bool) {
         if is_so && !self.told_unroutable {
             let error_code = ErrorCode::PublishReturned;
-            warn!(%error_code, "RabbitMQ returns whatever is published, and acks nothing: see that the exchange has its bindings; until a publish is acked each sub-application is polled every 30 s only");
+            warn!(%error_code, "RabbitMQ returns every publish and acks none: check the bindings of the exchange; until an ack, each sub-application is polled only once in 30 s");
         } else if !is_so && self.told_unroutable {
-            info!("a publish was acked: pulling goes on");
+            info!("a publish was acked: pulling continues");
         }
         self.told_unroutable = is_so;
     }

@@ -225,8 +225,8 @@ const CALLBACKS: &str = "ok    cloud        sub-application 0: mode PULL, events
 const BACKLOG: &str =
     "ok    cloud        sub-application 0: 0 events wait (a count that is about three minutes late)";
 const CLOCK: &str = "ok    clock        within a second of the cloud's";
-const STDOUT: &str = "ok    output       standard output, one JSON line an event";
-const JOURNAL: &str = "ok    journal      DIR/journal.db: not there yet, `vodrelay run` makes it; not in use";
+const STDOUT: &str = "ok    output       standard output, one JSON line for each event";
+const JOURNAL: &str = "ok    journal      DIR/journal.db: missing; `vodrelay run` creates it; not in use";
 const DISK: &str = "the disk's figures";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,10 +250,10 @@ async fn all_is_well_and_nothing_is_left_behind() {
         CLOCK.to_owned(),
         login,
         format!(
-            "ok    broker       exchange \"{name}\": missing; it will be declared at the start; whether the user may do so is not tried"
+            "ok    broker       exchange \"{name}\": missing; it will be declared at the start; whether the user may do so is not tested"
         ),
         format!(
-            "ok    broker       queue \"{name}\": missing; it will be declared as a quorum queue at the start; whether the user may do so, and whether the virtual host's limit of queues has room, is not tried"
+            "ok    broker       queue \"{name}\": missing; it will be declared as a quorum queue at the start; whether the user may do so, and whether the virtual host's limit of queues allows it, is not tested"
         ),
         JOURNAL.to_owned(),
         DISK.to_owned(),
@@ -388,10 +388,8 @@ async fn verify_tells_what_the_exchange_and_the_queue_are_and_what_is_not_proven
         0,
         &format!(
             "warn  broker       queue \"{name}\": exists, a durable classic queue with x-dead-letter-exchange = elsewhere, \
-             x-max-length = 5, x-message-ttl = 60000, with 0 messages; RabbitMQ deletes events from it that wait for longer than \
-             x-message-ttl milliseconds; RabbitMQ deletes the oldest events from it when it is full: x-overflow = reject-publish \
-             keeps them; events in it live on one node, or not on its disk: a durable quorum queue is safer; what a policy sets is \
-             not proven: AMQP does not show it"
+             x-max-length = 5, x-message-ttl = 60000, with 0 messages; RabbitMQ deletes events from it that wait longer than x-message-ttl milliseconds; RabbitMQ deletes the oldest events from it when it is full: x-overflow = reject-publish \
+             keeps them; events in it live on one node, or not on its disk: a durable quorum queue is safer; the settings of a policy are not proven: AMQP does not show them"
         ),
     );
     stage.set("amqp", "exchange", &internal);
@@ -562,14 +560,14 @@ async fn ends_that_are_out_of_reach_are_a_temporary_failure() {
     assert!(
         line.starts_with("fail  cloud        sub-application 0: DescribeEventConfig failed (connect): ")
             && line.contains("refused")
-            && line.ends_with("; check the endpoint, DNS, and what stands between this host and it"),
+            && line.ends_with("; check the endpoint, DNS, and proxies and firewalls between"),
         "{line}"
     );
     told.has(
         75,
         &format!(
             "fail  broker       login at amqp://{broker} (virtual host /): cannot connect to amqp://{broker} (virtual host /): \
-             Connection refused (os error 111); see that RabbitMQ runs and listens there"
+             Connection refused (os error 111); check that RabbitMQ runs and listens there"
         ),
     );
 }
@@ -590,7 +588,7 @@ async fn ends_that_never_answer_are_not_waited_for_long() {
         let silent = "DescribeEventConfig failed (timeout): no answer within 6.0 s";
         assert_eq!(*line, format!("fail  cloud        sub-application {id}: {silent}"));
     }
-    let silence = "did not finish the handshake within 5s; see that it is RabbitMQ that listens there";
+    let silence = "did not finish the handshake within 5s; check that RabbitMQ listens there";
     assert!(told.said[6].ends_with(silence) && told.said[7].ends_with(silence), "{told:#?}");
 }
 
@@ -609,7 +607,7 @@ async fn the_callbacks_must_be_pulled_and_should_be_on() {
         config.delete_switch = "OFF".to_owned();
     });
     let line = CALLBACKS.replace("ok  ", "warn").replace("ON", "OFF")
-        + "; no such events arrive: switch on what is wanted under callback settings in the VOD console, or call \
+        + "; no such events arrive: switch the wanted ones on under callback settings in the VOD console, or call \
            ModifyEventConfig";
     stage.check().await.is(0, &[CONFIG, CREDENTIALS, &line, BACKLOG, CLOCK, STDOUT, JOURNAL, DISK]);
 }
@@ -621,8 +619,7 @@ async fn a_key_that_may_only_relay_is_enough() {
     stage.cloud.faults().add(Fault::always(FaultKind::Error { code }));
     let denied = |action: &str| {
         format!(
-            "warn  cloud        sub-application 0: the key may not call {action} (UnauthorizedOperation), so that this is not \
-             checked; relaying needs vod:PullEvents and vod:ConfirmEvents only; grant vod:{action} to have it checked"
+            "warn  cloud        sub-application 0: the key may not call {action} (UnauthorizedOperation): not checked; relaying needs vod:PullEvents and vod:ConfirmEvents only; grant vod:{action} for this check"
         )
     };
     stage.check().await.is(
@@ -698,7 +695,7 @@ async fn a_broker_that_does_not_fit_is_told_of() {
         0,
         &format!(
             "warn  broker       queue \"{name}\": exists, a durable classic queue, with 0 messages; events in it live on one \
-             node, or not on its disk: a durable quorum queue is safer; what a policy sets is not proven: AMQP does not show it"
+             node, or not on its disk: a durable quorum queue is safer; the settings of a policy are not proven: AMQP does not show them"
         ),
     );
     stage.set("amqp", "topology", "declare");
@@ -750,7 +747,7 @@ async fn a_journal_that_cannot_be_used_is_told_of() {
         &mut stage,
         "DIR/file",
         78,
-        "fail  journal      the journal DIR/file is damaged (file is not a database): stop whatever writes to it, move it aside \
+        "fail  journal      the journal DIR/file is damaged (file is not a database): stop every program that writes to it, move it aside \
          with its -wal and -shm files, restore a copy or start with a new one",
     )
     .await;
@@ -810,7 +807,7 @@ async fn a_relay_that_cannot_start_says_why_and_ends_at_once() {
             "vod",
             "endpoint",
             "\"https://\"",
-            format!("{at}9: vod.endpoint has no host; an URL reads scheme://host:port/"),
+            format!("{at}9: vod.endpoint has no host; a URL looks like scheme://host:port/"),
         ),
         (
             "amqp",

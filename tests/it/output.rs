@@ -764,7 +764,7 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
     options.urls[0].host = "127.0.0.1".to_owned();
     refused(&options, "use a host name").await;
     options.urls[0].port = broker.port();
-    refused(&options, "see that this port speaks TLS").await;
+    refused(&options, "check that this port speaks TLS").await;
     options.urls[0] = address(broker.tls_port());
     refused(&options, "it speaks TLS; write amqps:// in the URL").await;
 }

@@ -57,15 +57,15 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[relay]\nlease_margin = \"3 parsecs\"",
-        "config.toml:2: relay.lease_margin cannot be \"3 parsecs\"; a duration reads like \"30s\", \"200ms\" or \"30d\"",
+        "config.toml:2: relay.lease_margin cannot be \"3 parsecs\"; a duration looks like \"30s\", \"200ms\" or \"30d\"",
     ),
     (
         "[vod]\nendpoint = \"https://\"",
-        "config.toml:2: vod.endpoint has no host; an URL reads scheme://host:port/",
+        "config.toml:2: vod.endpoint has no host; a URL looks like scheme://host:port/",
     ),
     (
         "[vod]\nendpoint = \"vod.tencentcloudapi.com\"",
-        "config.toml:2: vod.endpoint has no scheme; an URL reads scheme://host:port/",
+        "config.toml:2: vod.endpoint has no scheme; a URL looks like scheme://host:port/",
     ),
     (
         "[vod]\nendpoint = \"http://vod.tencentcloudapi.com\"",
@@ -144,8 +144,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("[amqp]\nurls = [\"rabbit://a\"]", "config.toml:2: amqp.urls URL 1 must begin with amqp:// or amqps://"),
     (
         "[amqp]\nurls = [\"amqp://a/%2f?heartbeat=5\"]",
-        "config.toml:2: amqp.urls URL 1 has parameters behind a question mark, and none is known; leave them out, and \
-         write ? in a password as %3f",
+        "config.toml:2: amqp.urls URL 1 has parameters after a question mark, which are not supported; remove them, and write ? in a password as %3f",
     ),
     (
         "[amqp]\nurls = [\"amqp://a/b/c\"]",
@@ -172,11 +171,11 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[amqp]\nrouting_key = \"vod.{event_type\"",
-        "config.toml:2: amqp.routing_key has a brace without its partner; placeholders read like {event_type}",
+        "config.toml:2: amqp.routing_key has a brace without its partner; placeholders look like {event_type}",
     ),
     (
         "[amqp]\npassword = \"hunter2\"",
-        "config.toml:2: amqp.password must not stand in the file; set VODRELAY_AMQP__PASSWORD, or give the service \
+        "config.toml:2: amqp.password must not be in the file; set VODRELAY_AMQP__PASSWORD, or give the service \
          manager's credential amqp_password",
     ),
     (
@@ -186,7 +185,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[amqp]\nurls = [\"amqps://a\"]\nclient_cert_file = \"a.pem\"",
-        "config.toml:3: amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither",
+        "config.toml:3: amqp.client_cert_file and amqp.client_key_file belong together; set both, or neither",
     ),
     (
         "[amqp]\nca_file = \"ca.pem\"",
@@ -200,7 +199,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[maintenance]\n\nbackup = \"0 0 0 30 2 *\"",
-        "config.toml:3: maintenance.backup names no time to come; it reads like \"0 30 3 * * *\" (second, minute, hour, day, \
+        "config.toml:3: maintenance.backup names no future time; it reads like \"0 30 3 * * *\" (second, minute, hour, day, \
          month, weekday; UTC), and \"\" turns the job off",
     ),
     (
@@ -218,7 +217,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[vod]\nregion = \"ap\\u0000\"",
-        "config.toml:2: vod.region has a character that no region has; it reads like \"ap-guangzhou\"",
+        "config.toml:2: vod.region has a character that no region has; a region looks like \"ap-guangzhou\"",
     ),
     (
         "[journal]\npath = \"file:journal.db\"",
@@ -246,14 +245,12 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     (
         "[amqp]\nrouting_key = \"media.{event_type}\"",
         "config.toml:2: amqp.binding_key \"vod.#\" does not match every routing key of amqp.routing_key \
-         \"media.{event_type}\", so that the declared queue would miss events; change one of the two, or bind a queue of \
-         your own and set amqp.queue = \"\"",
+         \"media.{event_type}\", and the declared queue would miss events; change one of the two, or bind a queue of your own and set amqp.queue = \"\"",
     ),
     (
         "[amqp]\nbinding_key = \"vod.*\"",
         "config.toml:2: amqp.binding_key \"vod.*\" does not match every routing key of amqp.routing_key \
-         \"vod.{sub_app_id}.{event_type}\", so that the declared queue would miss events; change one of the two, or bind a \
-         queue of your own and set amqp.queue = \"\"",
+         \"vod.{sub_app_id}.{event_type}\", and the declared queue would miss events; change one of the two, or bind a queue of your own and set amqp.queue = \"\"",
     ),
     (
         "[amqp]\nbinding_key = \"vod.{event_type}\"",
@@ -270,8 +267,8 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
         "config.toml:2: amqp.auth = \"external\" takes the user from the certificate; remove user and password from \
          amqp.urls, amqp.username and VODRELAY_AMQP__PASSWORD",
     ),
-    ("[log]\nlevel = info", "config.toml:2: not TOML: text and durations must stand in quotes"),
-    ("[vod]\nwindow = 30s # why", "config.toml:2: not TOML: text and durations must stand in quotes"),
+    ("[log]\nlevel = info", "config.toml:2: not TOML: text and durations need quotes"),
+    ("[vod]\nwindow = 30s # why", "config.toml:2: not TOML: text and durations need quotes"),
     ("[log]\nlevel = \"info", "config.toml:2: not TOML: invalid basic string, expected `\"`"),
     ("[vod]\nwindow", "config.toml:2: not TOML: key with no value, expected `=`"),
     ("[vod]\nregion = \"a\"\nregion = \"b\"", "config.toml:3: not TOML: duplicate key \"region\""),
@@ -497,7 +494,7 @@ fn the_broker_s_password_comes_from_the_environment_or_else_from_the_service_man
     for (bytes, words) in [
         (&b"\n"[..], "is empty; write the broker's password into it"),
         (b"\xef\xbb\xbf", "is empty; write the broker's password into it"),
-        (b"one\ntwo\n", "has several lines; the password stands alone on the first one"),
+        (b"one\ntwo\n", "has several lines; write the password alone on one line"),
         (b"\xff\xfep\0w\0", "is not UTF-8; save the file as UTF-8"),
     ] {
         std::fs::write(folder.path().join("amqp_password"), bytes).unwrap();
@@ -511,8 +508,7 @@ fn a_file_that_cannot_be_read_is_an_error_and_says_why() {
     let told = Config::load(Some(Path::new("/nowhere/config.toml")), std::iter::empty()).unwrap_err();
     assert_eq!(
         told.to_string(),
-        "/nowhere/config.toml: cannot be read: No such file or directory (os error 2); check it and the right to read \
-         it, or name another file with --config or VODRELAY_CONFIG"
+        "/nowhere/config.toml: cannot be read: No such file or directory (os error 2); check its path and permissions, or name another file with --config or VODRELAY_CONFIG"
     );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");

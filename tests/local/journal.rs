@@ -728,7 +728,7 @@ async fn a_journal_that_was_moved_away_takes_no_more_until_it_is_back() {
     assert_eq!(problem.error_code.as_str(), "VR-206");
     let message = problem.message;
     assert!(
-        message.contains("the file was moved or removed: check that the journal is where it was"),
+        message.contains("the file was moved or removed: check that the journal is at its path"),
         "{message}"
     );
     fs::rename(&elsewhere, desk.path()).unwrap();

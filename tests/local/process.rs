@@ -189,7 +189,7 @@ fn a_demonstration_without_its_broker_says_why_at_once() {
         .unwrap();
     let talk = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(75), "{talk}");
-    assert!(talk.contains("see that RabbitMQ runs and listens there") && talk.contains("VR-401"), "{talk}");
+    assert!(talk.contains("check that RabbitMQ runs and listens there") && talk.contains("VR-401"), "{talk}");
     assert!(!talk.contains("Stats"), "{talk}");
     assert!(began.elapsed() < Duration::from_secs(20), "a step of the story may take 30 s");
 }
@@ -334,7 +334,7 @@ fn a_program_that_may_open_too_few_files_says_so() {
             if line.contains("os error 24") || line.contains("unable to open") {
                 assert!(line.contains("files are open") || line.contains("open files"), "{files}: {line}");
                 assert!(
-                    !line.contains("check the owner") && !line.contains("see that RabbitMQ runs"),
+                    !line.contains("check the owner") && !line.contains("check that RabbitMQ runs"),
                     "{files}: {line}"
                 );
             }

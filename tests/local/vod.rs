@@ -351,8 +351,7 @@ async fn an_encoded_answer_is_named_and_whoever_encodes_it_is_looked_for() {
         let error = failed("200 OK", header).await;
         assert_eq!((error.failure, error.code.as_str()), (FailureKind::Transient, "encoded"));
         let words = format!(
-            "PullEvents failed (encoded): HTTP 200 OK: the answer is encoded with {name}, which this client does not ask for; \
-             see which proxy or gateway on the way to the endpoint does that, and turn it off there"
+            "PullEvents failed (encoded): HTTP 200 OK: the answer is encoded with {name}, which this client did not request; turn that off in the proxy or gateway before the endpoint"
         );
         assert_eq!(error.to_string(), words);
     }

@@ -163,7 +163,7 @@ impl RequestError {
                 "check the endpoint's name, the host's clock and its certificate store (package ca-certificates)"
             }
             (_, "files") => descriptors::NEXT_STEP,
-            (_, "connect") => "check the endpoint, DNS, and what stands between this host and it",
+            (_, "connect") => "check the endpoint, DNS, and proxies and firewalls between",
             (FailureKind::Credentials, _) => {
                 "check that secret id, secret key and token belong together and are enabled"
             }

@@ -92,7 +92,7 @@ pub enum CredentialsError {
         next_step: &'static str,
     },
     /// They exist and cannot be used.
-    #[error("the credentials in {origin} cannot be used: {cause}; mend them there")]
+    #[error("the credentials in {origin} cannot be used: {cause}; correct them there")]
     Unusable {
         /// The place where they were found.
         origin: String,
@@ -137,7 +137,7 @@ mod tests {
             let error = new(id, key, token).unwrap_err();
             assert_eq!(
                 error,
-                format!("the credentials in the test cannot be used: {words}; mend them there")
+                format!("the credentials in the test cannot be used: {words}; correct them there")
             );
         }
     }

@@ -284,8 +284,13 @@ impl Inner {
         let started = BootTime::now();
         let sent = AtomicBool::new(false);
         let result = if started >= deadline {
-            Err(RequestError::own(action, FailureKind::Transient, "deadline", "no time was left to send it")
-                .not_acted())
+            Err(RequestError::own(
+                action,
+                FailureKind::Transient,
+                "deadline",
+                "the lease had no time left for it",
+            )
+            .not_acted())
         } else {
             before(deadline, self.attempts(action, sub_app, body, &sent)).await.unwrap_or_else(|| {
                 let seconds = BootTime::now().since(started).as_secs_f64();

@@ -79,9 +79,8 @@ struct RoleCredentials {
 fn from_answer(answer: &str) -> Result<Credentials, CredentialsError> {
     let unusable = |cause: String| CredentialsError::Unusable { origin: ORIGIN.to_owned(), cause };
     // The JSON reader's message could quote the answer, which holds a key.
-    let role: RoleCredentials = serde_json::from_str(answer).map_err(|_| {
-        unusable("the metadata service's answer is not the JSON that it should be".to_owned())
-    })?;
+    let role: RoleCredentials = serde_json::from_str(answer)
+        .map_err(|_| unusable("the metadata service's answer is not the expected JSON".to_owned()))?;
     if let Some(code) = role.code.filter(|code| code != "Success") {
         return Err(unusable(format!("the metadata service says {}", one_line(&code))));
     }
@@ -113,8 +112,8 @@ mod tests {
     #[test]
     fn other_answers_are_named_and_not_shown() {
         for (answer, words) in [
-            ("<html>hush</html>", "not the JSON"),
-            (r#"["hush"]"#, "not the JSON"),
+            ("<html>hush</html>", "not the expected JSON"),
+            (r#"["hush"]"#, "not the expected JSON"),
             (r#"{"Code":"Failed","TmpSecretKey":"hush"}"#, "says Failed"),
             (
                 r#"{"TmpSecretId":"id","TmpSecretKey":"hush","Token":"t","Code":"Success"}"#,

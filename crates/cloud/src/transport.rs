@@ -85,7 +85,7 @@ pub(crate) fn check_endpoint(endpoint: &Url) -> Result<(), SetupError> {
     }
     if !endpoint.username().is_empty() || endpoint.password().is_some() {
         return refuse(
-            "credentials do not belong into it; set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY",
+            "it must not contain credentials; set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY",
         );
     }
     if endpoint.path() != "/" || endpoint.query().is_some() || endpoint.fragment().is_some() {
@@ -207,8 +207,7 @@ pub(crate) async fn exchange(
             FailureKind::Transient,
             "encoded",
             format!(
-                "HTTP {status}: the answer is encoded with {name}, which this client does not ask for; see which proxy or gateway on the way \
-                 to the endpoint does that, and turn it off there"
+                "HTTP {status}: the answer is encoded with {name}, which this client did not request; turn that off in the proxy or gateway before the endpoint"
             ),
         )),
     });

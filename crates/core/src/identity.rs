@@ -138,7 +138,7 @@ impl Doubt {
         match self {
             Self::Settled => "an equal event before it was settled without the cloud's answer",
             Self::OtherBoot => {
-                "an equal event before it has a lease of another boot, which the wall clock says still lives"
+                "an equal event before it has a lease of another boot that is live by the wall clock"
             }
             Self::Copy => "the journal is a copy, and an equal event in it may be this one",
         }

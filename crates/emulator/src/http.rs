@@ -269,7 +269,7 @@ impl<'a> ApiRequest<'a> {
             auth::check(&auth::Signed { method: method.as_str(), query, headers, body }, &credentials, now)?;
         }
         if !cloud.lock().within_limit(now_ms(), action) {
-            let message = format!("more requests of {name} a second than this account may send");
+            let message = format!("more requests of {name} a second than this account may make");
             return Err(ApiError::new("RequestLimitExceeded", message));
         }
         Ok(action)

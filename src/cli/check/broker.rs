@@ -12,12 +12,12 @@ const PART: &str = "broker";
 pub(super) async fn check(config: Config, deadline: Instant) -> Vec<CheckLine> {
     match app::output_options(&config) {
         OutputOptions::Stdout(_) => {
-            vec![CheckLine::ok("output", "standard output, one JSON line an event")]
+            vec![CheckLine::ok("output", "standard output, one JSON line for each event")]
         }
         OutputOptions::Amqp(options) => match timeout_at(deadline, amqp::probe(&options)).await {
             Ok(steps) => steps.into_iter().map(line).collect(),
             Err(_) => {
-                vec![CheckLine::away(PART, "no answer in time; run this again when the network is well")]
+                vec![CheckLine::away(PART, "no answer in time; run this again when the network works")]
             }
         },
     }

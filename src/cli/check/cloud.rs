@@ -80,7 +80,7 @@ fn found(credentials: &Credentials, now: WallTime) -> CheckLine {
             CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, temporary, until {until}"))
         }
         (None, Some(_)) => {
-            CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, temporary, their expiry is not known"))
+            CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, temporary, expiry unknown"))
         }
         (None, None) => CheckLine::ok(CREDENTIALS, format!("{id} from {origin}, permanent")),
     }
@@ -128,8 +128,8 @@ fn failed(sub_app: SubAppId, error: &RequestError) -> CheckLine {
         return CheckLine::warn(
             PART,
             format!(
-                "sub-application {sub_app}: the key may not call {action} ({code}), so that this is not checked; relaying needs \
-                 vod:PullEvents and vod:ConfirmEvents only; grant vod:{action} to have it checked"
+                "sub-application {sub_app}: the key may not call {action} ({code}): not checked; relaying needs \
+                 vod:PullEvents and vod:ConfirmEvents only; grant vod:{action} for this check"
             ),
         );
     }
@@ -160,7 +160,7 @@ fn callbacks(sub_app: SubAppId, config: &EventConfig) -> CheckLine {
     }
     let all_off = switches.iter().all(|on| *on == Some(false));
     if all_off {
-        text += "; no such events arrive: switch on what is wanted under callback settings in the VOD console, or call \
+        text += "; no such events arrive: switch the wanted ones on under callback settings in the VOD console, or call \
                  ModifyEventConfig";
     }
     if mode != "PULL" {
@@ -243,7 +243,7 @@ mod tests {
         credentials.token = Some(Secret::new("hunter3"));
         assert_eq!(
             found(&credentials, now),
-            ok("AKIDz8kr*** from the environment, temporary, their expiry is not known")
+            ok("AKIDz8kr*** from the environment, temporary, expiry unknown")
         );
         credentials.expires_at = Some(1_551_113_066);
         assert_eq!(

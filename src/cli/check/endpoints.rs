@@ -55,7 +55,7 @@ async fn socket(path: &Path, journal: &Path) -> CheckLine {
         Ok(Some(_)) => CheckLine::warn(
             PART,
             format!(
-                "{shown}: a relay on another journal answers, so that this one would have no status socket; give each a path of its own \
+                "{shown}: a relay on another journal answers, and this one would have no status socket; give each a path of its own \
                  (status.socket)"
             ),
         )

@@ -24,10 +24,9 @@ pub(super) async fn check(path: PathBuf, deadline: Instant) -> Vec<CheckLine> {
         Ok(Ok((Ok(report), path))) => vec![standing(&path, &report), disk(&report)],
         Ok(Ok((Err(error), _))) => vec![refused(&error)],
         Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        Err(_) => vec![CheckLine::away(
-            PART,
-            format!("{shown}: the disk does not answer; see what the kernel's log says of it"),
-        )],
+        Err(_) => {
+            vec![CheckLine::away(PART, format!("{shown}: the disk does not answer; see the kernel's log"))]
+        }
     }
 }
 
@@ -47,11 +46,11 @@ fn refused(error: &OpenError) -> CheckLine {
 fn standing(path: &Path, report: &JournalReport) -> CheckLine {
     let newest = JournalReport::NEWEST_VERSION;
     let standing = match report.standing {
-        JournalStanding::Absent => "not there yet, `vodrelay run` makes it".to_owned(),
-        JournalStanding::Version(0) => "empty, `vodrelay run` fills it".to_owned(),
+        JournalStanding::Absent => "missing; `vodrelay run` creates it".to_owned(),
+        JournalStanding::Version(0) => "empty; `vodrelay run` fills it".to_owned(),
         JournalStanding::Version(version) if version == newest => format!("schema version {version}"),
         JournalStanding::Version(old) => {
-            format!("schema version {old}, which `vodrelay run` brings to {newest}")
+            format!("schema version {old}, which `vodrelay run` migrates to {newest}")
         }
     };
     let user = match &report.in_use_by {
@@ -70,13 +69,13 @@ fn disk(report: &JournalReport) -> CheckLine {
     );
     let mut doubts = Vec::new();
     if report.in_memory {
-        doubts.push("this file system is in memory and gone after a reboot: set journal.path to a real disk");
+        doubts.push("this file system is in memory and lost at a reboot: set journal.path to a real disk");
     }
     if cost > SLOW_SYNC {
         doubts.push("every commit waits that long: use a faster local disk");
     }
     if report.free_bytes < LITTLE_SPACE {
-        doubts.push("the relay stops pulling when the disk is full: make room");
+        doubts.push("the relay stops pulling when the disk is full: free space");
     }
     if doubts.is_empty() {
         return CheckLine::ok(PART, text);
@@ -112,9 +111,7 @@ mod tests {
             line,
             CheckLine::warn(
                 PART,
-                "fsync 21.0 ms (p50 of 20), 5 MB free; this file system is in memory and gone after a reboot: set journal.path \
-                 to a real disk; every commit waits that long: use a faster local disk; the relay stops pulling when the disk \
-                 is full: make room"
+                "fsync 21.0 ms (p50 of 20), 5 MB free; this file system is in memory and lost at a reboot: set journal.path to a real disk; every commit waits that long: use a faster local disk; the relay stops pulling when the disk is full: free space"
             )
         );
     }
@@ -123,7 +120,7 @@ mod tests {
     fn a_journal_in_use_is_nothing_bad() {
         let mut report = report(1, u64::MAX, false);
         let path = Path::new("/j");
-        let said = "/j: not there yet, `vodrelay run` makes it; not in use";
+        let said = "/j: missing; `vodrelay run` creates it; not in use";
         assert_eq!(standing(path, &report), CheckLine::ok(PART, said));
         report.standing = JournalStanding::Version(JournalReport::NEWEST_VERSION);
         report.in_use_by = Some("17".to_owned());

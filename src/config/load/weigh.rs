@@ -39,7 +39,7 @@ impl ConfigReader {
             amqp.tls.client_cert_file.is_some() != amqp.tls.client_key_file.is_some(),
             &[("amqp", "client_cert_file"), ("amqp", "client_key_file")],
             || {
-                "amqp.client_cert_file and amqp.client_key_file need each other; set both, or neither"
+                "amqp.client_cert_file and amqp.client_key_file belong together; set both, or neither"
                     .to_owned()
             },
         );
@@ -113,8 +113,7 @@ impl ConfigReader {
             &[("amqp", "routing_key"), ("amqp", "binding_key"), ("amqp", "queue"), ("amqp", "topology")],
             || {
                 format!(
-                    "amqp.binding_key {:?} does not match every routing key of amqp.routing_key \"{}\", so that the declared queue would miss \
-                     events; change one of the two, or bind a queue of your own and set amqp.queue = \"\"",
+                    "amqp.binding_key {:?} does not match every routing key of amqp.routing_key \"{}\", and the declared queue would miss events; change one of the two, or bind a queue of your own and set amqp.queue = \"\"",
                     amqp.binding_key, amqp.routing_key
                 )
             },

@@ -128,7 +128,7 @@ fn work(shared: &Shared, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         }
         if dropped > 0 {
             said = Some(Instant::now());
-            warn!(error_code = %ErrorCode::LogDropped, lines = dropped, "lines of the log were dropped: whoever reads it stood still, or was slower than they came");
+            warn!(error_code = %ErrorCode::LogDropped, lines = dropped, "lines of the log were dropped: its reader stopped, or was too slow");
         }
         shared.lines().writing = false;
         shared.changed.notify_all();

@@ -95,7 +95,7 @@ impl BacklogJob {
     fn tell(&mut self, failed: Option<(SubAppId, RequestError)>) -> Result<(), JobFailure> {
         let Some((sub_app, error)) = failed else {
             if self.failing.take().is_some() {
-                info!("the cloud tells again how many events wait");
+                info!("the cloud reports the waiting events again");
             }
             return Ok(());
         };
@@ -104,7 +104,7 @@ impl BacklogJob {
                 error_code = %ErrorCode::Maintenance,
                 %sub_app,
                 %error,
-                "the cloud does not tell how many events wait; events are relayed all the same"
+                "the cloud does not report how many events wait; events are still relayed"
             );
             self.failing = Some(error.code.clone());
         }

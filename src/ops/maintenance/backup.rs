@@ -98,7 +98,7 @@ impl Backups {
             Ok(path) => {
                 let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
                 let took_s = began.elapsed().as_secs();
-                info!(path = %path.display(), bytes, took_s, "journal copied, and the copy looked over");
+                info!(path = %path.display(), bytes, took_s, "journal copied, and the copy checked");
                 return Ok(path);
             }
             Err(problem) => problem,
@@ -111,14 +111,14 @@ impl Backups {
                 error_code = %ErrorCode::JournalDamaged,
                 path = %path.display(),
                 cause = %words,
-                "the journal's copy is damaged, and so most likely is the journal; no older copy is removed; stop the relay, look at \
+                "the journal's copy is damaged, and so probably is the journal; no older copy is removed; stop the relay, look at \
                  the journal with `PRAGMA integrity_check`, and restore an older copy or start with a new one"
             ),
             _ => error!(
                 error_code = %ErrorCode::Backup,
                 folder = %self.folder.display(),
                 error = %problem,
-                "there is no new copy of the journal; it is tried again at the next time of maintenance.backup"
+                "there is no new copy of the journal; the next attempt is at the next time of maintenance.backup"
             ),
         }
         Err(JobFailure::Failed(problem.to_string()))

@@ -126,7 +126,7 @@ impl Bells {
         let now = WallTime::now();
         for bell in self.bells.iter_mut().filter(|bell| bell.job == job) {
             if bell.is_silent {
-                info!(job = job.name(), "the maintenance schedule rings again");
+                info!(job = job.name(), "the maintenance schedule works again");
             }
             *bell = Bell { due: bell.cron.next_after(now), is_late: false, is_silent: false, ..bell.clone() };
         }
@@ -161,7 +161,7 @@ impl Bells {
                         job = bell.job.name(),
                         expression = %bell.cron,
                         %due,
-                        "the maintenance schedule did not ring; the job is done all the same, and the schedule made anew"
+                        "the maintenance schedule missed a job; the job runs now, and the schedule is made again"
                     );
                 }
                 let due = bell.cron.next_after(now);
@@ -182,7 +182,7 @@ impl Bells {
             Err(error) => error!(
                 error_code = %ErrorCode::Maintenance,
                 %error,
-                "the maintenance schedule cannot be made anew; jobs are done by the clock, some seconds late"
+                "the maintenance schedule cannot be made again; jobs run by the clock, some seconds late"
             ),
         }
     }

@@ -66,7 +66,7 @@ async fn damage_that_nobody_has_met_is_found_by_the_next_copy() {
     put_events(&world, 0..2_000);
     let program = Program::start(relay(world.environment()));
     world.until_confirmed().await;
-    program.logs("journal copied, and the copy looked over").await;
+    program.logs("journal copied, and the copy checked").await;
     // Old pages, which an idle relay has no use for.
     let vandal = Connection::open(world.journal_path()).unwrap();
     vandal.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();

@@ -76,8 +76,8 @@ async fn a_wall_clock_that_steps_each_way_costs_no_lease_and_no_event() {
     world.until_journal_agrees().await;
     let log = program.drained().await;
     // The step reached the program: the cloud refused its time stamps, and it corrected them.
-    assert!(log.contains("requests are signed with the cloud's time"), "{log}");
-    assert!(log.contains("the host's clock fits the cloud's again"), "{log}");
+    assert!(log.contains("requests are now signed with the cloud's time"), "{log}");
+    assert!(log.contains("the host's clock is right again"), "{log}");
     let mut progress = log.lines().filter(|line| line.contains("\"relayed\"")).peekable();
     assert!(progress.peek().is_some(), "{log}");
     assert!(progress.all(|line| line.contains("\"let_go\":0")), "{log}");

@@ -39,7 +39,7 @@ async fn heavy_throttling_is_waited_out() {
     let running = world.start().await;
     told(
         &running,
-        "in trouble; 0 events in flight; sub-application 0: PullEvents failed (RequestLimitExceeded)",
+        "problem; 0 events in flight; sub-application 0: PullEvents failed (RequestLimitExceeded)",
     )
     .await;
     world.until("some polls", |state| state.stats().calls(Action::PullEvents) >= 10).await;

@@ -144,7 +144,7 @@ async fn a_right_to_publish_that_is_missing_parks_nothing_and_is_told() {
     broker.ctl(&["set_permissions", &user.name, ".*", "", ".*"]).await;
     put_events(&world, 0..100);
     let running = world.start().await;
-    told(&running, "in trouble").await;
+    told(&running, "problem; ").await;
     told(&running, "RabbitMQ refuses publishes (403): ACCESS_REFUSED").await;
     // Once what may be in flight is in flight: the cloud keeps what does not fit.
     world.until("it is full", |state| state.counts(0).deliveries >= 32).await;

@@ -269,7 +269,7 @@ async fn a_key_that_may_not_confirm_is_told_of_while_the_queue_is_idle() {
     desk.program.logs("requests fail, and are repeated").await;
     let log = desk.program.log();
     assert!(log.contains("vod:ConfirmEvents") && log.contains("VR-306"), "{log}");
-    assert!(!log.contains("every stage has proven itself"), "{log}");
+    assert!(!log.contains("every stage is ready"), "{log}");
     // The first event whose confirm is accepted proves more than the question would.
     desk.world.emulator.faults().clear();
     put_events(&desk.world, 0..1);

@@ -63,7 +63,7 @@ async fn a_journal_whose_wal_or_index_is_gone_keeps_what_it_has_and_ends() {
         let JournalState::Down(problem) = journal.state().borrow().clone() else { panic!("it is down") };
         assert_eq!(problem.error_code.as_str(), "VR-206");
         let words = format!(
-            "its {suffix} file was moved, removed or replaced; all that was committed is in the journal itself now"
+            "its {suffix} file was moved, removed or replaced; everything that was committed is in the journal itself now"
         );
         assert!(problem.message.contains(&words), "{problem}");
         let ended = writer.join();

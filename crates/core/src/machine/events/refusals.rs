@@ -160,8 +160,7 @@ impl Events {
         let others_got_through = acks > tries.acks_before;
         (tries.losses_alone >= LOSSES_ALONE && others_got_through).then(|| {
             format!(
-                "its publish had no answer {} times in a row, the last {} times with nothing else under way, while other \
-                 events were acked: it seems to break the connection",
+                "its publish had no answer {} times in a row, the last {} times alone, while other events were acked: it seems to break the connection",
                 tries.losses, tries.losses_alone
             )
         })
