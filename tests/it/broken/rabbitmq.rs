@@ -123,7 +123,7 @@ async fn a_permission_that_is_revoked_stops_pulling_until_it_is_granted_again() 
     broker.ctl(&["close_all_user_connections", &user.name, "revoked"]).await;
     put_events(&world, 50..100);
     told(&running, "output down").await;
-    told(&running, "grant the permission").await;
+    told(&running, "; grant ").await;
     pulls_rest(&world).await;
     broker.ctl(&["set_permissions", &user.name, ".*", ".*", ".*"]).await;
     world.until_confirmed().await;
