@@ -19,6 +19,8 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
+    /// Some of many were done, and others failed.
+    Partial = 3,
     /// The program itself is wrong.
     Bug = 70,
     /// Something outside failed that may work later: the network, the broker, the cloud.
@@ -33,6 +35,7 @@ Exit codes:
    0  done
    1  failure
    2  usage: the command line is wrong
+   3  some of many failed
   70  bug: please report it
   75  temporary failure: trying again may help
   78  configuration: it must be changed first";

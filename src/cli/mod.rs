@@ -14,6 +14,7 @@ mod status;
 mod status_screen;
 mod table;
 pub mod trigger;
+mod upload;
 mod when;
 
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ enum Command {
     /// Look at the events in the journal
     #[command(subcommand)]
     Events(events::EventsCommand),
+    Upload(Box<upload::UploadArgs>),
+    #[command(subcommand)]
+    Uploads(upload::UploadsCommand),
     Completions(completions::Args),
     // For packages. A reader of `--help` has the manual already.
     #[command(hide = true)]
@@ -69,6 +73,8 @@ impl Cli {
             Command::Emulate(args) => Ok(runtime()?.block_on(emulate::run(args)).map(|()| Exit::Done)?),
             Command::Trigger(args) => Ok(runtime()?.block_on(trigger::run(args)).map(|()| Exit::Done)?),
             Command::Events(command) => events::run(&command, config),
+            Command::Upload(args) => upload::run(*args, config),
+            Command::Uploads(command) => upload::run_uploads(&command, config),
             Command::Check(args) => check::run(&args, config),
             Command::Status(args) => status::run(&args, config),
             Command::Completions(args) => completions::run(&args),

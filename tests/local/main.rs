@@ -18,5 +18,6 @@ mod process;
 mod refusals;
 mod snapshots;
 mod terminal;
+mod uploader;
 mod uploads;
 mod vod;

@@ -96,6 +96,8 @@ pub struct UploadPlan {
     maybe_complete: bool,
     /// Whether a `CommitUpload` went unanswered, now or in an earlier process.
     maybe_committed: bool,
+    /// What a person wanted while the id of the multipart upload was on its way.
+    asked_meanwhile: Option<UploadInput>,
     /// What is done after the parts under way have ended.
     closing: Option<AfterAbort>,
 }
@@ -115,6 +117,7 @@ impl UploadPlan {
             restarts: 0,
             maybe_complete: false,
             maybe_committed: false,
+            asked_meanwhile: None,
             closing: None,
         };
         (plan, vec![now(Act::Apply)])
@@ -153,10 +156,16 @@ impl UploadPlan {
     pub fn step(&mut self, now_s: i64, input: UploadInput) -> Vec<UploadEffect> {
         match (self.step, input) {
             (Step::Finished, _) => Vec::new(),
+            // Nobody could remove an upload whose id is not known.
+            (Step::Initiating | Step::SavingUpload, input @ (UploadInput::Pause | UploadInput::Cancel)) => {
+                self.asked_meanwhile = Some(input);
+                Vec::new()
+            }
             (_, UploadInput::Pause) => self.pause(),
             (Step::Aborting(_) | Step::Committing | Step::SavingResult, UploadInput::Cancel) => Vec::new(),
             (_, UploadInput::Cancel) => self.abort(AfterAbort::Cancelled),
             (Step::Aborting(end), input) => self.after_abort(end, &input),
+            (_, UploadInput::SaveFailed) => self.finish(UploadOutcome::Failed(Failed::GaveUp)),
             (Step::Applying, UploadInput::Applied(Ok(applied))) => {
                 self.progress = Some(UploadProgress {
                     applied,
@@ -190,7 +199,11 @@ impl UploadPlan {
             (Step::Initiating, UploadInput::Initiated(Err(failure))) => {
                 self.store_failed(Act::Initiate, failure)
             }
-            (Step::SavingUpload, UploadInput::Saved) => self.send_parts(now_s, &BTreeMap::new()),
+            (Step::SavingUpload, UploadInput::Saved) => match self.asked_meanwhile.take() {
+                Some(UploadInput::Cancel) => self.abort(AfterAbort::Cancelled),
+                Some(_) => self.pause(),
+                None => self.send_parts(now_s, &BTreeMap::new()),
+            },
             (Step::Listing, UploadInput::Listed(Ok(stored))) => self.send_parts(now_s, &stored),
             (Step::Listing, UploadInput::Listed(Err(StoreFailure::NoSuchUpload))) if self.maybe_complete => {
                 self.commit()
@@ -213,19 +226,7 @@ impl UploadPlan {
                 self.commit()
             }
             (Step::Completing, UploadInput::Completed(Err(failure))) => self.completion_failed(failure),
-            (Step::SavingCommit, UploadInput::Saved) => self.go(Step::Committing, Act::Commit),
-            (Step::Committing, UploadInput::CommitAnswered(Ok(medium))) => {
-                self.progress_mut().phase = Phase::Committed(medium);
-                self.save(Step::SavingResult)
-            }
-            (Step::Committing, UploadInput::CommitAnswered(Err(failure))) => self.commit_failed(failure),
-            (Step::SavingResult, UploadInput::Saved) => match self.progress_mut().phase.clone() {
-                Phase::Committed(medium) => {
-                    let proven = self.progress_mut().proven;
-                    self.finish(UploadOutcome::Committed { medium, proven })
-                }
-                _ => Vec::new(),
-            },
+            (Step::SavingCommit | Step::Committing | Step::SavingResult, input) => self.commit_ended(input),
             // An answer that came too late: a part of an upload that is given up, for example.
             _ => Vec::new(),
         }
@@ -325,8 +326,11 @@ impl UploadPlan {
     }
 
     fn part_failed(&mut self, now_s: i64, number: u32, failure: StoreFailure) -> Vec<UploadEffect> {
+        if failure == StoreFailure::SlowDown {
+            self.shape.concurrency = (self.shape.concurrency / 2).max(1);
+        }
         match failure {
-            StoreFailure::Unanswered | StoreFailure::Later => {
+            StoreFailure::Unanswered | StoreFailure::Later | StoreFailure::SlowDown => {
                 let (tries, ask_first) = self.tries.entry(number).or_default();
                 *tries += 1;
                 *ask_first |= failure == StoreFailure::Unanswered;
@@ -396,7 +400,7 @@ impl UploadPlan {
 
     fn store_failed(&mut self, act: Act, failure: StoreFailure) -> Vec<UploadEffect> {
         match failure {
-            StoreFailure::Unanswered | StoreFailure::Later => self.again(act),
+            StoreFailure::Unanswered | StoreFailure::Later | StoreFailure::SlowDown => self.again(act),
             StoreFailure::KeyOver | StoreFailure::NoSuchUpload => self.abort(AfterAbort::Restart),
             StoreFailure::File => self.abort(AfterAbort::FileChanged),
             StoreFailure::Refused => self.abort(AfterAbort::Refused),
@@ -405,6 +409,11 @@ impl UploadPlan {
 
     fn again(&mut self, act: Act) -> Vec<UploadEffect> {
         self.failures += 1;
+        match self.asked_meanwhile.take() {
+            Some(UploadInput::Cancel) => return self.abort(AfterAbort::Cancelled),
+            Some(_) => return self.pause(),
+            None => {}
+        }
         if self.failures >= MOST_TRIES {
             return self.finish(UploadOutcome::Failed(Failed::GaveUp));
         }
@@ -420,6 +429,25 @@ impl UploadPlan {
             // A second completion of what is complete is answered so.
             StoreFailure::NoSuchUpload if self.maybe_complete => self.commit(),
             failure => self.store_failed(Act::Complete(self.done.clone()), failure),
+        }
+    }
+
+    fn commit_ended(&mut self, input: UploadInput) -> Vec<UploadEffect> {
+        match (self.step, input) {
+            (Step::SavingCommit, UploadInput::Saved) => self.go(Step::Committing, Act::Commit),
+            (Step::Committing, UploadInput::CommitAnswered(Ok(medium))) => {
+                self.progress_mut().phase = Phase::Committed(medium);
+                self.save(Step::SavingResult)
+            }
+            (Step::Committing, UploadInput::CommitAnswered(Err(failure))) => self.commit_failed(failure),
+            (Step::SavingResult, UploadInput::Saved) => match self.progress_mut().phase.clone() {
+                Phase::Committed(medium) => {
+                    let proven = self.progress_mut().proven;
+                    self.finish(UploadOutcome::Committed { medium, proven })
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
         }
     }
 

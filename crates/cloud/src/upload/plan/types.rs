@@ -75,8 +75,10 @@ pub struct PartProof {
 pub enum StoreFailure {
     /// It may pass; the request may have taken effect.
     Unanswered,
-    /// The service failed, or asks for a pause. Nothing was stored.
+    /// The service failed. Nothing was stored.
     Later,
+    /// The service asks for fewer requests at a time. Nothing was stored.
+    SlowDown,
     /// The temporary key is over.
     KeyOver,
     /// The service does not know the multipart upload: it was aborted, completed, or never there.
@@ -107,6 +109,8 @@ pub enum UploadInput {
     Applied(Result<Applied, ApiFailure>),
     /// What was to be saved is saved.
     Saved,
+    /// It cannot be saved: what would follow is not done.
+    SaveFailed,
     /// An object beside the medium is stored.
     OtherPut(u32, Result<(), StoreFailure>),
     /// The file is stored as one object.
