@@ -25,15 +25,19 @@ pub(super) struct Begun {
 }
 
 /// What all uploads of a command share.
-pub(super) struct Uploads {
+pub(super) struct UploadStarter {
     pub(super) folder: RecordFolder,
     how: How,
     config: Config,
 }
 
-impl Uploads {
+impl UploadStarter {
     pub(super) fn new(how: &How, config: &Config) -> Result<Self, Failure> {
-        Ok(Self { folder: state_folder(how.state_dir.as_deref())?, how: how.clone(), config: config.clone() })
+        Ok(Self {
+            folder: state_folder(how.who.state_dir.as_deref())?,
+            how: how.clone(),
+            config: config.clone(),
+        })
     }
 
     fn client(&self, endpoint: &Url) -> Result<Client, Failure> {
@@ -47,7 +51,7 @@ impl Uploads {
     pub(super) async fn begin(&self, what: &What, path: &Path, anew: bool) -> Result<Begun, Failure> {
         let path = std::path::absolute(path).map_err(|error| Failure::new(Exit::Failure, error))?;
         let file = SourceFile::open(&path).map_err(source_failure)?;
-        let endpoint = self.how.endpoint.clone().unwrap_or_else(|| self.config.vod.endpoint.clone());
+        let endpoint = self.how.place.endpoint.clone().unwrap_or_else(|| self.config.vod.endpoint.clone());
         let mut apply = asked(what, &path)?;
         let client = self.client(&endpoint)?;
         let sub_app = SubAppId(what.sub_app);
@@ -156,7 +160,7 @@ impl Uploads {
     }
 
     fn cos_endpoint(&self, endpoint: &Url) -> Option<Url> {
-        let given = self.how.cos_endpoint.clone();
+        let given = self.how.place.cos_endpoint.clone();
         given.or_else(|| (endpoint.scheme() == "http").then(|| endpoint.clone()))
     }
 
@@ -186,8 +190,8 @@ impl Uploads {
             held,
             file,
             others,
-            concurrency: self.how.concurrency,
-            bytes_per_second: self.how.bwlimit,
+            concurrency: self.how.pace.concurrency,
+            bytes_per_second: self.how.pace.bwlimit,
         };
         Ok(Begun { work, resumed })
     }

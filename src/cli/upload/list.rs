@@ -7,11 +7,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tencent_vod::upload::plan::{Phase, UploadInput, UploadOutcome};
 use tencent_vod::upload::record::{RecordError, UploadRecord};
-use tencent_vod::upload::run::{self, Figures};
+use tencent_vod::upload::run::{self, CONCURRENCY, Figures};
 use tokio::sync::{mpsc, watch};
 
-use super::begin::{Uploads, say};
-use super::{How, finish, go_on, record_failure, state_folder};
+use super::begin::{UploadStarter, say};
+use super::{How, Pace, Where, Who, finish, go_on, record_failure, state_folder};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::screen::{Screen, printable};
 use crate::config::{Config, environment};
@@ -29,7 +29,7 @@ pub(in crate::cli) enum UploadsCommand {
     /// Go on with an upload
     Resume(ResumeArgs),
     /// Drop an upload, and remove what was sent of it
-    Abort(ResumeArgs),
+    Abort(AbortArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,7 +56,20 @@ pub(in crate::cli) struct ResumeArgs {
     /// The upload, as `uploads list` shows it
     id: String,
     #[command(flatten)]
-    how: How,
+    pace: Pace,
+    #[command(flatten)]
+    who: Who,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct AbortArgs {
+    /// The upload, as `uploads list` shows it
+    id: String,
+    #[command(flatten)]
+    who: Who,
 }
 
 pub(in crate::cli) fn run(command: &UploadsCommand, config: Option<&Path>) -> Result<Exit, Failure> {
@@ -155,15 +168,19 @@ fn pause(args: &IdArgs) -> Result<Exit, Failure> {
 
 async fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(config, environment())?;
-    let begun = Uploads::new(&args.how, &config)?.resume(&args.id, None)?;
-    let (medium, resumed) = go_on(begun, &args.how, &config).await?;
-    finish(&args.how, &config, None, medium, resumed).await?;
+    let (who, pace) = (args.who.clone(), args.pace.clone());
+    let how = How { who, place: Where::default(), pace, json: args.json };
+    let begun = UploadStarter::new(&how, &config)?.resume(&args.id, None)?;
+    let (medium, resumed) = go_on(begun, &how, &config).await?;
+    finish(&how, &config, None, medium, resumed).await?;
     Ok(Exit::Done)
 }
 
-async fn abort(args: &ResumeArgs, config: Option<&Path>) -> Result<Exit, Failure> {
+async fn abort(args: &AbortArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(config, environment())?;
-    let uploads = Uploads::new(&args.how, &config)?;
+    let pace = Pace { concurrency: CONCURRENCY, bwlimit: None };
+    let how = How { who: args.who.clone(), place: Where::default(), pace, json: false };
+    let uploads = UploadStarter::new(&how, &config)?;
     let record = uploads.folder.read(&args.id).map_err(record_failure)?;
     if record.may_be_committed() {
         return Err(Failure::new(

@@ -21,7 +21,7 @@ use url::Url;
 
 use super::exit::{Exit, Failure};
 use crate::config::{Config, environment};
-use begin::{Begun, Uploads};
+use begin::{Begun, UploadStarter};
 pub(super) use list::{UploadsCommand, run as run_uploads};
 
 /// Upload files, and see each become a medium
@@ -36,7 +36,14 @@ pub(super) struct UploadArgs {
     #[command(flatten)]
     what: What,
     #[command(flatten)]
-    how: How,
+    place: Where,
+    #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
+    who: Who,
+    /// Print JSON, one object a file
+    #[arg(long)]
+    json: bool,
     /// Wait until the journal has the events of this upload, at most so long
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
@@ -47,7 +54,7 @@ pub(super) struct UploadArgs {
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct What {
+struct What {
     /// The task flow that begins when the medium is there
     #[arg(long, value_name = "NAME")]
     procedure: Option<String>,
@@ -80,29 +87,45 @@ pub(super) struct What {
     expires: Option<String>,
 }
 
-/// How it is done.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct How {
-    /// How many parts are sent at once
-    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u32).range(1..=64))]
-    concurrency: u32,
-    /// How many bytes a second all parts send together, like 2M
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    bwlimit: Option<u64>,
-    /// Where your key is: auto, env, file, cvm-role or systemd
-    #[arg(long, value_name = "SOURCE", default_value = "auto", value_parser = source)]
-    credentials: CredentialSource,
+/// Where it goes.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct Where {
     /// The address of the API [default: vod.endpoint of the configuration]
     #[arg(long, value_name = "URL")]
     endpoint: Option<Url>,
     /// The address of the object storage, for a local VOD [default: the API's, if that is on this machine]
     #[arg(long, value_name = "URL")]
     cos_endpoint: Option<Url>,
+}
+
+/// How fast it goes.
+#[derive(Clone, Debug, clap::Args)]
+struct Pace {
+    /// How many parts are sent at once
+    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u32).range(1..=64))]
+    concurrency: u32,
+    /// How many bytes a second all parts send together, like 2M
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    bwlimit: Option<u64>,
+}
+
+/// Who uploads, and where that is written down.
+#[derive(Clone, Debug, clap::Args)]
+struct Who {
+    /// Where your key is: auto, env, file, cvm-role or systemd
+    #[arg(long, value_name = "SOURCE", default_value = "auto", value_parser = source)]
+    credentials: CredentialSource,
     /// Where unfinished uploads are written down [default: vodrelay/uploads in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Print JSON, one object a file
-    #[arg(long)]
+}
+
+/// How it is done.
+#[derive(Clone, Debug)]
+struct How {
+    who: Who,
+    place: Where,
+    pace: Pace,
     json: bool,
 }
 
@@ -167,7 +190,9 @@ pub(super) fn run(args: UploadArgs, config: Option<&Path>) -> Result<Exit, Failu
 
 async fn upload(args: UploadArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(config, environment())?;
-    let uploads = Uploads::new(&args.how, &config)?;
+    let how =
+        How { who: args.who.clone(), place: args.place.clone(), pace: args.pace.clone(), json: args.json };
+    let uploads = UploadStarter::new(&how, &config)?;
     let several = args.files.len() > 1;
     if several && (args.what.name.is_some() || args.what.cover.is_some()) {
         return Err(Failure::new(
@@ -177,7 +202,7 @@ async fn upload(args: UploadArgs, config: Option<&Path>) -> Result<Exit, Failure
     }
     let (mut done, mut last) = (0, None);
     for file in &args.files {
-        let ended = one(&args, &uploads, &config, file).await;
+        let ended = one(&args, &how, &uploads, &config, file).await;
         match ended {
             Ok(()) => done += 1,
             Err(failure) if several && failure.exit() != Exit::Usage => {
@@ -200,14 +225,20 @@ async fn upload(args: UploadArgs, config: Option<&Path>) -> Result<Exit, Failure
     }
 }
 
-async fn one(args: &UploadArgs, uploads: &Uploads, config: &Config, file: &Path) -> Result<(), Failure> {
+async fn one(
+    args: &UploadArgs,
+    how: &How,
+    uploads: &UploadStarter,
+    config: &Config,
+    file: &Path,
+) -> Result<(), Failure> {
     let begun = uploads.begin(&args.what, file, args.anew).await?;
-    let (committed, resumed) = go_on(begun, &args.how, config).await?;
-    finish(&args.how, config, args.wait, committed, resumed).await
+    let (committed, resumed) = go_on(begun, how, config).await?;
+    finish(how, config, args.wait, committed, resumed).await
 }
 
 /// A medium that is there.
-struct Medium {
+struct DoneUpload {
     file: PathBuf,
     file_id: String,
     media_url: String,
@@ -220,8 +251,8 @@ struct Medium {
     ended: Ended,
 }
 
-/// Uploads, shows how far it is, and turns the end into words.
-async fn go_on(begun: Begun, how: &How, config: &Config) -> Result<(Medium, bool), Failure> {
+/// UploadStarter, shows how far it is, and turns the end into words.
+async fn go_on(begun: Begun, how: &How, config: &Config) -> Result<(DoneUpload, bool), Failure> {
     let (work, resumed) = (begun.work, begun.resumed);
     let path = work.record.path.clone();
     let (control, inputs) = mpsc::channel(2);
@@ -238,7 +269,7 @@ async fn go_on(begun: Begun, how: &How, config: &Config) -> Result<(Medium, bool
     let began_ms = ended.record.began_at * 1_000;
     match ended.outcome.clone() {
         UploadOutcome::Committed { medium, proven } => Ok((
-            Medium {
+            DoneUpload {
                 file: path,
                 file_id: medium.file_id,
                 media_url: medium.media_url,
@@ -254,7 +285,7 @@ async fn go_on(begun: Begun, how: &How, config: &Config) -> Result<(Medium, bool
         )),
         UploadOutcome::PerhapsCommitted => match wait::find(config, &ended.record).await? {
             Some(file_id) => Ok((
-                Medium {
+                DoneUpload {
                     file: path,
                     file_id,
                     media_url: String::new(),
@@ -335,7 +366,7 @@ async fn finish(
     how: &How,
     config: &Config,
     wait: Option<Duration>,
-    medium: Medium,
+    medium: DoneUpload,
     resumed: bool,
 ) -> Result<(), Failure> {
     let mut out = io::stdout();
@@ -400,7 +431,7 @@ fn source_failure(error: SourceError) -> Failure {
 
 /// Where the key of the person who runs this is.
 fn places(how: &How) -> Places {
-    Places::new(how.credentials)
+    Places::new(how.who.credentials)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(super) async fn show(mut seen: watch::Receiver<Figures>, path: PathBuf, json
             let figures = seen.borrow_and_update().clone();
             bar.set_length(figures.bytes);
             bar.set_position(figures.stored_bytes);
-            bar.set_message(figures.trouble.map(|words| printable(&words)).unwrap_or_default());
+            bar.set_message(figures.problem.map(|words| printable(&words)).unwrap_or_default());
             if seen.changed().await.is_err() {
                 break bar.finish_and_clear();
             }
@@ -51,11 +51,11 @@ pub(super) async fn show(mut seen: watch::Receiver<Figures>, path: PathBuf, json
                 let rate = sent as f64 / began.elapsed().as_secs_f64();
                 let left = (figures.bytes - figures.stored_bytes) as f64 / rate.max(1.0);
                 let left = humantime::format_duration(Duration::from_secs(left as u64));
-                let trouble =
-                    figures.trouble.map(|words| format!("; {}", printable(&words))).unwrap_or_default();
+                let problem =
+                    figures.problem.map(|words| format!("; {}", printable(&words))).unwrap_or_default();
                 let (stored, all) = (figures.stored_bytes >> 20, figures.bytes >> 20);
                 say(&format!(
-                    "{name}: {stored} of {all} MiB, {:.1} MiB/s, {left} left{trouble}",
+                    "{name}: {stored} of {all} MiB, {:.1} MiB/s, {left} left{problem}",
                     rate / 1_048_576.0
                 ));
             }

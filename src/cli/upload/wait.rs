@@ -64,7 +64,7 @@ pub(super) async fn events(
                 format!("the medium {file_id} is there, and its {missing} event was not published within {} s", limit.as_secs()),
             )
             .next(format!(
-                "see that the relay runs with this configuration (`vodrelay status`), and look again: `vodrelay events list --file {file_id}`"
+                "see that the relay runs with this configuration (`vodrelay status`), and look again: `vodrelay events list --file-id {file_id}`"
             )));
         }
         tokio::time::sleep(LOOK_EVERY).await;

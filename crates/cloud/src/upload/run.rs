@@ -22,7 +22,7 @@ use super::source::{SourceError, SourceFile};
 use crate::cos::digest::{PartDigests, combine};
 use crate::cos::{self, StorageHost, Stored, Target};
 use crate::{Client, Credentials};
-use content::Piece;
+use content::FilePiece;
 use failures::{api_failure, store_failure};
 use pace::Pacer;
 
@@ -62,7 +62,7 @@ pub struct Figures {
     /// How often the upload began anew, because its key or its parts were gone.
     pub restarts: u32,
     /// The last failure, in words, while a request is repeated for it.
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }
 
 /// How an upload ended, and with which words if it did not end well.
@@ -251,13 +251,13 @@ impl Hands {
             })?,
         };
         let target = self.target_of(&applied, &key)?;
-        let piece = Piece { offset: 0, length: file.identity().size };
+        let piece = FilePiece { offset: 0, length: file.identity().size };
         self.put_object(&target, &file, piece).await
     }
 
     async fn put_whole(&self) -> Result<(), StoreFailure> {
         let target = self.target()?;
-        let piece = Piece { offset: 0, length: self.file.identity().size };
+        let piece = FilePiece { offset: 0, length: self.file.identity().size };
         self.put_object(&target, &self.file, piece).await?;
         self.stored(piece.length);
         Ok(())
@@ -267,7 +267,7 @@ impl Hands {
         &self,
         target: &Target,
         file: &Arc<SourceFile>,
-        piece: Piece,
+        piece: FilePiece,
     ) -> Result<(), StoreFailure> {
         let (content, digests) = self.content(file, piece).await?;
         let stored = self.storage.put_object(target, content).await.map_err(|error| self.failed(&error))?;
@@ -358,16 +358,16 @@ impl Hands {
     }
 
     /// The part of the file that a part of the upload is.
-    fn piece(&self, number: u32) -> Piece {
+    fn piece(&self, number: u32) -> FilePiece {
         let (size, part) = (self.file.identity().size, part_size(self.file.identity().size));
         let offset = u64::from(number.saturating_sub(1)) * part;
-        Piece { offset, length: part.min(size.saturating_sub(offset)) }
+        FilePiece { offset, length: part.min(size.saturating_sub(offset)) }
     }
 
     fn stored(&self, bytes: u64) {
         self.figures.send_modify(|figures| {
             figures.stored_bytes = (figures.stored_bytes + bytes).min(figures.bytes);
-            figures.trouble = None;
+            figures.problem = None;
         });
     }
 
@@ -424,7 +424,7 @@ impl Hands {
 
     /// Keeps the words of a failure, and hands on what the plan is told of it.
     fn told<T>(&self, words: String, what: T) -> T {
-        self.figures.send_modify(|figures| figures.trouble = Some(words.clone()));
+        self.figures.send_modify(|figures| figures.problem = Some(words.clone()));
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
         what
     }

@@ -21,12 +21,12 @@ const PACED_BYTES: usize = 16 * 1024;
 
 /// Bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct FilePiece {
     pub(super) offset: u64,
     pub(super) length: u64,
 }
 
-impl Piece {
+impl FilePiece {
     /// The bytes after the first `done`, as many as are read at a time; `None` at the end.
     fn next(self, done: u64) -> Option<(u64, usize)> {
         let length = READ_BYTES.min(self.length.saturating_sub(done));
@@ -39,7 +39,7 @@ impl Hands {
     pub(super) async fn content(
         &self,
         file: &Arc<SourceFile>,
-        piece: Piece,
+        piece: FilePiece,
     ) -> Result<(Content, Box<dyn FnOnce() -> PartDigests + Send>), StoreFailure> {
         if piece.length > IN_MEMORY || self.pacer.is_some() {
             let hasher = Arc::new(Mutex::new(PartHasher::default()));
@@ -61,7 +61,7 @@ impl Hands {
     pub(super) async fn digests(
         &self,
         file: &Arc<SourceFile>,
-        piece: Piece,
+        piece: FilePiece,
     ) -> Result<PartDigests, StoreFailure> {
         let file = Arc::clone(file);
         let read = blocking(move || {
@@ -78,7 +78,7 @@ impl Hands {
     fn paced(
         &self,
         file: &Arc<SourceFile>,
-        piece: Piece,
+        piece: FilePiece,
         hasher: Arc<Mutex<PartHasher>>,
     ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
         let (file, pacer) = (Arc::clone(file), self.pacer.clone());
