@@ -58,7 +58,7 @@ pub enum Taken {
 pub async fn probe(address: SocketAddr) -> Result<Taken, ListenError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Bound as a listener of tokio is: remains of ended connections do not prevent it.
+        // As a listener of tokio is bound: closed connections on this port do not prevent it.
         socket.set_reuseaddr(true)?;
         socket.bind(address)
     };

@@ -179,7 +179,7 @@ pub fn put(ledger: &Ledger) -> BTreeMap<(u64, Arc<str>), usize> {
     count
 }
 
-/// How often each event is in the queue, after checking that each body is byte for byte one that was delivered, and that no
+/// Counts each event in the queue. Checks that each body is one that was delivered, byte for byte, and that no
 /// message id is there twice.
 pub fn carried(ledger: &Ledger, messages: &[Received]) -> BTreeMap<(u64, Arc<str>), usize> {
     let mut bodies = BTreeMap::new();

@@ -402,7 +402,7 @@ fn spaced(document: String, ms: u64) -> Body {
     Body::from_stream(futures_util::StreamExt::map(pieces, Ok::<Bytes, std::convert::Infallible>))
 }
 
-/// An id as the storage gives its requests.
+/// An id in the form of the storage.
 fn id() -> String {
     STANDARD.encode(fastrand::u128(..).to_be_bytes())
 }
