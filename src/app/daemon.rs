@@ -3,19 +3,50 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use super::reload::Reload;
 use super::supervisor::{self, Supervisor};
 use super::{AppError, Running};
 use crate::config::{Config, environment};
+use crate::ops::logging;
 use crate::ops::service_manager::ServiceManager;
 use crate::relay::Snapshot;
 
 /// How often the service manager gets the state.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
+
+/// How a process ends that a second signal ends.
+pub const SECOND_SIGNAL_EXIT: i32 = 1;
+
+/// The first SIGTERM or SIGINT begins the drain, the second one ends the process.
+///
+/// # Errors
+///
+/// [`AppError::Signals`] when the process cannot receive them.
+pub fn drain_on_signal(drain: CancellationToken) -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                drain.cancel();
+            } else {
+                warn!("second signal: ending at once; the next start continues from the journal");
+                logging::flush();
+                std::process::exit(SECOND_SIGNAL_EXIT);
+            }
+        }
+    });
+    Ok(())
+}
 
 /// The parts that look after a relay.
 #[derive(Debug)]

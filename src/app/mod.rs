@@ -2,6 +2,7 @@
 
 pub mod daemon;
 mod document;
+pub mod endpoints;
 mod journal_figures;
 mod options;
 pub mod reload;
@@ -23,7 +24,7 @@ use vodrelay_core::outcome::Problem;
 use crate::config::Config;
 use crate::heartbeat::Heartbeat;
 use crate::journal::{self, Journal};
-use crate::ops::maintenance;
+use crate::ops::{http, maintenance};
 use crate::output;
 use crate::relay::{self, RelayError, RelayParts, RelayStats, Snapshot};
 use journal_figures::look_at_figures;
@@ -61,6 +62,15 @@ pub enum AppError {
     /// The relay itself ended.
     #[error("the relay ended before it was asked to")]
     Relay(#[source] RelayError),
+    /// The process cannot receive signals.
+    #[error(transparent)]
+    Signals(std::io::Error),
+    /// The pages cannot be served.
+    #[error(transparent)]
+    Listen(http::ListenError),
+    /// The dead man's switch has no client.
+    #[error(transparent)]
+    DeadMansSwitch(reqwest::Error),
     /// Work waits and nothing moves.
     #[error("{0}; the next start continues from the journal")]
     Stuck(Problem),

@@ -21,6 +21,7 @@ use vodrelay_core::outcome::{OutputState, Problem};
 
 use super::exit::{Exit, Failure};
 use super::screen::Screen;
+use crate::app::daemon::drain_on_signal;
 use crate::app::{AppError, Running, Watch};
 use crate::config::Config;
 use crate::output::amqp::NOT_CONNECTED_YET;
@@ -82,7 +83,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
         Running::start(&config, places).await?
     };
     let drain = running.drain();
-    super::run::drain_on_signal(drain.clone())?;
+    drain_on_signal(drain.clone())?;
     let looking_on = tokio::spawn(talk.progress(running.watch(), drain.clone()));
     let output = running.watch().output_state();
     let mut ended = pin!(running.wait());

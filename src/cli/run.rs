@@ -5,26 +5,27 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use vodrelay_core::error_code::ErrorCode;
 
 use super::exit::{Exit, Failure};
-use crate::app::daemon::Daemon;
+use crate::app::daemon::{self, Daemon, drain_on_signal};
+use crate::app::endpoints::Endpoints;
 use crate::app::supervisor::Supervisor;
 use crate::app::{self, AppError, Running};
 use crate::config::{self, Config, CredentialSource, LoadedConfig, environment};
 use crate::journal::OpenError;
 use crate::journal::query::{EventState, JournalReader};
+use crate::ops::logging;
 use crate::ops::metrics::Metrics;
 use crate::ops::service_manager::ServiceManager;
-use crate::ops::{dead_mans_switch, http, logging, status};
 
 /// How long the process waits for tasks that may be cut off.
 const END_LIMIT: Duration = Duration::from_secs(1);
 /// While the journal is opened and migrated, the service manager grants this much more time, twice as often.
 const START_EXTENSION: Duration = Duration::from_secs(30);
+// `--help` says what each code means.
+const _: () = assert!(daemon::SECOND_SIGNAL_EXIT == Exit::Failure as i32);
 
 /// Relay events until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again
 #[derive(Debug, clap::Args)]
@@ -59,7 +60,7 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
         journal = %config.journal.path.display(),
         "vodrelay starts"
     );
-    let hangups = signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let hangups = signal(SignalKind::hangup()).map_err(AppError::Signals)?;
     let running = start(&config, places, &mut manager).await.map_err(|error| {
         // The instance's metadata service may not answer yet while the host starts.
         let passes =
@@ -70,12 +71,12 @@ async fn relay(config: Config, path: Option<&Path>, metrics: Metrics) -> Result<
     let watch = running.watch();
     drain_on_signal(running.drain())?;
     let supervisor = Supervisor::new(running.watch(), &config, path, Some(metrics.clone()));
-    let windows = Windows::open(&config, metrics, &supervisor).await?;
+    let endpoints = Endpoints::open(&config, metrics, &supervisor).await?;
     let journal = config.journal.path.clone();
     let reload = running.reload(config);
     let daemon = Daemon { manager, supervisor, hangups, reload, path: path.map(Path::to_owned) };
     let ended = daemon.run(running).await;
-    windows.close().await;
+    endpoints.close().await;
     let snapshot = ended?;
     let published = snapshot.published();
     let (commit, publish) = (watch.commit_times(), watch.publish_times());
@@ -148,71 +149,6 @@ async fn start(
     }
 }
 
-/// The endpoints that show the relay's state.
-struct Windows {
-    stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Windows {
-    /// Opens the endpoints of the configuration. A taken port is an error. Without one, an operator would
-    /// rely on the pages of another program. The status socket is optional: a failure is only a warning.
-    async fn open(config: &Config, metrics: Metrics, supervisor: &Supervisor) -> Result<Self, Failure> {
-        let error_code = ErrorCode::ListenerFailed;
-        let stop = CancellationToken::new();
-        let mut tasks = Vec::new();
-        if let Some(address) = config.http.listen {
-            let opened = http::spawn(address, metrics, supervisor.verdict(), stop.clone()).await;
-            let (address, task) =
-                opened.map_err(|error| Failure::new(Exit::Temporary, error).error_code(error_code))?;
-            info!(%address, "serving /metrics, /livez and /readyz");
-            tasks.push(task);
-        }
-        if let Some(path) = &config.status.socket {
-            match status::spawn(path, supervisor.document(), stop.clone()) {
-                Ok(task) => tasks.push(task),
-                Err(error) => warn!(%error_code, %error, "`vodrelay status` cannot ask this relay"),
-            }
-        }
-        if let Some(url) = &config.health.dead_mans_switch_url {
-            let task = dead_mans_switch::spawn(url.expose().clone(), supervisor.verdict(), stop.clone());
-            tasks.push(task.map_err(|error| Failure::new(Exit::Failure, error))?);
-        }
-        Ok(Self { stop, tasks })
-    }
-
-    async fn close(self) {
-        self.stop.cancel();
-        for task in self.tasks {
-            // The relay does not wait for a reader of a page.
-            let _ = tokio::time::timeout(Duration::from_secs(1), task).await;
-        }
-    }
-}
-
-/// The first SIGTERM or SIGINT begins the drain, the second one ends the process.
-pub(super) fn drain_on_signal(drain: CancellationToken) -> Result<(), Failure> {
-    let failed = |error| Failure::new(Exit::Failure, error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if first {
-                drain.cancel();
-            } else {
-                warn!("second signal: ending at once; the next start continues from the journal");
-                logging::flush();
-                std::process::exit(Exit::Failure as i32);
-            }
-        }
-    });
-    Ok(())
-}
-
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let (exit, error_code) = match &error {
@@ -233,7 +169,8 @@ impl From<AppError> for Failure {
             AppError::Stuck(problem) => (Exit::Failure, Some(problem.error_code)),
             AppError::Output(_) => (Exit::Failure, Some(ErrorCode::NoPublish)),
             AppError::Maintenance(_) => (Exit::Failure, Some(ErrorCode::Maintenance)),
-            AppError::Relay(_) => (Exit::Failure, None),
+            AppError::Listen(_) => (Exit::Temporary, Some(ErrorCode::ListenerFailed)),
+            AppError::Signals(_) | AppError::DeadMansSwitch(_) | AppError::Relay(_) => (Exit::Failure, None),
         };
         Self::new(exit, error).error_code(error_code)
     }

@@ -287,7 +287,7 @@ impl PublishLane {
                 );
                 After::Ready
             }
-            Some(Err(reason)) => After::Lost(unreachable(reason)),
+            Some(Err(message)) => After::Lost(unreachable(message)),
         }
     }
 
@@ -295,7 +295,7 @@ impl PublishLane {
     /// process stops meanwhile.
     async fn in_time<T>(
         &self,
-        overdue_reason: &str,
+        overdue_message: &str,
         work: impl Future<Output = Result<T, String>>,
     ) -> Option<Result<T, String>> {
         let epoch = &self.epoch;
@@ -303,7 +303,7 @@ impl PublishLane {
             () = epoch.dead.cancelled() => None,
             // A block could delay it. A stopping lane needs nothing more.
             () = epoch.stop.cancelled() => None,
-            () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => Some(Err(overdue_reason.to_owned())),
+            () = overdue(epoch.blocked.clone(), epoch.options.limits.connect) => Some(Err(overdue_message.to_owned())),
             result = work => Some(result),
         }
     }
@@ -316,26 +316,26 @@ impl PublishLane {
         batch: &[PublishJob],
     ) -> (PublishOutcome, After) {
         // Only a lone message may be parked for this. Its outcome names its destination.
-        let unknown = |reason: &str| match batch {
-            [only] => unknown(format!("{reason}{}", self.way_of(&only.message)).as_str()),
-            _ => unknown(reason),
+        let unknown = |message: &str| match batch {
+            [only] => unknown(format!("{message}{}", self.way_of(&only.message)).as_str()),
+            _ => unknown(message),
         };
         match ending {
             Ending::Resolved => {}
             Ending::Dead => {
-                let reason = "the connection to RabbitMQ was lost before it answered";
-                return (unknown(reason), After::Lost(unreachable(reason)));
+                let message = "the connection to RabbitMQ was lost before it answered";
+                return (unknown(message), After::Lost(unreachable(message)));
             }
             Ending::Overdue => {
                 let limit = self.epoch.options.limits.publish;
-                let reason = format!("RabbitMQ did not answer a publish within {limit:?}");
+                let message = format!("RabbitMQ did not answer a publish within {limit:?}");
                 // The broker is there, as far as the lane knows.
-                let problem = Problem::new(ErrorCode::PublishUnanswered, reason.as_str());
-                return (unknown(&reason), After::Lost(problem));
+                let problem = Problem::new(ErrorCode::PublishUnanswered, message.as_str());
+                return (unknown(&message), After::Lost(problem));
             }
             Ending::Stopped => {
-                let reason = "the relay stopped before RabbitMQ answered";
-                return (unknown(reason), After::Lost(unreachable(reason)));
+                let message = "the relay stopped before RabbitMQ answered";
+                return (unknown(message), After::Lost(unreachable(message)));
             }
         }
         let Some(error) = errors.iter().find(|error| error.is_amqp_error()).or(errors.first()) else {
@@ -356,16 +356,17 @@ impl PublishLane {
                         PublishOutcome::ChannelError { code, text: text.into() }
                     }
                     _ => {
-                        let reason =
+                        let message =
                             format!("RabbitMQ refused a message of the batch and closed the channel: {text}");
-                        PublishOutcome::Unknown { message: reason.into(), suspect: true }
+                        PublishOutcome::Unknown { message: message.into(), suspect: true }
                     }
                 };
                 (outcome, After::ChannelGone)
             }
             _ => {
-                let reason = format!("the connection to RabbitMQ was lost: {}", super::refusal::words(error));
-                (unknown(&reason), After::Lost(unreachable(reason)))
+                let message =
+                    format!("the connection to RabbitMQ was lost: {}", super::refusal::words(error));
+                (unknown(&message), After::Lost(unreachable(message)))
             }
         }
     }
@@ -391,8 +392,8 @@ impl PublishLane {
                 self.opened_at = Instant::now();
                 true
             }
-            Some(Err(reason)) => {
-                self.give_up(unreachable(reason)).await;
+            Some(Err(message)) => {
+                self.give_up(unreachable(message)).await;
                 false
             }
         }

@@ -32,8 +32,8 @@ pub(super) enum LinkError {
     NoHost { address: String, source: io::Error },
     #[error("cannot connect to {address}: {source}; check that RabbitMQ runs and listens there")]
     Unreachable { address: String, source: Unreachable },
-    #[error("no TLS with {address}: {reason}; {hint}")]
-    Tls { address: String, reason: String, hint: String },
+    #[error("no TLS with {address}: {cause}; {hint}")]
+    Tls { address: String, cause: String, hint: String },
     #[error("no TLS with {address}: {source}")]
     TlsSetup { address: String, source: Box<TlsError> },
     #[error("{address} did not finish the handshake within {limit:?}; {}", .hint.unwrap_or("check that RabbitMQ listens there"))]
@@ -61,8 +61,8 @@ pub(super) enum LinkError {
         "{address} refused the virtual host: {text}; create it, grant the user access to it, or correct the URL"
     )]
     VirtualHost { address: String, text: String },
-    #[error("{address} ended the handshake: {reason}; {hint}")]
-    Handshake { address: String, reason: String, hint: &'static str },
+    #[error("{address} ended the handshake: {cause}; {hint}")]
+    Handshake { address: String, cause: String, hint: &'static str },
     #[error("{address}: {source}")]
     Topology { address: String, source: TopologyError },
     #[error("{}", each(.0))]
@@ -115,8 +115,8 @@ impl LinkError {
             Self::Topology { .. } => ErrorCode::BrokerTopology,
             // The one that needs an operator.
             Self::Addresses(failures) => {
-                let reasons = failures.iter().map(|(_, error)| error.error_code());
-                reasons.max().unwrap_or(ErrorCode::BrokerUnreachable)
+                let codes = failures.iter().map(|(_, error)| error.error_code());
+                codes.max().unwrap_or(ErrorCode::BrokerUnreachable)
             }
         }
     }
@@ -194,7 +194,7 @@ pub(super) fn lost(
                 402 | 530 if is_limit(&text) => LinkError::Limit { address: shown, text },
                 _ if text.contains("frame_max") => LinkError::SmallFrames { address: shown, text },
                 402 | 530 => LinkError::VirtualHost { address: shown, text },
-                _ => LinkError::Handshake { address: shown, reason: text, hint },
+                _ => LinkError::Handshake { address: shown, cause: text, hint },
             }
         }
         ErrorKind::IOError(source) if descriptors::is_missing(&**source) => {
@@ -204,7 +204,7 @@ pub(super) fn lost(
         ErrorKind::IOError(source) if address.tls && tls_error(source).is_some() => {
             broken_tls(address, options, source)
         }
-        _ => LinkError::Handshake { address: shown, reason: words(error), hint },
+        _ => LinkError::Handshake { address: shown, cause: words(error), hint },
     }
 }
 
@@ -297,7 +297,7 @@ pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error
     let shown = address.to_string();
     let Some(tls) = tls_error(error) else {
         let hint = "see the broker's log for its side of the handshake".to_owned();
-        return LinkError::Tls { address: shown, reason: error.to_string(), hint };
+        return LinkError::Tls { address: shown, cause: error.to_string(), hint };
     };
     let certificate = || {
         format!(
@@ -306,7 +306,7 @@ pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error
             port = address.port
         )
     };
-    let (reason, hint) = match tls {
+    let (cause, hint) = match tls {
         rustls::Error::InvalidCertificate(wrong) => why_refused(wrong, certificate),
         rustls::Error::AlertReceived(alert) => {
             (format!("the broker says {alert:?}"), after_alert(*alert, options, certificate))
@@ -323,7 +323,7 @@ pub(super) fn broken_tls(address: &Address, options: &Options, error: &io::Error
         }
         _ => (tls.to_string(), "see the broker's log for its side of the handshake".to_owned()),
     };
-    LinkError::Tls { address: shown, reason, hint }
+    LinkError::Tls { address: shown, cause, hint }
 }
 
 /// The fault of a certificate. Three kinds have no name in rustls, only in the library below it.

@@ -41,8 +41,8 @@ pub(super) enum TlsError {
     Unreadable { what: &'static str, path: PathBuf, source: io::Error },
     #[error("the {what} {path} holds no PEM {expected} ({found}); it must contain \"-----BEGIN {begin}-----\"", path = path.display())]
     NotPem { what: &'static str, path: PathBuf, expected: &'static str, begin: &'static str, found: String },
-    #[error("the {what} {path} is damaged: {reason}; `openssl {tool} -noout -text -in {path}` shows it, or where it breaks", path = path.display())]
-    Damaged { what: &'static str, path: PathBuf, reason: String, tool: &'static str },
+    #[error("the {what} {path} is damaged: {cause}; `openssl {tool} -noout -text -in {path}` shows it, or where it breaks", path = path.display())]
+    Damaged { what: &'static str, path: PathBuf, cause: String, tool: &'static str },
     #[error(
         "the client key {path} is encrypted, and there is no prompt for its password; `openssl pkey -in {path} -out FILE` writes it without one",
         path = path.display()
@@ -135,7 +135,7 @@ async fn certificates(what: &'static str, path: &Path) -> Result<Vec<Certificate
             found: found_in(&pem),
         }),
         Err(error) => {
-            Err(TlsError::Damaged { what, path: path.to_owned(), reason: damage(&error), tool: "x509" })
+            Err(TlsError::Damaged { what, path: path.to_owned(), cause: damage(&error), tool: "x509" })
         }
     }
 }
@@ -155,9 +155,7 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             begin: "PRIVATE KEY",
             found: found_in(&pem),
         },
-        error => {
-            TlsError::Damaged { what: WHAT, path: path.to_owned(), reason: damage(&error), tool: "pkey" }
-        }
+        error => TlsError::Damaged { what: WHAT, path: path.to_owned(), cause: damage(&error), tool: "pkey" },
     })?;
     match rustls::crypto::ring::sign::any_supported_type(&key) {
         Ok(_) => Ok(key),
@@ -179,7 +177,7 @@ pub(super) async fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsE
                 authorities.add(certificate).map_err(|error| TlsError::Damaged {
                     what,
                     path: path.clone(),
-                    reason: format!(
+                    cause: format!(
                         "certificate {} of it cannot be an authority's ({error})",
                         authorities.len() + 1
                     ),

@@ -14,7 +14,7 @@ use super::encodings::encodings;
 use super::program::{Program, relay};
 use super::put_events;
 
-/// The relay and its windows.
+/// The relay and where it shows its state.
 struct Desk {
     world: World,
     program: Program,
@@ -79,15 +79,15 @@ impl Desk {
         }
     }
 
-    /// All windows show this stage with this reason.
+    /// The page, the metrics, the log and the status document show this stage with this error code.
     async fn tells(&self, stage: &str, code: &str) {
         let page = self
             .until(&format!("{stage} has {code}"), |page| page.error_code(stage) == Some(code.into()))
             .await;
         assert!(!page.ready);
         let ready = format!("vodrelay_stage_state{{stage=\"{stage}\",state=\"not_ready\"}} 1");
-        let reason = format!("vodrelay_stage_error_code{{stage=\"{stage}\",error_code=\"{code}\"}} 1");
-        for sample in [&ready, &reason] {
+        let error_code = format!("vodrelay_stage_error_code{{stage=\"{stage}\",error_code=\"{code}\"}} 1");
+        for sample in [&ready, &error_code] {
             assert!(page.metrics.lines().any(|line| line == sample), "{sample}\n{}", page.metrics);
         }
         self.program.logs("stage is not ready").await;
