@@ -1,12 +1,30 @@
 //! A relay as a process of its own.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tencent_vod_emulator::Emulator;
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a relay of this cloud needs in its environment. It writes to standard output, and its files are in this folder.
+pub(crate) fn environment(cloud: &Emulator, folder: &Path) -> [(&'static str, OsString); 7] {
+    let credential = cloud.credential();
+    [
+        ("TENCENTCLOUD_SECRET_ID", credential.secret_id.into()),
+        ("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose().into()),
+        ("VODRELAY_VOD__ENDPOINT", cloud.endpoint().into()),
+        ("VODRELAY_OUTPUT__KIND", "stdout".into()),
+        ("VODRELAY_JOURNAL__PATH", folder.join("journal.db").into()),
+        // A port that the system chooses.
+        ("VODRELAY_HTTP__LISTEN", "127.0.0.1:0".into()),
+        ("VODRELAY_STATUS__SOCKET", folder.join("status.sock").into()),
+    ]
+}
 
 /// A process that does not outlive its test.
 pub(crate) struct Relay(pub(crate) Child);

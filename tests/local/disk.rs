@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Emulator, Options};
 
-use crate::child::Relay;
+use crate::child::{Relay, environment};
 use crate::observers::private_mounts;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -233,13 +233,9 @@ impl Stage {
     }
 
     fn dress<'a>(&self, command: &'a mut Command, journal: &Path) -> &'a mut Command {
-        let credential = self.cloud.credential();
         command
-            .env("TENCENTCLOUD_SECRET_ID", &credential.secret_id)
-            .env("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose())
+            .envs(environment(&self.cloud, Path::new("")))
             .env("VODRELAY_VOD__CREDENTIALS", "env")
-            .env("VODRELAY_VOD__ENDPOINT", self.cloud.endpoint())
-            .env("VODRELAY_OUTPUT__KIND", "stdout")
             .env("VODRELAY_JOURNAL__PATH", journal)
             .env("VODRELAY_HTTP__LISTEN", "")
             .env("VODRELAY_STATUS__SOCKET", "")

@@ -114,7 +114,7 @@ fn documents() -> Vec<(String, String)> {
 
 fn sources() -> Vec<(String, String)> {
     let mut sources = Vec::new();
-    for folder in ["src", "crates", "tests", "benches", "examples"] {
+    for folder in ["src", "crates", "tests", "benches"] {
         sources.extend(rust_files(folder).into_iter().map(|(path, text)| (format!("{folder}/{path}"), text)));
     }
     sources

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{ConfirmVerdict, Emulator, Options};
 
-use crate::child::Relay;
+use crate::child::{Relay, environment};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,17 +36,11 @@ impl Stage {
 
     /// Sets up the relay's environment for a command that leads to it.
     fn dress(&self, command: &mut Command) {
-        let credential = self.cloud.credential();
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("TENCENTCLOUD_SECRET_ID", &credential.secret_id)
-            .env("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose())
-            .env("VODRELAY_VOD__ENDPOINT", self.cloud.endpoint())
-            .env("VODRELAY_OUTPUT__KIND", "stdout")
-            .env("VODRELAY_JOURNAL__PATH", self.folder.path().join("journal.db"))
+            .envs(environment(&self.cloud, self.folder.path()))
             .env("VODRELAY_HTTP__LISTEN", self.address.to_string())
-            .env("VODRELAY_STATUS__SOCKET", self.folder.path().join("status.sock"))
             .stdin(Stdio::null())
             .stdout(File::create(self.folder.path().join("out")).unwrap());
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Action, Emulator, Fault, FaultKind, Options};
 
-use crate::child::Relay;
+use crate::child::{Relay, environment};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,17 +23,10 @@ async fn emulator() -> Emulator {
 }
 
 fn command(emulator: &Emulator, folder: &tempfile::TempDir) -> Command {
-    let credential = emulator.credential();
     let mut command = Command::new(env!("CARGO_BIN_EXE_vodrelay"));
     command
         .env_clear()
-        .env("TENCENTCLOUD_SECRET_ID", &credential.secret_id)
-        .env("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose())
-        .env("VODRELAY_VOD__ENDPOINT", emulator.endpoint())
-        .env("VODRELAY_OUTPUT__KIND", "stdout")
-        .env("VODRELAY_JOURNAL__PATH", folder.path().join("journal.db"))
-        .env("VODRELAY_HTTP__LISTEN", "127.0.0.1:0")
-        .env("VODRELAY_STATUS__SOCKET", folder.path().join("status.sock"))
+        .envs(environment(emulator, folder.path()))
         .env("NOTIFY_SOCKET", folder.path().join("notify"))
         .stdin(Stdio::null())
         // Files: a pipe that nobody reads would rightly stop the relay.

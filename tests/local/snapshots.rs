@@ -16,7 +16,7 @@ use tencent_vod_emulator::events::sample;
 use tencent_vod_emulator::{Action, Credential, Emulator, Fault, FaultKind, Options};
 use vodrelay::cli::Cli;
 
-use crate::child::Relay;
+use crate::child::{Relay, environment};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ID: &str = "AKIDexample";
@@ -85,14 +85,8 @@ impl Desk {
             .env_clear()
             .env("COLUMNS", "80")
             .env("TZ", "UTC")
-            .env("TENCENTCLOUD_SECRET_ID", ID)
-            .env("TENCENTCLOUD_SECRET_KEY", KEY)
+            .envs(environment(&self.cloud, self.folder.path()))
             .env("VODRELAY_VOD__CREDENTIALS", "env")
-            .env("VODRELAY_VOD__ENDPOINT", self.cloud.endpoint())
-            .env("VODRELAY_OUTPUT__KIND", "stdout")
-            .env("VODRELAY_JOURNAL__PATH", self.folder.path().join("journal.db"))
-            .env("VODRELAY_HTTP__LISTEN", "127.0.0.1:0")
-            .env("VODRELAY_STATUS__SOCKET", self.folder.path().join("status.sock"))
             .envs(self.more.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command

@@ -14,6 +14,8 @@ use regex_lite::Regex;
 use tencent_vod_emulator::{Action, Emulator, Fault, FaultKind, Options};
 use vodrelay::cli::screen::{printable, width};
 
+use crate::child::environment;
+
 const LIMIT: Duration = Duration::from_secs(60);
 const COLUMNS: usize = 80;
 const LINES: usize = 24;
@@ -109,20 +111,14 @@ impl Desk {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let credential = self.cloud.credential();
         let mut command = Command::new(env!("CARGO_BIN_EXE_vodrelay"));
         command
             .args(arguments)
             .env_clear()
             .env("TERM", "xterm")
-            .env("TENCENTCLOUD_SECRET_ID", &credential.secret_id)
-            .env("TENCENTCLOUD_SECRET_KEY", credential.secret_key.expose())
+            .envs(environment(&self.cloud, self.folder.path()))
             .env("VODRELAY_VOD__CREDENTIALS", "env")
-            .env("VODRELAY_VOD__ENDPOINT", self.cloud.endpoint())
-            .env("VODRELAY_OUTPUT__KIND", "stdout")
-            .env("VODRELAY_JOURNAL__PATH", self.path("journal.db"))
-            .env("VODRELAY_HTTP__LISTEN", "")
-            .env("VODRELAY_STATUS__SOCKET", self.path("status.sock"));
+            .env("VODRELAY_HTTP__LISTEN", "");
         command
     }
 

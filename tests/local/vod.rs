@@ -16,6 +16,7 @@ use url::Url;
 use vodrelay::clock::Now as _;
 use vodrelay_core::clock::WallTime;
 use vodrelay_host::BootTime;
+use vodrelay_testkit::authority::{self_signed, server};
 
 const ID: &str = "AKIDexample";
 const KEY: &str = "example-key";
@@ -700,15 +701,7 @@ fn plain_http_to_another_machine_is_refused() {
 
 #[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_is_refused() {
-    use rustls::pki_types::PrivatePkcs8KeyDer;
-
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    tencent_vod::install_crypto_provider();
-    let tls = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
-        .unwrap();
+    let tls = server(self_signed("127.0.0.1"));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {

@@ -18,8 +18,8 @@ use vodrelay_core::outcome::Problem;
 use vodrelay_core::write::{FailedAttempt, LetGo, PullId, Pulled};
 use vodrelay_testkit::asks::Asks as _;
 
-use crate::simulation::journal::{Boot, Journal};
-use crate::simulation::sabotage::Sabotage;
+use vodrelay_testkit::simulation::journal::{Boot, Journal};
+use vodrelay_testkit::simulation::sabotage::Sabotage;
 
 const HISTORIES: u64 = 120;
 const STEPS: usize = 60;

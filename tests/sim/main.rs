@@ -1,13 +1,12 @@
 //! Nothing lost, nothing late, nothing merged: the core under simulation, by the ten thousand seeds.
 
 mod differential;
-mod simulation;
 
-use simulation::campaign;
-use simulation::plan::{Fault, Plan, Theme};
-use simulation::sabotage::Sabotage;
+use vodrelay_testkit::simulation::campaign;
+use vodrelay_testkit::simulation::plan::{Fault, Plan, Theme};
+use vodrelay_testkit::simulation::sabotage::Sabotage;
 
-/// Run by every `cargo test` unless `SIM_SEEDS` says another number; the example `simulate` runs as many as one likes.
+/// Run by every `cargo test` unless `SIM_SEEDS` says another number; the program `simulate` runs as many as one likes.
 const SEEDS: u64 = 20_000;
 
 /// With fewer seeds than this, some kind of fault may never have struck.

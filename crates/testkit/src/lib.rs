@@ -4,6 +4,7 @@
 //! - [`world`]: a relay in this process, between an emulated cloud and such a node.
 //! - [`kills`]: the relay as a process, killed by SIGKILL over and over, and the comparison at the end. The program `kill` runs as many
 //!   of them as one likes.
+//! - [`simulation`]: the relay's core in a simulated world, decided by a seed. The program `simulate` runs as many seeds as one likes.
 //! - [`asks`]: the journal's writes, each with the answer that it has.
 //! - [`process_group`]: child processes that end with this one.
 
@@ -16,4 +17,5 @@ pub mod authority;
 pub mod broker;
 pub mod kills;
 pub mod process_group;
+pub mod simulation;
 pub mod world;

@@ -1,6 +1,6 @@
 //! Kill after kill, at random moments and at named points, while events keep coming and the cloud misbehaves.
 //!
-//! Shared with `examples/crash.rs`, which runs as many kills as asked.
+//! The tests run short ones, and the program `kill` runs as many kills as asked.
 
 use std::fmt;
 use std::ops::AddAssign;

@@ -22,7 +22,7 @@ use super::plan::{Fault, Plan, Theme};
 use super::sabotage::Sabotage;
 
 /// When virtual time begins. Not zero, so that moments before the beginning can be told.
-pub(crate) const BEGIN: u64 = 1_000_000;
+pub const BEGIN: u64 = 1_000_000;
 /// After the faults have ended, everything must have come to rest within this, and a wait for each roomful of events without a
 /// queue: while nothing is routable, each of them stays in hand until it may be parked.
 const REST_MS: u64 = 1_500_000;
@@ -46,21 +46,21 @@ const BESIDE_MS: u64 = 10_000;
 
 /// What a run of one seed came to.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// What must not be.
-    pub(crate) violation: Option<Violation>,
+    pub violation: Option<Violation>,
     /// How often each fault struck, in the order of [`Fault::ALL`].
-    pub(crate) faults: [u32; Fault::ALL.len()],
+    pub faults: [u32; Fault::ALL.len()],
     /// Events put.
-    pub(crate) events: usize,
+    pub events: usize,
     /// Processes that died.
-    pub(crate) crashes: usize,
+    pub crashes: usize,
     /// Repeats at the broker, each explained.
-    pub(crate) repeats: usize,
+    pub repeats: usize,
     /// How long it took from the end of the faults until all was at rest, in virtual milliseconds.
-    pub(crate) rest_ms: u64,
+    pub rest_ms: u64,
     /// A digest of all that happened: equal for equal runs.
-    pub(crate) digest: u64,
+    pub digest: u64,
 }
 
 #[derive(Debug)]
@@ -261,7 +261,7 @@ struct Text {
 }
 
 /// Everything.
-pub(crate) struct World {
+pub struct World {
     plan: Plan,
     sabotage: Option<Sabotage>,
     rng: fastrand::Rng,
@@ -329,7 +329,7 @@ fn problem(words: &str) -> Problem {
 }
 
 /// Runs a plan to its end.
-pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
+pub fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
     let mut world = World::new(plan.clone(), sabotage, trace);
     world.run();
     let checker = &world.checker;

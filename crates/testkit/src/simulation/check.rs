@@ -33,7 +33,7 @@ use vodrelay_core::outgoing::Outgoing;
 
 use super::journal::{Delivery, Journal, Row};
 use super::plan::{Plan, Theme};
-pub(crate) use pace::Api;
+pub use pace::Api;
 
 mod leases;
 mod pace;
@@ -49,7 +49,7 @@ const ANOTHER_BREAK_MS: u64 = 4_000;
 
 /// What is promised, and what is asked besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Guarantee {
+pub enum Guarantee {
     /// G1: nothing is lost, and nothing is confirmed without proof.
     NothingLost,
     /// G2: no confirm after its lease.
@@ -88,13 +88,13 @@ impl fmt::Display for Guarantee {
 
 /// What was seen that must not be.
 #[derive(Clone, Debug)]
-pub(crate) struct Violation {
+pub struct Violation {
     /// Which promise is broken.
-    pub(crate) guarantee: Guarantee,
+    pub guarantee: Guarantee,
     /// When, in virtual milliseconds.
-    pub(crate) at: u64,
+    pub at: u64,
     /// What was seen.
-    pub(crate) what: String,
+    pub what: String,
 }
 
 impl fmt::Display for Violation {
@@ -136,15 +136,15 @@ struct Content {
 
 /// What an event is by its bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Nature {
+pub struct Nature {
     /// No object stands there for a handle to be put into.
-    pub(crate) bare: bool,
+    pub bare: bool,
     /// It belongs to no queue, or the broker refuses it, or it breaks the connection.
-    pub(crate) bad: bool,
+    pub bad: bool,
     /// The broker refuses it.
-    pub(crate) refused: bool,
+    pub refused: bool,
     /// It breaks the connection.
-    pub(crate) breaks: bool,
+    pub breaks: bool,
 }
 
 /// One row of one relay: one message id.
@@ -195,15 +195,15 @@ impl Message {
 
 /// A publish that leaves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Publish<'a> {
+pub struct Publish<'a> {
     /// Which event.
-    pub(crate) event: EventId,
+    pub event: EventId,
     /// What is published.
-    pub(crate) outgoing: &'a Outgoing,
+    pub outgoing: &'a Outgoing,
     /// Whether it has a batch of its own.
-    pub(crate) alone: bool,
+    pub alone: bool,
     /// Publishes that are under way.
-    pub(crate) others: usize,
+    pub others: usize,
 }
 
 /// An event that the cloud forgot and of which the journal has not learnt.
@@ -215,7 +215,7 @@ struct Pending {
 
 /// How an event is handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HandedOut {
+pub enum HandedOut {
     /// For the first time, or again when its window is over.
     Usual,
     /// Again, under the handle that it had.
@@ -226,7 +226,7 @@ pub(crate) enum HandedOut {
 
 /// How a pull ended, for the pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PullEnd {
+pub enum PullEnd {
     /// It brought events.
     Brought,
     /// It brought none.
@@ -245,7 +245,7 @@ type Pulled = (WallTime, Arc<str>);
 
 /// All that was seen.
 #[derive(Debug)]
-pub(crate) struct Checker {
+pub struct Checker {
     plan: Plan,
     now: u64,
     contents: Vec<Content>,
@@ -270,14 +270,14 @@ pub(crate) struct Checker {
     wall_wrong: BTreeSet<usize>,
     copied: BTreeSet<usize>,
     /// What was seen first that must not be.
-    pub(crate) violation: Option<Violation>,
+    pub violation: Option<Violation>,
     /// Repeats at the broker, each of them explained.
-    pub(crate) repeats: usize,
+    pub repeats: usize,
 }
 
 impl Checker {
     /// Nothing was seen yet.
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan) -> Self {
         let relays = plan.relays;
         let paces = (0..relays).map(|_| pace::Pace::default()).collect();
         let polled = vec![plan.sub_apps.clone(); plan.relays];
@@ -306,7 +306,7 @@ impl Checker {
     }
 
     /// The virtual time of what is seen from now on.
-    pub(crate) fn at(&mut self, now: u64) {
+    pub fn at(&mut self, now: u64) {
         self.now = now;
     }
 
@@ -322,19 +322,19 @@ impl Checker {
     // --- the cloud ---
 
     /// A new content is known.
-    pub(crate) fn content(&mut self, nature: Nature) -> usize {
+    pub fn content(&mut self, nature: Nature) -> usize {
         let Nature { bare, bad, refused, breaks } = nature;
         self.contents.push(Content { bare, bad, refused, breaks, ..Content::default() });
         self.contents.len() - 1
     }
 
     /// An event was put into the queue.
-    pub(crate) fn put(&mut self, content: usize) {
+    pub fn put(&mut self, content: usize) {
         self.contents[content].put += 1;
     }
 
     /// The cloud handed these bytes out.
-    pub(crate) fn handed_out(&mut self, sub_app: SubAppId, content: usize, body: &[u8], how: HandedOut) {
+    pub fn handed_out(&mut self, sub_app: SubAppId, content: usize, body: &[u8], how: HandedOut) {
         self.bodies.insert((sub_app, body.into()), content);
         let content = &mut self.contents[content];
         match how {
@@ -345,7 +345,7 @@ impl Checker {
     }
 
     /// A `ConfirmEvents` arrived, and deleted events of these contents.
-    pub(crate) fn confirm_arrived(
+    pub fn confirm_arrived(
         &mut self,
         relay: usize,
         sub_app: SubAppId,
@@ -388,12 +388,12 @@ impl Checker {
     }
 
     /// Somebody set the wall clock of a relay's host.
-    pub(crate) fn wall_is_wrong(&mut self, relay: usize) {
+    pub fn wall_is_wrong(&mut self, relay: usize) {
         self.wall_wrong.insert(relay);
     }
 
     /// A relay's journal is opened in another boot.
-    pub(crate) fn rebooted(&mut self, relay: usize, journal: &Journal) {
+    pub fn rebooted(&mut self, relay: usize, journal: &Journal) {
         for (at, row) in journal.rows.iter().enumerate() {
             let newest = row.deliveries.last().map(|at| &journal.deliveries[*at]);
             let live = newest.is_some_and(|delivery| delivery.lease.cutoff > Moment(self.now));
@@ -405,12 +405,12 @@ impl Checker {
     }
 
     /// A relay's journal is opened as a copy.
-    pub(crate) fn copied(&mut self, relay: usize) {
+    pub fn copied(&mut self, relay: usize) {
         self.copied.insert(relay);
     }
 
     /// The latest of the leases of these handles.
-    pub(crate) fn latest_deadline(&self, relay: usize, sub_app: SubAppId, handles: &[EventHandle]) -> Moment {
+    pub fn latest_deadline(&self, relay: usize, sub_app: SubAppId, handles: &[EventHandle]) -> Moment {
         let usable = self.usable_ms();
         let sent_at = |handle: &EventHandle| {
             self.seen.get(&(relay, sub_app, handle.clone())).and_then(|seen| seen.iter().max().copied())
@@ -421,13 +421,13 @@ impl Checker {
     // --- what leaves a relay, and what comes back ---
 
     /// The relay learnt its configuration.
-    pub(crate) fn configured(&mut self, relay: usize, polled: &[SubAppId], confirm_after: ConfirmAfter) {
+    pub fn configured(&mut self, relay: usize, polled: &[SubAppId], confirm_after: ConfirmAfter) {
         self.polled[relay] = polled.to_vec();
         self.confirm_after[relay] = confirm_after;
     }
 
     /// The relay asks for a pull.
-    pub(crate) fn pull_asked(&mut self, relay: usize, sub_app: SubAppId) {
+    pub fn pull_asked(&mut self, relay: usize, sub_app: SubAppId) {
         if !self.polled[relay].contains(&sub_app) {
             let what = format!("relay {relay} polls {sub_app}, which is not in its configuration");
             self.violated(Guarantee::Bounded, what);
@@ -444,7 +444,7 @@ impl Checker {
     }
 
     /// The relay learnt how a pull ended.
-    pub(crate) fn pull_ended(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, end: PullEnd) {
+    pub fn pull_ended(&mut self, relay: usize, sub_app: SubAppId, sent_at: u64, end: PullEnd) {
         self.routings[relay].poll_ended(sub_app, self.now);
         let not_before = match end {
             PullEnd::Brought => 0,
@@ -459,7 +459,7 @@ impl Checker {
     }
 
     /// The relay received an answer with events.
-    pub(crate) fn answer_received(
+    pub fn answer_received(
         &mut self,
         relay: usize,
         sub_app: SubAppId,
@@ -478,7 +478,7 @@ impl Checker {
     }
 
     /// A publish left the process.
-    pub(crate) fn publish_left(&mut self, relay: usize, publish: &Publish<'_>, journal: &Journal) {
+    pub fn publish_left(&mut self, relay: usize, publish: &Publish<'_>, journal: &Journal) {
         let Publish { event, outgoing, alone, others } = *publish;
         let fingerprint = outgoing.event.fingerprint;
         let Some(row) = journal.row(event) else {
@@ -546,13 +546,7 @@ impl Checker {
     }
 
     /// The relay learnt how a publish ended. `left` is false when it never left the process.
-    pub(crate) fn publish_answered(
-        &mut self,
-        relay: usize,
-        event: EventId,
-        outcome: &PublishOutcome,
-        left: bool,
-    ) {
+    pub fn publish_answered(&mut self, relay: usize, event: EventId, outcome: &PublishOutcome, left: bool) {
         let now = self.now;
         let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
         message.in_flight -= usize::from(left);
@@ -571,7 +565,7 @@ impl Checker {
     }
 
     /// The broker stored a copy.
-    pub(crate) fn stored(&mut self, relay: usize, event: EventId, journal: &Journal) {
+    pub fn stored(&mut self, relay: usize, event: EventId, journal: &Journal) {
         let Some(message) = self.messages.get_mut(&(relay, event)) else { return };
         message.copies += 1;
         let Message { copies, excused, left, gone, .. } = *message;
@@ -608,7 +602,7 @@ impl Checker {
     }
 
     /// A confirm leaves the process.
-    pub(crate) fn confirm_left(
+    pub fn confirm_left(
         &mut self,
         relay: usize,
         sub_app: SubAppId,
@@ -668,7 +662,7 @@ impl Checker {
     }
 
     /// The relay asks for a confirm.
-    pub(crate) fn confirm_asked(
+    pub fn confirm_asked(
         &mut self,
         relay: usize,
         sub_app: SubAppId,
@@ -697,7 +691,7 @@ impl Checker {
     }
 
     /// The relay learnt that a confirm failed, and not because of its handles.
-    pub(crate) fn confirm_failed(&mut self, relay: usize, sub_app: SubAppId) {
+    pub fn confirm_failed(&mut self, relay: usize, sub_app: SubAppId) {
         self.paces[relay].confirm_not_before.insert(sub_app, self.now + 100);
         if self.paces[relay].proof_not_before.get(&sub_app) == Some(&u64::MAX) {
             self.paces[relay].proof_not_before.remove(&sub_app);
@@ -707,7 +701,7 @@ impl Checker {
     // --- the journal ---
 
     /// The journal of a relay committed something.
-    pub(crate) fn committed(&mut self, relay: usize, journal: &Journal, what: Committed<'_>) {
+    pub fn committed(&mut self, relay: usize, journal: &Journal, what: Committed<'_>) {
         match what {
             Committed::Recorded(events) => {
                 for event in events {
@@ -753,7 +747,7 @@ impl Checker {
     // --- the process ---
 
     /// A process died, or ended: publishes without a committed outcome are excused.
-    pub(crate) fn ended(&mut self, relay: usize) {
+    pub fn ended(&mut self, relay: usize) {
         for ((_, _), message) in self.messages.iter_mut().filter(|((of, _), _)| *of == relay) {
             message.excused += message.in_flight + message.acked;
             message.in_flight = 0;
@@ -773,13 +767,7 @@ impl Checker {
     }
 
     /// A step of a core ended.
-    pub(crate) fn stepped(
-        &mut self,
-        relay: usize,
-        load: &Load,
-        only_a_tick: bool,
-        next_wake: Option<Moment>,
-    ) {
+    pub fn stepped(&mut self, relay: usize, load: &Load, only_a_tick: bool, next_wake: Option<Moment>) {
         self.turned(relay, load.unroutable_since.is_some());
         // Events that the broker returns or refuses for minutes must not take the room of the others.
         let besides = (self.plan.max_in_flight / 4).max(16);
@@ -806,7 +794,7 @@ impl Checker {
     }
 
     /// A drain is over; `unanswered` requests and publishes are under way all the same.
-    pub(crate) fn drained(&mut self, relay: usize, unanswered: usize) {
+    pub fn drained(&mut self, relay: usize, unanswered: usize) {
         if unanswered > 0 {
             let what =
                 format!("the drain of relay {relay} is over, and {unanswered} requests or publishes are not");
@@ -817,12 +805,12 @@ impl Checker {
     // --- the end ---
 
     /// A content that no broker and no journal has, if there is one.
-    pub(crate) fn nowhere(&self) -> Option<usize> {
+    pub fn nowhere(&self) -> Option<usize> {
         self.contents.iter().position(|content| content.placed + content.lost_with_journal == 0)
     }
 
     /// All that is said at the end, when everything has come to rest.
-    pub(crate) fn at_the_end(&mut self, journals: &[&Journal]) {
+    pub fn at_the_end(&mut self, journals: &[&Journal]) {
         for at in 0..self.contents.len() {
             let Content { put, forgotten, placed, surprises, same_again, bare, .. } = self.contents[at];
             let Content { again_after_copy, lost_with_journal, .. } = self.contents[at];
@@ -905,13 +893,7 @@ impl Checker {
 
     /// G6, where nothing but bad events and bad handles goes wrong: how long the cloud waited for the confirm of a good
     /// event, if it got one.
-    pub(crate) fn neighbour(
-        &mut self,
-        content: usize,
-        handle_is_bad: bool,
-        deliveries: usize,
-        waited: Option<u64>,
-    ) {
+    pub fn neighbour(&mut self, content: usize, handle_is_bad: bool, deliveries: usize, waited: Option<u64>) {
         let theme = self.plan.theme;
         if matches!(theme, Theme::Swarm | Theme::Unbound) || handle_is_bad || self.contents[content].bad {
             return;
@@ -936,19 +918,19 @@ impl Checker {
     }
 
     /// Whether an event that breaks the connection was put and is nowhere yet.
-    pub(crate) fn breaks_waiting(&self) -> bool {
+    pub fn breaks_waiting(&self) -> bool {
         self.contents.iter().any(|content| content.breaks && content.placed + content.lost_with_journal == 0)
     }
 
     /// Something did not come to its end in time.
-    pub(crate) fn never_ended(&mut self, what: String) {
+    pub fn never_ended(&mut self, what: String) {
         self.violated(Guarantee::ComesToAnEnd, what);
     }
 }
 
 /// What a commit was about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Committed<'a> {
+pub enum Committed<'a> {
     /// Deliveries of these events.
     Recorded(&'a [EventId]),
     /// Acks.
@@ -960,6 +942,6 @@ pub(crate) enum Committed<'a> {
 }
 
 /// In the unit of virtual time.
-pub(crate) fn millis(duration: Duration) -> u64 {
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).expect("short")
 }

@@ -5,11 +5,11 @@
 //! `check` (what must hold, seen from outside), `sabotage` (deliberate bugs, so that the checkers can be checked),
 //! `campaign` (many seeds).
 //!
-//! The same files are the example `simulate`, for long campaigns and for one seed with a trace.
+//! `tests/sim` runs it. The program `simulate` runs long campaigns, and one seed with a trace.
 
-pub(crate) mod campaign;
-pub(crate) mod check;
-pub(crate) mod journal;
-pub(crate) mod plan;
-pub(crate) mod sabotage;
-pub(crate) mod world;
+pub mod campaign;
+pub mod check;
+pub mod journal;
+pub mod plan;
+pub mod sabotage;
+pub mod world;

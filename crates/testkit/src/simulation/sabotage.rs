@@ -18,7 +18,7 @@ use super::check::Guarantee;
 
 /// One deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sabotage {
+pub enum Sabotage {
     /// A publish counts as acked when it leaves.
     AckedWhenSent,
     /// A returned message counts as acked.
@@ -94,10 +94,8 @@ pub(crate) enum Sabotage {
     /// The wall clock alone judges a lease of another boot. It was so once.
     WallBelieved,
     /// An event that was settled counts as another one under its own handle. For the differential test, as the next one.
-    #[cfg(test)]
     SettledIsNew,
     /// What was confirmed a moment ago is pruned with what was confirmed long ago.
-    #[cfg(test)]
     PruneForgetsConfirms,
     /// A journal does not know that it is a copy.
     CopyNotNoticed,
@@ -154,16 +152,14 @@ pub(crate) enum Sabotage {
     /// Every message is the first occurrence.
     FirstOccurrence,
     /// The calendar looks at the first delivery of an event alone. For the differential test, as the next one.
-    #[cfg(test)]
     FirstDeliveryCounts,
     /// The calendar settles what is polled as well.
-    #[cfg(test)]
     PolledIsSettled,
 }
 
 impl Sabotage {
     /// Those that a few thousand seeds show, with the promises one of which each must be seen to break.
-    pub(crate) const ALL: [(Sabotage, &'static [Guarantee]); 61] = {
+    pub const ALL: [(Sabotage, &'static [Guarantee]); 61] = {
         use Guarantee::{
             Bounded, ComesToAnEnd, CommittedFirst, NeverLate, NobodyWaits, NothingAltered, NothingLost,
             NothingMerged, RepeatsNamed,
@@ -235,14 +231,14 @@ impl Sabotage {
 
     /// Mistakes that the judgement of deliveries once made, with seeds that show them. Two are rare: when a change of the
     /// simulation gives the seeds another meaning, `simulate --sabotage --bug NAME --seeds 1000000` finds new ones.
-    pub(crate) const FOUND: [(u64, Sabotage, Guarantee); 3] = [
+    pub const FOUND: [(u64, Sabotage, Guarantee); 3] = [
         (33, Sabotage::HandleIsForLife, Guarantee::NothingLost),
         (251_869, Sabotage::FirstLapsedTaken, Guarantee::NothingMerged),
         (12_495, Sabotage::LateIsNew, Guarantee::NothingMerged),
     ];
 
     /// What a core with this bug would be told to do.
-    pub(crate) fn settings(self, settings: &mut Settings) {
+    pub fn settings(self, settings: &mut Settings) {
         match self {
             Self::WindowTooLong => settings.window.length += Duration::from_secs(20),
             Self::NoIdleWait => {
@@ -257,7 +253,7 @@ impl Sabotage {
     }
 
     /// What the core is told of an answer.
-    pub(crate) fn answer(self, answer: &mut Answer) {
+    pub fn answer(self, answer: &mut Answer) {
         match self {
             Self::TypelessDropped => answer.events.retain(|event| event.event_type.is_some()),
             Self::HandlelessDropped => answer.events.retain(|event| event.handle.is_some()),
@@ -280,7 +276,7 @@ impl Sabotage {
     }
 
     /// What the core is told of a publish.
-    pub(crate) fn outcome(self, outcome: PublishOutcome) -> PublishOutcome {
+    pub fn outcome(self, outcome: PublishOutcome) -> PublishOutcome {
         match (self, &outcome) {
             (Self::ReturnedIsAcked, PublishOutcome::Returned { .. })
             | (Self::NackedIsAcked, PublishOutcome::Nacked)
@@ -297,7 +293,7 @@ impl Sabotage {
     }
 
     /// What the core is told of a confirm.
-    pub(crate) fn confirmed(self, result: Result<(), RequestFailure>) -> Result<(), RequestFailure> {
+    pub fn confirmed(self, result: Result<(), RequestFailure>) -> Result<(), RequestFailure> {
         match (self, result) {
             (Self::LostConfirmIsYes, Err(RequestFailure::Transient)) => Ok(()),
             (Self::BadHandleNotIsolated, Err(RequestFailure::Refused)) => Err(RequestFailure::Configuration),
@@ -306,7 +302,7 @@ impl Sabotage {
     }
 
     /// What the core is told of a record.
-    pub(crate) fn recorded(self, recorded: &mut [Recorded]) {
+    pub fn recorded(self, recorded: &mut [Recorded]) {
         if self == Self::PublishedOnRedelivery {
             for one in recorded {
                 one.redelivered = false;
@@ -316,7 +312,7 @@ impl Sabotage {
     }
 
     /// What becomes of an effect on its way out.
-    pub(crate) fn effect(self, effect: &mut Effect, unroutable: bool) {
+    pub fn effect(self, effect: &mut Effect, unroutable: bool) {
         if self.keeps_trying(effect, unroutable)
             && let Effect::Write(Write::Parked(events)) = effect
         {
@@ -365,7 +361,7 @@ impl Sabotage {
     }
 
     /// Whether the journal is told that an event is given up, and not that it was tried so many times.
-    pub(crate) fn parks(self, failed: &FailedAttempt, attempts: u32) -> bool {
+    pub fn parks(self, failed: &FailedAttempt, attempts: u32) -> bool {
         match self {
             Self::FiveNacksPark => attempts >= 5 && failed.problem.message.contains("nacked"),
             Self::FirstLossParks => failed.problem.error_code == ErrorCode::PublishUnanswered,

@@ -13,7 +13,7 @@ use vodrelay_core::machine::{ConfirmAfter, Settings};
 /// Everything that can go wrong, one switch each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// A pull request never reaches the cloud.
     PullRequestLost,
     /// The cloud hands events out, and the answer never arrives.
@@ -112,7 +112,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Each of them, in the order of their declaration.
-    pub(crate) const ALL: [Fault; 47] = [
+    pub const ALL: [Fault; 47] = [
         Fault::PullRequestLost,
         Fault::PullAnswerLost,
         Fault::PullAnswerSlow,
@@ -194,7 +194,7 @@ impl Fault {
     }
 
     /// Whether it comes by the clock.
-    pub(crate) fn comes_by_the_clock(self) -> bool {
+    pub fn comes_by_the_clock(self) -> bool {
         matches!(
             self,
             Fault::Crash
@@ -215,7 +215,7 @@ impl Fault {
 
 /// What a seed is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Theme {
+pub enum Theme {
     /// Faults of every kind.
     Swarm,
     /// Bad events and bad handles among good ones and nothing else: nobody may wait for another (G6).
@@ -230,7 +230,7 @@ pub(crate) enum Theme {
 
 /// How the cloud counts the requests of one API of the account. Not a fault: it goes on doing so when all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counting {
+pub enum Counting {
     /// It does not.
     Not,
     /// A bucket that holds a second's worth.
@@ -241,65 +241,65 @@ pub(crate) enum Counting {
 
 /// All that a seed decides beforehand.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The seed.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// What it is about.
-    pub(crate) theme: Theme,
+    pub theme: Theme,
     /// How many relays, each with its own journal, pull from the same queues.
-    pub(crate) relays: usize,
+    pub relays: usize,
     /// Whose queues.
-    pub(crate) sub_apps: Vec<SubAppId>,
+    pub sub_apps: Vec<SubAppId>,
     /// The proof that a confirm needs.
-    pub(crate) confirm_after: ConfirmAfter,
+    pub confirm_after: ConfirmAfter,
     /// The cloud's window and the margin.
-    pub(crate) window: Window,
+    pub window: Window,
     /// Events that are held at once.
-    pub(crate) max_in_flight: usize,
+    pub max_in_flight: usize,
     /// Publishes before an event is parked.
-    pub(crate) publish_attempts: u32,
+    pub publish_attempts: u32,
     /// Requests per second, as the relay is told.
-    pub(crate) requests_per_second: u32,
+    pub requests_per_second: u32,
     /// How the cloud counts them.
-    pub(crate) counting: Counting,
+    pub counting: Counting,
     /// Requests per second, as the cloud accepts them.
-    pub(crate) accepted_per_second: u32,
+    pub accepted_per_second: u32,
     /// How many events are put.
-    pub(crate) events: usize,
+    pub events: usize,
     /// How long the safety phase lasts, in milliseconds; events are put during its first three quarters.
-    pub(crate) safety_ms: u64,
+    pub safety_ms: u64,
     /// How many in a thousand events equal an earlier one.
-    pub(crate) equal_per_mille: u16,
+    pub equal_per_mille: u16,
     /// How many in a thousand have no queue to go to.
-    pub(crate) unroutable_per_mille: u16,
+    pub unroutable_per_mille: u16,
     /// How many in a thousand the broker refuses.
-    pub(crate) refused_per_mille: u16,
+    pub refused_per_mille: u16,
     /// How many in a thousand are no JSON objects, so that no handle ever stands on them.
-    pub(crate) bare_per_mille: u16,
+    pub bare_per_mille: u16,
     /// How long the cloud holds a poll while there is nothing.
-    pub(crate) hold_ms: u64,
+    pub hold_ms: u64,
     /// After so long the client gives a pull up.
-    pub(crate) pull_timeout_ms: u64,
+    pub pull_timeout_ms: u64,
     /// The longest way that a slow request takes.
-    pub(crate) slow_ms: u64,
+    pub slow_ms: u64,
     /// Under which handle an event comes again.
-    pub(crate) redelivery: Redelivery,
+    pub redelivery: Redelivery,
     /// What a bad handle does to its neighbours.
-    pub(crate) mixed: MixedConfirm,
+    pub mixed: MixedConfirm,
     /// Whether the cloud refuses a second confirm.
-    pub(crate) refuse_repeats: bool,
+    pub refuse_repeats: bool,
     /// How wrong the hosts' wall clocks are from the beginning.
-    pub(crate) wall_offset_ms: i64,
+    pub wall_offset_ms: i64,
     /// Whether a second queue on the exchange stores what the first one nacks.
-    pub(crate) second_queue: bool,
+    pub second_queue: bool,
     /// When the exchange loses its queue in a seed that is about that, and for how long, in milliseconds.
-    pub(crate) unbound_ms: (u64, u64),
+    pub unbound_ms: (u64, u64),
     rates: [u16; Fault::ALL.len()],
 }
 
 impl Plan {
     /// What this seed decides.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_0001);
         // What came later has its own chance, so that the seeds keep their meaning.
         let mut newest = fastrand::Rng::with_seed(seed ^ 0x5157_a1f1_ab1e_07a3);
@@ -406,17 +406,17 @@ impl Plan {
     }
 
     /// How likely a fault is where it can happen, per mille.
-    pub(crate) fn rate(&self, fault: Fault) -> u16 {
+    pub fn rate(&self, fault: Fault) -> u16 {
         self.rates[fault as usize]
     }
 
     /// Makes a fault this likely, per mille.
-    pub(crate) fn set(&mut self, fault: Fault, per_mille: u16) {
+    pub fn set(&mut self, fault: Fault, per_mille: u16) {
         self.rates[fault as usize] = per_mille;
     }
 
     /// The core's settings for a relay that is started with this seed of its own.
-    pub(crate) fn settings(&self, seed: u64) -> Settings {
+    pub fn settings(&self, seed: u64) -> Settings {
         Settings {
             sub_apps: self.sub_apps.clone(),
             confirm_after: self.confirm_after,

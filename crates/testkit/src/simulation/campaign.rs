@@ -14,19 +14,19 @@ const NO_PANIC: &str = "no thread panics while it holds this";
 
 /// The figures of a campaign.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Figures {
+pub struct Figures {
     /// Seeds run.
-    pub(crate) seeds: u64,
+    pub seeds: u64,
     /// Events put.
-    pub(crate) events: u64,
+    pub events: u64,
     /// How often each fault struck, in the order of [`Fault::ALL`].
-    pub(crate) faults: Vec<u64>,
+    pub faults: Vec<u64>,
     /// Processes that died.
-    pub(crate) crashes: u64,
+    pub crashes: u64,
     /// Repeats at the broker, each explained.
-    pub(crate) repeats: u64,
+    pub repeats: u64,
     /// The longest time from the end of the faults to the end of everything, in virtual milliseconds.
-    pub(crate) longest_rest_ms: u64,
+    pub longest_rest_ms: u64,
 }
 
 impl Figures {
@@ -43,7 +43,7 @@ impl Figures {
     }
 
     /// For people.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut lines = vec![
             format!("{:>12} seeds", self.seeds),
             format!("{:>12} events", self.events),
@@ -60,12 +60,12 @@ impl Figures {
 }
 
 /// Runs one seed. A panic of the core is a violation like any other.
-pub(crate) fn seed(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
+pub fn seed(seed: u64, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
     run(&Plan::new(seed), sabotage, trace)
 }
 
 /// Runs one plan.
-pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
+pub fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| world::run(plan, sabotage, trace))).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));
@@ -83,14 +83,14 @@ pub(crate) fn run(plan: &Plan, sabotage: Option<Sabotage>, trace: bool) -> Outco
 }
 
 /// How to bring a failure back.
-pub(crate) fn replay(seed: u64) -> String {
-    format!("cargo run --release --example simulate -- --seed {seed} --trace")
+pub fn replay(seed: u64) -> String {
+    format!("cargo run --profile dist -p vodrelay-testkit --bin simulate -- --seed {seed} --trace")
 }
 
 /// Runs seeds until `failures` of them have failed or all are done. The failures are in the order of their seeds.
 ///
 /// `progress` is told the number of seeds that are done, now and then.
-pub(crate) fn seeds(
+pub fn seeds(
     range: Range<u64>,
     sabotage: Option<Sabotage>,
     failures: usize,
@@ -133,13 +133,13 @@ pub(crate) fn seeds(
 
 /// What became of a bug: the first seed that showed it by any checker, and the first by one of those expected.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) first: Option<(u64, Violation)>,
-    pub(crate) expected: Option<(u64, Violation)>,
+pub struct Seen {
+    pub first: Option<(u64, Violation)>,
+    pub expected: Option<(u64, Violation)>,
 }
 
 /// Looks for a bug in so many seeds.
-pub(crate) fn seen(bug: Sabotage, expected: &[Guarantee], within: u64) -> Seen {
+pub fn seen(bug: Sabotage, expected: &[Guarantee], within: u64) -> Seen {
     let mut seen = Seen::default();
     for number in 0..within {
         let Some(violation) = seed(number, Some(bug), false).violation else { continue };
@@ -154,7 +154,7 @@ pub(crate) fn seen(bug: Sabotage, expected: &[Guarantee], within: u64) -> Seen {
 }
 
 /// A bug and the checkers that saw it, as a row of a table.
-pub(crate) fn row(bug: Sabotage, seen: &Seen) -> String {
+pub fn row(bug: Sabotage, seen: &Seen) -> String {
     let shown = |seen: &Option<(u64, Violation)>| match seen {
         Some((seed, violation)) => format!("seed {seed:>4} {:<18}", violation.guarantee.to_string()),
         None => format!("{:<28}", "NOT SEEN"),

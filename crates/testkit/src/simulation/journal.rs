@@ -24,52 +24,52 @@ const NEWEST_DELIVERIES: usize = 64;
 
 /// One occurrence of one fingerprint.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
+pub struct Row {
     /// The content, as its first delivery brought it.
-    pub(crate) event: Arc<Event>,
+    pub event: Arc<Event>,
     /// Which occurrence.
-    pub(crate) occurrence: u32,
+    pub occurrence: u32,
     /// Whether the broker's ack is committed.
-    pub(crate) published: bool,
+    pub published: bool,
     /// Whether it was given up.
-    pub(crate) parked: bool,
+    pub parked: bool,
     /// Why it was given up last.
-    pub(crate) parked_for: Option<ErrorCode>,
+    pub parked_for: Option<ErrorCode>,
     /// Whether the cloud is known to have forgotten it.
-    pub(crate) confirmed: bool,
+    pub confirmed: bool,
     /// Since when.
-    pub(crate) confirmed_at: Option<WallTime>,
+    pub confirmed_at: Option<WallTime>,
     /// Whether its row is gone.
-    pub(crate) pruned: bool,
+    pub pruned: bool,
     /// Why it may be an event that was published before.
-    pub(crate) doubt: Option<Doubt>,
+    pub doubt: Option<Doubt>,
     /// Publishes that may have left.
-    pub(crate) attempts: u32,
+    pub attempts: u32,
     /// Further deliveries.
-    pub(crate) redeliveries: u32,
+    pub redeliveries: u32,
     /// Whether the broker may have it without an ack.
-    pub(crate) uncertain: bool,
+    pub uncertain: bool,
     /// Its deliveries, by their index.
-    pub(crate) deliveries: Vec<usize>,
+    pub deliveries: Vec<usize>,
 }
 
 /// One delivery.
 #[derive(Clone, Debug)]
-pub(crate) struct Delivery {
+pub struct Delivery {
     /// Its event, by its index.
-    pub(crate) row: usize,
+    pub row: usize,
     /// Its handle.
-    pub(crate) handle: Option<EventHandle>,
+    pub handle: Option<EventHandle>,
     /// Its lease.
-    pub(crate) lease: Lease,
+    pub lease: Lease,
     /// When it arrived.
-    pub(crate) received_at: Moment,
+    pub received_at: Moment,
     /// The same on the clock of its boot, and on the wall.
     kept: KeptLease,
     boot: u64,
-    pub(crate) pulled_at: WallTime,
+    pub pulled_at: WallTime,
     /// The cloud's id of the request that brought it.
-    pub(crate) request_id: Arc<str>,
+    pub request_id: Arc<str>,
     /// Whether it has an outcome, and whether that is final.
     outcome: Option<Outcome>,
 }
@@ -84,11 +84,11 @@ enum Outcome {
 
 /// What is committed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Journal {
+pub struct Journal {
     /// Events; the id of one is its index and one more.
-    pub(crate) rows: Vec<Row>,
+    pub rows: Vec<Row>,
     /// Deliveries; the id of one is its index and one more.
-    pub(crate) deliveries: Vec<Delivery>,
+    pub deliveries: Vec<Delivery>,
     by_fingerprint: HashMap<Fingerprint, Vec<usize>>,
     sabotage: Option<Sabotage>,
     /// What the process that has it open knows of its boot.
@@ -96,22 +96,22 @@ pub(crate) struct Journal {
     /// How many events and deliveries came with the newest copy.
     copied: (usize, usize),
     /// The sub-applications that the process does not poll, for a deliberate bug.
-    pub(crate) unwanted: Vec<SubAppId>,
+    pub unwanted: Vec<SubAppId>,
     /// Events that are not handed out any more, for a deliberate bug.
-    pub(crate) forgotten: HashSet<EventId>,
+    pub forgotten: HashSet<EventId>,
     /// Events that were released, for the same.
     released: HashSet<EventId>,
 }
 
 /// One boot of a host, and the process in it that opened the journal.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Boot {
+pub struct Boot {
     /// Which boot.
-    pub(crate) number: u64,
+    pub number: u64,
     /// When its clock began.
-    pub(crate) began: Moment,
+    pub began: Moment,
     /// When the process opened the journal.
-    pub(crate) opened: Moment,
+    pub opened: Moment,
 }
 
 impl Boot {
@@ -123,12 +123,12 @@ impl Boot {
 
 impl Journal {
     /// An empty one; with a deliberate bug in it, if that bug is the journal's.
-    pub(crate) fn new(sabotage: Option<Sabotage>) -> Self {
+    pub fn new(sabotage: Option<Sabotage>) -> Self {
         Self { sabotage, ..Self::default() }
     }
 
     /// The row of an event.
-    pub(crate) fn row(&self, event: EventId) -> Option<&Row> {
+    pub fn row(&self, event: EventId) -> Option<&Row> {
         self.rows.get(usize::try_from(event.0 - 1).ok()?)
     }
 
@@ -137,7 +137,7 @@ impl Journal {
     }
 
     /// A new process opens it: what an earlier one may have published without learning of its ack is marked.
-    pub(crate) fn reopen(&mut self, boot: Boot, is_copy: bool) {
+    pub fn reopen(&mut self, boot: Boot, is_copy: bool) {
         self.boot = boot;
         self.forgotten.clear();
         if is_copy && self.sabotage != Some(Sabotage::CopyNotNoticed) {
@@ -153,14 +153,14 @@ impl Journal {
 
     /// An older copy of the file takes its place. The numbers of what is lost are not used again here, so that an onlooker
     /// can tell it from what comes next.
-    pub(crate) fn restore(&mut self, older: &Journal) {
+    pub fn restore(&mut self, older: &Journal) {
         let now = std::mem::replace(self, older.clone());
         self.rows.extend(now.rows.into_iter().skip(older.rows.len()).map(|row| Row { pruned: true, ..row }));
         self.deliveries.extend(now.deliveries.into_iter().skip(older.deliveries.len()));
     }
 
     /// Judges and records the events of one answer.
-    pub(crate) fn record(&mut self, pulled: &Pulled) -> Vec<Recorded> {
+    pub fn record(&mut self, pulled: &Pulled) -> Vec<Recorded> {
         let mut taken = HashSet::new();
         let events = pulled.events.clone();
         let mut all = Vec::with_capacity(events.len());
@@ -283,7 +283,6 @@ impl Journal {
                     .for_each(|lease| lease.delivery = DeliveryId(0));
                 classify(&known, event.handle.as_ref(), late)
             }
-            #[cfg(test)]
             (Some(Sabotage::SettledIsNew), _) => {
                 let mut known = known.to_vec();
                 for one in known.iter_mut().filter(|one| one.confirmed && one.was_settled()) {
@@ -331,7 +330,7 @@ impl Journal {
     }
 
     /// Counts further attempts.
-    pub(crate) fn attempts(&mut self, failed: &[FailedAttempt]) {
+    pub fn attempts(&mut self, failed: &[FailedAttempt]) {
         let forgets = self.sabotage == Some(Sabotage::UncertainForgotten);
         for attempt in failed {
             let row = self.row_mut(attempt.event);
@@ -341,14 +340,14 @@ impl Journal {
     }
 
     /// The broker acked these.
-    pub(crate) fn published(&mut self, events: &[EventId]) {
+    pub fn published(&mut self, events: &[EventId]) {
         for event in events {
             self.row_mut(*event).published = true;
         }
     }
 
     /// The relay gives these up.
-    pub(crate) fn parked(&mut self, events: &[(EventId, Problem)]) {
+    pub fn parked(&mut self, events: &[(EventId, Problem)]) {
         for (event, problem) in events {
             let row = self.row_mut(*event);
             row.parked |= !row.published;
@@ -357,7 +356,7 @@ impl Journal {
     }
 
     /// An operator releases an event that was given up. Says whether it was.
-    pub(crate) fn release(&mut self, event: EventId) -> bool {
+    pub fn release(&mut self, event: EventId) -> bool {
         let sabotage = self.sabotage;
         let row = self.row_mut(event);
         if !row.parked {
@@ -376,7 +375,7 @@ impl Journal {
     }
 
     /// The cloud accepted these.
-    pub(crate) fn confirmed(&mut self, deliveries: &[DeliveryId], at: WallTime) {
+    pub fn confirmed(&mut self, deliveries: &[DeliveryId], at: WallTime) {
         for delivery in deliveries {
             let delivery = &mut self.deliveries[index(delivery.0)];
             delivery.outcome = Some(Outcome::Confirmed);
@@ -387,7 +386,7 @@ impl Journal {
     }
 
     /// These ended otherwise; `lost` when the answer never came.
-    pub(crate) fn let_go(&mut self, deliveries: &[DeliveryId], lost: bool) {
+    pub fn let_go(&mut self, deliveries: &[DeliveryId], lost: bool) {
         for delivery in deliveries {
             let delivery = &mut self.deliveries[index(delivery.0)];
             if matches!(delivery.outcome, None | Some(Outcome::Lost)) {
@@ -397,7 +396,7 @@ impl Journal {
     }
 
     /// The cloud holds nothing that was received before.
-    pub(crate) fn settle(&mut self, sub_app: SubAppId, received_before: Moment, at: WallTime) {
+    pub fn settle(&mut self, sub_app: SubAppId, received_before: Moment, at: WallTime) {
         let boot = self.boot.number;
         for row in &mut self.rows {
             let newest = *row.deliveries.last().expect("a row is made by a delivery");
@@ -419,8 +418,7 @@ impl Journal {
 
     /// The calendar says that the cloud dropped what was handed over before, of sub-applications that are not polled. For the
     /// differential test, as the next one.
-    #[cfg(test)]
-    pub(crate) fn settle_unpolled(&mut self, polled: &[SubAppId], before: WallTime, at: WallTime) -> u64 {
+    pub fn settle_unpolled(&mut self, polled: &[SubAppId], before: WallTime, at: WallTime) -> u64 {
         let by_first = self.sabotage == Some(Sabotage::FirstDeliveryCounts);
         let all = self.sabotage == Some(Sabotage::PolledIsSettled);
         let mut settled = 0;
@@ -442,8 +440,7 @@ impl Journal {
     }
 
     /// Forgets what was received and confirmed before that time. Only the differential test asks for it. Returns how many events that were.
-    #[cfg(test)]
-    pub(crate) fn prune(&mut self, before: WallTime) -> u64 {
+    pub fn prune(&mut self, before: WallTime) -> u64 {
         let forgets = self.sabotage == Some(Sabotage::PruneForgetsConfirms);
         let mut pruned = 0;
         for (at, row) in self.rows.iter_mut().enumerate() {
@@ -460,7 +457,7 @@ impl Journal {
     }
 
     /// Hands out unpublished events, and counts the attempt.
-    pub(crate) fn load(&mut self, after: EventId, limit: u32) -> Vec<Loaded> {
+    pub fn load(&mut self, after: EventId, limit: u32) -> Vec<Loaded> {
         if self.sabotage == Some(Sabotage::NothingLoaded) {
             return Vec::new();
         }

@@ -13,7 +13,7 @@ const REQUEST_IN_VAIN_MS: u64 = 200;
 
 /// The APIs whose requests the cloud counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Api {
+pub enum Api {
     /// `PullEvents`.
     Pull,
     /// `ConfirmEvents`.

@@ -1,22 +1,19 @@
 //! Runs as many seeds of the simulation as one likes, or one of them with a trace.
 //!
 //! ```text
-//! cargo run --release --example simulate -- --seeds 1000000 [--from N]
-//! cargo run --release --example simulate -- --seed N --trace
+//! cargo run --profile dist -p vodrelay-testkit --bin simulate -- --seeds 1000000 [--from N]
+//! cargo run --profile dist -p vodrelay-testkit --bin simulate -- --seed N --trace
 //! ```
-
-#[path = "../tests/sim/simulation/mod.rs"]
-mod simulation;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 
-use simulation::campaign;
-use simulation::plan::{Fault, Plan};
-use simulation::sabotage::Sabotage;
-use simulation::world::Outcome;
+use vodrelay_testkit::simulation::campaign;
+use vodrelay_testkit::simulation::plan::{Fault, Plan};
+use vodrelay_testkit::simulation::sabotage::Sabotage;
+use vodrelay_testkit::simulation::world::Outcome;
 
 /// Runs the relay's core in a simulated world.
 #[derive(Debug, Parser)]
