@@ -1,7 +1,6 @@
 //! The settings of each part, from the configuration.
 
 use tencent_vod::Places;
-use vodrelay_core::lease::Window;
 use vodrelay_core::machine::Settings;
 
 use crate::cloud;
@@ -12,13 +11,9 @@ use crate::output;
 pub fn settings(config: &Config) -> Settings {
     Settings {
         sub_apps: config.vod.sub_apps(),
-        confirm_after: config.relay.confirm_after,
-        window: Window { length: config.vod.window, margin: config.relay.lease_margin },
-        max_in_flight: config.relay.max_in_flight,
-        idle_backoff_min: config.relay.idle_backoff_min,
-        idle_backoff_max: config.relay.idle_backoff_max,
-        publish_attempts: config.relay.publish_attempts,
+        window: config.vod.window,
         requests_per_second: config.vod.requests_per_second,
+        relay: config.relay.clone(),
         seed: fastrand::u64(..),
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use tencent_vod::CredentialSource;
 use tencent_vod_event::SubAppId;
 use url::Url;
-pub use vodrelay_core::machine::ConfirmAfter;
+pub use vodrelay_core::machine::{ConfirmAfter, RelaySettings};
 
 pub use crate::ops::logging::LogFormat;
 use crate::ops::maintenance;
@@ -50,7 +50,7 @@ pub struct Config {
     /// The cloud's API.
     pub vod: VodConfig,
     /// How events are carried.
-    pub relay: RelayConfig,
+    pub relay: RelaySettings,
     /// Where events go.
     pub output: OutputConfig,
     /// RabbitMQ.
@@ -102,36 +102,6 @@ impl Default for VodConfig {
             credentials: CredentialSource::Auto,
             window: Duration::from_secs(30),
             requests_per_second: 100,
-        }
-    }
-}
-
-/// `[relay]`: how events are carried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayConfig {
-    /// What must be safe before an event is confirmed.
-    pub confirm_after: ConfirmAfter,
-    /// The end of the window, in which no confirm leaves.
-    pub lease_margin: Duration,
-    /// How many events may be in flight.
-    pub max_in_flight: usize,
-    /// The first wait after an idle answer.
-    pub idle_backoff_min: Duration,
-    /// The longest wait between idle answers.
-    pub idle_backoff_max: Duration,
-    /// How often an unroutable or refused event is published before it is parked, spread over minutes.
-    pub publish_attempts: u32,
-}
-
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self {
-            confirm_after: ConfirmAfter::Publish,
-            lease_margin: Duration::from_secs(3),
-            max_in_flight: 1024,
-            idle_backoff_min: Duration::from_millis(200),
-            idle_backoff_max: Duration::from_secs(5),
-            publish_attempts: 5,
         }
     }
 }

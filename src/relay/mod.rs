@@ -81,7 +81,7 @@ pub enum RelayError {
 /// [`RelayError`] when a necessary part is gone.
 pub async fn run(parts: RelayParts, drain: CancellationToken) -> Result<(), RelayError> {
     let RelayParts { settings, client, journal, output, stats, changes, heartbeat } = parts;
-    let (window, max_in_flight) = (settings.window, settings.max_in_flight);
+    let (window, max_in_flight) = (settings.lease_window(), settings.relay.max_in_flight);
     let core = Core::new(settings, Moment::now());
     let (inputs, arrived) = mpsc::unbounded_channel();
     let (journal_state, output_state) = (journal.state(), output.state());
@@ -192,7 +192,7 @@ impl Shell {
                         inputs.push(Input::Drain.into());
                     }
                     Some(changed) = settings.recv() => {
-                        self.commits.configure(changed.max_in_flight);
+                        self.commits.configure(changed.relay.max_in_flight);
                         inputs.push(Input::Reconfigure(Box::new(changed)).into());
                     }
                     Some(ended) = self.tasks.join_next() => ended.map_err(RelayError::Task)??,

@@ -11,7 +11,7 @@ use tencentcloud_signing::Secret;
 use url::Url;
 use vodrelay::config::{
     Config, ConfigErrors, ConfirmAfter, CredentialSource, HealthConfig, HttpConfig, JournalConfig, LogConfig,
-    LogFormat, OutputConfig, OutputKind, RelayConfig, StatusConfig, VodConfig,
+    LogFormat, OutputConfig, OutputKind, RelaySettings, StatusConfig, VodConfig,
 };
 use vodrelay::cron::Cron;
 use vodrelay::ops::maintenance;
@@ -371,8 +371,8 @@ prop_compose! {
         min in duration(10),
         more in duration(0),
         publish_attempts in 1_u32..,
-    ) -> RelayConfig {
-        RelayConfig {
+    ) -> RelaySettings {
+        RelaySettings {
             confirm_after: if after_publish { ConfirmAfter::Publish } else { ConfirmAfter::Journal },
             lease_margin: Duration::from_millis(lease_margin),
             max_in_flight,

@@ -55,7 +55,7 @@ use events::{Events, Unsettled};
 use handles::{HandleEnd, HandleEnded, Handles, HeldDelivery};
 use outbox::Outbox;
 use polls::{Polls, PullEnded};
-pub use types::{Answer, ConfirmAfter, ConfirmId, Effect, Input, Load, Settings};
+pub use types::{Answer, ConfirmAfter, ConfirmId, Effect, Input, Load, RelaySettings, Settings};
 use world::World;
 
 /// The state machine.
@@ -249,13 +249,13 @@ impl Core {
     /// From events to handles: the facts about a handle's events changed.
     fn review(&mut self, handle: handles::HandleId) {
         let Self { events, handles, world, .. } = self;
-        let confirm_after = world.settings.confirm_after;
+        let confirm_after = world.settings.relay.confirm_after;
         handles.review(world.now, handle, |event| events.may_confirm(event, confirm_after));
     }
 
     fn confirmed(&mut self, request: ConfirmId, result: Result<(), RequestFailure>) {
         let Self { events, handles, world, rng, out, .. } = self;
-        let confirm_after = world.settings.confirm_after;
+        let confirm_after = world.settings.relay.confirm_after;
         let may_confirm = |event| events.may_confirm(event, confirm_after);
         let ended = handles.request_ended(world, rng, out, request, result, may_confirm);
         self.handles_ended(ended);
@@ -289,7 +289,9 @@ impl Core {
         self.polls.configure(old, &new);
         self.handles.configure(old, &new);
         self.events.configure(old, &new, self.world.now);
-        self.world.settings = Settings { confirm_after: old.confirm_after, window: old.window, ..new };
+        let RelaySettings { confirm_after, lease_margin, .. } = old.relay;
+        let relay = RelaySettings { confirm_after, lease_margin, ..new.relay };
+        self.world.settings = Settings { window: old.window, relay, ..new };
         // Adds new sub-applications, and stops polling removed ones. Their events in flight are finished.
         let wanted = self.world.settings.sub_apps.clone();
         for id in &wanted {

@@ -26,22 +26,51 @@ pub enum ConfirmAfter {
 pub struct Settings {
     /// The queues to relay.
     pub sub_apps: Vec<SubAppId>,
+    /// How long the cloud lets a handle be confirmed.
+    pub window: Duration,
+    /// The account's limit, per API.
+    pub requests_per_second: u32,
+    /// How events are carried.
+    pub relay: RelaySettings,
+    /// The seed of the jitter.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The cloud's window and the relay's margin at its end.
+    pub fn lease_window(&self) -> Window {
+        Window { length: self.window, margin: self.relay.lease_margin }
+    }
+}
+
+/// How events are carried: the section `[relay]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelaySettings {
     /// The proof that a confirm needs.
     pub confirm_after: ConfirmAfter,
-    /// The cloud's window and our margin.
-    pub window: Window,
+    /// The end of the window, in which no confirm leaves.
+    pub lease_margin: Duration,
     /// The most events in flight. One poll of each sub-application may exceed it by its batch.
     pub max_in_flight: usize,
     /// The shortest wait after an idle answer.
     pub idle_backoff_min: Duration,
     /// The longest wait after an idle answer.
     pub idle_backoff_max: Duration,
-    /// How many unroutable or refused publishes park an event.
+    /// How often an unroutable or refused event is published before it is parked, spread over minutes.
     pub publish_attempts: u32,
-    /// The account's limit, per API.
-    pub requests_per_second: u32,
-    /// The seed of the jitter.
-    pub seed: u64,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            confirm_after: ConfirmAfter::Publish,
+            lease_margin: Duration::from_secs(3),
+            max_in_flight: 1024,
+            idle_backoff_min: Duration::from_millis(200),
+            idle_backoff_max: Duration::from_secs(5),
+            publish_attempts: 5,
+        }
+    }
 }
 
 /// A confirm request.

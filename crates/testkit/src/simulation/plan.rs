@@ -8,7 +8,7 @@ use std::time::Duration;
 use tencent_vod_emulator::queue::{MixedConfirm, Redelivery};
 use tencent_vod_event::SubAppId;
 use vodrelay_core::lease::Window;
-use vodrelay_core::machine::{ConfirmAfter, Settings};
+use vodrelay_core::machine::{ConfirmAfter, RelaySettings, Settings};
 
 /// Everything that can go wrong, one switch each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -419,13 +419,15 @@ impl Plan {
     pub fn settings(&self, seed: u64) -> Settings {
         Settings {
             sub_apps: self.sub_apps.clone(),
-            confirm_after: self.confirm_after,
-            window: self.window,
-            max_in_flight: self.max_in_flight,
-            idle_backoff_min: Duration::from_millis(200),
-            idle_backoff_max: Duration::from_secs(5),
-            publish_attempts: self.publish_attempts,
+            window: self.window.length,
             requests_per_second: self.requests_per_second,
+            relay: RelaySettings {
+                confirm_after: self.confirm_after,
+                lease_margin: self.window.margin,
+                max_in_flight: self.max_in_flight,
+                publish_attempts: self.publish_attempts,
+                ..RelaySettings::default()
+            },
             seed,
         }
     }

@@ -240,14 +240,14 @@ impl Sabotage {
     /// What a core with this bug would be told to do.
     pub fn settings(self, settings: &mut Settings) {
         match self {
-            Self::WindowTooLong => settings.window.length += Duration::from_secs(20),
+            Self::WindowTooLong => settings.window += Duration::from_secs(20),
             Self::NoIdleWait => {
-                settings.idle_backoff_min = Duration::ZERO;
-                settings.idle_backoff_max = Duration::ZERO;
+                settings.relay.idle_backoff_min = Duration::ZERO;
+                settings.relay.idle_backoff_max = Duration::ZERO;
             }
-            Self::WaitsForTheBroker => settings.confirm_after = ConfirmAfter::Publish,
+            Self::WaitsForTheBroker => settings.relay.confirm_after = ConfirmAfter::Publish,
             Self::TwiceAsFast => settings.requests_per_second *= 2,
-            Self::UnboundedInFlight => settings.max_in_flight = usize::MAX / 2,
+            Self::UnboundedInFlight => settings.relay.max_in_flight = usize::MAX / 2,
             _ => {}
         }
     }

@@ -76,7 +76,7 @@ impl Events {
     /// Whether newly recorded events go straight to the output. With `confirm_after = "journal"` they wait in
     /// the journal when others wait there, or when the output cannot take them.
     pub(in crate::machine) fn publishes_at_once(&self, world: &World, recordings: Recordings) -> bool {
-        match world.settings.confirm_after {
+        match world.settings.relay.confirm_after {
             ConfirmAfter::Publish => true,
             ConfirmAfter::Journal => {
                 // An event that is recorded to wait must not be overtaken.
@@ -97,7 +97,7 @@ impl Events {
         let taken = self.held(recordings) + further_polls * EVENTS_PER_PULL;
         let most = if self.breaker.is_open() { EVENTS_PER_PULL } else { LOAD_MAX };
         let capacity = self.capacity_for_publishing(world).saturating_sub(taken).min(most);
-        let worth_it = capacity >= most.min(world.settings.max_in_flight / 4).max(1);
+        let worth_it = capacity >= most.min(world.settings.relay.max_in_flight / 4).max(1);
         if !self.backlog.is_open()
             || self.backlog.is_loading()
             || !world.output_up

@@ -69,9 +69,9 @@ impl Events {
     /// How many events may be in flight only to be published. With `confirm_after = "journal"` the other half
     /// is kept for pulling: the cloud must not wait while the broker takes nothing.
     pub(super) fn capacity_for_publishing(&self, world: &World) -> usize {
-        let most = match world.settings.confirm_after {
-            ConfirmAfter::Publish => world.settings.max_in_flight,
-            ConfirmAfter::Journal => world.settings.max_in_flight / 2,
+        let most = match world.settings.relay.confirm_after {
+            ConfirmAfter::Publish => world.settings.relay.max_in_flight,
+            ConfirmAfter::Journal => world.settings.relay.max_in_flight / 2,
         };
         most.saturating_add(self.capacity_besides(world))
     }
@@ -81,14 +81,14 @@ impl Events {
     /// break the connection is given up only when others get through. While nothing is routable, this is the
     /// capacity for an event that may be.
     fn capacity_besides(&self, world: &World) -> usize {
-        let most = (world.settings.max_in_flight / 4).max(EVENTS_PER_PULL);
+        let most = (world.settings.relay.max_in_flight / 4).max(EVENTS_PER_PULL);
         if self.breaker.is_open() { most } else { (self.refused + self.suspected).min(most) }
     }
 
     /// Takes over new settings.
     pub(in crate::machine) fn configure(&mut self, old: &Settings, new: &Settings, now: Moment) {
-        if old.max_in_flight != new.max_in_flight {
-            self.capacity = Capacity::new(new.max_in_flight, now);
+        if old.relay.max_in_flight != new.relay.max_in_flight {
+            self.capacity = Capacity::new(new.relay.max_in_flight, now);
         }
     }
 
@@ -102,7 +102,7 @@ impl Events {
         events: &[EventId],
     ) {
         // Nothing is wrong with such an event: its publish has not begun, or takes long.
-        let waits = |in_flight: &InFlight| in_flight.waits_for_the_output(world.settings.confirm_after);
+        let waits = |in_flight: &InFlight| in_flight.waits_for_the_output(world.settings.relay.confirm_after);
         if world.output_up && events.iter().any(|event| self.in_hand.get(event).is_some_and(waits)) {
             self.capacity.lapsed(lease, self.held(recordings), world.now);
         }

@@ -78,7 +78,7 @@ impl Events {
             suspects: Suspects::default(),
             breaker: Breaker::default(),
             backlog: Backlog::after_start(),
-            capacity: Capacity::new(settings.max_in_flight, now),
+            capacity: Capacity::new(settings.relay.max_in_flight, now),
             refused: 0,
             suspected: 0,
             acks: 0,

@@ -131,7 +131,7 @@ impl Events {
         }
         self.answered(event);
         let open = self.breaker.is_open();
-        let attempts = world.settings.publish_attempts;
+        let attempts = world.settings.relay.publish_attempts;
         let Some(in_flight) = self.in_hand.get_mut(&event) else { return false };
         let tries = &mut in_flight.tries;
         tries.waits = Waits::Refused;
@@ -169,7 +169,7 @@ impl Events {
     /// How long an event waits for its next publish.
     pub(super) fn wait(&self, world: &World, rng: &mut fastrand::Rng, event: EventId) -> Duration {
         let open = self.breaker.is_open();
-        let crowded = self.refused > world.settings.max_in_flight / 4;
+        let crowded = self.refused > world.settings.relay.max_in_flight / 4;
         let Some(in_flight) = self.in_hand.get(&event) else { return RETRY_WAITS.0 };
         let Tries { failures, refused_since, waits, .. } = in_flight.tries;
         let earlier = failures.saturating_sub(1);

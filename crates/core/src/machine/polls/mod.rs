@@ -104,11 +104,11 @@ impl Polls {
     /// Adds a sub-application, behind the known ones. It is polled once in each `rest`, or as it demands.
     pub(super) fn add(&mut self, world: &World, id: SubAppId, wanted: bool, rest: Option<Duration>) {
         let World { settings, now, .. } = world;
-        let mut pace = Pace::new(settings.idle_backoff_min, settings.idle_backoff_max, *now);
+        let mut pace = Pace::new(settings.relay.idle_backoff_min, settings.relay.idle_backoff_max, *now);
         pace.want(wanted);
         pace.rest(rest);
         self.queue.set_demand(self.sub_apps.len(), pace.demand());
-        let settling = Settling::after_start(*now, settings.window.length);
+        let settling = Settling::after_start(*now, settings.window);
         self.sub_apps.push(SubAppPolls { id, pace, settling });
     }
 
@@ -133,9 +133,11 @@ impl Polls {
         if old.requests_per_second != new.requests_per_second {
             self.quota.configure(new.requests_per_second);
         }
-        if (old.idle_backoff_min, old.idle_backoff_max) != (new.idle_backoff_min, new.idle_backoff_max) {
+        if (old.relay.idle_backoff_min, old.relay.idle_backoff_max)
+            != (new.relay.idle_backoff_min, new.relay.idle_backoff_max)
+        {
             for sub_app in &mut self.sub_apps {
-                sub_app.pace.configure(new.idle_backoff_min, new.idle_backoff_max);
+                sub_app.pace.configure(new.relay.idle_backoff_min, new.relay.idle_backoff_max);
             }
         }
     }
@@ -144,7 +146,7 @@ impl Polls {
     /// held. While nothing is `routable`, each sub-application is polled rarely, to find a routable event.
     pub(super) fn send(&mut self, world: &World, out: &mut Outbox, capacity: Option<usize>, routable: bool) {
         // While the broker is away, the cloud keeps the events for four days, or the journal keeps them.
-        let may_go_on = match world.settings.confirm_after {
+        let may_go_on = match world.settings.relay.confirm_after {
             ConfirmAfter::Publish => world.output_up,
             ConfirmAfter::Journal => true,
         };
@@ -193,7 +195,7 @@ impl Polls {
     ) -> Option<usize> {
         let PullEnded { pull, sent_at, received_at, pulled_at, result } = ended;
         let (index, ticket) = self.in_flight.remove(&pull)?;
-        let window = world.settings.window;
+        let window = world.settings.lease_window();
         let sub_app = &mut self.sub_apps[index];
         let mut idle = None;
         match result {

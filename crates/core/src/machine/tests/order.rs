@@ -47,7 +47,8 @@ fn what_an_outage_brought_back_goes_first_when_the_output_is_back() {
 
 #[test]
 fn nothing_overtakes_what_is_being_recorded_to_wait() {
-    let mut play = Play::new(Settings { confirm_after: ConfirmAfter::Journal, ..settings() });
+    let mut play =
+        Play::new(with(RelaySettings { confirm_after: ConfirmAfter::Journal, ..settings().relay }));
     play.give(Input::Output(OutputState::Down(problem("gone"))));
     let waits = play.answer(&["h1"]);
     play.give(Input::Output(OutputState::Up));

@@ -109,3 +109,16 @@ fn a_handle_that_no_request_could_confirm_in_time_is_left_out_of_the_request() {
     play.confirmed(&["new"]);
     assert_eq!(play.core.load().handles, 0);
 }
+
+#[test]
+fn many_idle_sub_applications_each_have_their_poll() {
+    let sub_apps = (0..500).map(SubAppId).collect();
+    let play = Play::new(Settings {
+        sub_apps,
+        requests_per_second: 10_000,
+        ..with(RelaySettings { max_in_flight: 64, ..settings().relay })
+    });
+    let mut play = play;
+    play.pass(SECOND);
+    assert_eq!(play.take(is_pull).len(), 500);
+}

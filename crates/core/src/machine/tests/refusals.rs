@@ -81,7 +81,8 @@ fn a_nack_is_on_record_as_a_possible_duplicate_and_the_tries_slow_down_to_minute
 #[test]
 fn the_attempts_of_a_returned_event_are_spread_over_minutes() {
     for seed in 0..20 {
-        let mut play = Play::new(Settings { publish_attempts: 5, seed, ..settings() });
+        let mut play =
+            Play::new(Settings { seed, ..with(RelaySettings { publish_attempts: 5, ..settings().relay }) });
         play.deliver(&["h"]);
         let at = attempts_until_parked(&mut play, |_| returned());
         let took = at[4].since(at[0]);
@@ -93,7 +94,7 @@ fn the_attempts_of_a_returned_event_are_spread_over_minutes() {
 
 #[test]
 fn an_event_that_is_returned_for_ten_minutes_is_parked_whatever_the_attempts() {
-    let mut play = Play::new(Settings { publish_attempts: 1_000, ..settings() });
+    let mut play = Play::new(with(RelaySettings { publish_attempts: 1_000, ..settings().relay }));
     play.deliver(&["h"]);
     let at = attempts_until_parked(&mut play, |_| returned());
     let took = at[at.len() - 1].since(at[0]).as_millis() as u64;
@@ -117,7 +118,7 @@ fn with_open_breaker(settings: Settings) -> (Play, Vec<EventId>) {
 #[test]
 fn while_nothing_is_routable_there_is_a_poll_every_thirty_seconds_and_the_first_ack_ends_it() {
     for confirm_after in [ConfirmAfter::Publish, ConfirmAfter::Journal] {
-        let (mut play, events) = with_open_breaker(Settings { confirm_after, ..settings() });
+        let (mut play, events) = with_open_breaker(with(RelaySettings { confirm_after, ..settings().relay }));
         let begin = play.now;
         let mut polls = Vec::new();
         // The poll that was under way when the breaker opened is answered like any other.
@@ -156,7 +157,8 @@ fn while_nothing_is_routable_there_is_a_poll_every_thirty_seconds_and_the_first_
 
 #[test]
 fn while_nothing_is_routable_an_event_is_parked_after_ten_minutes_and_not_before() {
-    let (mut play, events) = with_open_breaker(Settings { publish_attempts: 2, ..settings() });
+    let (mut play, events) =
+        with_open_breaker(with(RelaySettings { publish_attempts: 2, ..settings().relay }));
     let begin = play.now;
     let mut gone = 0;
     while gone < events.len() && play.now.since(begin) < Duration::from_secs(700) {
@@ -266,7 +268,7 @@ fn a_broker_that_breaks_under_every_publish_parks_nothing() {
 
 #[test]
 fn an_event_that_breaks_the_connection_does_not_take_the_last_capacity() {
-    let mut play = Play::new(Settings { max_in_flight: 16, ..settings() });
+    let mut play = Play::new(with(RelaySettings { max_in_flight: 16, ..settings().relay }));
     deliver(&mut play, 1);
     let begin = play.now;
     // With the event in hand there is no capacity for a whole answer, and without others nothing says that it is the culprit.
@@ -317,4 +319,57 @@ fn what_is_returned_after_the_ack_that_closes_the_breaker_counts() {
     play.asked.extend(effects);
     assert_eq!(play.core.load().unroutable_since, None, "{} events", events.len());
     assert_eq!(play.core.events.returned(), batch.len() - 1);
+}
+
+#[test]
+fn returned_is_parked_after_the_attempts_and_its_handle_is_confirmed() {
+    let mut play = Play::new(settings());
+    play.deliver(&["h"]);
+    for _ in 0..2 {
+        play.broker_says(&returned());
+        play.commit();
+        play.pass(10 * SECOND);
+    }
+    play.broker_says(&returned());
+    let Effect::Write(Write::Parked(parked)) = play.one(|e| matches!(e, Effect::Write(Write::Parked(_))))
+    else {
+        unreachable!()
+    };
+    assert_eq!(&*parked[0].1.message, "unroutable: 312 NO_ROUTE");
+    play.none(is_confirm);
+    play.give(Input::Written(Written::Parked(parked)));
+    play.confirmed(&["h"]);
+}
+
+#[test]
+fn a_refused_publish_is_parked_after_the_attempts() {
+    let mut play = Play::new(settings());
+    play.deliver(&["h"]);
+    for _ in 0..3 {
+        play.broker_says(&PublishOutcome::ChannelError { code: 406, text: "too large".into() });
+        play.take(|e| matches!(e, Effect::Write(Write::Failed(_)))).into_iter().for_each(|effect| {
+            let Effect::Write(Write::Failed(failed)) = effect else { unreachable!() };
+            assert!(!failed[0].uncertain);
+            play.give(Input::Written(Written::Failed(failed)));
+        });
+        play.pass(10 * SECOND);
+    }
+    let Effect::Write(Write::Parked(parked)) = play.one(|e| matches!(e, Effect::Write(Write::Parked(_))))
+    else {
+        unreachable!()
+    };
+    assert_eq!(&*parked[0].1.message, "refused by the broker: 406 too large");
+}
+
+#[test]
+fn a_missing_exchange_or_permission_parks_nothing() {
+    let mut play = Play::new(settings());
+    play.deliver(&["h"]);
+    for code in [403, 404].repeat(10) {
+        play.broker_says(&PublishOutcome::ChannelError { code, text: "no".into() });
+        play.none(|e| matches!(e, Effect::Write(Write::Parked(_))));
+        play.commit();
+        play.pass(31 * SECOND);
+    }
+    play.one(is_publish);
 }

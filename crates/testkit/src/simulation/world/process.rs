@@ -14,7 +14,7 @@ impl World {
         say!(self, "relay {relay} starts");
         let mut settings = self.plan.settings(self.rng.u64(..));
         settings.sub_apps.clone_from(&self.relays[relay].wanted);
-        settings.confirm_after = self.relays[relay].confirm_after;
+        settings.relay.confirm_after = self.relays[relay].confirm_after;
         if let Some(bug) = self.sabotage {
             bug.settings(&mut settings);
         }
