@@ -21,6 +21,7 @@
 //! - [`configuration`]: the file and the environment.
 //! - [`keeping`]: the journal, and what it shows.
 //! - [`requests`]: the emulator, over real sockets.
+//! - [`documents`]: the client's reader of the object storage's documents.
 //! - [`rendering`]: what consumers get, routing keys included.
 //! - [`uploads`]: the emulator's object storage and calls about media, and signatures.
 
@@ -29,6 +30,7 @@
 mod answers;
 mod canonical;
 mod configuration;
+mod documents;
 mod harness;
 mod json;
 mod keeping;

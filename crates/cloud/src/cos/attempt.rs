@@ -16,6 +16,7 @@ use super::operation::Operation;
 use super::progress::ProgressWatch;
 use super::signed::Head;
 use super::target::Target;
+use super::traffic::Traffic;
 use crate::observation::{ClientObserver, Observation};
 use crate::skew::{Skew, SkewChange, parse_date};
 
@@ -24,6 +25,7 @@ use crate::skew::{Skew, SkewChange, parse_date};
 pub(crate) struct Sender {
     pub(crate) http: reqwest::Client,
     pub(crate) endpoint: Option<Url>,
+    pub(crate) traffic: Arc<Traffic>,
     pub(crate) user_agent: HeaderValue,
     pub(crate) skew: Skew,
     pub(crate) observer: ClientObserver,
@@ -97,7 +99,7 @@ impl Sender {
         let mut request = self.http.request(ask.method.clone(), url);
         request = request.headers(headers).header(USER_AGENT, self.user_agent.clone());
         if let Some(content) = content {
-            request = request.body(content.into_body(Arc::clone(&progress)));
+            request = request.body(content.into_body(Arc::clone(&progress), Arc::clone(&self.traffic)));
         }
         let answer = exchange(about, request, &progress, ask.limit).await?;
         if (200..300).contains(&answer.status) {

@@ -16,7 +16,8 @@ use super::error::StorageError;
 use super::exchange::StorageAnswer;
 use super::operation::Operation;
 use super::target::Target;
-use super::xml::XmlError;
+use super::traffic::Traffic;
+use super::xml::DocumentError;
 use crate::observation::ClientObserver;
 use crate::skew::Skew;
 use crate::transport::{self, SetupError};
@@ -39,10 +40,13 @@ pub struct Options {
     pub cos_endpoint: Option<Url>,
     /// Connecting, TLS included.
     pub connect_timeout: Duration,
-    /// How long no byte may be sent or received. The whole request has no limit.
+    /// How long no byte may be sent or received. The whole request has no limit, and waiting for the pace of `traffic` does
+    /// not count. At the end of a body the kernel may hold what is still to be sent: some seconds of what the link carries.
     pub progress_timeout: Duration,
     /// The same for `Complete`.
     pub complete_timeout: Duration,
+    /// Counts what is sent, and limits how fast, over all requests of all clients that share it.
+    pub traffic: Arc<Traffic>,
     /// `User-Agent`: who asks, for the service's side.
     pub user_agent: HeaderValue,
     /// Who is told what the client learns about the clock.
@@ -56,6 +60,7 @@ impl Default for Options {
             connect_timeout: CONNECT_TIMEOUT,
             progress_timeout: PROGRESS_TIMEOUT,
             complete_timeout: COMPLETE_TIMEOUT,
+            traffic: Arc::new(Traffic::unlimited()),
             user_agent: transport::USER_AGENT,
             observer: ClientObserver::default(),
         }
@@ -111,6 +116,7 @@ impl Client {
         let sender = Sender {
             http: transport::client(reached, options.connect_timeout)?,
             endpoint: options.cos_endpoint,
+            traffic: options.traffic,
             user_agent: options.user_agent,
             skew: Skew::default(),
             observer: options.observer,
@@ -278,7 +284,7 @@ impl Client {
         let answer = self.0.sender.send(ask).await?;
         match answer.etag.clone() {
             Some(etag) => Ok(Stored { etag, crc64: answer.crc64, request_id: answer.ids.request_id }),
-            None => Err(not_an_answer(operation, target, answer, &XmlError::Missing("ETag"))),
+            None => Err(not_an_answer(operation, target, answer, &DocumentError::Missing("ETag"))),
         }
     }
 }
@@ -288,7 +294,7 @@ fn not_an_answer(
     operation: Operation,
     target: &Target,
     answer: StorageAnswer,
-    error: &XmlError,
+    error: &DocumentError,
 ) -> StorageError {
     let object = target.to_string();
     let code = if answer.body.is_empty() { "no_answer" } else { "not_an_answer" };

@@ -1,6 +1,7 @@
 //! The body of a request: bytes in memory with their MD5, or a stream whose length is known.
 
 use std::fmt;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
@@ -8,9 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use super::digest::PartDigests;
 use super::progress::ProgressWatch;
+use super::traffic::Traffic;
 
 /// A body goes out in pieces of this size, so that progress can be seen. It also bounds what the HTTP library buffers.
 const PIECE: usize = 16 * 1024;
@@ -72,13 +75,9 @@ impl Content {
     }
 
     /// As the HTTP library takes it.
-    pub(crate) fn into_body(self, progress: Arc<ProgressWatch>) -> reqwest::Body {
-        reqwest::Body::wrap(SentBody {
-            left: self.length,
-            source: self.source,
-            pending: Bytes::new(),
-            progress,
-        })
+    pub(crate) fn into_body(self, progress: Arc<ProgressWatch>, traffic: Arc<Traffic>) -> reqwest::Body {
+        let (left, source, pending) = (self.length, self.source, Bytes::new());
+        reqwest::Body::wrap(SentBody { left, source, pending, pause: None, progress, traffic })
     }
 }
 
@@ -88,7 +87,10 @@ struct SentBody {
     source: Source,
     /// A piece of the stream that is not sent yet.
     pending: Bytes,
+    /// Until the next piece may leave.
+    pause: Option<Pin<Box<Sleep>>>,
     progress: Arc<ProgressWatch>,
+    traffic: Arc<Traffic>,
 }
 
 impl SentBody {
@@ -130,7 +132,19 @@ impl Body for SentBody {
                 None => return Poll::Ready(None),
             }
         }
-        let piece = this.pending.split_to(this.pending.len().min(PIECE));
+        let length = this.pending.len().min(PIECE);
+        if this.pause.is_none()
+            && let Some(at) = this.traffic.reserve(length)
+        {
+            this.progress.waits_until(at);
+            this.pause = Some(Box::pin(tokio::time::sleep_until(at)));
+        }
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(context));
+            this.pause = None;
+        }
+        this.traffic.count(length);
+        let piece = this.pending.split_to(length);
         this.left -= piece.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::xml::{XmlError, read};
+use super::xml::{DocumentError, read};
 
 /// The service's limit of parts, and so of a page of them.
 pub(crate) const MOST_PARTS: u32 = 10_000;
@@ -50,18 +50,18 @@ pub(crate) fn unquoted(etag: &str) -> &str {
     etag.trim().trim_matches('"')
 }
 
-fn rooted(path: &[&str], expected: &'static str) -> Result<(), XmlError> {
+fn rooted(path: &[&str], expected: &'static str) -> Result<(), DocumentError> {
     match path.first() {
         Some(root) if *root == expected => Ok(()),
-        root => Err(XmlError::Root {
+        root => Err(DocumentError::Root {
             found: root.copied().unwrap_or_default().chars().take(60).collect(),
             expected,
         }),
     }
 }
 
-fn number<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, XmlError> {
-    text.parse().map_err(|_| XmlError::Value { what, text: text.chars().take(40).collect() })
+fn number<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, DocumentError> {
+    text.parse().map_err(|_| DocumentError::Value { what, text: text.chars().take(40).collect() })
 }
 
 fn filled(text: &str) -> Option<String> {
@@ -69,7 +69,7 @@ fn filled(text: &str) -> Option<String> {
 }
 
 /// Reads the id of a multipart upload that has begun.
-pub(crate) fn initiated(body: &[u8]) -> Result<String, XmlError> {
+pub(crate) fn initiated(body: &[u8]) -> Result<String, DocumentError> {
     let mut upload_id = None;
     read(body, |path, text| {
         rooted(path, "InitiateMultipartUploadResult")?;
@@ -78,12 +78,12 @@ pub(crate) fn initiated(body: &[u8]) -> Result<String, XmlError> {
         }
         Ok(())
     })?;
-    upload_id.ok_or(XmlError::Missing("UploadId"))
+    upload_id.ok_or(DocumentError::Missing("UploadId"))
 }
 
 /// Reads one page of a list of parts: those with a number above `after`. `IsTruncated` counts in any case of its letters, because
 /// the documents show several.
-pub(crate) fn parts_page(body: &[u8], after: u32) -> Result<PartsPage, XmlError> {
+pub(crate) fn parts_page(body: &[u8], after: u32) -> Result<PartsPage, DocumentError> {
     let mut parts = Vec::new();
     let (mut part_number, mut etag, mut size) = (None, None, None);
     let (mut truncated, mut next) = (None, None);
@@ -94,7 +94,7 @@ pub(crate) fn parts_page(body: &[u8], after: u32) -> Result<PartsPage, XmlError>
             ["IsTruncated"] if text.eq_ignore_ascii_case("false") => truncated = Some(false),
             ["IsTruncated"] => {
                 let text = text.chars().take(40).collect();
-                return Err(XmlError::Value { what: "IsTruncated", text });
+                return Err(DocumentError::Value { what: "IsTruncated", text });
             }
             // Empty or 0 where there is no next page.
             ["NextPartNumberMarker"] => next = filled(text),
@@ -102,18 +102,21 @@ pub(crate) fn parts_page(body: &[u8], after: u32) -> Result<PartsPage, XmlError>
             ["Part", "ETag"] => etag = filled(unquoted(text)),
             ["Part", "Size"] => size = Some(number::<u64>("Size", text)?),
             ["Part"] => {
-                let missing = XmlError::Missing;
+                let missing = DocumentError::Missing;
                 let part = ListedPart {
                     number: part_number.take().ok_or(missing("PartNumber of a part"))?,
                     etag: etag.take().ok_or(missing("ETag of a part"))?,
                     size: size.take().ok_or(missing("Size of a part"))?,
                 };
                 if !(1..=MOST_PARTS).contains(&part.number) {
-                    return Err(XmlError::Value { what: "PartNumber", text: part.number.to_string() });
+                    return Err(DocumentError::Value { what: "PartNumber", text: part.number.to_string() });
                 }
                 let last = parts.last().map_or(after, |last: &ListedPart| last.number);
                 if last >= part.number {
-                    return Err(XmlError::Value { what: "order of parts at", text: part.number.to_string() });
+                    return Err(DocumentError::Value {
+                        what: "order of parts at",
+                        text: part.number.to_string(),
+                    });
                 }
                 parts.push(part);
             }
@@ -121,14 +124,14 @@ pub(crate) fn parts_page(body: &[u8], after: u32) -> Result<PartsPage, XmlError>
         }
         Ok(())
     })?;
-    let next = match truncated.ok_or(XmlError::Missing("IsTruncated"))? {
+    let next = match truncated.ok_or(DocumentError::Missing("IsTruncated"))? {
         false => None,
         true => {
-            let text = next.ok_or(XmlError::Missing("NextPartNumberMarker"))?;
+            let text = next.ok_or(DocumentError::Missing("NextPartNumberMarker"))?;
             let next = number("NextPartNumberMarker", &text)?;
             // A list that does not go on would be asked for without end.
             if next <= after {
-                return Err(XmlError::Value { what: "NextPartNumberMarker", text });
+                return Err(DocumentError::Value { what: "NextPartNumberMarker", text });
             }
             Some(next)
         }
@@ -137,10 +140,10 @@ pub(crate) fn parts_page(body: &[u8], after: u32) -> Result<PartsPage, XmlError>
 }
 
 /// Reads the answer to `Complete`, which is a result or an error, whatever its status says. A result without an `ETag` is none.
-pub(crate) fn complete_answer(body: &[u8]) -> Result<CompleteAnswer, XmlError> {
+pub(crate) fn complete_answer(body: &[u8]) -> Result<CompleteAnswer, DocumentError> {
     match error(body) {
         Ok(error) => return Ok(CompleteAnswer::Error(error)),
-        Err(XmlError::Root { .. }) => {}
+        Err(DocumentError::Root { .. }) => {}
         Err(other) => return Err(other),
     }
     let mut etag = None;
@@ -151,12 +154,12 @@ pub(crate) fn complete_answer(body: &[u8]) -> Result<CompleteAnswer, XmlError> {
         }
         Ok(())
     })?;
-    let etag = etag.ok_or(XmlError::Missing("ETag"))?;
+    let etag = etag.ok_or(DocumentError::Missing("ETag"))?;
     Ok(CompleteAnswer::Completed { etag })
 }
 
 /// Reads an error.
-pub(crate) fn error(body: &[u8]) -> Result<ErrorDocument, XmlError> {
+pub(crate) fn error(body: &[u8]) -> Result<ErrorDocument, DocumentError> {
     let mut found = ErrorDocument::default();
     read(body, |path, text| {
         rooted(path, "Error")?;
@@ -171,7 +174,7 @@ pub(crate) fn error(body: &[u8]) -> Result<ErrorDocument, XmlError> {
         }
         Ok(())
     })?;
-    if found.code.is_empty() { Err(XmlError::Missing("Code")) } else { Ok(found) }
+    if found.code.is_empty() { Err(DocumentError::Missing("Code")) } else { Ok(found) }
 }
 
 /// The body of `Complete`: the parts in the order of their numbers, with the `ETag` of each.
@@ -201,12 +204,12 @@ mod tests {
                     <UploadId>1585130821cb</UploadId></InitiateMultipartUploadResult>";
         assert_eq!(initiated(body.as_bytes()).as_deref(), Ok("1585130821cb"));
         let empty = body.replace("1585130821cb", "");
-        assert_eq!(initiated(empty.as_bytes()), Err(XmlError::Missing("UploadId")));
+        assert_eq!(initiated(empty.as_bytes()), Err(DocumentError::Missing("UploadId")));
         let other = "<Error><UploadId>1</UploadId></Error>";
-        assert!(matches!(initiated(other.as_bytes()), Err(XmlError::Root { .. })));
+        assert!(matches!(initiated(other.as_bytes()), Err(DocumentError::Root { .. })));
         let nested =
             "<InitiateMultipartUploadResult><X><UploadId>1</UploadId></X></InitiateMultipartUploadResult>";
-        assert_eq!(initiated(nested.as_bytes()), Err(XmlError::Missing("UploadId")));
+        assert_eq!(initiated(nested.as_bytes()), Err(DocumentError::Missing("UploadId")));
     }
 
     #[test]
@@ -231,7 +234,7 @@ mod tests {
             none.replace("false", "true").replace("Marker/>", "Marker>3</NextPartNumberMarker>").as_bytes(),
             3,
         );
-        assert!(matches!(stuck, Err(XmlError::Value { what: "NextPartNumberMarker", .. })), "{stuck:?}");
+        assert!(matches!(stuck, Err(DocumentError::Value { what: "NextPartNumberMarker", .. })), "{stuck:?}");
         for (from, to, words) in [
             ("TRUE", "maybe", "IsTruncated"),
             ("<IsTruncated>TRUE</IsTruncated>", "", "no IsTruncated"),

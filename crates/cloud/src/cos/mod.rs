@@ -8,10 +8,11 @@
 //! Upload", "Abort Multipart Upload", "Request signature" and "Error codes"; where they are silent, the vendor's SDKs.
 //!
 //! In reading order: `target` is the object and who may write it; `content` is what is sent; `signed` is the head of a request;
-//! `exchange` sends it, and `progress` ends it when it stands still; `attempt` signs it again when the clock was wrong; `documents`
+//! `exchange` sends it at the pace of `traffic`, and `progress` ends it when it stands still; `attempt` signs it again when the clock was wrong; `documents`
 //! is what comes back, read by `xml`; `error` is what a failure means; `client` has a function for each request; [`digest`]
 //! proves content.
 
+pub mod answers;
 mod attempt;
 mod client;
 mod content;
@@ -25,6 +26,7 @@ mod signed;
 mod target;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod xml;
 
 pub use client::{COMPLETE_TIMEOUT, CONNECT_TIMEOUT, Client, Options, PROGRESS_TIMEOUT, Stored};
@@ -33,3 +35,4 @@ pub use documents::{ListedPart, PartsPage};
 pub use error::{SignedText, StorageError, StorageFailure, classify};
 pub use operation::Operation;
 pub use target::{StorageHost, Target, TargetError};
+pub use traffic::Traffic;

@@ -25,7 +25,12 @@ impl ProgressWatch {
 
     /// Bytes moved just now.
     pub(crate) fn moved(&self) {
-        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.waits_until(Instant::now());
+    }
+
+    /// Nothing will be sent before `moment`, and that is meant so.
+    pub(crate) fn waits_until(&self, moment: Instant) {
+        let ms = u64::try_from((moment - self.began).as_millis()).unwrap_or(u64::MAX);
         self.last_ms.fetch_max(ms, Ordering::Relaxed);
     }
 

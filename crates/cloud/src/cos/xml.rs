@@ -7,41 +7,61 @@ use quick_xml::{Reader, XmlVersion};
 /// No document of the service is deeper: a list has its root, its parts, and their owner's members.
 const DEEPEST: usize = 8;
 
-/// Why a text is not a document that can be read.
+/// Why a body is not a document that can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum XmlError {
+pub enum DocumentError {
+    /// It is not text.
     #[error("the answer is not UTF-8")]
     Encoding,
+    /// There is nothing but white space.
     #[error("the answer is empty")]
     Empty,
+    /// The syntax is broken.
     #[error("the answer is not well-formed XML: {0}")]
     Malformed(String),
+    /// An element is open at the end.
     #[error("the answer ends within its document")]
     Cut,
+    /// Something follows the root.
     #[error("the answer has more than one document")]
     More,
+    /// It declares something, or refers to it.
     #[error("the answer has a document type or an entity of its own")]
     Foreign,
+    /// No document of the service has so many levels.
     #[error("the answer is nested too deeply")]
     Deep,
+    /// It is another document.
     #[error("the answer is the document {found:?} and not {expected}")]
-    Root { found: String, expected: &'static str },
+    Root {
+        /// The name of its root.
+        found: String,
+        /// The name that was expected.
+        expected: &'static str,
+    },
+    /// A member is missing or empty.
     #[error("the answer has no {0}")]
     Missing(&'static str),
+    /// A member has a value that it cannot have.
     #[error("the answer has the {what} {text:?}")]
-    Value { what: &'static str, text: String },
+    Value {
+        /// The member.
+        what: &'static str,
+        /// Its text, or the head of it.
+        text: String,
+    },
 }
 
 /// Reads a document, and calls `ended` for each element at its end: with the names from the root down to it, and with its own
 /// text without the white space around it. Prefixes of names do not matter.
 pub(crate) fn read(
     body: &[u8],
-    mut ended: impl FnMut(&[&str], &str) -> Result<(), XmlError>,
-) -> Result<(), XmlError> {
+    mut ended: impl FnMut(&[&str], &str) -> Result<(), DocumentError>,
+) -> Result<(), DocumentError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let text = std::str::from_utf8(body).map_err(|_| XmlError::Encoding)?.trim_ascii();
+    let text = std::str::from_utf8(body).map_err(|_| DocumentError::Encoding)?.trim_ascii();
     if text.is_empty() {
-        return Err(XmlError::Empty);
+        return Err(DocumentError::Empty);
     }
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
@@ -50,17 +70,19 @@ pub(crate) fn read(
     let mut texts: Vec<String> = Vec::new();
     let mut done = false;
     loop {
-        let event = reader.read_event().map_err(|error| XmlError::Malformed(error.to_string()))?;
+        let event = reader.read_event().map_err(|error| DocumentError::Malformed(error.to_string()))?;
         match event {
             Event::Eof if done => return Ok(()),
-            Event::Eof => return Err(if path.is_empty() { XmlError::Empty } else { XmlError::Cut }),
+            Event::Eof => {
+                return Err(if path.is_empty() { DocumentError::Empty } else { DocumentError::Cut });
+            }
             Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
-            Event::DocType(_) => return Err(XmlError::Foreign),
+            Event::DocType(_) => return Err(DocumentError::Foreign),
             Event::Text(piece) if path.is_empty() && piece.trim_ascii().is_empty() => {}
-            _ if done => return Err(XmlError::More),
+            _ if done => return Err(DocumentError::More),
             Event::Start(start) => {
                 if path.len() == DEEPEST {
-                    return Err(XmlError::Deep);
+                    return Err(DocumentError::Deep);
                 }
                 path.push(start.local_name().as_ref().to_owned());
                 texts.push(String::new());
@@ -77,26 +99,28 @@ pub(crate) fn read(
             Event::CData(piece) => add(&mut texts, &piece.xml_content(XmlVersion::Implicit1_0))?,
             Event::GeneralRef(reference) => add(&mut texts, &resolved(&reference)?)?,
             Event::Empty(_) => {
-                return Err(XmlError::Malformed("an empty element was not expanded".to_owned()));
+                return Err(DocumentError::Malformed("an empty element was not expanded".to_owned()));
             }
         }
     }
 }
 
-fn add(texts: &mut [String], piece: &str) -> Result<(), XmlError> {
-    let text =
-        texts.last_mut().ok_or_else(|| XmlError::Malformed("text outside of the document".to_owned()))?;
+fn add(texts: &mut [String], piece: &str) -> Result<(), DocumentError> {
+    let text = texts
+        .last_mut()
+        .ok_or_else(|| DocumentError::Malformed("text outside of the document".to_owned()))?;
     text.push_str(piece);
     Ok(())
 }
 
 /// What a reference stands for: a character, or one of the five entities that XML itself knows.
-fn resolved(reference: &BytesRef<'_>) -> Result<String, XmlError> {
-    let character = reference.resolve_char_ref().map_err(|error| XmlError::Malformed(error.to_string()))?;
+fn resolved(reference: &BytesRef<'_>) -> Result<String, DocumentError> {
+    let character =
+        reference.resolve_char_ref().map_err(|error| DocumentError::Malformed(error.to_string()))?;
     match (character, resolve_predefined_entity(reference)) {
         (Some(character), _) => Ok(character.to_string()),
         (None, Some(text)) => Ok(text.to_owned()),
-        (None, None) => Err(XmlError::Foreign),
+        (None, None) => Err(DocumentError::Foreign),
     }
 }
 
@@ -104,7 +128,7 @@ fn resolved(reference: &BytesRef<'_>) -> Result<String, XmlError> {
 mod tests {
     use super::*;
 
-    fn leaves(body: &str) -> Result<Vec<(String, String)>, XmlError> {
+    fn leaves(body: &str) -> Result<Vec<(String, String)>, DocumentError> {
         let mut found = Vec::new();
         read(body.as_bytes(), |path, text| {
             found.push((path.join("/"), text.to_owned()));
@@ -143,6 +167,6 @@ mod tests {
             let error = leaves(body).unwrap_err().to_string();
             assert!(error.contains(expected), "{body:?}: {error}");
         }
-        assert_eq!(read(b"<a>\xff</a>", |_, _| Ok(())), Err(XmlError::Encoding));
+        assert_eq!(read(b"<a>\xff</a>", |_, _| Ok(())), Err(DocumentError::Encoding));
     }
 }

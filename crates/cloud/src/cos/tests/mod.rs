@@ -3,6 +3,7 @@
 mod answers;
 mod clock;
 mod complete;
+mod emulator;
 mod requests;
 mod server;
 mod slow;
