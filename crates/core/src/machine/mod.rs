@@ -15,9 +15,9 @@
 //! Every arrow from a [`Write`] to its [`Written`] is a commit: a state is durable before its consequence
 //! leaves.
 //!
-//! Three owners hold the state, and no field of one can be reached from another: the [`polls`] (whom to poll,
-//! and when), the [`events`] (in flight until they are safe), and the [`handles`] (what can be confirmed, and
-//! the requests for it). Each takes facts, puts effects into the [`outbox`], and returns what another owner
+//! Three owners hold the state, and no field of one can be reached from another: the `polls` (whom to poll,
+//! and when), the `events` (in flight until they are safe), and the `handles` (what can be confirmed, and
+//! the requests for it). Each takes facts, puts effects into the `outbox`, and returns what another owner
 //! needs. All of that crosses in this file:
 //!
 //! | from | what | to |
