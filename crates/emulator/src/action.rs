@@ -1,60 +1,60 @@
-//! Everything that can be called, by the name that its documents give it.
+//! The actions of the emulator, by their names in the documents.
 
 use serde::{Deserialize, Serialize};
 
-/// Which service a call belongs to.
+/// The service of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     /// The API 3.0: `POST /` with the action in a header, or in a form under signature v1.
     Api,
-    /// What the web SDK calls: `POST /v3/index.php?Action=…`.
+    /// The API of the web SDK: `POST /v3/index.php?Action=…`.
     Ugc,
-    /// The object storage: method, path and query say what is meant.
+    /// The object storage. Method, path and query select the action.
     Cos,
 }
 
-/// A call that the emulator knows.
+/// An action of the emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// Takes up to sixteen events.
     PullEvents,
     /// Deletes events by their handles.
     ConfirmEvents,
-    /// Tells how many events wait.
+    /// Reports how many events wait.
     DescribeEventsState,
-    /// Tells how an application is notified.
+    /// Reports how an application is notified.
     DescribeEventConfig,
     /// Sets how an application is notified.
     ModifyEventConfig,
-    /// Gives a place to upload to, and a key for it.
+    /// Returns a place for an upload, and a temporary key.
     ApplyUpload,
-    /// Makes a medium of what was uploaded.
+    /// Makes a medium of an upload.
     CommitUpload,
-    /// Names the files that a manifest names.
+    /// Lists the files in a manifest.
     ParseStreamingManifest,
-    /// Names the regions that media can be stored in.
+    /// Lists the storage regions.
     DescribeStorageRegions,
     /// Starts tasks on a medium.
     ProcessMedia,
-    /// Names the regions to choose from, for the web SDK.
+    /// Lists the storage regions, for the web SDK.
     PrepareUploadUGC,
-    /// Like [`Action::ApplyUpload`], for the web SDK; renews the key of an upload, too.
+    /// Like [`Action::ApplyUpload`], for the web SDK. It also renews the temporary key of an upload.
     ApplyUploadUGC,
     /// Like [`Action::CommitUpload`], for the web SDK.
     CommitUploadUGC,
     /// Stores an object.
     PutObject,
-    /// Tells of an object.
+    /// Reports size and digests of an object.
     HeadObject,
     /// Fetches an object.
     GetObject,
-    /// Begins an upload in parts.
+    /// Begins a multipart upload.
     InitiateMultipartUpload,
     /// Stores a part.
     UploadPart,
     /// Lists the parts of an upload.
     ListParts,
-    /// Lists the uploads in parts that are under way.
+    /// Lists the multipart uploads in progress.
     ListMultipartUploads,
     /// Makes an object of the parts.
     CompleteMultipartUpload,
@@ -130,7 +130,7 @@ impl Action {
         }
     }
 
-    /// Whose call it is.
+    /// Its service.
     pub fn service(self) -> Service {
         match self {
             _ if API.contains(&self) => Service::Api,
@@ -139,12 +139,12 @@ impl Action {
         }
     }
 
-    /// The action of this name, of this service.
+    /// The action of a service by its name.
     pub(super) fn from_name(service: Service, name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.service() == service && action.name() == name)
     }
 
-    /// Whether it is an action of the API that is about media, and not about events.
+    /// Whether it is an action of the API about media.
     pub(super) fn is_about_media(self) -> bool {
         API[5..].contains(&self)
     }

@@ -1,4 +1,4 @@
-//! Signature v1: form parameters that carry their own signature. The vendor's Node SDK for uploads sends it.
+//! The check of signature v1, which is one of the form parameters. The vendor's Node SDK for uploads uses it.
 
 use tencentcloud_signing::Secret;
 use tencentcloud_signing::v1::{self, Method, Request};
@@ -6,7 +6,7 @@ use tencentcloud_signing::v1::{self, Method, Request};
 use super::api::ApiError;
 use super::auth::{Credential, MAX_SKEW_SECONDS};
 
-/// The parameters that every request has, whatever its action takes.
+/// The common parameters of all actions.
 pub(super) const COMMON: [&str; 11] = [
     "Action",
     "Version",

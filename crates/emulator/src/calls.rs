@@ -1,4 +1,4 @@
-//! The calls about events: what they do to a queue, and what they answer.
+//! The requests about events: their effect on a queue, and their answers.
 
 use super::action::Action;
 use super::api::{ApiError, Params};
@@ -8,7 +8,7 @@ use super::queue::{Delivered, MAX_BATCH};
 use super::state::{Cloud, State, now_ms, sleep_until_ms};
 use super::uploads::settings::Policy;
 
-/// Lets a call take effect.
+/// Carries out a request.
 pub(super) async fn act(cloud: &Cloud, action: Action, params: Params) -> Result<HttpAnswer, ApiError> {
     match action {
         Action::PullEvents => Ok(pull(cloud, params.sub_app_id).await),
@@ -62,7 +62,7 @@ fn describe_or_change(cloud: &Cloud, action: Action, params: Params) -> Result<H
             }
             Ok(HttpAnswer::new(""))
         }
-        // Answered elsewhere.
+        // Other modules answer these.
         _ => Ok(HttpAnswer::new("")),
     }
 }

@@ -39,7 +39,7 @@ async fn only_loopback(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, n
     refuse(StatusCode::FORBIDDEN, "the control endpoints answer to loopback addresses only")
 }
 
-/// A body has to come in time: the listener has no limit for that, because uploads take as long as they take.
+/// Limits the time of a body. The listener has no such limit, because uploads can be slow.
 async fn in_time(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     match read_in_time(body, MAX_BODY_BYTES).await {

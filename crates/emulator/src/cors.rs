@@ -1,13 +1,12 @@
-//! What a browser wants to hear before, and with, an answer from another origin. The web SDK uploads from a page that is
-//! somebody else's.
+//! Cross-origin headers. The web SDK uploads from pages of other origins.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 
-/// What a page may read of an answer.
+/// The headers that a page can read.
 const EXPOSED: &str = "ETag, Date, x-cos-request-id, x-cos-trace-id, x-cos-hash-crc64ecma, Content-Length";
 
-/// The answer to a browser that asks before it sends.
+/// The answer to a preflight request.
 pub(super) fn preflight(asked: &HeaderMap) -> Response {
     let mut answer = Response::default();
     let headers = answer.headers_mut();
@@ -23,7 +22,7 @@ pub(super) fn preflight(asked: &HeaderMap) -> Response {
     answer
 }
 
-/// Lets any page read an answer. What is answered is for whoever has a signature; there are no cookies.
+/// Lets every page read an answer. Requests are authorized by signatures and never by cookies.
 pub(super) fn allow(answer: &mut Response) {
     let headers = answer.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -1,5 +1,4 @@
-//! Whom a request is for: the object storage, by its host or by what it asks; or the API, the web SDK's calls and the controls,
-//! by their paths.
+//! The choice of the service for a request: the object storage by host or content, the others by path.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::conn::Peer;
 use super::state::Cloud;
 use super::{cors, cos};
 
-/// Where the web SDK reports how an upload went.
+/// The path of the web SDK's statistics.
 const REPORTS: &str = "/ugcupload_new";
 
 /// Sends a request to the object storage, or on to the routes.
@@ -27,7 +26,7 @@ pub(super) async fn dispatch(
     let from_a_page = headers.contains_key(header::ORIGIN);
     let for_storage = cos::is_for_storage(request.method(), request.uri(), headers);
     if control && !for_storage {
-        // Pages of others have no business with the controls: their browser would reach them for them.
+        // The controls get no cross-origin headers: a browser on this machine could otherwise reach them for any page.
         return next.run(request).await;
     }
     let asks_before =

@@ -83,27 +83,27 @@ pub enum FaultKind {
         /// By how much; positive when the server is ahead.
         ms: i64,
     },
-    /// The object storage completes nothing, answers 200, and puts this error into the body.
+    /// `CompleteMultipartUpload` does nothing and answers 200 with this error in the body.
     ErrorInOk {
         /// The code, like `InternalError`.
         code: String,
     },
-    /// The object storage answers 200 at once, and sends spaces for so long before the result.
+    /// `CompleteMultipartUpload` answers 200 at once and sends spaces before the result.
     Spaces {
         /// For how long.
         ms: u64,
     },
-    /// The object storage resets the connection in the body of a request. Nothing is stored.
+    /// The object storage resets the connection in the body of a PUT. Nothing is stored.
     ResetInBody {
         /// After how many bytes of it.
         bytes: u64,
     },
-    /// The object storage reads bodies no faster.
+    /// The object storage reads bodies at this speed.
     SlowRead {
         /// How fast.
         bytes_per_second: u64,
     },
-    /// One bit of what the object storage stores is another one than was sent.
+    /// One bit of the stored content differs from the sent content.
     BitFlip,
     /// `ETag` without its quotes.
     BareEtag,
@@ -126,7 +126,7 @@ enum RequestStage {
     /// For a confirm: before its handles are processed.
     Way,
     Confirm,
-    /// Of a request to the object storage: once its signature is known to be good.
+    /// For a request to the object storage: after the check of its signature.
     Storage,
     Answer,
 }
@@ -177,10 +177,10 @@ pub struct Fault {
     /// How often it strikes; without a number, until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// It strikes only every so many times that it could: 3 is every third time.
+    /// It strikes only every N-th time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
-    /// It does not strike before so much time has passed since it was switched on.
+    /// It does not strike in this time after it is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_ms: Option<u64>,
 }
@@ -210,14 +210,14 @@ impl Fault {
         self
     }
 
-    /// Only every so many times that it could.
+    /// Only every N-th time.
     #[must_use]
     pub fn every(mut self, times: u64) -> Self {
         self.every = Some(times);
         self
     }
 
-    /// Not before so much time has passed since it was switched on.
+    /// Not in this time after it is added.
     #[must_use]
     pub fn after_ms(mut self, ms: u64) -> Self {
         self.after_ms = Some(ms);
@@ -265,7 +265,7 @@ pub(super) struct AnswerFaults {
     pub(super) truncated: bool,
 }
 
-/// What strikes a request to the object storage.
+/// The faults of a request to the object storage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StorageFaults {
     pub(super) error_in_ok: Option<String>,
@@ -285,12 +285,12 @@ pub(super) struct StorageFaults {
 struct ActiveFault {
     fault: Fault,
     since_ms: u64,
-    /// How often it could have struck.
+    /// The number of times it could have struck.
     chances: u64,
 }
 
 impl ActiveFault {
-    /// Whether it strikes this time.
+    /// Whether it strikes now.
     fn is_due(&mut self, now_ms: u64, rng: &mut fastrand::Rng) -> bool {
         if self.fault.after_ms.is_some_and(|after| now_ms.saturating_sub(self.since_ms) < after) {
             return false;
@@ -413,7 +413,7 @@ impl Faults {
         lost
     }
 
-    /// What strikes a request to the object storage that may do what it asks for.
+    /// The faults of an authorized request to the object storage.
     pub(super) fn storage(&mut self, action: Action, rng: &mut fastrand::Rng) -> StorageFaults {
         let stores = matches!(action, Action::PutObject | Action::UploadPart);
         let completes = action == Action::CompleteMultipartUpload;

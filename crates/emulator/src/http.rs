@@ -185,13 +185,13 @@ pub(super) fn cut(peer: &Peer, how: Cut) -> Response {
     Response::new(Body::empty())
 }
 
-/// A request, before it is known to be good: who signs how, and what is asked for.
+/// A request before its checks.
 struct ApiRequest<'a> {
     parts: &'a axum::http::request::Parts,
     body: &'a [u8],
-    /// The parameters of a query, or of a form that carries its own signature; decoded.
+    /// The decoded parameters of a query, or of a form under signature v1.
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// It carries its own signature: v1.
+    /// Whether it is signed by signature v1.
     v1: bool,
 }
 
@@ -225,8 +225,8 @@ impl<'a> ApiRequest<'a> {
         self.common("x-tc-action", "Action")
     }
 
-    /// What is checked before a call takes effect, in the order of the platform: the action, the version, the signature, the
-    /// limit.
+    /// The checks before a request takes effect, in the order of the platform: the action, the version, the
+    /// signature, the rate limit.
     fn check(&self, cloud: &Cloud, known: Option<Action>, skew_ms: i64) -> Result<Action, ApiError> {
         let (what, at) = if self.v1 { ("parameter", "") } else { ("header", "X-TC-") };
         let Some(name) = self.action() else {
@@ -275,7 +275,7 @@ impl<'a> ApiRequest<'a> {
         Ok(action)
     }
 
-    /// The pairs without those that every request under signature v1 has.
+    /// The pairs without the common parameters of signature v1.
     fn own_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let common = |name: &str| self.v1 && auth_v1::COMMON.contains(&name);
         self.pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref())).filter(move |(name, _)| !common(name))
@@ -285,7 +285,7 @@ impl<'a> ApiRequest<'a> {
         self.v1 || self.parts.method == Method::GET
     }
 
-    /// The parameters of a call about events.
+    /// The parameters of a request about events.
     fn params(&self, action: Action) -> Result<Params, ApiError> {
         if !self.in_pairs() {
             return Params::from_body(action, self.body);
@@ -293,7 +293,7 @@ impl<'a> ApiRequest<'a> {
         Params::from_pairs(action, self.own_pairs().map(|(name, value)| (name.into(), value.into())))
     }
 
-    /// The parameters of a call about media.
+    /// The parameters of a request about media.
     fn parameters(&self) -> Result<MediaParameters, ApiError> {
         if !self.in_pairs() {
             return MediaParameters::from_json(self.body);
@@ -302,7 +302,7 @@ impl<'a> ApiRequest<'a> {
     }
 }
 
-/// Lets a call take effect.
+/// Carries out a request.
 async fn take_effect(
     cloud: &Arc<Cloud>,
     request: &ApiRequest<'_>,
@@ -331,7 +331,7 @@ async fn take_effect(
     Ok(HttpAnswer { faults, ..answer })
 }
 
-/// Serves one call of the web SDK.
+/// Serves one request of the web SDK.
 pub(super) async fn ugc(
     State(cloud): State<Arc<Cloud>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -384,7 +384,7 @@ fn json_response(body: Vec<u8>) -> Response {
     response
 }
 
-/// A body, if it is there in time and not too large.
+/// The body, if it arrives in time and is not too large.
 pub(super) async fn read_in_time(body: Body, most: usize) -> Option<Bytes> {
     const LIMIT: Duration = Duration::from_secs(30);
     tokio::time::timeout(LIMIT, axum::body::to_bytes(body, most)).await.ok()?.ok()

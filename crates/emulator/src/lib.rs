@@ -19,14 +19,14 @@
 //! - `state`: all queues, the settings, the figures.
 //! - [`faults`]: what can go wrong on request.
 //! - `api`, `calls`, `auth`, `auth_v1`, `http`, `conn`: the calls, their signatures, their answers, their connections.
-//! - [`uploads`]: what is applied for, stored and committed, and the calls of the API and of the web SDK that do it.
-//! - `cos`: the object storage that is uploaded to.
-//! - `dispatch`, with `cors`: whom a request is for.
+//! - [`uploads`]: applications, stored content and media, and the requests of the API and of the web SDK for them.
+//! - `cos`: the object storage over HTTP.
+//! - `dispatch`, with `cors`: the choice of the service for a request.
 //! - `control`: `/_emulator/…`.
 //! - [`events`]: samples of every event type.
 //!
-//! Not emulated: PUSH deliveries, the three minutes by which `DescribeEventsState` is late, decoding: what only a decoder could
-//! know of an uploaded medium is zero.
+//! Not emulated: PUSH deliveries, the three minutes of delay of `DescribeEventsState`, decoding of media. Facts that need
+//! a decoder are zero.
 
 mod action;
 mod api;
@@ -73,7 +73,7 @@ pub use self::uploads::settings::{OneTime, Policy, SignatureErrorForm, UploadSet
 const LIMITS: Limits = Limits {
     connections: 1_000,
     head: Duration::from_secs(75),
-    // An upload takes as long as it takes; how long a sender may pause is the readers' business.
+    // No limit for a whole upload. The readers of bodies limit the pauses.
     body: Duration::from_secs(24 * 60 * 60),
     life: Duration::from_secs(24 * 60 * 60),
 };
@@ -256,12 +256,12 @@ impl Emulator {
         self.cloud.lock().ledger(sub_app_id.into())
     }
 
-    /// What became of uploads.
+    /// The state of uploads.
     pub fn uploads(&self) -> UploadReport {
         self.cloud.lock().uploads()
     }
 
-    /// The content of an object, if there is one and it is kept.
+    /// The content of an object, if the emulator keeps it.
     pub fn content(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         let place = uploads::store::ObjectKey { bucket: bucket.to_owned(), key: key.to_owned() };
         self.cloud.lock().uploads.store.object(&place)?.content()

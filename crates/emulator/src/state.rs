@@ -70,7 +70,7 @@ pub(super) struct SettingsPatch {
 }
 
 impl SettingsPatch {
-    /// Changes the settings; nothing of them where something of the patch is wrong.
+    /// Changes the settings. An error changes nothing.
     pub(super) fn apply(self, settings: &mut EmulatorSettings) -> Result<(), serde_json::Error> {
         fn set<T>(value: &mut T, new: Option<T>) {
             if let Some(new) = new {
@@ -89,7 +89,7 @@ impl SettingsPatch {
         set(&mut settings.queue.refuse_repeats, self.refuse_repeats);
         set(&mut settings.queue.redelivery, self.redelivery);
         if let Some(changes) = self.uploads {
-            // By their names: there are many, and each is as it is read from JSON.
+            // By name, through JSON, because there are many.
             let mut uploads = serde_json::to_value(&settings.uploads)?;
             for (name, value) in changes {
                 uploads[name] = value;
@@ -381,7 +381,7 @@ impl State {
         place.map_or(0, |place| self.calls[place])
     }
 
-    /// What became of uploads.
+    /// The state of uploads.
     pub fn uploads(&self) -> UploadReport {
         UploadReport::of(&self.uploads)
     }
@@ -463,7 +463,7 @@ pub(super) fn wall_ms() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Seconds since the Unix epoch: the clock of signatures, keys and media.
+/// Seconds since the Unix epoch, for signatures, keys and media.
 pub(super) fn wall_seconds() -> i64 {
     wall_ms().div_euclid(1_000)
 }

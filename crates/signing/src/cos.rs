@@ -1,4 +1,4 @@
-//! The signature of requests to the object storage (COS, XML API): made for one request, and verified from what came in.
+//! The signature of requests to the object storage (COS, XML API): the client makes it, the server verifies it.
 //!
 //! Algorithm and names: Tencent Cloud COS, "Request signature".
 
@@ -14,17 +14,17 @@ pub const ALGORITHM: &str = "sha1";
 /// The header that carries the token of a temporary key.
 pub const SECURITY_TOKEN: &str = "x-cos-security-token";
 
-/// When a signature holds, in seconds since the Unix epoch, both ends included.
+/// The period in which a signature is valid, in seconds since the Unix epoch, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyTime {
-    /// From when on.
+    /// Its start.
     pub start: i64,
-    /// Until when.
+    /// Its end.
     pub end: i64,
 }
 
 impl KeyTime {
-    /// As it is sent: `start;end`.
+    /// The form in the header: `start;end`.
     pub fn text(self) -> String {
         format!("{};{}", self.start, self.end)
     }
@@ -35,13 +35,13 @@ impl KeyTime {
         Some(Self { start: start.parse().ok()?, end: end.parse().ok()? })
     }
 
-    /// Whether the signature holds at this second.
+    /// Whether the signature is valid at this second.
     pub fn holds_at(self, now: i64) -> bool {
         self.start <= now && now <= self.end
     }
 }
 
-/// What the signature of one request covers. Names and values are decoded; they can be in any order.
+/// The signed parts of one request. Names and values are decoded and in any order.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The method, in any case.
@@ -50,12 +50,12 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The parameters of the query; one without a value, such as `?uploads`, has an empty one.
     pub query: &'a [(&'a str, &'a str)],
-    /// The headers that are signed. [`is_signed_header`] tells which of a request's should be.
+    /// The signed headers. [`is_signed_header`] chooses them from the headers of a request.
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// Whether a client should sign this header where a request has it: the host, what proves the content, and everything that
-/// COS itself defines, the token included.
+/// Whether a client signs this header: the host, the length and MD5 of the content, and all headers of COS, the token
+/// included.
 pub fn is_signed_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "host" | "content-length" | "content-md5") || name.starts_with("x-cos-")
@@ -95,7 +95,7 @@ fn string_of(http_string: &str, sign_time: &str) -> String {
     format!("{ALGORITHM}\n{sign_time}\n{}\n", sha1_hex(http_string.as_bytes()))
 }
 
-/// `SignKey`: its 40 hex characters are the key of the signature. Whoever has it can sign until the key time ends.
+/// `SignKey`: its 40 hex characters are the key of the signature. Its holder can sign until the key time ends.
 fn sign_key(secret_key: &str, key_time: &str) -> String {
     hex::encode(hmac_sha1(secret_key.as_bytes(), key_time.as_bytes()))
 }

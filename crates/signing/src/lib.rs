@@ -3,9 +3,8 @@
 //! - [`tc3`]: `TC3-HMAC-SHA256`, which signs a whole request to the API 3.0.
 //! - [`v1`]: `HmacSHA1` and `HmacSHA256`, which sign the form parameters of a request of older SDKs.
 //! - [`cos`]: the signature of requests to the object storage.
-//! - [`upload`]: the signature that lets a client upload to VOD. Its `random` is the only thing here that is drawn, and not
-//!   computed.
-//! - [`encode`]: percent-encoding as all of them want it.
+//! - [`upload`]: the signature with which a client uploads to VOD. Only its function `random` is not pure.
+//! - [`encode`]: the percent-encoding that all of them use.
 //! - [`Secret`]: a value that does not print.
 //!
 //! A request of `PullEvents`, signed. The headers that are signed are those that are sent:
@@ -28,7 +27,7 @@
 //! assert_eq!(key.to_string(), "***");
 //! ```
 //!
-//! A signature for a client, good for one upload within ten minutes, and what it grants. The client sends it to VOD as it is:
+//! A signature for a client, valid for one upload within ten minutes. The client sends it to VOD unchanged:
 //!
 //! ```
 //! use tencentcloud_signing::upload::{self, Grant, Signature};

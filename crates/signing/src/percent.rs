@@ -1,4 +1,4 @@
-//! Percent-encoding as the cloud's signatures want it.
+//! The percent-encoding of the cloud's signatures.
 
 use std::borrow::Cow;
 

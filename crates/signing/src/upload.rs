@@ -1,7 +1,7 @@
-//! The signature that lets a client upload: what it grants, made by whoever has the secret key, and read again.
+//! The signature with which a client uploads. The owner of the secret key makes it; it lists what the client may do.
 //!
-//! `base64(HMAC-SHA1(secret key, original) ‖ original)`, where `original` is a query string. It is a bearer token: whoever has
-//! it can do what it grants until it expires.
+//! `base64(HMAC-SHA1(secret key, original) ‖ original)`, where `original` is a query string. It is a bearer token:
+//! every holder can use it until it expires.
 //!
 //! Parameters and limits: Tencent Cloud VOD, "Signature for client upload".
 
@@ -28,7 +28,7 @@ pub const MAX_SESSION_CONTEXT: usize = 1_000;
 /// The highest `taskPriority`; the lowest is its negative.
 pub const MAX_TASK_PRIORITY: i8 = 10;
 
-/// Every parameter of the documents, in the order in which they are written.
+/// Every parameter of the documents, in the order in which [`Grant::original`] writes them.
 pub const PARAMETERS: [&str; 13] = [
     "secretId",
     "currentTimeStamp",
@@ -48,9 +48,9 @@ pub const PARAMETERS: [&str; 13] = [
 /// When a procedure sends events: `taskNotifyMode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskNotifyMode {
-    /// Once, when all of it is done.
+    /// Once, at its end.
     Finish,
-    /// Whenever something of it is done.
+    /// After each of its tasks.
     Change,
     /// Never.
     None,
@@ -75,14 +75,14 @@ impl TaskNotifyMode {
     }
 }
 
-/// What a signature grants. Each parameter stands in it once, because it has one place here.
+/// The permissions in a signature. Each parameter has one field, so it occurs once in the signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// `secretId`. Anybody can read it in the signature.
+    /// `secretId`. It is readable in the signature.
     pub secret_id: String,
-    /// `currentTimeStamp`: when it was made, in seconds since the Unix epoch.
+    /// `currentTimeStamp`: the time of signing, in seconds since the Unix epoch.
     pub current_time_stamp: i64,
-    /// `expireTime`: until when it can be used, in seconds since the Unix epoch; at most [`MAX_LIFE`] later.
+    /// `expireTime`: the end of its life, in seconds since the Unix epoch; at most [`MAX_LIFE`] later.
     pub expire_time: i64,
     /// `random`: [`random`] makes one.
     pub random: u32,
@@ -96,7 +96,7 @@ pub struct Grant {
     pub task_notify_mode: Option<TaskNotifyMode>,
     /// `sourceContext`: comes back in the event of the upload.
     pub source_context: Option<String>,
-    /// `oneTimeValid`: whether it can be used once only.
+    /// `oneTimeValid`: whether it is valid for one use only.
     pub one_time_valid: Option<bool>,
     /// `vodSubAppId`: the sub-application.
     pub sub_app_id: Option<u64>,
@@ -106,51 +106,51 @@ pub struct Grant {
     pub storage_region: Option<String>,
 }
 
-/// Why a grant cannot be signed, or a signature grants nothing.
+/// Why a grant is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidGrant {
     /// A parameter is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A parameter has no value; it is left out where nothing is meant.
+    /// A parameter has an empty value.
     #[error("{0} is empty; leave it out instead")]
     Empty(&'static str),
-    /// A parameter stands twice.
+    /// A parameter occurs twice.
     #[error("{0:?} stands more than once")]
     Repeated(String),
     /// A parameter that the documents do not have.
     #[error("{0:?} is no parameter of an upload signature")]
     Unknown(String),
-    /// A value that is none of those that the parameter has.
+    /// A value outside the parameter's values.
     #[error("{name} is {value:?}; it has to be {expected}")]
     Value {
         /// The parameter.
         name: &'static str,
-        /// Its value, cut where it is very long.
+        /// The start of its value.
         value: String,
-        /// What it has to be.
+        /// The valid values.
         expected: &'static str,
     },
-    /// A text that is too long. It is not cut: half of a context is another context.
+    /// A text is too long. The code refuses it and never cuts it, because half of a context is another context.
     #[error("{name} has {characters} characters; {most} are allowed")]
     TooLong {
         /// The parameter.
         name: &'static str,
-        /// How many characters it has.
+        /// Its length in characters.
         characters: usize,
-        /// How many it may have.
+        /// The limit.
         most: usize,
     },
-    /// It would hold for too long.
+    /// Its life is longer than [`MAX_LIFE`].
     #[error("expireTime is {0} s after currentTimeStamp; 7776000 s (90 days) are allowed")]
     LifeTooLong(i64),
-    /// It would never hold.
+    /// It ends before it begins.
     #[error("expireTime is not after currentTimeStamp")]
     NoLife,
 }
 
 impl Grant {
-    /// A grant of what has to be granted, and nothing more.
+    /// A grant with the required parameters only.
     pub fn new(secret_id: impl Into<String>, current_time_stamp: i64, expire_time: i64, random: u32) -> Self {
         Self {
             secret_id: secret_id.into(),
@@ -211,7 +211,7 @@ impl Grant {
         }
     }
 
-    /// The text that is signed. Every value is encoded, so that none of them can bring in another parameter.
+    /// The signed text. Every value is encoded, so no value can add a parameter.
     pub fn original(&self) -> String {
         let values = [
             Some(self.secret_id.clone()),
@@ -250,16 +250,16 @@ fn seal(secret_key: &str, original: &str) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The operating system has no random numbers.
+/// The operating system returned no random number.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system gives no random number")]
 pub struct NoRandom(#[source] getrandom::Error);
 
-/// A number for `random`, from the operating system: nobody can guess it, and two processes do not make the same ones.
+/// A number for `random`, from the operating system, so that nobody can guess it.
 ///
 /// # Errors
 ///
-/// When the operating system has none.
+/// When the operating system returns none.
 pub fn random() -> Result<u32, NoRandom> {
     getrandom::u32().map_err(NoRandom)
 }

@@ -1,5 +1,5 @@
-//! Signature v1 of the API, `HmacSHA1` and `HmacSHA256`: form parameters that carry their own signature. Older SDKs of the
-//! vendor still send it.
+//! Signature v1 of the API, `HmacSHA1` and `HmacSHA256`: the signature is one of the form parameters. Older SDKs of the
+//! vendor use it.
 //!
 //! Algorithm and names: Tencent Cloud, "Signature v1" (API 3.0 common documents of every product).
 
@@ -8,16 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::digests::{hmac_sha1, hmac_sha1_is, hmac_sha256, hmac_sha256_is};
 
-/// The parameter that holds the signature, and that the signature does not cover.
+/// The parameter with the signature. The signature does not cover it.
 pub const SIGNATURE: &str = "Signature";
 
 /// The parameter that names the method.
 pub const SIGNATURE_METHOD: &str = "SignatureMethod";
 
-/// Which MAC is used.
+/// The MAC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// `HmacSHA1`, which holds where no method is named.
+    /// `HmacSHA1`, the default.
     #[default]
     HmacSha1,
     /// `HmacSHA256`.
@@ -39,20 +39,20 @@ impl Method {
     }
 }
 
-/// What the signature of one request covers.
+/// The signed parts of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// `POST` or `GET`.
     pub method: &'a str,
-    /// The host as the client knows it.
+    /// The host, as the client signs it.
     pub host: &'a str,
     /// The path: `/`.
     pub path: &'a str,
-    /// The parameters, decoded, in any order. `Signature` may be among them, and is left out.
+    /// The parameters, decoded, in any order. A `Signature` among them is ignored.
     pub parameters: &'a [(&'a str, &'a str)],
 }
 
-/// The text that is signed: method, host, path, and the sorted parameters with their values as they are, not encoded.
+/// The signed text: method, host, path, and the sorted parameters with decoded values.
 pub fn string_to_sign(request: &Request<'_>) -> String {
     let mut parameters: Vec<(&str, &str)> =
         request.parameters.iter().copied().filter(|(name, _)| *name != SIGNATURE).collect();
@@ -61,7 +61,7 @@ pub fn string_to_sign(request: &Request<'_>) -> String {
     format!("{}{}{}?{}", request.method, request.host, request.path, parameters.join("&"))
 }
 
-/// The value of `Signature`: base64, to be encoded like any other value of the form.
+/// The value of `Signature`: base64. The form encodes it like every other value.
 pub fn signature(secret_key: &str, method: Method, request: &Request<'_>) -> String {
     let text = string_to_sign(request);
     match method {
@@ -70,7 +70,7 @@ pub fn signature(secret_key: &str, method: Method, request: &Request<'_>) -> Str
     }
 }
 
-/// Whether a signature is the one of this request. Takes the same time for every wrong one.
+/// Whether a signature is correct for this request. The comparison takes constant time.
 pub fn verify(secret_key: &str, method: Method, request: &Request<'_>, signature: &str) -> bool {
     let Ok(given) = STANDARD.decode(signature) else { return false };
     let text = string_to_sign(request);
@@ -120,7 +120,7 @@ mod tests {
             signature(KEY, Method::HmacSha256, &request_with_key),
             "bR/zQ3QqOmcEYeRv71IzG/NxfisUDgy9cqRMQC+UB5g="
         );
-        // Newer pages mask the pair, and sign with what they print.
+        // Newer pages mask the key pair and sign with the masked text.
         let masked = example("AKIDz8krbsJ5yKBZQpn74WFkmLPx3*******");
         let printed = signature("Gu5t9xGARNpq86cd98joQYCN3*******", Method::HmacSha1, &request(&masked));
         assert_eq!(printed, "zmmjn35mikh6pM3V7sUEuX4wyYM=");

@@ -1,4 +1,4 @@
-//! Whether a request to the object storage is signed, by a key that is good for it.
+//! The check of the signature of a request to the object storage, and of the permissions of its key.
 
 use axum::http::HeaderMap;
 use tencentcloud_signing::Secret;
@@ -11,10 +11,10 @@ use crate::state::State;
 use crate::uploads::sessions::Access;
 use crate::uploads::settings::{SignatureErrorForm, UploadSettings};
 
-/// How far a clock may be off, in seconds.
+/// The largest clock difference, in seconds.
 const MAX_SKEW: i64 = 900;
 
-/// Checks the times, the key, the signature, the token, and what the key is good for, in this order.
+/// Checks the key, the times, the signature, the token and the key's permissions, in this order.
 pub(crate) fn check(
     state: &State,
     method: &str,
@@ -64,7 +64,7 @@ pub(crate) fn check(
     Err(CosError::new("AccessDenied"))
 }
 
-/// Whether temporary keys may do it at all.
+/// Whether temporary keys have this permission.
 fn is_allowed(action: Action, settings: &UploadSettings) -> bool {
     match action {
         Action::HeadObject => settings.temporary_key_head.accepts(),
@@ -74,7 +74,7 @@ fn is_allowed(action: Action, settings: &UploadSettings) -> bool {
     }
 }
 
-/// What is wrong with a signature, in the form that the settings choose.
+/// An error of a signature, in the form of the settings.
 fn of_signature(settings: &UploadSettings, code: &'static str) -> CosError {
     match (settings.signature_error_form, code) {
         (SignatureErrorForm::Message, _) | (_, "Request has expired") => {
@@ -121,7 +121,7 @@ fn verify(
     let bare_host = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let mut paths = vec![target.path.clone()];
     if target.by_path {
-        // A client that was sent here by path may sign the path that it has at the bucket's own host.
+        // A client that addresses the bucket by path can sign the path at the bucket's own host.
         paths.push(format!("/{}", target.key));
     }
     let mut first_mismatch = None;

@@ -1,4 +1,4 @@
-//! What a request sends, read piece by piece: 5 GB take no more memory than 5 kB, unless there is memory for them.
+//! The reader of bodies. It reads in pieces, so 5 GB need no more memory than 5 kB unless the content is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use super::CosError;
 use crate::faults::StorageFaults;
 use crate::uploads::content::{Hasher, Kept, Received, Reserved};
 
-/// How long a sender may pause.
+/// The longest pause of a sender.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// The largest object that is sent as a whole, and the largest part: 5 GB.
+/// The largest object of a single PUT, and the largest part: 5 GB.
 pub(crate) const MAX_BODY: u64 = 5 * 1024 * 1024 * 1024;
 
-/// What is known of a body before it is read.
+/// The facts about a body before it is read.
 pub(crate) struct Expected {
     /// `Content-MD5`, decoded.
     pub(crate) md5: Option<Vec<u8>>,
-    /// Where it is kept, if there is memory for it.
+    /// The memory in which the content is kept, if there is enough.
     pub(crate) reserved: Option<Reserved>,
-    /// The MD5 of the file before it, where it is to be taken on the way.
+    /// The MD5 of the preceding parts, if the reader continues it.
     pub(crate) whole: Option<Md5>,
-    /// No faster than this.
+    /// The largest speed.
     pub(crate) bytes_per_second: Option<u64>,
 }
 
-/// How reading a body ended, other than well.
+/// Why a body was not read to its end.
 pub(crate) enum BodyEnd {
-    /// With an error for the sender.
+    /// The sender gets an error.
     Refused(CosError),
     /// A fault resets the connection here.
     Reset,
@@ -63,7 +63,7 @@ pub(crate) async fn receive(
 ) -> Result<Received, BodyEnd> {
     let began = Instant::now();
     let mut hasher = Hasher::new();
-    let mut kept = expected.reserved.is_some().then(BytesMut::new);
+    let mut kept = expected.reserved.as_ref().map(|reserved| BytesMut::with_capacity(reserved.bytes()));
     let mut whole = expected.whole.clone();
     let mut flip = faults.bit_flip;
     while let Some(mut piece) = next(&mut body).await? {
@@ -99,7 +99,7 @@ pub(crate) async fn receive(
     Ok(Received { digests, kept: kept.zip(expected.reserved).map(keep), whole })
 }
 
-/// When so many bytes may have been read.
+/// The earliest time for so many bytes.
 fn due(bytes: u64, per_second: u64) -> Option<Duration> {
     Some(Duration::from_micros(bytes.checked_mul(1_000_000)? / per_second.max(1)))
 }
@@ -111,7 +111,7 @@ pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, BodyEnd> {
         Err(_) => Err(CosError::new("RequestTimeout").into()),
         Ok(None) => Ok(None),
         Ok(Some(Err(_))) => Err(BodyEnd::Gone),
-        // Trailers are nothing to us.
+        // Trailers are ignored.
         Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
     }
 }
@@ -176,6 +176,21 @@ mod tests {
             assert_eq!(content_md5(Some(wrong)).unwrap_err().code, "InvalidDigest", "{wrong}");
         }
         assert_eq!(content_md5(None), Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_pauses_is_told_so_and_a_slow_one_is_not() {
+        let slow = |seconds: u64| {
+            let pieces = futures_util::stream::unfold(3_u32, move |left| async move {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Some((Ok::<_, std::io::Error>("abc"), left.checked_sub(1)?))
+            });
+            Body::from_stream(pieces)
+        };
+        let none = StorageFaults::default();
+        assert_eq!(receive(slow(29), expected(), &none).await.ok().unwrap().digests.size, 9);
+        let paused = receive(slow(31), expected(), &none).await;
+        assert!(matches!(paused, Err(BodyEnd::Refused(error)) if error.code == "RequestTimeout"));
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! The errors of the object storage, with the status that belongs to each code.
+//! The errors of the object storage, with the status of each code.
 
 use std::borrow::Cow;
 
-/// An error as the object storage answers it.
+/// An error of the object storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CosError {
     pub(crate) code: Cow<'static, str>,
     pub(crate) message: Cow<'static, str>,
-    /// What the server computed, where a signature does not match: `StringToSign` and `FormatString`.
+    /// `StringToSign` and `FormatString` of a signature that does not match.
     pub(crate) computed: Option<(String, String)>,
 }
 
 impl CosError {
-    /// An error of a code that has a message of its own.
+    /// An error with the usual message of its code.
     pub(crate) fn new(code: impl Into<Cow<'static, str>>) -> Self {
         let code = code.into();
         let message = message_of(&code);

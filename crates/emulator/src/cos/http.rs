@@ -1,4 +1,4 @@
-//! The way of a request to the object storage: what it is for, its faults, its signature, its body, its answer.
+//! Requests to the object storage: target, faults, signature, body, answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::state::{Cloud, wall_ms, wall_seconds};
 use crate::uploads::sessions::bucket_of;
 use crate::uploads::store::{Completed, MAX_PART};
 
-/// The largest body of `CompleteMultipartUpload`: that of 10,000 parts is smaller than 1 MB.
+/// The largest body of `CompleteMultipartUpload`. 10,000 parts need less than 1 MB.
 const MAX_XML: usize = 2 * 1024 * 1024;
 
 /// The limits of `x-cos-traffic-limit`, in bits a second.
@@ -32,7 +32,7 @@ const TRAFFIC_LIMITS: std::ops::RangeInclusive<u64> = 819_200..=838_860_800;
 
 const CRC64: &str = "x-cos-hash-crc64ecma";
 
-/// What a request comes to.
+/// The result of a request.
 pub(super) enum Outcome {
     /// An answer without a body.
     Empty(u16, Vec<(&'static str, String)>),
@@ -40,11 +40,11 @@ pub(super) enum Outcome {
     Document(String),
     /// An answer with content.
     Content(Vec<Bytes>, Vec<(&'static str, String)>),
-    /// An upload was completed, or failed to be after the answer had begun.
+    /// A completed upload, or an error after the start of the answer.
     Completed(Result<Completed, CosError>),
 }
 
-/// How it ends otherwise.
+/// The end of a request without a result.
 pub(super) enum StorageEnd {
     Error(CosError),
     Cut(Cut),
@@ -67,7 +67,7 @@ impl From<BodyEnd> for StorageEnd {
     }
 }
 
-/// A request on its way, and what strikes it.
+/// A request and its faults.
 pub(super) struct Exchange {
     pub(super) cloud: Arc<Cloud>,
     parts: Parts,
@@ -120,7 +120,7 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, peer: Peer, request: Request) -> Re
     finish(answered, faults, arrival.skew_ms, &peer).await
 }
 
-/// Reads what is left of a body that nobody wants: a sender that is still sending may not look for an answer before.
+/// Reads and drops the rest of a body. Some senders read no answer before they have sent everything.
 async fn drain(mut body: Body, headers: &HeaderMap) {
     const MOST: usize = 16 * 1024 * 1024;
     if headers.contains_key(header::EXPECT) {
@@ -134,7 +134,7 @@ async fn drain(mut body: Body, headers: &HeaderMap) {
             read += piece.len();
         }
     };
-    // Who sends slowly is not waited for.
+    // A slow sender is cut off.
     let _ = tokio::time::timeout(Duration::from_secs(10), drained).await;
 }
 
@@ -203,7 +203,7 @@ impl Exchange {
         text(&self.parts.headers, name)
     }
 
-    /// What is to be known before a body is read.
+    /// The checks before a body is read.
     fn expected(
         &self,
         whole: impl FnOnce(&crate::uploads::ObjectStore) -> Option<Md5>,
@@ -249,14 +249,14 @@ impl Exchange {
         let number = number.filter(|number| (1..=MAX_PART).contains(number));
         let number = number
             .ok_or_else(|| CosError::with_message("InvalidArgument", "partNumber is not from 1 to 10000"))?;
-        // A sender of gigabytes is told before, and not after.
+        // The check comes before the body, which can be gigabytes.
         self.cloud.lock().uploads.store.upload(&place, &id)?;
         let expected = self.expected(|store| store.whole_before(&place, &id, number))?;
         let received = receive(body, expected, &self.faults).await?;
         let digests = received.digests;
         self.cloud.lock().uploads.store.put_part(&place, &id, number, received, wall_ms())?;
         loop {
-            // Hashing takes a while, and others need the lock meanwhile.
+            // Hashing is slow, so it runs without the lock.
             let job = self.cloud.lock().uploads.store.hash_job(&place, &id);
             let Some(job) = job else { break };
             let hashed = job.run();
@@ -324,7 +324,7 @@ impl Exchange {
         }
     }
 
-    /// The headers that prove what was stored.
+    /// The headers with the digests of the stored content.
     fn proofs(&self, etag: &str, crc64: u64) -> Vec<(&'static str, String)> {
         let mut headers = vec![("etag", self.quoted(etag))];
         headers.extend(self.crc64(crc64));
@@ -356,7 +356,7 @@ impl Exchange {
         }
     }
 
-    /// The answer to `CompleteMultipartUpload`: 200 at once, spaces while it takes, and then what came of it.
+    /// The answer to `CompleteMultipartUpload`: 200 at once, spaces meanwhile, then the result.
     fn completed(&self, completed: Result<Completed, CosError>, with_id: bool) -> Response {
         let mut headers = vec![("content-type", "application/xml".to_owned())];
         let document = match &completed {
@@ -387,7 +387,7 @@ impl Exchange {
     }
 }
 
-/// A body that begins with spaces, ten a second, for so long.
+/// A body that begins with spaces, ten a second, for this time.
 fn spaced(document: String, ms: u64) -> Body {
     const STEP: u64 = 100;
     let document = Bytes::from(document);
@@ -398,11 +398,11 @@ fn spaced(document: String, ms: u64) -> Body {
         }
         document.map(|document| (document, (0, None)))
     });
-    // A stream has no length, so that the answer is chunked, as the storage's is.
+    // A stream has no length, so the answer is chunked, as in the cloud.
     Body::from_stream(futures_util::StreamExt::map(pieces, Ok::<Bytes, std::convert::Infallible>))
 }
 
-/// An id in the form of the storage.
+/// A request id.
 fn id() -> String {
     STANDARD.encode(fastrand::u128(..).to_be_bytes())
 }

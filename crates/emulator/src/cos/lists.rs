@@ -1,4 +1,4 @@
-//! The lists of the object storage: parts of an upload, and uploads under way.
+//! The lists of the object storage: parts of an upload, and uploads in progress.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::http::{Exchange, Outcome};
 use super::{CosError, xml};
 use crate::uploads::store::Part;
 
-/// Items a page.
+/// The largest page.
 const PAGE: usize = 1_000;
 
 impl Exchange {

@@ -1,11 +1,11 @@
-//! The object storage over HTTP: the XML API of COS, as far as uploads need it.
+//! The object storage over HTTP: the part of the XML API of COS that uploads need.
 //!
-//! - `target`: what a request is for: bucket, key, operation.
-//! - `auth`: its signature, and whether its key is good for it.
-//! - `body`: what it sends, read piece by piece.
-//! - `xml`: the documents that come in and go out.
-//! - `lists`: parts and uploads, by the page.
-//! - `http`: the way of a request through all of it.
+//! - `target`: bucket, key and action of a request.
+//! - `auth`: the signature, and the permissions of its key.
+//! - `body`: the reader of bodies, in pieces.
+//! - `xml`: the documents of requests and answers.
+//! - `lists`: pages of parts and uploads.
+//! - `http`: the requests themselves.
 
 mod auth;
 mod body;

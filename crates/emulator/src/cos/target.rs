@@ -1,4 +1,4 @@
-//! What a request to the object storage is for, by its host, path and query.
+//! Bucket, key and action of a request to the object storage, from its method, host, path and query.
 
 use axum::http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
@@ -13,16 +13,16 @@ const SUFFIXES: [&str; 2] = [".myqcloud.com", ".tencentcos.cn"];
 /// The longest key, in bytes.
 const MAX_KEY: usize = 850;
 
-/// A request, understood.
+/// The target of a request.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) action: Action,
     pub(crate) bucket: String,
     /// Without a leading slash; empty for the bucket itself.
     pub(crate) key: String,
-    /// Whether the host says nothing of the bucket.
+    /// Whether the host does not name the bucket.
     pub(crate) by_path: bool,
-    /// The path as it came, decoded, with its leading slash.
+    /// The path of the request, decoded, with its leading slash.
     pub(crate) path: String,
     /// The query, decoded.
     pub(crate) query: Vec<(String, String)>,
@@ -64,7 +64,7 @@ fn bucket_of_host(host: &str) -> Option<&str> {
     (is_service && is_bucket(bucket)).then_some(bucket)
 }
 
-/// Whether a name is one of a bucket: letters, digits and hyphens, and the account's number at the end.
+/// Whether a name has the form of a bucket: letters, digits, hyphens, and the account's number at the end.
 fn is_bucket(name: &str) -> bool {
     let Some((before, number)) = name.rsplit_once('-') else { return false };
     let letters = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
@@ -74,7 +74,7 @@ fn is_bucket(name: &str) -> bool {
         && number.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Whether a request is one to the object storage, and not to the API or the controls.
+/// Whether a request is for the object storage, not for the API or the controls.
 pub(crate) fn is_for_storage(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     if bucket_of_host(host_of(headers, uri)).is_some() {
         return true;
@@ -88,7 +88,7 @@ pub(crate) fn is_for_storage(method: &Method, uri: &Uri, headers: &HeaderMap) ->
     signed || is_bucket(first) || (uri.path() != "/" && matches!(*method, Method::PUT | Method::DELETE))
 }
 
-/// Reads what a request is for. `bucket` is the one that is meant where neither host nor path names one.
+/// Reads the target of a request. `bucket` is the default if neither host nor path names one.
 pub(crate) fn target(
     method: &Method,
     uri: &Uri,

@@ -1,4 +1,4 @@
-//! The documents that go out, and the one that comes in.
+//! The XML documents of answers, and the one of requests.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ pub(super) fn element(out: &mut String, name: &str, text: &str) {
     let _ = write!(out, "<{name}>{}</{name}>", escape(text));
 }
 
-/// A document: its root's name and what is in it.
+/// A document with this root and content.
 pub(super) fn document(root: &str, content: &str) -> String {
     format!("<{root} xmlns=\"{NAMESPACE}\">{content}</{root}>")
 }
@@ -39,16 +39,16 @@ pub(super) fn error(error: &CosError, resource: &str, request_id: &str, trace_id
     format!("<Error>{content}</Error>")
 }
 
-/// A key as a list shows it: encoded where the request asks for it.
+/// A key in a list; encoded, if the request asks for it.
 pub(super) fn listed(key: &str, encoded: bool) -> String {
     match encoded {
-        // Slashes stay: they are no data of an URL.
+        // Slashes stay.
         true => key.split('/').map(encode).collect::<Vec<_>>().join("/"),
         false => key.to_owned(),
     }
 }
 
-/// The parts of a `CompleteMultipartUpload`, in the order in which they stand.
+/// The parts in a `CompleteMultipartUpload`, in the order of the document.
 pub(super) fn complete_parts(body: &[u8]) -> Result<Vec<(u16, String)>, CosError> {
     let malformed = || CosError::new("MalformedXML");
     let text = std::str::from_utf8(body).map_err(|_| malformed())?;

@@ -1,4 +1,4 @@
-//! The calls of the API that are about media.
+//! The API's requests about media.
 
 use serde_json::{Value, json};
 use tencentcloud_signing::upload::TaskNotifyMode;
@@ -15,7 +15,7 @@ const MAX_SOURCE_CONTEXT: usize = 250;
 const MAX_SESSION_CONTEXT: usize = 1_000;
 const MAX_SESSION_ID: usize = 50;
 
-/// Lets a call take effect, and says what its answer holds.
+/// Carries out a request and returns the members of its answer.
 pub(crate) fn act(
     cloud: &std::sync::Arc<Cloud>,
     action: Action,
@@ -63,7 +63,7 @@ fn value_error(code: &'static str, message: impl Into<String>) -> ApiError {
     ApiError::new(code, message)
 }
 
-/// The application of a call, checked.
+/// The checked parameters of `ApplyUpload`.
 fn application(
     state: &State,
     sub_app_id: u64,
@@ -123,12 +123,12 @@ fn application(
     })
 }
 
-/// Whether a text can be the type of a medium: it becomes the end of a key.
+/// Whether a text can be the type of a medium. It becomes the end of a key.
 pub(crate) fn is_type(text: &str) -> bool {
     (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Applies for an upload. Both ways to apply come through here.
+/// Applies for an upload, for the API and for the web SDK.
 pub(crate) fn apply(state: &mut State, application: Application) -> Result<Session, ApiError> {
     let settings = &state.settings.uploads;
     let region = match &application.storage_region {
@@ -175,7 +175,7 @@ fn apply_upload(state: &mut State, sub_app_id: u64, parameters: &MediaParameters
     }))
 }
 
-/// Commits an upload. Both ways to commit come through here.
+/// Commits an upload, for the API and for the web SDK.
 pub(crate) fn commit(
     state: &mut State,
     key: &str,
@@ -196,12 +196,14 @@ fn commit_error(error: CommitRefusal) -> ApiError {
         CommitRefusal::OtherSubApp => {
             ("InvalidParameterValue.SubAppId", "the session belongs to another sub-application")
         }
-        CommitRefusal::NoObject => ("ResourceNotFound", "not everything is there that was applied for"),
+        CommitRefusal::NoObject => {
+            ("ResourceNotFound", "the medium or the cover is not in the object storage")
+        }
     };
     ApiError::new(code, message)
 }
 
-/// Tells consumers of a new medium: the events that the upload causes.
+/// Puts the events of a new medium into the queue.
 pub(crate) fn tell(cloud: &std::sync::Arc<Cloud>, committed: &CommittedUpload) {
     if !committed.first {
         return;
@@ -230,7 +232,7 @@ pub(crate) fn tell(cloud: &std::sync::Arc<Cloud>, committed: &CommittedUpload) {
     put_events(cloud, medium.sub_app_id, procedure_state_changed(medium, &flow, wall_seconds()), wait_ms);
 }
 
-/// Puts events in their order, now or after a while.
+/// Puts events in their order, now or after a delay.
 fn put_events(cloud: &std::sync::Arc<Cloud>, sub_app_id: u64, events: Vec<String>, wait_ms: u64) {
     let put = move |cloud: &Cloud, events: Vec<String>| {
         let now = now_ms();
@@ -272,7 +274,7 @@ fn parse_manifest(parameters: &MediaParameters) -> Result<Value, ApiError> {
     }
 }
 
-/// Regions that exist; those of the settings are switched on.
+/// The known regions. The settings say which are switched on.
 const REGIONS: [(&str, &str, &str); 4] = [
     ("ap-guangzhou", "Guangzhou", "Chinese Mainland"),
     ("ap-chongqing", "Chongqing", "Chinese Mainland"),

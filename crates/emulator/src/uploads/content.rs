@@ -1,4 +1,4 @@
-//! What was sent: its digests, and its bytes as long as there is memory for them.
+//! Uploaded content: its digests, and its bytes within the memory limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ pub(crate) struct Digests {
     pub(crate) crc64: u64,
 }
 
-/// Takes the digests of what comes in piece by piece.
+/// Computes the digests of content in pieces.
 pub(crate) struct Hasher {
     size: u64,
     md5: Md5,
@@ -43,35 +43,42 @@ impl Hasher {
     }
 }
 
-/// The CRC of two contents put together.
+/// The CRC of two contents in sequence.
 pub(crate) fn combine(first: u64, second: &Digests) -> u64 {
     crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, first, second.crc64, second.size)
 }
 
-/// The memory for contents, shared by all of them.
+/// The memory for all contents together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory(Arc<AtomicU64>);
 
 impl Memory {
-    /// Takes so much of it, if so much is left under the limit.
+    /// Reserves memory, if the total stays within the limit.
     pub(crate) fn reserve(&self, bytes: u64, limit: u64) -> Option<Reserved> {
         let taken = self.0.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes);
-        // Given back by the drop where it is too much.
+        // The drop returns it if the total is above the limit.
         let reserved = Reserved { memory: self.clone(), bytes };
         (taken <= limit).then_some(reserved)
     }
 
-    /// How much is taken.
+    /// The reserved bytes.
     pub(crate) fn taken(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// Memory that is taken until this is dropped.
+/// Memory that is reserved until the drop of this value.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     memory: Memory,
     bytes: u64,
+}
+
+impl Reserved {
+    /// The reserved bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
 }
 
 impl Drop for Reserved {
@@ -84,15 +91,15 @@ impl Drop for Reserved {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) bytes: Bytes,
-    /// For as long as anybody has the bytes.
+    /// The reservation lives as long as the bytes.
     pub(crate) _reserved: Arc<Reserved>,
 }
 
-/// What came in with one request.
+/// The content of one request.
 pub(crate) struct Received {
     pub(crate) digests: Digests,
     pub(crate) kept: Option<Kept>,
-    /// The MD5 of the whole file up to here, where it could be taken on the way.
+    /// The MD5 of the file up to this part, if the reader computed it.
     pub(crate) whole: Option<Md5>,
 }
 

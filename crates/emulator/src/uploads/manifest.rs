@@ -1,17 +1,16 @@
-//! The files that a manifest names, as far as it takes to upload them: HLS playlists line by line, DASH by its attributes and
-//! base URLs.
+//! The files in a manifest: HLS playlists by line, DASH by attributes and base URLs.
 
 use quick_xml::events::Event;
 use quick_xml::{Reader, XmlVersion};
 
-/// What a manifest names, in its order, each once. `None` for what is no manifest.
+/// The files in a manifest, in its order, each once. `None` if the text is not a manifest.
 pub(super) fn segments(content: &str, manifest_type: &str) -> Option<Vec<String>> {
     let mut named = match manifest_type {
         "m3u8" => playlist(content)?,
         _ => dash(content)?,
     };
     let mut seen = std::collections::BTreeSet::new();
-    // What is elsewhere is not uploaded with it.
+    // Files on other hosts are not uploaded.
     named.retain(|name| !name.is_empty() && !name.contains("://") && seen.insert(name.clone()));
     Some(named)
 }
@@ -50,7 +49,7 @@ fn dash(content: &str) -> Option<Vec<String>> {
                     let names_a_file =
                         matches!(attribute.key.as_ref(), "media" | "initialization" | "sourceURL");
                     let value = attribute.value.as_ref();
-                    // A template names many files, and none of them as it is.
+                    // A template stands for many files and is not a name.
                     if names_a_file && !value.contains('$') {
                         named.push(quick_xml::escape::unescape(value).ok()?.into_owned());
                     }

@@ -1,11 +1,11 @@
-//! The events that uploads and tasks cause. What the emulator knows it says; what only a decoder could know is zero.
+//! The events of uploads and tasks. Facts that need a decoder, such as the duration, are zero.
 
 use serde_json::{Value, json};
 use tencentcloud_signing::upload::TaskNotifyMode;
 
 use super::sessions::Medium;
 
-/// One part of a task flow: its kind, and the template that it follows.
+/// One task of a task flow: its kind and its template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubTask {
     /// `Transcode`, `CoverBySnapshot` and so on.
@@ -13,7 +13,7 @@ pub(crate) struct SubTask {
     pub(crate) definition: i64,
 }
 
-/// The kinds of parts that a task flow can have: the member of the request, the kind, the member of the result.
+/// The kinds of tasks: the member of the request, the kind, the member of the result.
 pub(crate) const SUB_TASKS: [(&str, &str, &str); 7] = [
     ("TranscodeTaskSet", "Transcode", "TranscodeTask"),
     ("AnimatedGraphicTaskSet", "AnimatedGraphics", "AnimatedGraphicTask"),
@@ -36,7 +36,7 @@ pub(crate) struct TaskFlow {
 }
 
 impl TaskFlow {
-    /// What a procedure does here, whatever its name is: a transcode and a cover.
+    /// The tasks of every procedure: a transcode and a cover.
     pub(crate) fn usual() -> Vec<SubTask> {
         vec![
             SubTask { kind: "Transcode", definition: 100_030 },
@@ -93,7 +93,7 @@ fn category(media_type: &str) -> &'static str {
     }
 }
 
-/// `ProcedureStateChanged`, as often as the mode asks for it: never, once at the end, or after each part and at the end.
+/// `ProcedureStateChanged` by mode: never, once at the end, or after each task.
 pub(crate) fn procedure_state_changed(medium: &Medium, flow: &TaskFlow, now: i64) -> Vec<String> {
     let count = flow.sub_tasks.len();
     let steps = match flow.notify_mode {

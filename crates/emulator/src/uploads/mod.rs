@@ -1,11 +1,11 @@
-//! Uploads: what is applied for, where it is stored, what it becomes, and the events that tell of it.
+//! Uploads: applications, stored content, media and their events.
 //!
-//! - [`settings`]: figures and switches.
-//! - `sessions`: applications, temporary keys, media: a model.
-//! - `store`, with `content`: the object storage: a model.
-//! - `actions`, with `parameters` and `manifest`: the calls of the API.
-//! - `ugc`: the calls of the web SDK.
-//! - `media_events`: what consumers hear.
+//! - [`settings`]: limits and switches.
+//! - `sessions`: applications, temporary keys and media, a model.
+//! - `store`, with `content`: the object storage, a model.
+//! - `actions`, with `parameters` and `manifest`: the requests of the API.
+//! - `ugc`: the requests of the web SDK.
+//! - `media_events`: the events.
 
 pub(crate) mod actions;
 pub(crate) mod content;
@@ -23,17 +23,17 @@ use std::collections::BTreeMap;
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::store::ObjectStore;
 
-/// How many spent signatures and session ids are remembered.
+/// The number of spent signatures and session ids that are kept.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Everything about uploads.
+/// The state of uploads.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     pub(crate) sessions: Sessions,
     pub(crate) store: ObjectStore,
-    /// One-time signatures that are spent, with the second in which they expire.
+    /// Spent one-time signatures, with their expiry in seconds.
     spent: BTreeMap<String, i64>,
-    /// Ids that requests for tasks were told apart by, with the second of the request.
+    /// `SessionId` of requests for tasks, with the time of the request in seconds.
     session_ids: BTreeMap<(u64, String), i64>,
 }
 
@@ -47,7 +47,7 @@ impl Uploads {
         }
     }
 
-    /// Spends a one-time signature. False when it was spent before.
+    /// Spends a one-time signature. `false` if it was spent before.
     pub(crate) fn spend(&mut self, signature: &str, expires: i64, now: i64) -> bool {
         if self.spent.len() >= MAX_REMEMBERED {
             self.spent.retain(|_, expires| *expires > now);
@@ -59,7 +59,7 @@ impl Uploads {
         self.spent.contains_key(signature)
     }
 
-    /// Notes the id that a request is told apart by. False when it came within the last three days.
+    /// Records a `SessionId`. `false` if it was used in the last three days.
     pub(crate) fn first_of(&mut self, sub_app_id: u64, session_id: &str, now: i64) -> bool {
         const MEMORY: i64 = 3 * 86_400;
         if self.session_ids.len() >= MAX_REMEMBERED {

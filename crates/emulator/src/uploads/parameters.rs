@@ -1,21 +1,22 @@
-//! The parameters of a call about media: from JSON, or from a form in which lists are numbered and objects have dots.
+//! The parameters of a request about media, from JSON or from a form. In a form, numbers mark list items and dots mark
+//! members.
 
 use serde_json::{Map, Value};
 
 use crate::action::Action;
 use crate::api::ApiError;
 
-/// How deep names of a form may nest.
+/// The largest depth of a name in a form.
 const MAX_DEPTH: usize = 8;
 
-/// How long a list in a form may be.
+/// The longest list in a form.
 const MAX_ITEMS: usize = 1_000;
 
 /// Parameters by name.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct MediaParameters {
     values: Map<String, Value>,
-    /// In a form everything is text.
+    /// All values of a form are text.
     form: bool,
 }
 
@@ -52,7 +53,7 @@ impl MediaParameters {
         }
     }
 
-    /// Refuses parameters that an action does not take.
+    /// Refuses parameters that the action does not have.
     pub(crate) fn only(&self, action: Action, known: &[&str]) -> Result<(), ApiError> {
         match self.values.keys().find(|name| !known.contains(&name.as_str())) {
             Some(name) => {
@@ -67,7 +68,7 @@ impl MediaParameters {
         self.values.get(name).filter(|value| !value.is_null())
     }
 
-    /// A parameter as it was sent.
+    /// The JSON of a parameter.
     pub(crate) fn raw(&self, name: &str) -> Option<&Value> {
         self.value(name)
     }
@@ -81,7 +82,7 @@ impl MediaParameters {
         }
     }
 
-    /// A text that has to be there, and not be empty.
+    /// A required text that is not empty.
     pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
         match self.text(name)? {
             Some(text) if !text.is_empty() => Ok(text),
@@ -89,7 +90,7 @@ impl MediaParameters {
         }
     }
 
-    /// A text that stays within its length, in characters.
+    /// A text with a length limit in characters.
     pub(crate) fn at_most(&self, name: &str, most: usize) -> Result<String, ApiError> {
         let text = self.text(name)?.unwrap_or_default();
         let characters = text.chars().count();
@@ -111,7 +112,7 @@ impl MediaParameters {
         number.map(Some).ok_or_else(wrong)
     }
 
-    /// The sub-application; 0 when it was left out.
+    /// The sub-application; 0 by default.
     pub(crate) fn sub_app_id(&self) -> Result<u64, ApiError> {
         let number = self.number("SubAppId")?.unwrap_or(0);
         u64::try_from(number)
@@ -119,7 +120,7 @@ impl MediaParameters {
     }
 }
 
-/// Puts a value at its path; false where something else is there.
+/// Puts a value at its path. `false` if another value is there.
 fn put(at: &mut Value, path: &[&str], value: &str) -> bool {
     let Some((first, rest)) = path.split_first() else {
         if !at.is_null() {

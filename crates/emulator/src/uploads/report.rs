@@ -1,37 +1,37 @@
-//! What became of uploads, for tests and for whoever looks.
+//! A report on uploads, for tests and for `/_emulator/uploads`.
 
 use serde::Serialize;
 
 use super::Uploads;
 use super::sessions::Medium;
 
-/// Everything about uploads that is remembered. Keys and tokens are not in it.
+/// The state of uploads, without keys and tokens.
 #[derive(Clone, Debug, Serialize)]
 pub struct UploadReport {
-    /// What was applied for, the oldest first.
+    /// The applications, the oldest first.
     pub sessions: Vec<SessionReport>,
-    /// What was committed, by id.
+    /// The media, by id.
     pub media: Vec<MediumReport>,
-    /// What is stored, by bucket and key.
+    /// The objects, by bucket and key.
     pub objects: Vec<ObjectReport>,
-    /// Uploads in parts that are under way.
+    /// The multipart uploads in progress.
     pub multipart: Vec<MultipartReport>,
-    /// How many bytes of content are in memory.
+    /// The bytes of content in memory.
     pub memory_bytes: u64,
 }
 
-/// An upload that was applied for.
+/// An application for an upload.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionReport {
-    /// Whose it is.
+    /// The sub-application.
     pub sub_app_id: u64,
-    /// When, in seconds since the Unix epoch.
+    /// The time of the application, in seconds since the Unix epoch.
     pub applied_at: i64,
     /// The key of the medium.
     pub media_key: Option<String>,
     /// The key of the cover.
     pub cover_key: Option<String>,
-    /// What came of it.
+    /// The id of its medium.
     pub file_id: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct SessionReport {
 pub struct MediumReport {
     /// Its id.
     pub file_id: String,
-    /// Whose it is.
+    /// The sub-application.
     pub sub_app_id: u64,
     /// Its name.
     pub name: String,
@@ -48,9 +48,9 @@ pub struct MediumReport {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its MD5; empty where it cannot be known.
+    /// Its MD5; empty if it is unknown.
     pub md5: String,
-    /// The task of its procedure; empty without one.
+    /// The task id of its procedure; empty without one.
     pub procedure_task_id: String,
 }
 
@@ -63,19 +63,19 @@ pub struct ObjectReport {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its MD5, where it is known.
+    /// Its MD5, if it is known.
     pub md5: Option<String>,
     /// CRC-64/XZ, in decimal.
     pub crc64: String,
-    /// Of how many parts it was made; 0 when it was sent as a whole.
+    /// The number of its parts; 0 after a single PUT.
     pub parts: u16,
-    /// How often a part was stored for it.
+    /// How often a part was stored.
     pub parts_stored: u64,
     /// Whether its content is kept.
     pub kept: bool,
 }
 
-/// An upload in parts that is under way.
+/// A multipart upload in progress.
 #[derive(Clone, Debug, Serialize)]
 pub struct MultipartReport {
     /// Its bucket.

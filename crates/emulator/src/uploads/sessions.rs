@@ -1,4 +1,4 @@
-//! Uploads that were applied for: where they go, with which key, and what becomes of them.
+//! Applications for uploads, their temporary keys, and the media.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,17 +8,17 @@ use tencentcloud_signing::upload::TaskNotifyMode;
 use super::settings::UploadSettings;
 use super::store::{ObjectKey, ObjectStore};
 
-/// The account that all media belong to.
+/// The account of all media.
 pub(crate) const APP_ID: u64 = 1_500_004_321;
 
-/// How many uploads are remembered; older ones are forgotten.
+/// The number of applications that are kept.
 const MAX_SESSIONS: usize = 10_000;
 
-/// What is applied for.
+/// The parameters of an application.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Application {
     pub(crate) sub_app_id: u64,
-    /// `None` where only a cover is uploaded.
+    /// `None` if only a cover is uploaded.
     pub(crate) media_type: Option<String>,
     pub(crate) media_name: String,
     pub(crate) cover_type: Option<String>,
@@ -32,7 +32,7 @@ pub(crate) struct Application {
     pub(crate) source_context: String,
     pub(crate) session_context: String,
     pub(crate) expire_time: Option<String>,
-    /// Where the caller wants it, with its leading slash.
+    /// The requested path, with its leading slash.
     pub(crate) media_storage_path: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct TemporaryKey {
     session_key: String,
 }
 
-/// An upload that was applied for.
+/// An application for an upload.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) key: String,
@@ -56,13 +56,13 @@ pub(crate) struct Session {
     pub(crate) region: String,
     pub(crate) media: Option<ObjectKey>,
     pub(crate) cover: Option<ObjectKey>,
-    /// The id of the medium that came of it.
+    /// The id of its medium.
     pub(crate) committed: Option<String>,
 }
 
 impl Session {
-    /// Whether a key of this upload is good for an object: the very ones that were applied for, and, beside a manifest, what it
-    /// names.
+    /// Whether a key of this upload gives access to an object: the medium, the cover, and the files in the
+    /// folder of a manifest.
     fn covers(&self, place: &ObjectKey) -> bool {
         if self.media.as_ref() == Some(place) || self.cover.as_ref() == Some(place) {
             return true;
@@ -88,39 +88,39 @@ impl Session {
     }
 }
 
-/// Whether media of this type name other files.
+/// Whether media of this type list other files.
 pub(crate) fn is_manifest(media_type: &str) -> bool {
     matches!(media_type.to_ascii_lowercase().as_str(), "m3u8" | "mpd")
 }
 
-/// Whether no part of a key leads elsewhere.
+/// Whether no part of a key is empty, `.` or `..`.
 pub(crate) fn is_plain(key: &str) -> bool {
     !key.contains('\0') && key.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// What a temporary key is asked for.
+/// An access under a temporary key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Access<'a> {
     /// One object.
     Object(&'a ObjectKey),
-    /// The uploads of a bucket whose keys begin so.
+    /// The uploads of a bucket with this prefix.
     List { bucket: &'a str, prefix: &'a str },
 }
 
-/// Something that was uploaded and committed.
+/// A committed upload.
 #[derive(Clone, Debug)]
 pub(crate) struct Medium {
     /// Its id.
     pub(crate) file_id: String,
-    /// Whose it is.
+    /// The sub-application.
     pub(crate) sub_app_id: u64,
     /// Its name.
     pub(crate) name: String,
     /// Its type, such as `mp4`.
     pub(crate) media_type: String,
-    /// Where it is in the object storage.
+    /// Its place in the object storage.
     pub(crate) place: ObjectKey,
-    /// Where it is stored.
+    /// Its storage region.
     pub(crate) storage_region: String,
     /// Its URL.
     pub(crate) media_url: String,
@@ -128,11 +128,11 @@ pub(crate) struct Medium {
     pub(crate) cover_url: String,
     /// Its size in bytes.
     pub(crate) size: u64,
-    /// Its MD5 in hex; empty where it cannot be known.
+    /// Its MD5 in hex; empty if it is unknown.
     pub(crate) md5: String,
-    /// The context that the upload was given.
+    /// The source context of the upload.
     pub(crate) source_context: String,
-    /// The task of the procedure that the upload asked for; empty without one.
+    /// The task id of its procedure; empty without one.
     pub(crate) procedure_task_id: String,
     pub(crate) class_id: i64,
     pub(crate) expire_time: String,
@@ -142,26 +142,26 @@ pub(crate) struct Medium {
 /// Why an upload cannot be committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitRefusal {
-    /// There is no such upload, or its time is over.
+    /// There is no such session, or it is expired.
     UnknownSession,
     /// It belongs to another sub-application.
     OtherSubApp,
     /// It was committed before.
     Repeated,
-    /// Not everything is there that was applied for.
+    /// The medium or the cover is missing.
     NoObject,
 }
 
-/// What a commit came to.
+/// The result of a commit.
 #[derive(Clone, Debug)]
 pub(crate) struct CommittedUpload {
     pub(crate) medium: Medium,
     pub(crate) session: Session,
-    /// It is the first one, and has events.
+    /// Whether it made a new medium, which has events.
     pub(crate) first: bool,
 }
 
-/// All uploads, and what came of them.
+/// All applications and media.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     sessions: BTreeMap<String, Session>,
@@ -192,13 +192,13 @@ impl Sessions {
         self.rng.u64(..)
     }
 
-    /// A number that looks like the id of a medium, and was not given before.
+    /// A new id of a medium.
     fn file_id(&mut self) -> String {
         self.made += 1;
         format!("{}{:06}", self.rng.u64(5_285_000_000_000..5_286_000_000_000), self.made % 1_000_000)
     }
 
-    /// Gives a place, and remembers what for.
+    /// Records an application and returns its places.
     pub(crate) fn apply(&mut self, application: Application, region: String, now: i64) -> Session {
         let bucket = bucket_of(&region);
         let folder = format!("{:08x}vodcq{APP_ID}/{:016x}{:08x}", self.rng.u32(..), self.random(), self.made);
@@ -212,7 +212,7 @@ impl Sessions {
         });
         let cover =
             application.cover_type.as_ref().map(|cover_type| place(format!("{folder}/cover.{cover_type}")));
-        // It looks like what the cloud gives, and says nothing.
+        // It has the form of the cloud's keys and no meaning.
         let key = format!("{}{:08x}==", self.letters(120), self.made);
         let session =
             Session { key: key.clone(), applied_at: now, application, region, media, cover, committed: None };
@@ -226,7 +226,7 @@ impl Sessions {
         session
     }
 
-    /// A new key for an upload. The ones before it stay good until they end.
+    /// A new key for an upload. Earlier keys stay valid until they expire.
     pub(crate) fn temporary_key(&mut self, session: &Session, life: i64, now: i64) -> TemporaryKey {
         let key = TemporaryKey {
             secret_id: format!("AKIDtemporary{}", self.letters(40)),
@@ -244,7 +244,7 @@ impl Sessions {
         self.keys.get(secret_id)
     }
 
-    /// Whether a temporary key is good for what it is used for.
+    /// Whether a temporary key permits an access.
     pub(crate) fn allows(&self, key: &TemporaryKey, access: Access<'_>) -> bool {
         let Some(session) = self.sessions.get(&key.session_key) else { return false };
         match access {
@@ -253,13 +253,13 @@ impl Sessions {
         }
     }
 
-    /// The upload of a session key, while it can be committed.
+    /// The session of a key, if it is not expired.
     pub(crate) fn session(&self, key: &str, settings: &UploadSettings, now: i64) -> Option<&Session> {
         let session = self.sessions.get(key)?;
         (now.saturating_sub(session.applied_at) < settings.session_seconds).then_some(session)
     }
 
-    /// Every upload that is remembered, the oldest first.
+    /// All sessions, the oldest first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Session> {
         self.order.iter().filter_map(|key| self.sessions.get(key))
     }
@@ -272,7 +272,7 @@ impl Sessions {
         self.media.values()
     }
 
-    /// Makes a medium of what was uploaded.
+    /// Makes a medium of an upload.
     pub(crate) fn commit(
         &mut self,
         key: &str,
@@ -358,13 +358,13 @@ impl Sessions {
     }
 }
 
-/// The bucket that media of a region are uploaded to.
+/// The bucket of a region.
 pub(crate) fn bucket_of(region: &str) -> String {
     let name: String = region.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("vod{}-{APP_ID}", name.to_ascii_lowercase())
 }
 
-/// The URL that an object of a medium is played from.
+/// The playback URL of an object.
 fn url_of(place: &ObjectKey) -> String {
     let key: Vec<_> = place.key.split('/').map(tencentcloud_signing::encode).collect();
     format!("http://{APP_ID}.vod2.myqcloud.com/{}", key.join("/"))

@@ -1,9 +1,9 @@
-//! How uploads behave where it can be set. What the documents leave open has a switch each, and the stricter reading is the
-//! default: a client that can live with it can live with the other one.
+//! The settings of uploads. Each open question of the documents has a switch. The stricter reading is the
+//! default, because a client that works with it also works with the other one.
 
 use serde::{Deserialize, Serialize};
 
-/// What an open question's two readings are called: the cloud refuses, or it accepts.
+/// The two readings of an open question: the cloud refuses, or it accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
@@ -21,45 +21,45 @@ impl Policy {
     }
 }
 
-/// When a one-time signature is spent. The documents say that a spent one is refused, and not which calls spend it.
+/// The requests that spend a one-time signature. The documents do not name them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OneTime {
-    /// By every call: the web SDK fetches a new one for each.
+    /// Every request. The web SDK fetches a new signature for each.
     #[default]
     EveryCall,
-    /// By `ApplyUploadUGC` alone.
+    /// `ApplyUploadUGC` only.
     Apply,
 }
 
-/// How the object storage words what is wrong with a signature. Its own documents disagree.
+/// The form of the object storage's signature errors. Its documents disagree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignatureErrorForm {
-    /// `RequestTimeTooSkewed`, `SignatureDoesNotMatch` and the like are codes.
+    /// `RequestTimeTooSkewed`, `SignatureDoesNotMatch` and `InvalidAccessKeyId` are codes.
     #[default]
     Code,
-    /// They are the message of the code `AccessDenied`.
+    /// They are messages of the code `AccessDenied`.
     Message,
 }
 
-/// The figures and switches of uploads.
+/// The limits and switches of uploads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UploadSettings {
-    /// How long a temporary key can be used. The documents do not say.
+    /// The life of a temporary key. The documents do not state it.
     pub credential_seconds: i64,
-    /// How long an upload that was applied for can be committed, and its key be renewed.
+    /// How long a session can be committed, and its key be renewed.
     pub session_seconds: i64,
-    /// How long the parts of an upload that nobody completes are kept. The documents do not say.
+    /// The life of the parts of an incomplete upload. The documents do not state it.
     pub parts_seconds: i64,
-    /// Whether `ApplyUpload` gives a temporary key at all. Without one, SDKs sign with the caller's own.
+    /// Whether `ApplyUpload` returns a temporary key. Without one, SDKs sign with the account's key.
     pub temporary_keys: bool,
-    /// A second `CommitUpload` of an upload: refused, or answered like the first.
+    /// A second `CommitUpload` of a session: an error, or the first answer again.
     pub repeated_commit: Policy,
-    /// `CommitUpload` before everything is there that was applied for.
+    /// `CommitUpload` without the medium or the cover.
     pub commit_without_object: Policy,
-    /// A second `CompleteMultipartUpload` of an upload: 404, or answered like the first.
+    /// A second `CompleteMultipartUpload` of an upload: 404, or the first answer again.
     pub repeated_complete: Policy,
     /// `HEAD` of an object under a temporary key.
     pub temporary_key_head: Policy,
@@ -67,27 +67,27 @@ pub struct UploadSettings {
     pub temporary_key_list_uploads: Policy,
     /// An XML declaration after the spaces of a slow `CompleteMultipartUpload`. The vendor's Python SDK cannot read it.
     pub declaration_after_spaces: Policy,
-    /// An empty `SignKey` of `ModifyEventConfig`, meant to clear it.
+    /// An empty `SignKey` in `ModifyEventConfig`.
     pub empty_sign_key: Policy,
-    /// `MediaStoragePath` of `ApplyUpload`, which applications of one kind take.
+    /// `MediaStoragePath` in `ApplyUpload`. Only applications with paths have it.
     pub media_storage_path: Policy,
-    /// A source context comes back without the white space around it.
+    /// Whether white space around a source context is removed.
     pub trim_source_context: bool,
-    /// Which calls spend a one-time signature.
+    /// The requests that spend a one-time signature.
     pub one_time: OneTime,
-    /// How the object storage words what is wrong with a signature.
+    /// The form of the object storage's signature errors.
     pub signature_error_form: SignatureErrorForm,
     /// The smallest part but the last one, in bytes.
     pub min_part_bytes: u64,
-    /// The procedures that exist; any when it is empty.
+    /// The existing procedures; any, if the list is empty.
     pub procedures: Vec<String>,
     /// The storage regions that are switched on; the first one is the default.
     pub storage_regions: Vec<String>,
     /// How long a procedure takes.
     pub procedure_ms: u64,
-    /// Content of objects up to this size is kept; of larger ones the digests are.
+    /// The emulator keeps the content of objects up to this size, and only the digests of larger ones.
     pub keep_object_bytes: u64,
-    /// How much content is held in memory at most, that of parts under way included.
+    /// The memory limit for content, parts in progress included.
     pub memory_bytes: u64,
 }
 

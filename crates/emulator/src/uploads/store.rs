@@ -1,4 +1,4 @@
-//! The object storage as a model: objects, and uploads in parts. It knows no HTTP, and the time comes in.
+//! The object storage as a model: objects and multipart uploads, without HTTP and without a clock.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,19 +9,19 @@ use serde::Serialize;
 use super::content::{Digests, Kept, Memory, Received, Reserved, combine};
 use crate::cos::CosError;
 
-/// How many objects are remembered; older ones are forgotten.
+/// The number of objects that are kept.
 const MAX_OBJECTS: usize = 100_000;
 
-/// How many uploads may be under way.
+/// The largest number of multipart uploads in progress.
 const MAX_UPLOADS: usize = 10_000;
 
-/// How many completed uploads are remembered, for who completes one again.
+/// The number of completed uploads that are kept, for repeated requests.
 const MAX_COMPLETED: usize = 10_000;
 
-/// The highest number of a part.
+/// The highest part number.
 pub(crate) const MAX_PART: u16 = 10_000;
 
-/// Where an object is.
+/// Bucket and key of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub(crate) struct ObjectKey {
     /// The bucket, with the number of the account: `name-1500004321`.
@@ -35,15 +35,15 @@ pub(crate) struct ObjectKey {
 pub(crate) struct StoredObject {
     /// Its size in bytes.
     pub(crate) size: u64,
-    /// The MD5 of the whole content. `None` where it cannot be known: parts came in an order for which there was no memory.
+    /// The MD5 of the whole content. `None` if the parts arrived in an order that needed too much memory.
     pub(crate) md5: Option<[u8; 16]>,
     /// CRC-64/XZ of the whole content.
     pub(crate) crc64: u64,
     /// The entity tag, without quotes.
     pub(crate) etag: String,
-    /// Of how many parts it was made; 0 when it was sent as a whole.
+    /// The number of its parts; 0 after a single PUT.
     pub(crate) parts: u16,
-    /// How often a part was stored for it: more than `parts` where some were sent again.
+    /// How often a part was stored. It is more than `parts` if parts were sent again.
     pub(crate) parts_stored: u64,
     pub(super) content: Option<Vec<Kept>>,
 }
@@ -61,7 +61,7 @@ impl StoredObject {
     }
 }
 
-/// A part of an upload that is under way.
+/// A part of a multipart upload in progress.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) digests: Digests,
@@ -76,17 +76,17 @@ impl Part {
     }
 }
 
-/// An upload in parts that is under way.
+/// A multipart upload in progress.
 #[derive(Debug)]
 pub(crate) struct MultipartUpload {
     pub(crate) place: ObjectKey,
     pub(crate) initiated_ms: i64,
     pub(crate) parts: BTreeMap<u16, Part>,
     parts_stored: u64,
-    /// The MD5 of the parts from the first one to this one.
+    /// The MD5 of the parts from 1 to `through`.
     whole: Md5,
     through: u16,
-    /// Somebody is taking it further.
+    /// Whether a request computes it now.
     hashing: bool,
 }
 
@@ -95,7 +95,7 @@ impl MultipartUpload {
         self.parts.values().map(|part| part.digests.size).sum()
     }
 
-    /// The MD5 of all parts together, where it can be known.
+    /// The MD5 of these parts together, if it is known.
     fn md5(&self, numbers: &[u16]) -> Option<[u8; 16]> {
         let hashed = usize::from(self.through);
         let goes_on = numbers.len() >= hashed && numbers.iter().zip(1..=self.through).all(|(n, i)| *n == i);
@@ -108,7 +108,7 @@ impl MultipartUpload {
     }
 }
 
-/// The next part to be taken into the MD5 of a whole file.
+/// The next part for the MD5 of the file.
 pub(crate) struct HashJob {
     number: u16,
     whole: Md5,
@@ -116,14 +116,14 @@ pub(crate) struct HashJob {
 }
 
 impl HashJob {
-    /// The work itself, which nobody has to hold a lock for.
+    /// Computes the MD5. It needs no lock.
     pub(crate) fn run(mut self) -> (u16, Md5) {
         self.whole.update(&self.kept.bytes);
         (self.number, self.whole)
     }
 }
 
-/// What is left of an upload that was completed.
+/// A completed upload.
 #[derive(Debug, Clone)]
 pub(crate) struct Completed {
     pub(crate) place: ObjectKey,
@@ -145,7 +145,7 @@ pub(crate) struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// Memory for content of this size; that of the oldest objects is given up for it.
+    /// Reserves memory for content. The content of the oldest objects is dropped for it.
     pub(crate) fn reserve(&mut self, bytes: u64, limit: u64) -> Option<Reserved> {
         if bytes > limit {
             return None;
@@ -161,7 +161,7 @@ impl ObjectStore {
         }
     }
 
-    /// How much content is in memory.
+    /// The bytes of content in memory.
     pub(crate) fn memory_taken(&self) -> u64 {
         self.memory.taken()
     }
@@ -184,7 +184,7 @@ impl ObjectStore {
         }
     }
 
-    /// Stores an object that was sent as a whole.
+    /// Stores the object of a single PUT.
     pub(crate) fn put(&mut self, place: ObjectKey, received: Received, keep_bytes: u64) {
         let Digests { size, md5, crc64 } = received.digests;
         let content = received.kept.filter(|_| size <= keep_bytes).map(|kept| vec![kept]);
@@ -195,7 +195,7 @@ impl ObjectStore {
         );
     }
 
-    /// Begins an upload in parts.
+    /// Begins a multipart upload.
     pub(crate) fn initiate(
         &mut self,
         place: ObjectKey,
@@ -223,12 +223,12 @@ impl ObjectStore {
         Ok(id)
     }
 
-    /// Forgets uploads that were begun before this moment.
+    /// Deletes uploads that began before this moment.
     pub(crate) fn expire(&mut self, begun_before_ms: i64) {
         self.uploads.retain(|_, upload| upload.initiated_ms >= begun_before_ms);
     }
 
-    /// The upload of this id, if it is one to this place.
+    /// The upload with this id and place.
     pub(crate) fn upload(&self, place: &ObjectKey, id: &str) -> Result<&MultipartUpload, CosError> {
         let upload = self.uploads.get(id).filter(|upload| upload.place == *place);
         upload.ok_or_else(|| CosError::new("NoSuchUpload"))
@@ -239,7 +239,7 @@ impl ObjectStore {
         upload.ok_or_else(|| CosError::new("NoSuchUpload"))
     }
 
-    /// The uploads under way, by key and id.
+    /// The multipart uploads of a bucket, by key and id.
     pub(crate) fn uploads(&self, bucket: &str) -> Vec<(&str, &str, &MultipartUpload)> {
         let of_bucket = self.uploads.iter().filter(|(_, upload)| upload.place.bucket == bucket);
         let mut uploads: Vec<_> =
@@ -248,18 +248,18 @@ impl ObjectStore {
         uploads
     }
 
-    /// All uploads under way, with their ids.
+    /// All multipart uploads, with their ids.
     pub(crate) fn all_uploads(&self) -> impl Iterator<Item = (&str, &MultipartUpload)> {
         self.uploads.iter().map(|(id, upload)| (id.as_str(), upload))
     }
 
-    /// The MD5 of everything before this part, for who reads it on the way, because there is no memory to keep it.
+    /// The MD5 of the parts before this one, for a reader that cannot keep the content.
     pub(crate) fn whole_before(&self, place: &ObjectKey, id: &str, number: u16) -> Option<Md5> {
         let upload = self.upload(place, id).ok()?;
         (upload.through + 1 == number).then(|| upload.whole.clone())
     }
 
-    /// Stores a part. One of the same number is replaced.
+    /// Stores a part. It replaces a part of the same number.
     pub(crate) fn put_part(
         &mut self,
         place: &ObjectKey,
@@ -273,7 +273,7 @@ impl ObjectStore {
         let replaced = upload.parts.insert(number, Part { digests, modified_ms: now_ms, kept });
         upload.parts_stored += 1;
         match (replaced, whole) {
-            // What was hashed holds no longer.
+            // The MD5 includes the replaced content.
             (Some(before), _) if number <= upload.through && before.digests != digests => {
                 upload.whole = Md5::new();
                 upload.through = 0;
@@ -287,7 +287,7 @@ impl ObjectStore {
         Ok(())
     }
 
-    /// The next part of the upload to be hashed, if there is one and nobody does it.
+    /// The next part for the MD5 of the file, if it is there and no other request computes it.
     pub(crate) fn hash_job(&mut self, place: &ObjectKey, id: &str) -> Option<HashJob> {
         let upload = self.upload_mut(place, id).ok()?;
         let number = upload.through.checked_add(1)?;
@@ -298,7 +298,8 @@ impl ObjectStore {
         Some(HashJob { number, whole: upload.whole.clone(), kept })
     }
 
-    /// Notes what a [`HashJob`] came to; what is hashed of an upload that will not be kept gives its memory back.
+    /// Records the result of a [`HashJob`]. If the object is too large to be kept, the hashed parts return their
+    /// memory.
     pub(crate) fn hashed(
         &mut self,
         place: &ObjectKey,
@@ -320,7 +321,7 @@ impl ObjectStore {
         }
     }
 
-    /// Takes an upload that is to be completed with these parts out of the store. Nothing is changed where it cannot be.
+    /// Removes an upload from the store to complete it with these parts. An error changes nothing.
     pub(crate) fn take_complete(
         &mut self,
         place: &ObjectKey,
@@ -344,7 +345,7 @@ impl ObjectStore {
         Ok(TakenUpload { id: id.to_owned(), upload, numbers })
     }
 
-    /// Stores the object of an upload that was taken out.
+    /// Stores the object of a removed upload.
     pub(crate) fn complete(&mut self, id: String, place: ObjectKey, object: StoredObject) -> Completed {
         let completed = Completed { place: place.clone(), etag: object.etag.clone(), crc64: object.crc64 };
         self.insert(place, object);
@@ -357,7 +358,7 @@ impl ObjectStore {
         completed
     }
 
-    /// What an upload was completed to.
+    /// The result of a completed upload.
     pub(crate) fn completed(&self, place: &ObjectKey, id: &str) -> Option<&Completed> {
         self.completed.get(id).filter(|completed| completed.place == *place)
     }
@@ -370,7 +371,7 @@ impl ObjectStore {
     }
 }
 
-/// An upload on its way to become an object.
+/// An upload that is being completed.
 pub(crate) struct TakenUpload {
     pub(crate) id: String,
     upload: MultipartUpload,
@@ -378,14 +379,14 @@ pub(crate) struct TakenUpload {
 }
 
 impl TakenUpload {
-    /// Makes the object. It may take a while, and needs no lock.
+    /// Makes the object. It can be slow and needs no lock.
     pub(crate) fn object(mut self, keep_bytes: u64) -> (String, ObjectKey, StoredObject) {
         let numbers = &self.numbers;
         let md5 = self.upload.md5(numbers);
         let digests: Vec<Digests> = numbers.iter().map(|number| self.upload.parts[number].digests).collect();
         let size: u64 = digests.iter().map(|part| part.size).sum();
         let crc64 = digests.iter().fold(0, combine);
-        // Opaque: it is no digest of the content, and not the one that others make of the parts' tags.
+        // Opaque, as in the cloud: neither a digest of the content nor the MD5 of the parts' MD5s.
         let mut tag = Md5::new();
         tag.update(self.id.as_bytes());
         tag.update(crc64.to_be_bytes());

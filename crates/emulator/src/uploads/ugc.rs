@@ -1,5 +1,5 @@
-//! The calls of the web SDK: `POST /v3/index.php?Action=…`, under a signature for client uploads. Nobody documents them; this
-//! is what the SDK sends, and what it reads of the answers.
+//! The requests of the web SDK: `POST /v3/index.php?Action=…`, under a signature for client uploads. They are
+//! undocumented; this module follows the source of the SDK.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use super::settings::OneTime;
 use crate::action::Action;
 use crate::state::{Cloud, State, wall_seconds};
 
-/// How far the clock of whoever signs may be ahead, in seconds.
+/// The largest lead of a signer's clock, in seconds.
 const CLOCK_AHEAD: i64 = 300;
 
 /// The longest name of a medium, in characters.
 const MAX_NAME: usize = 512;
 
-/// Why a call is refused. The codes are the emulator's own, but for those that the client's documents name.
+/// Why a request is refused. The client's documents name some of the codes; the others are the emulator's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UgcError {
     pub(crate) code: i64,
@@ -35,7 +35,7 @@ impl UgcError {
     }
 }
 
-/// The parameters of a call; what the SDK adds besides is not looked at.
+/// The parameters of a request. Others are ignored.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct UgcParameters {
@@ -53,7 +53,7 @@ struct UgcParameters {
     expire_time: Option<String>,
 }
 
-/// Lets a call take effect, and says what its answer holds.
+/// Carries out a request and returns the members of its answer.
 pub(crate) fn act(cloud: &Arc<Cloud>, action: Action, body: &[u8]) -> Result<Value, UgcError> {
     let parameters: UgcParameters = serde_json::from_slice(body)
         .map_err(|error| UgcError::new(1002, format!("the body is not what the SDK sends: {error}")))?;
@@ -99,7 +99,7 @@ pub(crate) fn act(cloud: &Arc<Cloud>, action: Action, body: &[u8]) -> Result<Val
     }
 }
 
-/// What a signature grants, if it is good now.
+/// The permissions in a signature, if it is valid now.
 fn grant(state: &State, text: &str, now: i64) -> Result<Grant, UgcError> {
     if text.is_empty() {
         return Err(UgcError::new(1012, "there is no signature"));
@@ -132,7 +132,7 @@ fn prepare(state: &State) -> Value {
     json!({ "appId": APP_ID, "cosRegionList": regions })
 }
 
-/// The upload that is meant: one that was applied for before, or a new one.
+/// The session of a request: an earlier one by its key, or a new one.
 fn applied(
     state: &mut State,
     grant: &Grant,
@@ -175,7 +175,7 @@ fn applied(
         procedure: grant.procedure.clone(),
         task_priority: grant.task_priority.unwrap_or(0).into(),
         task_notify_mode: grant.task_notify_mode,
-        // What the signature says holds; the page only says which of the others is the nearest.
+        // The signature decides. The page's region is only a proposal.
         storage_region: grant.storage_region.clone().or(parameters.storage_region),
         class_id: grant.class_id.unwrap_or(0),
         source_context: grant.source_context.clone().unwrap_or_default(),
@@ -223,7 +223,7 @@ fn commit_error(error: CommitRefusal) -> UgcError {
         CommitRefusal::UnknownSession => "there is no such session, or it is over",
         CommitRefusal::Repeated => "the session was committed before",
         CommitRefusal::OtherSubApp => "the session belongs to another sub-application",
-        CommitRefusal::NoObject => "not everything is there that was applied for",
+        CommitRefusal::NoObject => "the medium or the cover is not in the object storage",
     };
     UgcError::new(1005, message)
 }

@@ -1,4 +1,4 @@
-//! `Authorization` of a request that came in: read, and verified by what it says that it covers.
+//! The reader of `Authorization`. It verifies the parts of a request that the header lists.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use super::{ALGORITHM, KeyTime, Request, http_string, sign_key, string_of};
 use crate::digests::hmac_sha1_is;
 use crate::percent::encode;
 
-/// The header `Authorization`, or the same parameters of a query, taken apart.
+/// The parsed header `Authorization`, or the same parameters of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
     /// The id of the key.
     pub secret_id: String,
-    /// When the signature holds.
+    /// The period in which the signature is valid.
     pub sign_time: KeyTime,
-    /// When the key that it was made with holds: the same.
+    /// The period in which its key is valid: the same.
     pub key_time: KeyTime,
     /// The names of the signed headers.
     pub header_list: Vec<String>,
@@ -23,16 +23,16 @@ pub struct Authorization {
     pub signature: String,
 }
 
-/// Why a header is no `Authorization`.
+/// Why a header is not an `Authorization`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorizationError {
     /// A part is missing.
     #[error("Authorization has no {0}")]
     Missing(&'static str),
-    /// A part stands twice.
+    /// A part occurs twice.
     #[error("Authorization has {0} twice")]
     Twice(&'static str),
-    /// It holds something that is no part of it.
+    /// It has an unknown part.
     #[error("Authorization has {0:?}, which is no part of it")]
     Unknown(String),
     /// A time is not `start;end`.
@@ -58,7 +58,7 @@ impl Authorization {
     ///
     /// # Errors
     ///
-    /// Names the part that is missing, wrong, or too much.
+    /// Names the part that is missing, wrong or unknown.
     pub fn parse(value: &str) -> Result<Self, AuthorizationError> {
         let mut parts = BTreeMap::new();
         for part in value.trim().split('&') {
@@ -91,12 +91,12 @@ impl Authorization {
         })
     }
 
-    /// Verifies the signature over what its lists name of the request, which may hold more. So a signed and an unsigned token
-    /// both pass. Whether the time holds is for the caller to say.
+    /// Verifies the signature over the headers and parameters in its lists. The request can have more, so a signed and an
+    /// unsigned token both pass. The caller checks the times.
     ///
     /// # Errors
     ///
-    /// With what the server computed, as COS answers it: no secret is in it.
+    /// The texts that the verifier computed, as COS answers them. They hold no secret.
     pub fn verify(&self, secret_key: &str, request: &Request<'_>) -> Result<(), Mismatch> {
         let (headers, query) =
             (pick(&self.header_list, request.headers), pick(&self.url_param_list, request.query));
@@ -128,15 +128,15 @@ fn pick<'a>(list: &[String], pairs: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a 
     pairs.iter().copied().filter(|(name, _)| on_list(name)).collect()
 }
 
-/// The signature is not the one of the request.
+/// The signature does not match the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the signature is not the one of this request")]
+#[error("the signature does not match the request")]
 pub struct Mismatch {
     /// `StringToSign` as the verifier computes it.
     pub string_to_sign: String,
     /// `FormatString` as the verifier computes it.
     pub http_string: String,
-    /// What the lists name and the request does not have.
+    /// Names in the lists that the request does not have.
     pub not_sent: Vec<String>,
 }
 

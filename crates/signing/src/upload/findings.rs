@@ -1,52 +1,50 @@
-//! What is odd about a signature, for whoever wonders why it is refused, or what it lets others do.
+//! Findings about a signature: why the cloud refuses it, and what is risky about it.
 
 use super::{InvalidGrant, MAX_LIFE, Signature};
 
-/// Seconds from which on a number is taken for milliseconds: the year 5138 in seconds, and 1973 in milliseconds.
+/// A larger number counts as milliseconds. It is the year 5138 in seconds, and 1973 in milliseconds.
 const MILLISECONDS: i64 = 100_000_000_000;
 
-/// How far the clock of whoever signs may be ahead before it is worth a word, in seconds.
+/// A signer's clock that is further ahead is a finding, in seconds.
 const CLOCK_AHEAD: i64 = 60;
 
-/// A life that is longer than any upload needs, in seconds: a day.
+/// A longer life is a finding, in seconds.
 const LONG_LIFE: i64 = 86_400;
 
-/// A random number below this may be drawn from a small range. One of a good source is so small once in four thousand times.
+/// A smaller random number is a finding. A good source returns one once in 4,096 draws.
 const SMALL_RANDOM: u32 = 1 << 20;
 
-/// Something odd about a signature.
+/// A finding about a signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Finding {
     /// It breaks a rule of the documents.
     #[error("{0}")]
     Invalid(#[from] InvalidGrant),
-    /// It is over.
+    /// It is expired.
     #[error("it expired {0} s ago")]
     Expired(i64),
-    /// It was made in the future: somebody's clock is wrong.
-    #[error("it was made {0} s in the future; the clock of its maker is ahead, or this one is behind")]
+    /// Its time of signing is in the future.
+    #[error("it was made {0} s in the future; the signer's clock is ahead, or this clock is behind")]
     FromTheFuture(i64),
     /// A time is in milliseconds.
     #[error("{0} looks like milliseconds; it is in seconds")]
     Milliseconds(&'static str),
-    /// A value is not encoded as a value of a query string.
+    /// A value is not percent-encoded.
     #[error("{0} is not percent-encoded")]
     NotEncoded(String),
-    /// A parameter that does nothing without a procedure.
+    /// A parameter has no effect without a procedure.
     #[error("{0} has no effect without procedure")]
     WithoutProcedure(&'static str),
-    /// Whoever has it can use it for long.
-    #[error("whoever has it can upload for {0} s after it was made; minutes are enough")]
+    /// Its life is long.
+    #[error("every holder can upload for {0} s; some minutes are enough")]
     LongLife(i64),
     /// Its random number is small.
-    #[error(
-        "random is small; signatures of one second whose random numbers are equal are one, and a one-time one is spent by the other"
-    )]
+    #[error("random is small; two signatures of one second can be equal, and one use spends both")]
     SmallRandom,
 }
 
 impl Finding {
-    /// Whether the cloud refuses it for that, by its documents.
+    /// Whether the cloud refuses the signature, by its documents.
     pub fn refused(&self) -> bool {
         match self {
             Self::Invalid(_) | Self::Expired(_) | Self::Milliseconds(_) => true,
@@ -60,8 +58,8 @@ impl Finding {
 }
 
 impl Signature {
-    /// What is odd about it at this moment, in seconds since the Unix epoch. Whether its MAC is right is not among it: see
-    /// [`Signature::verify`].
+    /// The findings at this moment, in seconds since the Unix epoch. They do not include the MAC, which
+    /// [`Signature::verify`] checks.
     pub fn findings(&self, now: i64) -> Vec<Finding> {
         let mut findings = Vec::new();
         let times = ["currentTimeStamp", "expireTime"].map(|name| (name, self.number(name)));
@@ -83,7 +81,7 @@ impl Signature {
             findings.extend(given.map(Finding::WithoutProcedure));
         }
         match self.grant() {
-            // Said above, and better.
+            // Milliseconds are the cause, and are reported above.
             Err(InvalidGrant::LifeTooLong(_) | InvalidGrant::NoLife)
                 if findings.iter().any(|finding| matches!(finding, Finding::Milliseconds(_))) => {}
             Err(invalid) => findings.push(invalid.into()),

@@ -1,4 +1,4 @@
-//! A signature that somebody else made, taken apart.
+//! The reader of upload signatures.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::percent::decode_form;
 
 const MAC_BYTES: usize = 20;
 
-/// Why a text is no upload signature.
+/// Why a text is not an upload signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASignature {
     /// It is not base64.
@@ -20,15 +20,15 @@ pub enum NotASignature {
     /// It is too short to hold a MAC and a parameter.
     #[error("it is too short to hold a MAC and parameters")]
     Short,
-    /// The MAC is in hex; it has to be the 20 bytes themselves.
-    #[error("its MAC is in hex; it has to be the 20 bytes of the MAC, and the parameters right after them")]
+    /// The MAC is in hex instead of 20 bytes.
+    #[error("its MAC is in hex; the format is the 20 bytes of the MAC, then the parameters")]
     HexMac,
-    /// What follows the MAC is not text.
-    #[error("what follows its MAC is not text")]
+    /// The bytes after the MAC are not text.
+    #[error("the bytes after its MAC are not text")]
     NotText,
 }
 
-/// A signature, taken apart. Nothing of it is believed before [`Signature::verify`].
+/// A parsed signature. Only [`Signature::verify`] proves that it is genuine.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Signature {
     mac: [u8; MAC_BYTES],
@@ -36,18 +36,18 @@ pub struct Signature {
 }
 
 impl std::fmt::Debug for Signature {
-    /// It lets whoever has it upload, so that it does not print.
+    /// A signature is a bearer token, so it does not print.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Signature(***)")
     }
 }
 
 impl Signature {
-    /// Takes a signature apart.
+    /// Parses a signature.
     ///
     /// # Errors
     ///
-    /// When it is none, and why.
+    /// The reason why the text is not a signature.
     pub fn parse(text: &str) -> Result<Self, NotASignature> {
         let bytes = STANDARD.decode(text.trim()).map_err(|_| NotASignature::Base64)?;
         let (mac, original) = bytes.split_first_chunk::<MAC_BYTES>().ok_or(NotASignature::Short)?;
@@ -61,40 +61,40 @@ impl Signature {
         Ok(Self { mac: *mac, original: original.to_owned() })
     }
 
-    /// The text that is signed.
+    /// The signed text.
     pub fn original(&self) -> &str {
         &self.original
     }
 
-    /// Whether it was made with this key. Takes the same time for every wrong one.
+    /// Whether it was made with this key. The comparison takes constant time.
     pub fn verify(&self, secret_key: &str) -> bool {
         hmac_sha1_is(secret_key.as_bytes(), self.original.as_bytes(), &self.mac)
     }
 
-    /// The parameters in their order, values decoded. What cannot be decoded stays as it is written.
+    /// The parameters in their order, decoded. A value that cannot be decoded stays encoded.
     pub fn parameters(&self) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
         let decoded = |text| decode_form(text).map_or(Cow::Borrowed(text), Cow::Owned);
         let pairs = self.raw_pairs().map(|(name, value)| (decoded(name), decoded(value)));
         pairs.collect()
     }
 
-    /// The parameters in their order, as they are written.
+    /// The parameters in their order, encoded.
     pub(super) fn raw_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let pairs = self.original.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
-    /// The value of a parameter: the first one, where it stands twice.
+    /// The value of a parameter; the first one, if it occurs twice.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let found = self.parameters().into_iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.into_owned())
     }
 
-    /// What it grants.
+    /// Its permissions.
     ///
     /// # Errors
     ///
-    /// When it breaks a rule of the documents. What it says of time is not compared with a clock.
+    /// When it breaks a rule of the documents. This method compares no times with a clock.
     pub fn grant(&self) -> Result<Grant, InvalidGrant> {
         let parameters = self.parameters();
         for (at, (name, _)) in parameters.iter().enumerate() {
@@ -170,7 +170,7 @@ fn chosen<T>(
     value.map(|value| choose(&value).ok_or_else(|| wrong(&value))).transpose()
 }
 
-/// A value of somebody else's in a message: not without end.
+/// The start of a foreign value, for a message.
 fn shown(value: &str) -> String {
     value.chars().take(40).collect()
 }
