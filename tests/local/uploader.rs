@@ -10,6 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tencent_vod_emulator::{Action, Emulator, Fault, FaultKind, Options, Policy, UploadSettings};
 
+use crate::child::Relay;
+
 const MIB: usize = 1024 * 1024;
 
 /// A local VOD, and a folder with the files to upload.
@@ -337,4 +339,60 @@ async fn a_playlist_brings_its_segments_and_no_file_from_elsewhere() {
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("not in its folder"), "{}", text(&refused.stderr));
     assert_eq!(desk.emulator.uploads().media.len(), 1);
+}
+
+/// A relay beside the desk, with standard output as its output.
+fn relay(desk: &Desk) -> Relay {
+    let mut command = desk.command(&["run"]);
+    command
+        .env("VODRELAY_OUTPUT__KIND", "stdout")
+        .env("VODRELAY_HTTP__LISTEN", "")
+        .env("VODRELAY_STATUS__SOCKET", "")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Relay(command.spawn().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_an_upload_are_waited_for() {
+    let desk = Desk::new(|_| {}).await;
+    let path = desk.file("film.mp4", 1_000, 1);
+    let alone = desk.upload(&path, &["--wait", "1s"]).await;
+    assert_eq!(alone.status.code(), Some(75), "nobody relays: {}", text(&alone.stderr));
+    assert!(!alone.stdout.is_empty(), "the medium is there all the same");
+    let _relay = relay(&desk);
+    let output = desk.upload(&path, &["--procedure", "P", "--wait", "60s"]).await;
+    file_id(&output);
+    let shown = text(&output.stderr);
+    for event in ["NewFileUpload", "ProcedureStateChanged"] {
+        assert!(shown.contains(event), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_medium_whose_commit_was_not_answered_is_found_by_its_event() {
+    let desk = Desk::new(|_| {}).await;
+    let mut relay = relay(&desk);
+    let (path, twin) = (desk.file("film.mp4", 1_000, 1), desk.file("film.mkv", 1_000, 2));
+    // One of the same name and size, and of other content.
+    let other = file_id(&desk.upload(&twin, &["--wait", "60s"]).await);
+    desk.emulator.faults().add(once(FaultKind::AnswerLost, Action::CommitUpload));
+    let first = desk.upload(&path, &[]).await;
+    let found = if first.status.success() {
+        file_id(&first)
+    } else {
+        // The event is a moment behind.
+        assert_eq!(first.status.code(), Some(75), "{}", text(&first.stderr));
+        let all_confirmed = |state: &tencent_vod_emulator::State| {
+            state.stats().queues.values().all(|queue| queue.confirmed >= 2)
+        };
+        desk.emulator.wait_until(all_confirmed, Duration::from_secs(60)).await.unwrap();
+        file_id(&desk.upload(&path, &[]).await)
+    };
+    let media = desk.emulator.uploads().media;
+    assert_eq!(media.len(), 2);
+    assert!(found != other && media.iter().any(|medium| medium.file_id == found));
+    assert!(desk.records().is_empty());
+    relay.signal(Signal::SIGTERM);
+    relay.wait();
 }

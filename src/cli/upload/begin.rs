@@ -19,7 +19,7 @@ use crate::cloud;
 use crate::config::Config;
 
 /// An upload that can run.
-pub(super) struct Begun {
+pub(super) struct PreparedUpload {
     pub(super) work: Work,
     pub(super) resumed: bool,
 }
@@ -48,7 +48,12 @@ impl UploadStarter {
     }
 
     /// Begins an upload of a file, or goes on with one that was stopped.
-    pub(super) async fn begin(&self, what: &What, path: &Path, anew: bool) -> Result<Begun, Failure> {
+    pub(super) async fn begin(
+        &self,
+        what: &What,
+        path: &Path,
+        anew: bool,
+    ) -> Result<PreparedUpload, Failure> {
         let path = std::path::absolute(path).map_err(|error| Failure::new(Exit::Failure, error))?;
         let file = SourceFile::open(&path).map_err(source_failure)?;
         let endpoint = self.how.place.endpoint.clone().unwrap_or_else(|| self.config.vod.endpoint.clone());
@@ -140,7 +145,7 @@ impl UploadStarter {
     }
 
     /// Goes on with the upload of this name.
-    pub(super) fn resume(&self, id: &str, file: Option<SourceFile>) -> Result<Begun, Failure> {
+    pub(super) fn resume(&self, id: &str, file: Option<SourceFile>) -> Result<PreparedUpload, Failure> {
         let held = self.folder.hold(id).map_err(record_failure)?;
         let record = match self.folder.read(id) {
             Ok(record) => record,
@@ -171,7 +176,7 @@ impl UploadStarter {
         held: HeldRecord,
         file: SourceFile,
         resumed: bool,
-    ) -> Result<Begun, Failure> {
+    ) -> Result<PreparedUpload, Failure> {
         let opened = record.others.iter().map(|other| SourceFile::open(&other.path));
         let others = opened.collect::<Result<Vec<_>, _>>().map_err(source_failure)?;
         let mut options =
@@ -190,10 +195,10 @@ impl UploadStarter {
             held,
             file,
             others,
-            concurrency: self.how.pace.concurrency,
-            bytes_per_second: self.how.pace.bwlimit,
+            concurrency: self.how.speed.concurrency,
+            bytes_per_second: self.how.speed.bwlimit,
         };
-        Ok(Begun { work, resumed })
+        Ok(PreparedUpload { work, resumed })
     }
 }
 

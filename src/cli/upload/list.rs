@@ -7,11 +7,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tencent_vod::upload::plan::{Phase, UploadInput, UploadOutcome};
 use tencent_vod::upload::record::{RecordError, UploadRecord};
-use tencent_vod::upload::run::{self, CONCURRENCY, Figures};
+use tencent_vod::upload::run::{self, CONCURRENCY, UploadFigures};
 use tokio::sync::{mpsc, watch};
 
 use super::begin::{UploadStarter, say};
-use super::{How, Pace, Where, Who, finish, go_on, record_failure, state_folder};
+use super::{How, Speed, Where, Who, finish, go_on, record_failure, state_folder};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::screen::{Screen, printable};
 use crate::config::{Config, environment};
@@ -56,7 +56,7 @@ pub(in crate::cli) struct ResumeArgs {
     /// The upload, as `uploads list` shows it
     id: String,
     #[command(flatten)]
-    pace: Pace,
+    speed: Speed,
     #[command(flatten)]
     who: Who,
     /// Print JSON
@@ -168,8 +168,8 @@ fn pause(args: &IdArgs) -> Result<Exit, Failure> {
 
 async fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(config, environment())?;
-    let (who, pace) = (args.who.clone(), args.pace.clone());
-    let how = How { who, place: Where::default(), pace, json: args.json };
+    let (who, speed) = (args.who.clone(), args.speed.clone());
+    let how = How { who, place: Where::default(), speed, json: args.json };
     let begun = UploadStarter::new(&how, &config)?.resume(&args.id, None)?;
     let (medium, resumed) = go_on(begun, &how, &config).await?;
     finish(&how, &config, None, medium, resumed).await?;
@@ -178,8 +178,8 @@ async fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<Exit, Failur
 
 async fn abort(args: &AbortArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(config, environment())?;
-    let pace = Pace { concurrency: CONCURRENCY, bwlimit: None };
-    let how = How { who: args.who.clone(), place: Where::default(), pace, json: false };
+    let speed = Speed { concurrency: CONCURRENCY, bwlimit: None };
+    let how = How { who: args.who.clone(), place: Where::default(), speed, json: false };
     let uploads = UploadStarter::new(&how, &config)?;
     let record = uploads.folder.read(&args.id).map_err(record_failure)?;
     if record.may_be_committed() {
@@ -203,7 +203,7 @@ async fn abort(args: &AbortArgs, config: Option<&Path>) -> Result<Exit, Failure>
     let begun = uploads.resume(&args.id, None)?;
     let (control, inputs) = mpsc::channel(1);
     let _ = control.send(UploadInput::Cancel).await;
-    let (figures, _seen) = watch::channel(Figures::default());
+    let (figures, _seen) = watch::channel(UploadFigures::default());
     let ended = run::run(begun.work, inputs, figures).await;
     match ended.outcome {
         UploadOutcome::Cancelled | UploadOutcome::Failed(_) => {

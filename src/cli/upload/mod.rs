@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tencent_vod::upload::plan::{Failed, UploadInput, UploadOutcome};
 use tencent_vod::upload::record::{RecordError, RecordFolder};
-use tencent_vod::upload::run::{self, CONCURRENCY, Ended, Figures};
+use tencent_vod::upload::run::{self, CONCURRENCY, UploadEnd, UploadFigures};
 use tencent_vod::upload::source::SourceError;
 use tencent_vod::{CredentialSource, Places};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ use url::Url;
 
 use super::exit::{Exit, Failure};
 use crate::config::{Config, environment};
-use begin::{Begun, UploadStarter};
+use begin::{PreparedUpload, UploadStarter};
 pub(super) use list::{UploadsCommand, run as run_uploads};
 
 /// Upload files, and see each become a medium
@@ -38,7 +38,7 @@ pub(super) struct UploadArgs {
     #[command(flatten)]
     place: Where,
     #[command(flatten)]
-    pace: Pace,
+    speed: Speed,
     #[command(flatten)]
     who: Who,
     /// Print JSON, one object a file
@@ -100,7 +100,7 @@ struct Where {
 
 /// How fast it goes.
 #[derive(Clone, Debug, clap::Args)]
-struct Pace {
+struct Speed {
     /// How many parts are sent at once
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u32).range(1..=64))]
     concurrency: u32,
@@ -125,7 +125,7 @@ struct Who {
 struct How {
     who: Who,
     place: Where,
-    pace: Pace,
+    speed: Speed,
     json: bool,
 }
 
@@ -191,7 +191,7 @@ pub(super) fn run(args: UploadArgs, config: Option<&Path>) -> Result<Exit, Failu
 async fn upload(args: UploadArgs, config: Option<&Path>) -> Result<Exit, Failure> {
     let config = Config::load(config, environment())?;
     let how =
-        How { who: args.who.clone(), place: args.place.clone(), pace: args.pace.clone(), json: args.json };
+        How { who: args.who.clone(), place: args.place.clone(), speed: args.speed.clone(), json: args.json };
     let uploads = UploadStarter::new(&how, &config)?;
     let several = args.files.len() > 1;
     if several && (args.what.name.is_some() || args.what.cover.is_some()) {
@@ -248,16 +248,16 @@ struct DoneUpload {
     procedure: bool,
     began_ms: i64,
     kept_parts: u32,
-    ended: Ended,
+    ended: UploadEnd,
 }
 
 /// UploadStarter, shows how far it is, and turns the end into words.
-async fn go_on(begun: Begun, how: &How, config: &Config) -> Result<(DoneUpload, bool), Failure> {
+async fn go_on(begun: PreparedUpload, how: &How, config: &Config) -> Result<(DoneUpload, bool), Failure> {
     let (work, resumed) = (begun.work, begun.resumed);
     let path = work.record.path.clone();
     let (control, inputs) = mpsc::channel(2);
     pause_on_signal(control)?;
-    let (figures, seen) = watch::channel(Figures::default());
+    let (figures, seen) = watch::channel(UploadFigures::default());
     let shown = tokio::spawn(progress::show(seen.clone(), path.clone(), how.json));
     let ended = run::run(work, inputs, figures).await;
     // It ends with the figures.
@@ -316,7 +316,7 @@ async fn go_on(begun: Begun, how: &How, config: &Config) -> Result<(DoneUpload, 
     }
 }
 
-fn paused(ended: &Ended) -> Failure {
+fn paused(ended: &UploadEnd) -> Failure {
     let path = ended.record.path.display();
     if ended.record.progress.is_none() {
         return Failure::new(Exit::Temporary, format!("{path} was stopped before anything was sent"));
@@ -327,7 +327,7 @@ fn paused(ended: &Ended) -> Failure {
     ))
 }
 
-fn failure(failed: Failed, ended: Ended, path: &Path, words: &str) -> Failure {
+fn failure(failed: Failed, ended: UploadEnd, path: &Path, words: &str) -> Failure {
     let path = path.display();
     let id = ended.record.id.clone();
     let (exit, text, next) = match failed {

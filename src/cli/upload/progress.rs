@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tencent_vod::upload::run::Figures;
+use tencent_vod::upload::run::UploadFigures;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::cli::screen::{cut, printable};
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Shows the figures until they end.
-pub(super) async fn show(mut seen: watch::Receiver<Figures>, path: PathBuf, json: bool) {
+pub(super) async fn show(mut seen: watch::Receiver<UploadFigures>, path: PathBuf, json: bool) {
     let name = path.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
     let name = cut(&name, 24);
     if io::stderr().is_terminal() && !json {

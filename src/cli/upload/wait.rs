@@ -38,11 +38,11 @@ pub(super) async fn events(
     let mut shown: Vec<(i64, EventState)> = Vec::new();
     loop {
         let rows = of_file(path.clone(), file_id.to_owned()).await;
-        let rows = match rows {
-            Ok(rows) => rows,
-            // The relay may be about to start for the first time.
-            Err(QueryError::Missing { .. }) => Vec::new(),
-            Err(error) => return Err(Failure::new(Exit::Failure, error)),
+        // The relay may be about to start for the first time: a journal that cannot be read is told when the time is over.
+        let (rows, unreadable) = match rows {
+            Ok(rows) => (rows, None),
+            Err(QueryError::Missing { .. }) => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(error)),
         };
         for row in &rows {
             if !shown.contains(&(row.id, row.state)) {
@@ -58,6 +58,9 @@ pub(super) async fn events(
             return Ok(());
         }
         if began.elapsed() >= limit {
+            if let Some(error) = unreadable {
+                return Err(Failure::new(Exit::Failure, error));
+            }
             let missing = if done("NewFileUpload") { "ProcedureStateChanged" } else { "NewFileUpload" };
             return Err(Failure::new(
                 Exit::Temporary,

@@ -52,7 +52,7 @@ pub struct Work {
 
 /// How far an upload is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct UploadFigures {
     /// Bytes of the medium that are stored, or were found stored.
     pub stored_bytes: u64,
     /// Bytes of the medium.
@@ -67,7 +67,7 @@ pub struct Figures {
 
 /// How an upload ended, and with which words if it did not end well.
 #[derive(Debug)]
-pub struct Ended {
+pub struct UploadEnd {
     /// The end.
     pub outcome: UploadOutcome,
     /// The last failure.
@@ -83,8 +83,8 @@ pub struct Ended {
 pub async fn run(
     work: Work,
     mut control: mpsc::Receiver<UploadInput>,
-    figures: watch::Sender<Figures>,
-) -> Ended {
+    figures: watch::Sender<UploadFigures>,
+) -> UploadEnd {
     let shape = Shape {
         size: work.file.identity().size,
         others: u32::try_from(work.others.len()).unwrap_or(u32::MAX),
@@ -114,7 +114,7 @@ pub async fn run(
     // What is under way is dropped: whether it arrived is for the service to say, if anybody goes on.
     tasks.shutdown().await;
     let hands = Arc::into_inner(hands).expect("every task has ended");
-    Ended {
+    UploadEnd {
         outcome,
         error: hands.error.into_inner().unwrap_or_else(PoisonError::into_inner),
         record: hands.record.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -132,13 +132,13 @@ struct Hands {
     file: Arc<SourceFile>,
     others: Vec<Arc<SourceFile>>,
     pacer: Option<Arc<Pacer>>,
-    figures: watch::Sender<Figures>,
+    figures: watch::Sender<UploadFigures>,
     error: Mutex<Option<String>>,
     other_host: AtomicBool,
 }
 
 impl Hands {
-    fn new(work: Work, figures: watch::Sender<Figures>) -> Self {
+    fn new(work: Work, figures: watch::Sender<UploadFigures>) -> Self {
         Self {
             client: work.client,
             storage: work.storage,
