@@ -50,16 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         began_at,
     );
 
-    let work = Work {
-        client,
-        storage,
-        record,
-        held,
-        file,
-        others: Vec::new(),
-        concurrency: CONCURRENCY,
-        bytes_per_second: None,
-    };
+    let work = Work { client, storage, record, held, file, others: Vec::new(), concurrency: CONCURRENCY };
     let (_control, inputs) = mpsc::channel(1);
     let (figures, _seen) = watch::channel(run::UploadFigures::default());
     let end = run::run(work, inputs, figures).await;

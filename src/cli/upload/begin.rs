@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tencent_vod::upload::ApplyUpload;
 use tencent_vod::upload::record::{HeldRecord, OtherFile, RESUMABLE_SECONDS, RecordFolder, UploadRecord};
@@ -181,6 +182,9 @@ impl UploadStarter {
         let others = opened.collect::<Result<Vec<_>, _>>().map_err(source_failure)?;
         let mut options =
             cos::Options { cos_endpoint: record.cos_endpoint.clone(), ..cos::Options::default() };
+        if let Some(rate) = self.how.speed.bwlimit {
+            options.traffic = Arc::new(cos::Traffic::limited(rate));
+        }
         options.user_agent = cloud::USER_AGENT;
         options.observer = cloud::observer();
         let storage = cos::Client::new(options).map_err(|error| Failure::new(Exit::Configuration, error))?;
@@ -188,16 +192,8 @@ impl UploadStarter {
         if resumed {
             held.write(&record).map_err(record_failure)?;
         }
-        let work = Work {
-            client,
-            storage,
-            record,
-            held,
-            file,
-            others,
-            concurrency: self.how.speed.concurrency,
-            bytes_per_second: self.how.speed.bwlimit,
-        };
+        let work =
+            Work { client, storage, record, held, file, others, concurrency: self.how.speed.concurrency };
         Ok(PreparedUpload { work, resumed })
     }
 }

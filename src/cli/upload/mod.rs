@@ -7,6 +7,7 @@ mod progress;
 mod wait;
 
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ struct Speed {
     concurrency: u32,
     /// How many bytes a second all parts send together, like 2M
     #[arg(long, value_name = "RATE", value_parser = rate)]
-    bwlimit: Option<u64>,
+    bwlimit: Option<NonZeroU64>,
 }
 
 /// Who uploads, and where that is written down.
@@ -147,7 +148,7 @@ fn expiry(text: &str) -> Result<String, String> {
     Ok(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn rate(text: &str) -> Result<u64, String> {
+fn rate(text: &str) -> Result<NonZeroU64, String> {
     let (number, unit) = match text.trim_end_matches(['B', 'b']) {
         text if text.ends_with(['k', 'K']) => (&text[..text.len() - 1], 1 << 10),
         text if text.ends_with(['m', 'M']) => (&text[..text.len() - 1], 1 << 20),
@@ -155,7 +156,7 @@ fn rate(text: &str) -> Result<u64, String> {
         text => (text, 1),
     };
     let bytes =
-        number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes > 0);
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).and_then(NonZeroU64::new);
     bytes.ok_or_else(|| "bytes a second are wanted, like 500k, 2M or 1G".to_owned())
 }
 
@@ -440,10 +441,10 @@ mod tests {
 
     #[test]
     fn rates_are_read_as_people_write_them() {
-        assert_eq!(rate("500k"), Ok(512_000));
-        assert_eq!(rate("2M"), Ok(2 << 20));
-        assert_eq!(rate("1GB"), Ok(1 << 30));
-        assert_eq!(rate("77"), Ok(77));
+        assert_eq!(rate("500k").map(NonZeroU64::get), Ok(512_000));
+        assert_eq!(rate("2M").map(NonZeroU64::get), Ok(2 << 20));
+        assert_eq!(rate("1GB").map(NonZeroU64::get), Ok(1 << 30));
+        assert_eq!(rate("77").map(NonZeroU64::get), Ok(77));
         for wrong in ["", "0", "M", "-1", "1.5M", "99999999999999999999G"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }

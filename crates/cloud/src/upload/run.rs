@@ -2,7 +2,6 @@
 
 mod content;
 mod failures;
-mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +23,6 @@ use crate::cos::{self, StorageHost, Stored, Target};
 use crate::{Client, Credentials};
 use content::FilePiece;
 use failures::{api_failure, store_failure};
-use pace::Pacer;
 
 /// How many parts are under way at once, unless somebody says another number: with 8 MiB a part, 32 MiB of memory.
 pub const CONCURRENCY: u32 = 4;
@@ -46,8 +44,6 @@ pub struct Work {
     pub others: Vec<SourceFile>,
     /// How many parts are under way at once.
     pub concurrency: u32,
-    /// How many bytes a second all parts together send; `None` is as many as possible.
-    pub bytes_per_second: Option<u64>,
 }
 
 /// How far an upload is.
@@ -131,7 +127,6 @@ struct Hands {
     held: HeldRecord,
     file: Arc<SourceFile>,
     others: Vec<Arc<SourceFile>>,
-    pacer: Option<Arc<Pacer>>,
     figures: watch::Sender<UploadFigures>,
     error: Mutex<Option<String>>,
     other_host: AtomicBool,
@@ -147,7 +142,6 @@ impl Hands {
             held: work.held,
             file: Arc::new(work.file),
             others: work.others.into_iter().map(Arc::new).collect(),
-            pacer: work.bytes_per_second.map(|rate| Arc::new(Pacer::new(rate))),
             figures,
             error: Mutex::new(None),
             other_host: AtomicBool::new(false),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use futures_util::stream::{self, TryStreamExt as _};
+use futures_util::stream;
 
 use super::{Hands, blocking};
 use crate::cos::Content;
@@ -16,8 +16,6 @@ use crate::upload::source::{SourceError, SourceFile};
 const IN_MEMORY: u64 = 64 * 1024 * 1024;
 /// What is read at a time of a part that is not held in memory.
 const READ_BYTES: u64 = 1024 * 1024;
-/// What leaves at a time when the rate is limited.
-const PACED_BYTES: usize = 16 * 1024;
 
 /// Bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +39,9 @@ impl Hands {
         file: &Arc<SourceFile>,
         piece: FilePiece,
     ) -> Result<(Content, Box<dyn FnOnce() -> PartDigests + Send>), StoreFailure> {
-        if piece.length > IN_MEMORY || self.pacer.is_some() {
+        if piece.length > IN_MEMORY {
             let hasher = Arc::new(Mutex::new(PartHasher::default()));
-            let pieces = self.paced(file, piece, Arc::clone(&hasher));
+            let pieces = streamed(file, piece, Arc::clone(&hasher));
             let digests = move || hasher.lock().unwrap_or_else(PoisonError::into_inner).clone().finish();
             return Ok((Content::stream(piece.length, pieces), Box::new(digests)));
         }
@@ -74,41 +72,23 @@ impl Hands {
         });
         read.await.map_err(|error: SourceError| self.source_failed(&error))
     }
+}
 
-    fn paced(
-        &self,
-        file: &Arc<SourceFile>,
-        piece: FilePiece,
-        hasher: Arc<Mutex<PartHasher>>,
-    ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-        let (file, pacer) = (Arc::clone(file), self.pacer.clone());
-        let read = stream::try_unfold(0, move |done| {
-            let (file, hasher) = (Arc::clone(&file), Arc::clone(&hasher));
-            async move {
-                let Some((offset, length)) = piece.next(done) else { return Ok(None) };
-                let bytes =
-                    blocking(move || file.read(offset, length)).await.map_err(std::io::Error::other)?;
-                hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&bytes);
-                let done = done + bytes.len() as u64;
-                Ok::<_, std::io::Error>(Some((Bytes::from(bytes), done)))
-            }
-        });
-        let small = read.map_ok(|bytes| {
-            let mut rest = bytes;
-            let mut pieces = Vec::new();
-            while !rest.is_empty() {
-                pieces.push(Ok::<_, std::io::Error>(rest.split_to(rest.len().min(PACED_BYTES))));
-            }
-            stream::iter(pieces)
-        });
-        small.try_flatten().and_then(move |bytes| {
-            let pacer = pacer.clone();
-            async move {
-                if let Some(pacer) = pacer {
-                    pacer.take(bytes.len()).await;
-                }
-                Ok(bytes)
-            }
-        })
-    }
+/// The bytes of a file as a stream, which feeds the hasher with what it gives.
+fn streamed(
+    file: &Arc<SourceFile>,
+    piece: FilePiece,
+    hasher: Arc<Mutex<PartHasher>>,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let file = Arc::clone(file);
+    stream::try_unfold(0, move |done| {
+        let (file, hasher) = (Arc::clone(&file), Arc::clone(&hasher));
+        async move {
+            let Some((offset, length)) = piece.next(done) else { return Ok(None) };
+            let bytes = blocking(move || file.read(offset, length)).await.map_err(std::io::Error::other)?;
+            hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&bytes);
+            let done = done + bytes.len() as u64;
+            Ok(Some((Bytes::from(bytes), done)))
+        }
+    })
 }
