@@ -15,6 +15,7 @@
 //! - [`journal`]: the durable record, in SQLite.
 //! - [`output`]: the destination of events: RabbitMQ, or standard output.
 //! - [`ops`]: the operators' view: log, health, metrics, status socket, service manager; scheduled maintenance.
+//! - [`serve`]: services for others over HTTP, each a process of its own: upload signatures.
 //! - [`config`]: the file, checked.
 //! - [`app`]: builds the parts, owns the tasks, examines them once a second, turns signals into a drain or a reload.
 //! - [`cli`]: the commands.
@@ -42,3 +43,4 @@ pub mod ops;
 pub mod output;
 pub mod relay;
 pub mod routing_key;
+pub mod serve;

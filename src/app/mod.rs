@@ -6,6 +6,7 @@ pub mod endpoints;
 mod journal_figures;
 mod options;
 pub mod reload;
+pub mod signature;
 pub mod supervisor;
 mod watched;
 

@@ -85,7 +85,7 @@ pub fn warn_of(warnings: &[ConfigError]) {
     }
 }
 
-fn count(result: &'static str) {
+pub(super) fn count(result: &'static str) {
     metrics::counter!("vodrelay_reloads_total", "result" => result).increment(1);
 }
 

@@ -12,6 +12,7 @@ use clap_mangen::roff::{Inline, Roff, bold, roman};
 use super::exit::{Exit, Failure};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
+const SIGNATURE_EXAMPLE: &str = include_str!("../../signature.example.toml");
 const SOURCE: &str = concat!("vodrelay ", env!("CARGO_PKG_VERSION"));
 
 /// Write the manual pages into a folder
@@ -35,9 +36,20 @@ fn pages(folder: &Path) -> io::Result<()> {
     let mut program = super::Cli::command().disable_help_subcommand(true);
     program.build();
     command(folder, &program)?;
-    let mut page = Vec::new();
-    configuration(EXAMPLE).to_writer(&mut page)?;
-    fs::write(folder.join("vodrelay.toml.5"), page)
+    for (name, of, path, example) in [
+        ("vodrelay.toml", "vodrelay", crate::config::DEFAULT_PATH, EXAMPLE),
+        (
+            "vodrelay-signature.toml",
+            "vodrelay's signature server",
+            crate::config::signature::DEFAULT_PATH,
+            SIGNATURE_EXAMPLE,
+        ),
+    ] {
+        let mut page = Vec::new();
+        configuration(name, of, path, example).to_writer(&mut page)?;
+        fs::write(folder.join(format!("{name}.5")), page)?;
+    }
+    Ok(())
 }
 
 /// A page for a command, and one for each of its subcommands.
@@ -70,14 +82,18 @@ fn sections(page: &str) -> &'static [Section] {
             ("ENVIRONMENT", &[KEY_VARIABLES]),
             ("SIGNALS", &[("SIGTERM, SIGINT", "The emulator ends, and prints how many events it had.")]),
         ],
+        "vodrelay-signature-make.1" | "vodrelay-signature-explain.1" => &[("ENVIRONMENT", &[KEY_VARIABLES])],
+        "vodrelay-signature-serve.1" => &[("FILES", SIGNATURE_FILES), ("SIGNALS", SIGNATURE_SIGNALS)],
         "vodrelay.toml.5" => &[("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)],
+        "vodrelay-signature.toml.5" => &[("FILES", SIGNATURE_FILES)],
         _ => &[],
     }
 }
 
 const KEY_VARIABLES: (&str, &str) = (
     "TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY",
-    "The key for the cloud's API. A relay with vod.credentials auto or env uses it; the emulator accepts it.",
+    "The key for the cloud's API. A relay with vod.credentials auto or env uses it; the emulator accepts it; signature make signs \
+     with it.",
 );
 
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -129,6 +145,23 @@ const FILES: &[(&str, &str)] = &[
     ("/run/vodrelay/status.sock", "The socket that vodrelay status asks."),
 ];
 
+const SIGNATURE_FILES: &[(&str, &str)] = &[
+    (crate::config::signature::DEFAULT_PATH, "The configuration."),
+    (
+        "/etc/vodrelay/signature/secret_id, /etc/vodrelay/signature/secret_key",
+        "The key that signs, which the package's unit hands to the service. The callers' tokens are beside it.",
+    ),
+];
+
+const SIGNATURE_SIGNALS: &[(&str, &str)] = &[
+    ("SIGTERM, SIGINT", "The server answers the requests that are under way, and ends."),
+    (
+        "SIGHUP",
+        "The server reads the file, the tokens and the key again. What is wrong changes nothing. The log names keys that need a \
+         restart.",
+    ),
+];
+
 const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
@@ -156,18 +189,17 @@ fn see_also<const N: usize>(page: &mut Roff, pages: [Inline; N]) {
     page.text(pages);
 }
 
-/// The page of the configuration file. In the example, comments stand before their keys. A comment without a
+/// The page of a configuration file. In the example, comments stand before their keys. A comment without a
 /// key is a paragraph.
-fn configuration(example: &str) -> Roff {
+fn configuration(name: &str, of: &str, path: &str, example: &str) -> Roff {
     let mut page = Roff::new();
-    page.control("TH", ["vodrelay.toml", "5", "", SOURCE, "vodrelay"]);
+    page.control("TH", [name, "5", "", SOURCE, "vodrelay"]);
     // No hyphenation: people copy the names.
     page.control("nh", []);
     page.control("SH", ["NAME"]);
-    page.text([roman("vodrelay.toml - the configuration of vodrelay")]);
+    page.text([roman(format!("{name} - the configuration of {of}"))]);
     page.control("SH", ["DESCRIPTION"]);
-    let file =
-        [roman("The file is "), bold(crate::config::DEFAULT_PATH), roman(" unless --config names another.")];
+    let file = [roman("The file is "), bold(path), roman(" unless the command line names another.")];
     page.text(file);
     let mut comments = Vec::new();
     let mut keys = Vec::new();
@@ -188,7 +220,7 @@ fn configuration(example: &str) -> Roff {
             None => {}
         }
     }
-    for (title, entries) in sections("vodrelay.toml.5") {
+    for (title, entries) in sections(&format!("{name}.5")) {
         section(&mut page, title, entries);
     }
     see_also(&mut page, [bold("vodrelay"), roman("(1), "), bold("vodrelay-check"), roman("(1)")]);
@@ -233,9 +265,15 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        for name in
-            ["vodrelay.1", "vodrelay-run.1", "vodrelay-events.1", "vodrelay-events-list.1", "vodrelay.toml.5"]
-        {
+        for name in [
+            "vodrelay.1",
+            "vodrelay-run.1",
+            "vodrelay-events.1",
+            "vodrelay-events-list.1",
+            "vodrelay-signature-serve.1",
+            "vodrelay.toml.5",
+            "vodrelay-signature.toml.5",
+        ] {
             assert!(names.iter().any(|known| known == name), "{names:?}");
         }
         assert!(!names.iter().any(|name| name.contains("help") || name.contains("-man")), "{names:?}");
@@ -251,6 +289,8 @@ mod tests {
             ("vodrelay-run.1", &["SIGNALS"]),
             ("vodrelay-emulate.1", &["ENVIRONMENT", "SIGNALS"]),
             ("vodrelay.toml.5", &["ENVIRONMENT", "FILES"]),
+            ("vodrelay-signature-serve.1", &["FILES", "SIGNALS"]),
+            ("vodrelay-signature.toml.5", &["FILES"]),
         ] {
             let page = page(name);
             for title in titles {
@@ -268,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_key_is_in_the_page_of_the_configuration() {
-        let page = configuration(EXAMPLE).render();
+        let page = configuration("vodrelay.toml", "vodrelay", "/x", EXAMPLE).render();
         let keys: Vec<_> = EXAMPLE
             .lines()
             .filter(|line| !line.starts_with('#'))
@@ -283,6 +323,9 @@ mod tests {
     #[test]
     fn comments_stay_with_their_keys() {
         let page = configuration(
+            "a.toml",
+            "a",
+            "/a.toml",
             "# title\n#\n# About all.\n\n[a]\n# Two.\n#   x: one\nb = 1\nc = 2\n# Alone.\n\n# Last.\nd = \"\"\n",
         );
         let at = |text: &str| {

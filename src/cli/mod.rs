@@ -10,6 +10,7 @@ mod man;
 mod release;
 mod run;
 pub mod screen;
+mod signature;
 mod status;
 mod status_screen;
 mod table;
@@ -53,6 +54,9 @@ enum Command {
     Upload(Box<upload::UploadArgs>),
     #[command(subcommand)]
     Uploads(upload::UploadsCommand),
+    /// Give signatures that let a client upload, and look into them
+    #[command(subcommand)]
+    Signature(signature::SignatureCommand),
     Completions(completions::Args),
     // For packages. A reader of `--help` has the manual already.
     #[command(hide = true)]
@@ -75,6 +79,7 @@ impl Cli {
             Command::Events(command) => events::run(&command, config),
             Command::Upload(args) => upload::run(*args, config),
             Command::Uploads(command) => upload::run_uploads(&command, config),
+            Command::Signature(command) => signature::run(&command),
             Command::Check(args) => check::run(&args, config),
             Command::Status(args) => status::run(&args, config),
             Command::Completions(args) => completions::run(&args),

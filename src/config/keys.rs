@@ -100,7 +100,7 @@ const RETENTION_MIN: Duration = Duration::from_secs(4 * 24 * 60 * 60);
 /// Less would be a hot loop against an API that answers at once.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
-const CREDENTIALS: &[(&str, CredentialSource)] = &[
+pub(super) const CREDENTIALS: &[(&str, CredentialSource)] = &[
     ("auto", CredentialSource::Auto),
     ("env", CredentialSource::Env),
     ("file", CredentialSource::File),
@@ -114,7 +114,7 @@ const AUTHS: &[(&str, Auth)] = &[("password", Auth::Password), ("external", Auth
 const TOPOLOGIES: &[(&str, Topology)] = &[("declare", Topology::Declare), ("verify", Topology::Verify)];
 const FORMATS: &[(&str, BodyFormat)] =
     &[("event", BodyFormat::Event), ("cloudevents", BodyFormat::CloudEvents)];
-const LOG_FORMATS: &[(&str, LogFormat)] = &[
+pub(super) const LOG_FORMATS: &[(&str, LogFormat)] = &[
     ("auto", LogFormat::Auto),
     ("pretty", LogFormat::Pretty),
     ("json", LogFormat::Json),

@@ -14,13 +14,14 @@ use tencentcloud_signing::Secret;
 use toml::de::{DeTable, DeValue};
 use vodrelay_host::regular_file;
 
+use super::document::{self, TomlDocument, word};
 use super::keys::{self, Key};
 use super::value::{RawValue, nearest, unknown};
 use super::{Config, DEFAULT_PATH};
 use crate::output::amqp::{Address, Auth};
 
 /// More than any configuration or password has.
-const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// One error, with what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl fmt::Display for ConfigError {
 
 /// All errors of a configuration; never empty. It prints one line for each error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors(pub(super) Vec<ConfigError>);
 
 impl ConfigErrors {
     /// The errors: the file's in its order, then the environment's.
@@ -145,8 +146,8 @@ struct ConfigReader {
     origins: HashMap<(&'static str, &'static str), KeyOrigin>,
     errors: Vec<(ConfigPlace, String)>,
     warnings: Vec<(ConfigPlace, String)>,
-    /// The lines that are not TOML.
-    damaged: Vec<usize>,
+    /// Whether a part of the file is not TOML.
+    damaged: bool,
 }
 
 impl ConfigReader {
@@ -156,56 +157,22 @@ impl ConfigReader {
 
     fn file(&mut self, path: &Path, read: io::Result<Vec<u8>>) {
         self.file = path.to_owned();
-        let bytes = match read {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let message = format!(
-                    "cannot be read: {error}; check its path and permissions, or name another file with --config or VODRELAY_CONFIG"
-                );
-                return self.error(ConfigPlace::File(path.to_owned()), message);
-            }
-        };
-        let text = match String::from_utf8(bytes) {
+        let text = match document::text(read, "--config or VODRELAY_CONFIG") {
             Ok(text) => text,
-            Err(error) => {
-                let valid = error.utf8_error().valid_up_to();
-                let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
-                return self.error(ConfigPlace::Line(line), "is not UTF-8; save the file as UTF-8");
+            Err((line, message)) => {
+                let at = line.map_or_else(|| ConfigPlace::File(path.to_owned()), ConfigPlace::Line);
+                return self.error(at, message);
             }
         };
-        let line =
-            |offset: usize| 1 + text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
-        let (document, syntax) = DeTable::parse_recoverable(&text);
-        for error in &syntax {
-            // An error at the very end of the text, such as a bracket that never closes, is shown on the last line.
-            let offset = error.span().map_or(0, |span| span.start).min(text.trim_end().len());
-            let at = line(offset);
-            // Later errors of a line mostly follow from the first.
-            if !self.damaged.contains(&at) {
-                self.damaged.push(at);
-                let message = if lacks_quotes(text.lines().nth(at - 1).unwrap_or_default()) {
-                    "not TOML: text and durations need quotes".to_owned()
-                } else {
-                    let message = error.message().replace('\n', "; ");
-                    let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
-                    if message == "duplicate key" && !key.is_empty() {
-                        format!("not TOML: duplicate key {:?}", word(key))
-                    } else {
-                        format!("not TOML: {message}")
-                    }
-                };
-                self.error(ConfigPlace::Line(at), message);
-            }
+        let document = TomlDocument::parse(&text);
+        self.damaged = !document.errors.is_empty();
+        for (line, message) in &document.errors {
+            self.error(ConfigPlace::Line(*line), message);
         }
-        for (section, content) in document.get_ref() {
-            let at = line(section.span().start);
-            let heading = text.lines().nth(at - 1).is_some_and(|line| line.trim_start().starts_with('['));
-            match content.get_ref() {
-                // A heading that is not TOML leaves its keys without a section, which is not an error of the
-                // keys.
-                _ if !heading && !self.damaged.is_empty() => {}
-                DeValue::Table(table) => self.section(section.get_ref(), at, table, &line),
-                _ => self.outside(section.get_ref(), ConfigPlace::Line(at)),
+        for (section, at, content) in document.sections() {
+            match content {
+                DeValue::Table(table) => self.section(section, at, table, &document),
+                _ => self.outside(section, ConfigPlace::Line(at)),
             }
         }
         self.secrets_for_all(path);
@@ -243,7 +210,7 @@ impl ConfigReader {
         self.error(at, message);
     }
 
-    fn section(&mut self, section: &str, at: usize, table: &DeTable<'_>, line: &impl Fn(usize) -> usize) {
+    fn section(&mut self, section: &str, at: usize, table: &DeTable<'_>, document: &TomlDocument<'_>) {
         let sections = keys::sections();
         if !sections.contains(&section) {
             let message =
@@ -252,19 +219,13 @@ impl ConfigReader {
                 });
             return self.error(ConfigPlace::Line(at), message);
         }
-        for (name, value) in table {
-            let (first, last) = (line(name.span().start), line(value.span().end));
-            // The parser continues with invented values for a damaged line. They do not show what was meant.
-            if self.damaged.iter().any(|damaged| (first..=last).contains(damaged)) {
-                continue;
-            }
-            let at = ConfigPlace::Line(first);
-            let name = name.get_ref();
+        for (name, at, value) in document.keys(table) {
+            let at = ConfigPlace::Line(at);
             match keys::find(section, name) {
                 Some(Key { not_in_file: Some(instead), .. }) => {
                     self.error(at, format!("{section}.{name} must not be in the file; {instead}"));
                 }
-                Some(key) => self.read(key, at, &RawValue::Toml(value.get_ref())),
+                Some(key) => self.read(key, at, &RawValue::Toml(value)),
                 None => {
                     let what = format!("unknown key {:?} in [{section}]", word(name));
                     let message = match keys::home(name) {
@@ -378,18 +339,4 @@ impl ConfigReader {
 /// Whether a URL holds a real password. RabbitMQ's own default is public.
 fn has_secret(url: &Address) -> bool {
     url.password.as_ref().is_some_and(|password| password.expose() != "guest")
-}
-
-/// A name as an error shows it. A text that is not a name may be a value in the wrong place, such as a URL
-/// with its password.
-fn word(name: &str) -> &str {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
-    if name.chars().all(plain) { name } else { "…" }
-}
-
-/// Whether a line looks like `level = info` or `window = 30s`, for which the parser's message is misleading.
-fn lacks_quotes(line: &str) -> bool {
-    let Some((_, value)) = line.split_once('=') else { return false };
-    let value = value.split('#').next().unwrap_or_default().trim();
-    value.contains(|c: char| c.is_alphabetic()) && !value.contains(['"', '\'', '[', ']', '{', '}', '='])
 }

@@ -6,9 +6,11 @@
 
 mod binding;
 mod changes;
+mod document;
 mod keys;
 mod load;
 mod paths;
+pub mod signature;
 mod value;
 
 use std::fmt;

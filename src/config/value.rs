@@ -93,7 +93,21 @@ impl RawValue<'_> {
         T::try_from(number).map_err(|_| format!("is {number}, which is too large"))
     }
 
-    fn integer(&self) -> Parsed<u64> {
+    /// A whole number between two bounds, which may be negative.
+    pub(super) fn signed<T: TryFrom<i64>>(&self, least: i64, most: i64) -> Parsed<T> {
+        let wrong = || format!("must be a whole number from {least} to {most}");
+        let number = match self {
+            Self::Env(text) => text.trim().parse().ok(),
+            Self::Toml(DeValue::Integer(integer)) => {
+                i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+            }
+            Self::Toml(_) => None,
+        };
+        let number: i64 = number.filter(|number| (least..=most).contains(number)).ok_or_else(wrong)?;
+        T::try_from(number).map_err(|_| wrong())
+    }
+
+    pub(super) fn integer(&self) -> Parsed<u64> {
         let (digits, radix) = match self {
             Self::Env(text) => (text.trim(), 10),
             Self::Toml(DeValue::Integer(integer)) => (integer.as_str(), integer.radix()),
@@ -150,11 +164,13 @@ impl RawValue<'_> {
 
     /// An address to listen on, or `None`.
     pub(super) fn optional_socket_address(&self) -> Parsed<Option<SocketAddr>> {
+        if self.text()?.is_empty() { Ok(None) } else { self.socket_address().map(Some) }
+    }
+
+    /// An address to listen at.
+    pub(super) fn socket_address(&self) -> Parsed<SocketAddr> {
         let text = self.text()?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        text.parse().map(Some).map_err(|_| {
+        text.parse().map_err(|_| {
             format!("cannot be {:?}; write an IP address with its port, like \"127.0.0.1:9464\"", told(&text))
         })
     }
@@ -281,7 +297,7 @@ impl RawValue<'_> {
     }
 
     /// A list; in the environment, values between commas or a TOML array.
-    fn list<T>(&self, what: &str, parse: impl Fn(&RawValue<'_>) -> Parsed<T>) -> Parsed<Vec<T>> {
+    pub(super) fn list<T>(&self, what: &str, parse: impl Fn(&RawValue<'_>) -> Parsed<T>) -> Parsed<Vec<T>> {
         let parse_all = |items: &mut dyn Iterator<Item = RawValue<'_>>| {
             let parsed = items
                 .enumerate()
@@ -377,7 +393,7 @@ fn plain_path(path: String) -> Parsed<PathBuf> {
 
 /// A value as an error repeats it. A value with an @ may be a broker's URL under the wrong key, with its
 /// password.
-fn told(text: &str) -> &str {
+pub(super) fn told(text: &str) -> &str {
     if text.contains('@') { "…" } else { text }
 }
 

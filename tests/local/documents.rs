@@ -272,8 +272,9 @@ fn the_sections_that_are_referred_to_are_there() {
 }
 
 /// The documents for operators.
-const FOR_OPERATORS: [&str; 10] = [
+const FOR_OPERATORS: [&str; 11] = [
     "README.md",
+    "docs/client-uploads.md",
     "docs/commands.md",
     "docs/configuration.md",
     "docs/journal.md",

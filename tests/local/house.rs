@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// What all rooms share.
 const SHARED: [&str; 6] = ["clock", "heartbeat", "routing_key", "latency", "failpoint", "cron"];
 const ADAPTERS: [&str; 3] = ["cloud", "journal", "output"];
-const SHELLS: [&str; 3] = ["relay", "ops", "config"];
+const SHELLS: [&str; 4] = ["relay", "ops", "serve", "config"];
 const TOP: [&str; 2] = ["app", "cli"];
 
 /// The crates of this workspace that each of them may use. The compiler keeps to it; this keeps the manifests to the plan.
@@ -46,8 +46,10 @@ fn may_use(path: &str) -> Vec<&'static str> {
         "clock" | "heartbeat" | "routing_key" | "latency" | "failpoint" | "cron" | "cloud" | "journal"
         | "output" => &[&SHARED],
         // A section of the configuration holds the adapters' own types. Of what operators see it holds how the log looks.
-        "config" => &[&SHARED, &ADAPTERS, &["ops::logging", "ops::maintenance"]],
+        "config" => &[&SHARED, &ADAPTERS, &["ops::logging", "ops::maintenance", "serve::signature"]],
         "relay" | "ops" => &[&SHARED, &ADAPTERS],
+        // Of what operators see, what it counts into.
+        "serve" => &[&SHARED, &ADAPTERS, &["ops::metrics"]],
         "app" => &[&SHARED, &ADAPTERS, &SHELLS],
         "cli" => &[&SHARED, &ADAPTERS, &SHELLS, &["app"]],
         // The root names its rooms, and uses none.
@@ -284,6 +286,9 @@ fn an_arrow_that_points_up_is_seen_however_it_is_written() {
         ("config/mod.rs", "use crate::ops::health::Health;"),
         ("relay/mod.rs", "use crate::config::Config;"),
         ("ops/http.rs", "use crate::app::App;"),
+        ("serve/signature/service.rs", "use crate::config::Config;"),
+        ("serve/signature/service.rs", "use crate::ops::health::Health;"),
+        ("ops/http.rs", "use crate::serve::signature;"),
         ("app.rs", "use crate::cli::Cli;"),
     ];
     for (path, source) in wrong {

@@ -16,6 +16,7 @@ mod observers;
 mod package;
 mod process;
 mod refusals;
+mod signature;
 mod snapshots;
 mod terminal;
 mod uploader;

@@ -109,8 +109,12 @@ impl Places {
         self.metadata.as_str() == role::METADATA || transport::is_loopback(&self.metadata)
     }
 
-    /// Reads the credentials from the selected source.
-    pub(crate) async fn read(&self) -> Result<Credentials, CredentialsError> {
+    /// Reads the credentials from the selected source, once. [`crate::Client`] renews credentials that expire.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or those of the source cannot be used.
+    pub async fn read(&self) -> Result<Credentials, CredentialsError> {
         match self.source {
             CredentialSource::Env => self.in_environment(),
             CredentialSource::File => self.in_file().await,

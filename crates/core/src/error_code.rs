@@ -18,7 +18,7 @@ macro_rules! catalogue {
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The code: `VR-` and three digits. The first digit is the area: 1 the setup, 2 the journal, 3
-            /// the cloud, 4 RabbitMQ, 5 the relay itself.
+            /// the cloud, 4 RabbitMQ, 5 the relay itself, 6 the signature server.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code),* }
             }
@@ -76,6 +76,9 @@ catalogue! {
     ManagerUnreachable = "VR-510", "The service manager cannot be told how things stand";
     Bug = "VR-511", "The program met a bug of its own";
     LogDropped = "VR-512", "Lines of the log were dropped";
+    TokenUnusable = "VR-601", "A caller's token cannot be used";
+    CannotSign = "VR-602", "The signature server cannot sign";
+    TokenRefused = "VR-603", "Requests for signatures come from no known caller";
 }
 
 impl fmt::Display for ErrorCode {

@@ -4,6 +4,7 @@
 //! - [`v1`]: `HmacSHA1` and `HmacSHA256`, which sign the form parameters of a request of older SDKs.
 //! - [`cos`]: the signature of requests to the object storage.
 //! - [`upload`]: the signature with which a client uploads to VOD. Only its function `random` is not pure.
+//! - [`bearer`]: the owner of a bearer token, in constant time. Only its constructor is not pure: it draws a key.
 //! - [`encode`]: the percent-encoding that all of them use.
 //! - [`Secret`]: a value that does not print.
 //!
@@ -81,6 +82,7 @@
 //! assert!(v1::verify("the key", Method::HmacSha256, &request, &signature));
 //! ```
 
+pub mod bearer;
 pub mod cos;
 mod digests;
 mod percent;

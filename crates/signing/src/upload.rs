@@ -15,6 +15,7 @@ pub use self::findings::Finding;
 pub use self::parsed::{NotASignature, Signature};
 use crate::digests::hmac_sha1;
 use crate::percent::encode;
+use crate::tc3::sha256_hex;
 
 /// The longest life, in seconds: 90 days.
 pub const MAX_LIFE: i64 = 7_776_000;
@@ -255,6 +256,12 @@ fn seal(secret_key: &str, original: &str) -> String {
 #[error("the operating system gives no random number")]
 pub struct NoRandom(#[source] getrandom::Error);
 
+impl NoRandom {
+    pub(crate) fn from_source(source: getrandom::Error) -> Self {
+        Self(source)
+    }
+}
+
 /// A number for `random`, from the operating system, so that nobody can guess it.
 ///
 /// # Errors
@@ -262,6 +269,11 @@ pub struct NoRandom(#[source] getrandom::Error);
 /// When the operating system returns none.
 pub fn random() -> Result<u32, NoRandom> {
     getrandom::u32().map_err(NoRandom)
+}
+
+/// Names a signature where it must not stand itself, such as in a log: its SHA-256, in lower-case hex.
+pub fn digest(signature: &str) -> String {
+    sha256_hex(signature.as_bytes())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!   of them as one likes.
 //! - [`simulation`]: the relay's core in a simulated world, decided by a seed. The program `simulate` runs as many seeds as one likes.
 //! - [`asks`]: the journal's writes, each with the answer that it has.
+//! - [`encodings`]: how a planted secret can look in a text.
 //! - [`process_group`]: child processes that end with this one.
 
 #![expect(missing_docs, reason = "tests say what they need by names; what is not plain has a comment")]
@@ -15,6 +16,7 @@
 pub mod asks;
 pub mod authority;
 pub mod broker;
+pub mod encodings;
 pub mod kills;
 pub mod process_group;
 pub mod simulation;

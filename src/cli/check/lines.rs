@@ -38,7 +38,7 @@ impl LineStatus {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct CheckLine {
+pub(in crate::cli) struct CheckLine {
     status: LineStatus,
     part: &'static str,
     message: String,
@@ -60,39 +60,39 @@ impl CheckLine {
     }
 
     /// As required.
-    pub(super) fn ok(part: &'static str, text: impl Into<String>) -> Self {
+    pub(in crate::cli) fn ok(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(LineStatus::Ok, Exit::Done, part, text)
     }
 
     /// The relay can work with it, but an operator should look at it.
-    pub(super) fn warn(part: &'static str, text: impl Into<String>) -> Self {
+    pub(in crate::cli) fn warn(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(LineStatus::Warn, Exit::Done, part, text)
     }
 
     /// The configuration, the account or the topology must be changed.
-    pub(super) fn wrong(part: &'static str, text: impl Into<String>) -> Self {
+    pub(in crate::cli) fn wrong(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(LineStatus::Fail, Exit::Configuration, part, text)
     }
 
     /// It is out of reach right now.
-    pub(super) fn away(part: &'static str, text: impl Into<String>) -> Self {
+    pub(in crate::cli) fn away(part: &'static str, text: impl Into<String>) -> Self {
         Self::new(LineStatus::Fail, Exit::Temporary, part, text)
     }
 
     /// Names the problem, where it has a name.
-    pub(super) fn error_code(self, code: impl Into<Option<ErrorCode>>) -> Self {
+    pub(in crate::cli) fn error_code(self, code: impl Into<Option<ErrorCode>>) -> Self {
         Self { error_code: code.into(), ..self }
     }
 
     /// Names the place in the configuration.
-    pub(super) fn at(self, place: &str) -> Self {
+    pub(in crate::cli) fn at(self, place: &str) -> Self {
         Self { place: Some(place.to_owned()), ..self }
     }
 }
 
 /// Prints lines as they come, and remembers the worst.
 #[derive(Debug)]
-pub(super) struct CheckReport {
+pub(in crate::cli) struct CheckReport {
     json: bool,
     colour: bool,
     screen: Screen,
@@ -100,7 +100,7 @@ pub(super) struct CheckReport {
 }
 
 impl CheckReport {
-    pub(super) fn new(json: bool) -> Self {
+    pub(in crate::cli) fn new(json: bool) -> Self {
         // An empty NO_COLOR counts as unset (no-color.org).
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colour = io::stdout().is_terminal() && !unwanted;
@@ -108,7 +108,7 @@ impl CheckReport {
     }
 
     /// Prints one line.
-    pub(super) fn add(&mut self, line: &CheckLine) -> Result<(), Failure> {
+    pub(in crate::cli) fn add(&mut self, line: &CheckLine) -> Result<(), Failure> {
         self.exit = worse(self.exit, line.exit);
         let mut out = io::stdout().lock();
         let text = if self.json {
@@ -120,7 +120,7 @@ impl CheckReport {
     }
 
     /// What all lines add up to.
-    pub(super) fn exit(&self) -> Exit {
+    pub(in crate::cli) fn exit(&self) -> Exit {
         self.exit
     }
 }

@@ -7,7 +7,7 @@ mod broker;
 mod cloud;
 mod endpoints;
 mod journal;
-mod lines;
+pub(super) mod lines;
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use crate::output::amqp::{self, Address, Auth, Topology};
 impl ConfigReader {
     /// Errors that single values do not show.
     pub(super) fn weigh(&mut self) {
-        if !self.damaged.is_empty() {
+        if self.damaged {
             // An unreadable value would be replaced by its default here.
             return;
         }

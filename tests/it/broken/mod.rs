@@ -8,7 +8,6 @@ mod cloud;
 mod cluster;
 mod connections;
 mod credentials;
-mod encodings;
 mod gate;
 mod journal;
 mod middlebox;

@@ -8,9 +8,9 @@ use tencent_vod_emulator::{Action, Credential, Fault, FaultKind};
 use tencentcloud_signing::Secret;
 use tokio::time::timeout;
 use vodrelay_testkit::broker::{Broker, LIMIT, shared};
+use vodrelay_testkit::encodings::encodings;
 use vodrelay_testkit::world::World;
 
-use super::encodings::encodings;
 use super::program::{Program, relay};
 use super::put_events;
 

@@ -3,7 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The secret in every encoding that is looked for, with its name.
-pub(super) fn encodings(secret: &str) -> Vec<(&'static str, String)> {
+pub fn encodings(secret: &str) -> Vec<(&'static str, String)> {
     let debug = format!("{secret:?}");
     let debug = debug.trim_matches('"').to_owned();
     let json = |text: &str| {
