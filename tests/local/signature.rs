@@ -6,3 +6,4 @@ mod operation;
 mod policies;
 mod secrets;
 mod server;
+mod upload;

@@ -1,10 +1,10 @@
 //! Uploads to the emulator, in plain HTTP: what it answers is checked without any client of ours in between.
 
 mod calls;
-mod client;
+pub(crate) mod client;
 mod document;
 mod faults;
 mod flow;
 mod hostile;
 mod switches;
-mod web;
+pub(crate) mod web;

@@ -19,14 +19,14 @@ fn one_time() -> Grant {
     Grant { one_time_valid: Some(true), ..grant() }
 }
 
-fn video(signature: &str) -> Value {
+pub(crate) fn video(signature: &str) -> Value {
     json!({
         "signature": signature, "videoName": "film", "videoType": "mp4", "videoSize": 3, "uploadFromWeb": true,
     })
 }
 
 /// Where to upload, as the SDK reads it.
-fn applied(answer: &Value) -> Applied {
+pub(crate) fn applied(answer: &Value) -> Applied {
     assert_eq!(answer["code"], 0, "{answer}");
     let data = &answer["data"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -45,7 +45,7 @@ fn applied(answer: &Value) -> Applied {
     }
 }
 
-async fn put(world: &World, applied: &Applied, key: &str) -> String {
+pub(crate) async fn put(world: &World, applied: &Applied, key: &str) -> String {
     world.cos(applied, Method::PUT, key).body("abc").code().await
 }
 
