@@ -1,4 +1,4 @@
-//! Where an upload begins: anew, or where an earlier process was stopped.
+//! Begins an upload, or goes on with one that an earlier process left.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -53,7 +53,7 @@ impl UploadStarter {
         &self,
         what: &What,
         path: &Path,
-        anew: bool,
+        restart: bool,
     ) -> Result<PreparedUpload, Failure> {
         let path = std::path::absolute(path).map_err(|error| Failure::new(Exit::Failure, error))?;
         let file = SourceFile::open(&path).map_err(source_failure)?;
@@ -61,7 +61,7 @@ impl UploadStarter {
         let mut apply = asked(what, &path)?;
         let client = self.client(&endpoint)?;
         let sub_app = SubAppId(what.sub_app);
-        if let Some(earlier) = self.earlier(&path, &file, what, &apply, anew)? {
+        if let Some(earlier) = self.earlier(&path, &file, what, &apply, restart)? {
             return self.resume(&earlier, Some(file));
         }
         if let Some(region) = &what.storage_region {
@@ -106,7 +106,7 @@ impl UploadStarter {
         file: &SourceFile,
         what: &What,
         apply: &ApplyUpload,
-        anew: bool,
+        restart: bool,
     ) -> Result<Option<String>, Failure> {
         let records = self.folder.list().map_err(record_failure)?;
         let now_s = vodrelay_host::wall_clock_ms() / 1_000;
@@ -117,11 +117,11 @@ impl UploadStarter {
                 // Another upload could make a second medium of it.
                 return Ok(Some(record.id));
             }
-            if anew || expired || record.identity != file.identity() {
+            if restart || expired || record.identity != file.identity() {
                 let why = if expired {
                     format!("it began more than {} h ago", RESUMABLE_SECONDS / 3_600)
-                } else if anew {
-                    "--anew".to_owned()
+                } else if restart {
+                    "--restart".to_owned()
                 } else {
                     "the file has changed since".to_owned()
                 };
@@ -137,7 +137,7 @@ impl UploadStarter {
                     format!("an upload of {} with other options is not done yet ({id})", path.display()),
                 )
                 .next(format!(
-                    "`vodrelay uploads resume {id}` goes on with it, `vodrelay uploads abort {id}` drops it, --anew begins a new one"
+                    "`vodrelay uploads resume {id}` goes on with it, `vodrelay uploads abort {id}` drops it, --restart begins a new one"
                 )));
             }
             return Ok(Some(record.id));

@@ -151,7 +151,7 @@ fn pause(args: &IdArgs) -> Result<Exit, Failure> {
     }
     let process = record.process.and_then(|process| Pid::from_raw(process.cast_signed()));
     let unknown =
-        || Failure::new(Exit::Failure, format!("nobody knows which process runs the upload {}", args.id));
+        || Failure::new(Exit::Failure, format!("the process that runs the upload {} is not known", args.id));
     // Only a process that holds the record is signalled: the number of one that ended may be another's.
     kill_process(process.ok_or_else(unknown)?, Signal::TERM).map_err(|error| {
         Failure::new(Exit::Failure, format!("the process of the upload cannot be signalled: {error}"))

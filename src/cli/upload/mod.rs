@@ -48,9 +48,9 @@ pub(super) struct UploadArgs {
     /// Wait until the journal has the events of this upload, at most so long
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
-    /// Do not go on from an earlier upload of the same file: begin anew
+    /// Drop an earlier upload of the same file, and begin again
     #[arg(long)]
-    anew: bool,
+    restart: bool,
 }
 
 /// What is asked for.
@@ -233,7 +233,7 @@ async fn one(
     config: &Config,
     file: &Path,
 ) -> Result<(), Failure> {
-    let begun = uploads.begin(&args.what, file, args.anew).await?;
+    let begun = uploads.begin(&args.what, file, args.restart).await?;
     let (committed, resumed) = go_on(begun, how, config).await?;
     finish(how, config, args.wait, committed, resumed).await
 }

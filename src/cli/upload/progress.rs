@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::begin::say;
 use crate::cli::screen::{cut, printable};
 
-/// How often a line is written where nobody looks on.
+/// How often a line is written when standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Shows the figures until they end.

@@ -1,4 +1,4 @@
-//! What the journal knows of an upload: its events, and whether it was committed when nobody answered.
+//! Finds the events of an upload in the journal, and the medium of an upload whose commit was not answered.
 
 use std::io::Read as _;
 use std::path::PathBuf;

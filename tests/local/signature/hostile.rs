@@ -35,7 +35,8 @@ fn a_body_is_read_of_known_callers_only_and_when_it_is_small() {
     let chunked = head(&format!("{token}\r\nTransfer-Encoding: chunked\r\n")) + &chunk.repeat(1_000);
     assert_eq!(server.send(chunked.as_bytes()).status, 413);
     // A little too large, and whole.
-    let chunked = head(&format!("{token}\r\nTransfer-Encoding: chunked\r\n")) + &chunk.repeat(3) + "0\r\n\r\n";
+    let chunked =
+        head(&format!("{token}\r\nTransfer-Encoding: chunked\r\n")) + &chunk.repeat(3) + "0\r\n\r\n";
     assert_eq!(server.send(chunked.as_bytes()).status, 413);
     let exact = serde_json::json!({ "sourceContext": "u" }).to_string();
     let padded = format!("{exact}{}", " ".repeat(8_192 - exact.len()));

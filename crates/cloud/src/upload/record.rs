@@ -18,7 +18,7 @@ use super::source::FileIdentity;
 /// A session can be resumed for a day ("Upload from web", VOD documents).
 pub const RESUMABLE_SECONDS: i64 = 24 * 60 * 60;
 
-/// The form of the file. Another number is refused: nobody knows what it says.
+/// The form of the file. A file with another number is refused, because its meaning is not known.
 const FORM: u32 = 1;
 
 /// An object beside the medium: its cover, or a segment of a playlist.
@@ -269,7 +269,7 @@ impl HeldRecord {
                 Err(RecordError::Unusable { path, cause })
             }
             _ => {
-                // Only a name: whoever holds it still is alone with it.
+                // Only a name goes: a process that still holds the lock keeps it.
                 let _gone = std::fs::remove_file(&self.lock_path);
                 Ok(())
             }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_nobody_understands_is_an_error_of_its_own() {
+    fn a_record_that_cannot_be_understood_is_an_error_of_its_own() {
         let parent = tempfile::tempdir().unwrap();
         let folder = RecordFolder::new(parent.path().to_owned());
         folder.hold("aa").unwrap().write(&record("aa")).unwrap();

@@ -55,7 +55,7 @@ pub struct UploadFigures {
     pub bytes: u64,
     /// Parts that did not have to be sent, because an earlier process had sent them.
     pub kept_parts: u32,
-    /// How often the upload began anew, because its key or its parts were gone.
+    /// How often the upload began again, because its key or its parts were gone.
     pub restarts: u32,
     /// The last failure, in words, while a request is repeated for it.
     pub problem: Option<String>,
@@ -169,7 +169,7 @@ impl Hands {
             tasks.spawn(async move {
                 tokio::time::sleep(jittered(after)).await;
                 let input = hands.carry_out(act).await;
-                // Nobody receives it once the upload has ended.
+                // No one receives it after the end of the upload.
                 let _ = inputs.send(input);
             });
         }

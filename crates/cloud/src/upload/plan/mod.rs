@@ -38,7 +38,7 @@ const MIB: u64 = 1024 * 1024;
 const KEY_RESERVE_SECONDS: i64 = 30;
 /// How often one request is made before the upload fails.
 const MOST_TRIES: u32 = 8;
-/// How often the whole upload begins anew, when its key or its parts are gone.
+/// How often the whole upload begins again, when its key or its parts are gone.
 const MOST_RESTARTS: u32 = 1;
 
 /// The size of a part: 8 MiB, or more where a file would have more than 10,000 of them; whole MiB.
@@ -146,7 +146,7 @@ impl UploadPlan {
         (u32::try_from(self.done.len()).unwrap_or(u32::MAX), self.shape.parts())
     }
 
-    /// How often the upload began anew.
+    /// How often the upload began again.
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
@@ -156,7 +156,7 @@ impl UploadPlan {
     pub fn step(&mut self, now_s: i64, input: UploadInput) -> Vec<UploadEffect> {
         match (self.step, input) {
             (Step::Finished, _) => Vec::new(),
-            // Nobody could remove an upload whose id is not known.
+            // An upload whose id is not known cannot be removed.
             (Step::Initiating | Step::SavingUpload, input @ (UploadInput::Pause | UploadInput::Cancel)) => {
                 self.asked_meanwhile = Some(input);
                 Vec::new()

@@ -8,7 +8,7 @@ use crate::upload::api::{Applied, Committed, TempCredential};
 /// What a deliberate bug does to the plan's effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
-    /// The session is asked for anew when a commit was not answered.
+    /// A new session is asked for when a commit was not answered.
     ApplyAfterLostCommit,
     /// A later process sends what the service has.
     SendsAgain,

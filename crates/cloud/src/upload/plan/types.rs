@@ -211,6 +211,6 @@ pub enum Failed {
     Refused,
     /// Every try failed; see the last error. What was sent stays, and can be gone on from.
     GaveUp,
-    /// The temporary key ended, or the parts were gone, more often than the upload begins anew.
+    /// The temporary key ended, or the parts were gone, more often than the upload begins again.
     KeyOver,
 }
