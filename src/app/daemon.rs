@@ -28,22 +28,38 @@ pub const SECOND_SIGNAL_EXIT: i32 = 1;
 ///
 /// [`AppError::Signals`] when the process cannot receive them.
 pub fn drain_on_signal(drain: CancellationToken) -> Result<(), AppError> {
+    on_signals(
+        move || drain.cancel(),
+        || {
+            warn!("second signal: ending at once; the next start continues from the journal");
+            logging::flush();
+            std::process::exit(SECOND_SIGNAL_EXIT);
+        },
+    )
+}
+
+/// Calls `first` at the first SIGTERM or SIGINT, and `second` at the second.
+///
+/// # Errors
+///
+/// [`AppError::Signals`] when the process cannot receive them.
+pub fn on_signals(
+    first: impl FnOnce() + Send + 'static,
+    second: impl FnOnce() + Send + 'static,
+) -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
     tokio::spawn(async move {
-        for first in [true, false] {
+        let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if first {
-                drain.cancel();
-            } else {
-                warn!("second signal: ending at once; the next start continues from the journal");
-                logging::flush();
-                std::process::exit(SECOND_SIGNAL_EXIT);
-            }
-        }
+        };
+        next().await;
+        first();
+        next().await;
+        second();
     });
     Ok(())
 }

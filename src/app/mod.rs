@@ -255,7 +255,7 @@ impl Running {
 }
 
 /// The result of a task that is never aborted. Its panic continues here: a dead task is a dead process.
-fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+pub fn unwound<T>(ended: Result<T, tokio::task::JoinError>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 

@@ -100,13 +100,6 @@ const RETENTION_MIN: Duration = Duration::from_secs(4 * 24 * 60 * 60);
 /// Less would be a hot loop against an API that answers at once.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
-pub(super) const CREDENTIALS: &[(&str, CredentialSource)] = &[
-    ("auto", CredentialSource::Auto),
-    ("env", CredentialSource::Env),
-    ("file", CredentialSource::File),
-    ("cvm-role", CredentialSource::CvmRole),
-    ("systemd", CredentialSource::Systemd),
-];
 const CONFIRM_AFTER: &[(&str, ConfirmAfter)] =
     &[("publish", ConfirmAfter::Publish), ("journal", ConfirmAfter::Journal)];
 const OUTPUT_KINDS: &[(&str, OutputKind)] = &[("amqp", OutputKind::Amqp), ("stdout", OutputKind::Stdout)];
@@ -127,7 +120,7 @@ keys! {
     vod.endpoint restart |v| v.endpoint();
     vod.region restart |v| v.region();
     vod.sub_app_ids live |v| v.sub_app_ids();
-    vod.credentials restart |v| v.one_of(CREDENTIALS);
+    vod.credentials restart |v| v.one_of(CredentialSource::NAMES);
     vod.window restart |v| v.duration(Duration::ZERO);
     vod.requests_per_second live |v| v.number(1);
     relay.confirm_after restart |v| v.one_of(CONFIRM_AFTER);

@@ -17,7 +17,6 @@ use vodrelay_core::lease::Window;
 use vodrelay_core::outcome::Problem;
 use vodrelay_core::write::{FailedAttempt, LetGo, PullId, Pulled};
 use vodrelay_testkit::asks::Asks as _;
-
 use vodrelay_testkit::simulation::journal::{Boot, Journal};
 use vodrelay_testkit::simulation::sabotage::Sabotage;
 

@@ -44,6 +44,17 @@ pub enum CredentialSource {
     Systemd,
 }
 
+impl CredentialSource {
+    /// Each source by the name that configurations and commands give it.
+    pub const NAMES: &[(&str, Self)] = &[
+        ("auto", Self::Auto),
+        ("env", Self::Env),
+        ("file", Self::File),
+        ("cvm-role", Self::CvmRole),
+        ("systemd", Self::Systemd),
+    ];
+}
+
 /// Environment variables of any origin.
 #[derive(Clone)]
 pub struct Environment(Arc<Lookup>);

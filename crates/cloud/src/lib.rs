@@ -68,9 +68,6 @@ pub use transport::{SetupError, install_crypto_provider};
 use wire::{ApiAnswer, Body};
 pub use wire::{EventConfig, Pull};
 
-/// The most handles that one `ConfirmEvents` takes (its document: "array length limit: 16").
-pub const MAX_HANDLES: usize = 16;
-
 /// The handle of [`Client::prove_confirm`]. The cloud's own handles are long and look random.
 pub const MADE_UP_HANDLE: &str = "vodrelay-asks-whether-it-may-confirm";
 
@@ -200,9 +197,9 @@ impl Client {
         self.0.call(Action::PullEvents, body.sub_app, body.to_json(), deadline).await?.into_pull()
     }
 
-    /// Makes the cloud forget the events behind `handles`: at most [`MAX_HANDLES`], none twice. The cloud
-    /// reports nothing about single handles. Nothing leaves at or after `deadline`, and the call ends by
-    /// then.
+    /// Makes the cloud forget the events behind `handles`: at most 16, none twice (the document of `ConfirmEvents`:
+    /// "array length limit: 16"). The cloud reports nothing about single handles. Nothing leaves at or after
+    /// `deadline`, and the call ends by then.
     ///
     /// # Errors
     ///

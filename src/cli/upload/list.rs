@@ -171,8 +171,8 @@ async fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<Exit, Failur
     let (who, speed) = (args.who.clone(), args.speed.clone());
     let how = How { who, place: Where::default(), speed, json: args.json };
     let begun = UploadStarter::new(&how, &config)?.resume(&args.id, None)?;
-    let (medium, resumed) = go_on(begun, &how, &config).await?;
-    finish(&how, &config, None, medium, resumed).await?;
+    let done = go_on(begun, &how, &config).await?;
+    finish(&how, &config, None, done).await?;
     Ok(Exit::Done)
 }
 

@@ -11,18 +11,19 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tencent_vod::upload::Committed;
 use tencent_vod::upload::plan::{Failed, UploadInput, UploadOutcome};
-use tencent_vod::upload::record::{RecordError, RecordFolder};
+use tencent_vod::upload::record::{RecordError, RecordFolder, UploadRecord};
 use tencent_vod::upload::run::{self, CONCURRENCY, UploadEnd, UploadFigures};
 use tencent_vod::upload::source::SourceError;
 use tencent_vod::{CredentialSource, Places};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
 use super::exit::{Exit, Failure};
+use crate::app::daemon::on_signals;
 use crate::config::{Config, environment};
-use begin::{PreparedUpload, UploadStarter};
+use begin::{PreparedUpload, UploadStarter, say};
 pub(super) use list::{UploadsCommand, run as run_uploads};
 
 /// Upload files, and see each become a medium
@@ -161,14 +162,10 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
 }
 
 fn source(text: &str) -> Result<CredentialSource, String> {
-    match text {
-        "auto" => Ok(CredentialSource::Auto),
-        "env" => Ok(CredentialSource::Env),
-        "file" => Ok(CredentialSource::File),
-        "cvm-role" => Ok(CredentialSource::CvmRole),
-        "systemd" => Ok(CredentialSource::Systemd),
-        _ => Err("auto, env, file, cvm-role or systemd is wanted".to_owned()),
-    }
+    let named = CredentialSource::NAMES.iter().find(|(name, _)| *name == text);
+    named
+        .map(|(_, source)| *source)
+        .ok_or_else(|| "auto, env, file, cvm-role or systemd is wanted".to_owned())
 }
 
 /// The folder of unfinished uploads.
@@ -234,26 +231,23 @@ async fn one(
     file: &Path,
 ) -> Result<(), Failure> {
     let begun = uploads.begin(&args.what, file, args.restart).await?;
-    let (committed, resumed) = go_on(begun, how, config).await?;
-    finish(how, config, args.wait, committed, resumed).await
+    let done = go_on(begun, how, config).await?;
+    finish(how, config, args.wait, done).await
 }
 
 /// A medium that is there.
 struct DoneUpload {
-    file: PathBuf,
     file_id: String,
-    media_url: String,
-    cover_url: Option<String>,
-    request_id: Option<String>,
+    /// What `CommitUpload` answered, if its answer arrived.
+    answer: Option<Committed>,
     proven: bool,
-    procedure: bool,
-    began_ms: i64,
     kept_parts: u32,
+    resumed: bool,
     ended: UploadEnd,
 }
 
-/// UploadStarter, shows how far it is, and turns the end into words.
-async fn go_on(begun: PreparedUpload, how: &How, config: &Config) -> Result<(DoneUpload, bool), Failure> {
+/// Uploads, shows how far the upload is, and says how it ended.
+async fn go_on(begun: PreparedUpload, how: &How, config: &Config) -> Result<DoneUpload, Failure> {
     let (work, resumed) = (begun.work, begun.resumed);
     let path = work.record.path.clone();
     let (control, inputs) = mpsc::channel(2);
@@ -264,57 +258,32 @@ async fn go_on(begun: PreparedUpload, how: &How, config: &Config) -> Result<(Don
     // It ends with the figures.
     let _ = shown.await;
     let kept_parts = seen.borrow().kept_parts;
-    let id = ended.record.id.clone();
+    let id = &ended.record.id;
     let words = ended.error.clone().unwrap_or_else(|| "no reason is known".to_owned());
-    let procedure = ended.record.apply.procedure.is_some();
-    let began_ms = ended.record.began_at * 1_000;
-    match ended.outcome.clone() {
-        UploadOutcome::Committed { medium, proven } => Ok((
-            DoneUpload {
-                file: path,
-                file_id: medium.file_id,
-                media_url: medium.media_url,
-                cover_url: medium.cover_url,
-                request_id: Some(medium.request_id),
-                proven,
-                procedure,
-                began_ms,
-                kept_parts,
-                ended,
-            },
-            resumed,
-        )),
-        UploadOutcome::PerhapsCommitted => match wait::find(config, &ended.record).await? {
-            Some(file_id) => Ok((
-                DoneUpload {
-                    file: path,
-                    file_id,
-                    media_url: String::new(),
-                    cover_url: None,
-                    request_id: None,
-                    proven: true,
-                    procedure,
-                    began_ms,
-                    kept_parts,
-                    ended,
-                },
-                resumed,
-            )),
-            None => Err(Failure::new(
-                Exit::Temporary,
-                format!("{} is perhaps committed: CommitUpload was not answered ({words})", path.display()),
-            )
-            .next(format!(
-                "look for its NewFileUpload event before you upload it again; `vodrelay uploads resume {id}` asks once more"
-            ))),
-        },
-        UploadOutcome::Paused => Err(paused(&ended)),
+    let (file_id, answer, proven) = match ended.outcome.clone() {
+        UploadOutcome::Committed { medium, proven } => (medium.file_id.clone(), Some(medium), proven),
+        UploadOutcome::PerhapsCommitted => {
+            let found = wait::find(config, &ended.record).await?;
+            let file_id = found.ok_or_else(|| {
+                Failure::new(
+                    Exit::Temporary,
+                    format!("{} is perhaps committed: CommitUpload was not answered ({words})", path.display()),
+                )
+                .next(format!(
+                    "look for its NewFileUpload event before you upload it again; `vodrelay uploads resume {id}` asks once more"
+                ))
+            })?;
+            (file_id, None, true)
+        }
+        UploadOutcome::Paused => return Err(paused(&ended)),
         UploadOutcome::Cancelled => {
             ended.held.remove().map_err(record_failure)?;
-            Err(Failure::new(Exit::Failure, format!("{} was not uploaded: it was cancelled", path.display())))
+            let text = format!("{} was not uploaded: it was cancelled", path.display());
+            return Err(Failure::new(Exit::Failure, text));
         }
-        UploadOutcome::Failed(failed) => Err(failure(failed, ended, &path, &words)),
-    }
+        UploadOutcome::Failed(failed) => return Err(failure(failed, ended, &path, &words)),
+    };
+    Ok(DoneUpload { file_id, answer, proven, kept_parts, resumed, ended })
 }
 
 fn paused(ended: &UploadEnd) -> Failure {
@@ -362,52 +331,40 @@ fn failure(failed: Failed, ended: UploadEnd, path: &Path, words: &str) -> Failur
     }
 }
 
-/// Prints the medium, forgets the record, and waits for the events.
-async fn finish(
-    how: &How,
-    config: &Config,
-    wait: Option<Duration>,
-    medium: DoneUpload,
-    resumed: bool,
-) -> Result<(), Failure> {
+/// Prints the medium, removes the record, and waits for the events.
+async fn finish(how: &How, config: &Config, wait: Option<Duration>, done: DoneUpload) -> Result<(), Failure> {
     let mut out = io::stdout();
+    let DoneUpload { file_id, answer, proven, kept_parts, resumed, ended } = done;
+    let (media_url, cover_url, request_id) = match answer {
+        Some(answer) => (answer.media_url, answer.cover_url, Some(answer.request_id)),
+        None => (String::new(), None, None),
+    };
+    let UploadRecord { path, apply, began_at, .. } = ended.record;
     if how.json {
         let shown = serde_json::json!({
-            "file": medium.file, "file_id": medium.file_id, "media_url": medium.media_url, "cover_url": medium.cover_url,
-            "request_id": medium.request_id, "proven": medium.proven, "resumed": resumed, "kept_parts": medium.kept_parts,
+            "file": path, "file_id": file_id, "media_url": media_url, "cover_url": cover_url, "request_id": request_id,
+            "proven": proven, "resumed": resumed, "kept_parts": kept_parts,
         });
         writeln!(out, "{shown}").map_err(Failure::stdout)?;
     } else {
-        writeln!(out, "{}", medium.file_id).map_err(Failure::stdout)?;
-        let _ = writeln!(io::stderr(), "uploaded {}: {}", medium.file.display(), medium.media_url);
+        writeln!(out, "{file_id}").map_err(Failure::stdout)?;
+        say(&format!("uploaded {}: {media_url}", path.display()));
     }
-    let (file_id, procedure, began_ms) = (medium.file_id, medium.procedure, medium.began_ms);
     // Printed first: a process that is killed between the two prints the same FileId again.
-    medium.ended.held.remove().map_err(record_failure)?;
+    ended.held.remove().map_err(record_failure)?;
     match wait {
-        Some(wait) => wait::events(config, &file_id, procedure, began_ms, wait).await,
+        Some(wait) => wait::events(config, &file_id, apply.procedure.is_some(), began_at * 1_000, wait).await,
         None => Ok(()),
     }
 }
 
 /// The first signal pauses, the second ends at once: what is written down is right at any time.
 fn pause_on_signal(control: mpsc::Sender<UploadInput>) -> Result<(), Failure> {
-    let failed = |error| Failure::new(Exit::Failure, error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if first {
-                let _ = control.send(UploadInput::Pause).await;
-            } else {
-                std::process::exit(Exit::Temporary as i32);
-            }
-        }
-    });
+    let pause = move || {
+        // An upload that has ended takes no more inputs.
+        let _ = control.try_send(UploadInput::Pause);
+    };
+    on_signals(pause, || std::process::exit(Exit::Temporary as i32))?;
     Ok(())
 }
 

@@ -1,16 +1,17 @@
 //! Finds the events of an upload in the journal, and the medium of an upload whose commit was not answered.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tencent_vod::cos::digest::PartHasher;
 use tencent_vod::upload::record::UploadRecord;
+use tencent_vod::upload::source::SourceFile;
 use tencent_vod_event::SubAppId;
 use vodrelay_core::clock::WallTime;
 
 use super::begin::say;
+use super::source_failure;
+use crate::app::unwound;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::Config;
 use crate::journal::query::{EventRow, EventState, Filter, JournalReader, QueryError};
@@ -21,8 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const MOST: u32 = 100;
 /// The uploads among which one is looked for.
 const CANDIDATES: u32 = 1_000;
-/// What is read of a file at a time.
-const PIECE: usize = 1 << 20;
 /// Clocks differ.
 const BEFORE: Duration = Duration::from_secs(120);
 
@@ -82,66 +81,56 @@ fn line(row: &EventRow, began_ms: i64) -> String {
 }
 
 async fn of_file(path: PathBuf, file_id: String) -> Result<Vec<EventRow>, QueryError> {
-    blocking(move || {
-        let filter = Filter { file_id: Some(file_id), ..Filter::default() };
-        let mut rows = JournalReader::open(&path)?.list(&filter, None, MOST)?;
-        rows.reverse();
-        Ok(rows)
-    })
-    .await
+    unwound(
+        tokio::task::spawn_blocking(move || {
+            let filter = Filter { file_id: Some(file_id), ..Filter::default() };
+            let mut rows = JournalReader::open(&path)?.list(&filter, None, MOST)?;
+            rows.reverse();
+            Ok(rows)
+        })
+        .await,
+    )
 }
 
 /// The medium that an upload became, by size, MD5 and name of its `NewFileUpload` event; `None` when the journal has none.
 pub(super) async fn find(config: &Config, record: &UploadRecord) -> Result<Option<String>, Failure> {
     let (path, record) = (config.journal.path.clone(), record.clone());
-    blocking(move || {
-        let Ok(reader) = JournalReader::open(&path) else { return Ok(None) };
-        let since = WallTime(record.began_at * 1_000) - BEFORE;
-        let filter = Filter {
-            event_type: Some("NewFileUpload".to_owned()),
-            sub_app: Some(SubAppId(record.sub_app)),
-            since: Some(since),
-            ..Filter::default()
-        };
-        let failed = |error: QueryError| Failure::new(Exit::Failure, error);
-        let mut md5 = None;
-        for row in reader.list(&filter, None, CANDIDATES).map_err(failed)? {
-            let shown = reader.show(&row.id.to_string()).map_err(failed)?;
-            let Ok(body) = serde_json::from_slice::<Value>(&shown.body) else { continue };
-            let event = &body["FileUploadEvent"];
-            let size = event["MetaData"]["Size"].as_u64();
-            let name = event["MediaBasicInfo"]["Name"].as_str();
-            if size != Some(record.identity.size) || name != record.apply.media_name.as_deref() {
-                continue;
-            }
-            let ours = match &md5 {
-                Some(md5) => md5,
-                None => md5.insert(digest(&record)?),
+    unwound(
+        tokio::task::spawn_blocking(move || {
+            let Ok(reader) = JournalReader::open(&path) else { return Ok(None) };
+            let since = WallTime(record.began_at * 1_000) - BEFORE;
+            let filter = Filter {
+                event_type: Some("NewFileUpload".to_owned()),
+                sub_app: Some(SubAppId(record.sub_app)),
+                since: Some(since),
+                ..Filter::default()
             };
-            if event["MetaData"]["Md5"].as_str().is_some_and(|theirs| theirs.eq_ignore_ascii_case(ours)) {
-                return Ok(row.file_id);
+            let failed = |error: QueryError| Failure::new(Exit::Failure, error);
+            let mut md5 = None;
+            for row in reader.list(&filter, None, CANDIDATES).map_err(failed)? {
+                let shown = reader.show(&row.id.to_string()).map_err(failed)?;
+                let Ok(body) = serde_json::from_slice::<Value>(&shown.body) else { continue };
+                let event = &body["FileUploadEvent"];
+                let size = event["MetaData"]["Size"].as_u64();
+                let name = event["MediaBasicInfo"]["Name"].as_str();
+                if size != Some(record.identity.size) || name != record.apply.media_name.as_deref() {
+                    continue;
+                }
+                let ours = match &md5 {
+                    Some(md5) => md5,
+                    None => md5.insert(digest(&record)?),
+                };
+                if event["MetaData"]["Md5"].as_str().is_some_and(|theirs| theirs.eq_ignore_ascii_case(ours)) {
+                    return Ok(row.file_id);
+                }
             }
-        }
-        Ok(None)
-    })
-    .await
+            Ok(None)
+        })
+        .await,
+    )
 }
 
 fn digest(record: &UploadRecord) -> Result<String, Failure> {
-    let unreadable = |error| Failure::new(Exit::Failure, format!("{}: {error}", record.path.display()));
-    let mut file = std::fs::File::open(&record.path).map_err(unreadable)?;
-    let (mut hasher, mut piece) = (PartHasher::default(), vec![0; PIECE]);
-    loop {
-        match file.read(&mut piece).map_err(unreadable)? {
-            0 => return Ok(hasher.finish().etag()),
-            read => hasher.update(&piece[..read]),
-        }
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    let file = SourceFile::open(&record.path).map_err(source_failure)?;
+    Ok(file.digests(0, file.identity().size).map_err(source_failure)?.etag())
 }

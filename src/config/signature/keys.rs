@@ -7,7 +7,8 @@ use std::time::Duration;
 use tencentcloud_signing::upload::{MAX_LIFE, MAX_TASK_PRIORITY, TaskNotifyMode};
 
 use super::SignatureConfig;
-use crate::config::keys::{CREDENTIALS, LOG_FORMATS};
+use crate::config::CredentialSource;
+use crate::config::keys::LOG_FORMATS;
 use crate::config::value::RawValue;
 use crate::serve::signature::{Allowed, CallerOptions, OneTimeRule, TokenFile};
 
@@ -56,7 +57,7 @@ const NOTIFY_MODES: &[(&str, TaskNotifyMode)] =
 pub(super) const KEYS: &[FileKey<SignatureConfig>] = keys! { SignatureConfig:
     server.listen (server.listen) restart |v| v.socket_address();
     server.metrics_listen (server.metrics_listen) restart |v| v.optional_socket_address();
-    server.credentials (server.credentials) live |v| v.one_of(CREDENTIALS);
+    server.credentials (server.credentials) live |v| v.one_of(CredentialSource::NAMES);
     server.cors_origins (server.cors_origins) live |v| v.list("origin", |v| v.name()?.parse().map_err(told));
     server.trusted_proxies (server.trusted_proxies) live |v| v.list("address", address);
     server.connections (server.connections) restart |v| v.number(1);

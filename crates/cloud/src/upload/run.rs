@@ -12,9 +12,10 @@ use tencent_vod_event::SubAppId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::api::Applied;
+use super::api::{Applied, Committed};
 use super::plan::{
-    Act, PartProof, Shape, StoreFailure, UploadEffect, UploadInput, UploadOutcome, UploadPlan, part_size,
+    Act, ApiFailure, PartProof, Shape, StoreFailure, UploadEffect, UploadInput, UploadOutcome, UploadPlan,
+    UploadProgress, part_size,
 };
 use super::record::{HeldRecord, UploadRecord};
 use super::source::{SourceError, SourceFile};
@@ -205,25 +206,27 @@ impl Hands {
         }
     }
 
-    async fn apply(&self) -> Result<Applied, super::plan::ApiFailure> {
+    async fn apply(&self) -> Result<Applied, ApiFailure> {
         let apply = self.record().apply.clone();
         let applied = self.client.apply_upload(self.sub_app, &apply).await;
         applied.map_err(|error| self.told(error.to_string(), api_failure(&error)))
     }
 
-    async fn commit(&self) -> Result<super::api::Committed, super::plan::ApiFailure> {
+    async fn commit(&self) -> Result<Committed, ApiFailure> {
         let session = self.applied().map(|applied| applied.session_key).unwrap_or_default();
         let committed = self.client.commit_upload(self.sub_app, &session).await;
         committed.map_err(|error| self.told(error.to_string(), api_failure(&error)))
     }
 
-    async fn save(self: &Arc<Self>, progress: super::plan::UploadProgress) -> UploadInput {
+    async fn save(self: &Arc<Self>, progress: UploadProgress) -> UploadInput {
         let hands = Arc::clone(self);
-        let saved = blocking(move || {
-            let mut record = hands.record();
+        let record = {
+            let mut record = self.record();
             record.progress = Some(progress);
-            hands.held.write(&record)
-        });
+            record.clone()
+        };
+        // Not under the lock: other requests read the record while the disk is busy.
+        let saved = blocking(move || hands.held.write(&record));
         match saved.await {
             Ok(()) => UploadInput::Saved,
             Err(error) => self.told(error.to_string(), UploadInput::SaveFailed),
@@ -379,14 +382,7 @@ impl Hands {
     }
 
     fn target_of(&self, applied: &Applied, key: &str) -> Result<Target, StoreFailure> {
-        let key_pair = &applied.credential;
-        let credentials = Credentials {
-            secret_id: key_pair.secret_id.clone(),
-            secret_key: key_pair.secret_key.clone(),
-            token: Some(key_pair.token.clone()),
-            expires_at: Some(key_pair.expires_at),
-            origin: "ApplyUpload".to_owned(),
-        };
+        let credentials = Credentials::from(&applied.credential);
         let target = Target::new(&applied.bucket, &applied.region, key, Arc::new(credentials));
         let target = target.map_err(|error| self.told(error.to_string(), StoreFailure::Refused))?;
         let backup = self.other_host.load(Ordering::Relaxed);

@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cos::digest::{PartDigests, PartHasher};
+
+/// What is read at a time of a part that is not held in memory.
+pub(crate) const READ_BYTES: u64 = 1024 * 1024;
+
 /// What tells whether a file is the one that it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIdentity {
@@ -125,6 +130,21 @@ impl SourceFile {
         }
         self.check()?;
         Ok(bytes)
+    }
+
+    /// The digests of `length` bytes from `offset` on, read a piece at a time. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// See [`SourceFile::read`].
+    pub fn digests(&self, offset: u64, length: u64) -> Result<PartDigests, SourceError> {
+        let (mut hasher, mut done) = (PartHasher::default(), 0);
+        while done < length {
+            let piece = READ_BYTES.min(length - done);
+            hasher.update(&self.read(offset + done, usize::try_from(piece).unwrap_or(usize::MAX))?);
+            done += piece;
+        }
+        Ok(hasher.finish())
     }
 
     /// Looks whether the open file, and the one that the path names, are the one that was opened. Blocks.

@@ -141,11 +141,6 @@ impl UploadPlan {
         (plan, effects)
     }
 
-    /// Where the upload stands: parts that are stored, and parts in all.
-    pub fn parts_done(&self) -> (u32, u32) {
-        (u32::try_from(self.done.len()).unwrap_or(u32::MAX), self.shape.parts())
-    }
-
     /// How often the upload began again.
     pub fn restarts(&self) -> u32 {
         self.restarts

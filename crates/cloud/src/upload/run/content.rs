@@ -10,12 +10,10 @@ use super::{Hands, blocking};
 use crate::cos::Content;
 use crate::cos::digest::{PartDigests, PartHasher};
 use crate::upload::plan::StoreFailure;
-use crate::upload::source::{SourceError, SourceFile};
+use crate::upload::source::{READ_BYTES, SourceError, SourceFile};
 
 /// Larger parts are not held in memory, and go without `Content-MD5`.
 const IN_MEMORY: u64 = 64 * 1024 * 1024;
-/// What is read at a time of a part that is not held in memory.
-const READ_BYTES: u64 = 1024 * 1024;
 
 /// Bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +60,8 @@ impl Hands {
         piece: FilePiece,
     ) -> Result<PartDigests, StoreFailure> {
         let file = Arc::clone(file);
-        let read = blocking(move || {
-            let (mut hasher, mut done) = (PartHasher::default(), 0);
-            while let Some((offset, length)) = piece.next(done) {
-                hasher.update(&file.read(offset, length)?);
-                done += length as u64;
-            }
-            Ok(hasher.finish())
-        });
-        read.await.map_err(|error: SourceError| self.source_failed(&error))
+        let read = blocking(move || file.digests(piece.offset, piece.length));
+        read.await.map_err(|error| self.source_failed(&error))
     }
 }
 
