@@ -369,11 +369,7 @@ impl Inner {
             Some(date) => self.skew.observe(date, arrived_ms),
             None => SkewChange::None,
         };
-        match change {
-            SkewChange::Corrected(by_ms) => self.observer.observe(&Observation::ClockCorrected { by_ms }),
-            SkewChange::Lifted => self.observer.observe(&Observation::ClockFits),
-            SkewChange::None | SkewChange::Known => {}
-        }
+        self.observer.observe_clock(change);
         match error {
             Some(error) => Ok(Sent::Refused(error, change)),
             None if status.is_success() => Ok(Sent::Answered(answer)),

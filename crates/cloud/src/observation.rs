@@ -8,6 +8,7 @@ use tencent_vod_event::SubAppId;
 
 use crate::classify::{Action, RequestError};
 use crate::credentials::{Credentials, CredentialsError};
+use crate::skew::SkewChange;
 
 /// An observation of the client.
 #[derive(Debug)]
@@ -52,6 +53,15 @@ impl ClientObserver {
 
     pub(crate) fn observe(&self, observation: &Observation<'_>) {
         (self.0)(observation);
+    }
+
+    /// What an answer changed about the host's clock.
+    pub(crate) fn observe_clock(&self, change: SkewChange) {
+        match change {
+            SkewChange::Corrected(by_ms) => self.observe(&Observation::ClockCorrected { by_ms }),
+            SkewChange::Lifted => self.observe(&Observation::ClockFits),
+            SkewChange::None | SkewChange::Known => {}
+        }
     }
 }
 

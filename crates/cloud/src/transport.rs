@@ -240,29 +240,68 @@ fn send_error(action: Action, error: &reqwest::Error) -> RequestError {
     let cause = error.source().and_then(StdError::source).map_or_else(|| chain(error), chain);
     let host = error.url().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
     let own = |failure, code| RequestError::own(action, failure, code, format!("{host}: {cause}"));
-    if let Some(tls) = tls_error(error) {
-        // An untrusted certificate does not pass; other failures of a handshake may.
-        let failure = match tls {
-            rustls::Error::InvalidCertificate(_) => FailureKind::Configuration,
-            _ => FailureKind::Transient,
-        };
-        return own(failure, "tls").not_acted();
+    let why = NoAnswer::of(error);
+    match why {
+        NoAnswer::Untrusted | NoAnswer::NotBuilt => own(FailureKind::Configuration, why.code()).not_acted(),
+        NoAnswer::Tls | NoAnswer::Files | NoAnswer::NotConnected => {
+            own(FailureKind::Transient, why.code()).not_acted()
+        }
+        NoAnswer::Lost if error.is_timeout() => own(FailureKind::Transient, "timeout"),
+        NoAnswer::Lost => own(FailureKind::Transient, why.code()),
     }
-    // The resolver does not say why it has no address.
-    if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
-        return own(FailureKind::Transient, "files").not_acted();
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// The server's certificate is not trusted. That does not pass.
+    Untrusted,
+    /// TLS failed in another way. That may pass.
+    Tls,
+    /// No file could be opened for the connection.
+    Files,
+    /// No connection was made.
+    NotConnected,
+    /// The request could not be built.
+    NotBuilt,
+    /// The connection was lost after that: the request may have taken effect.
+    Lost,
+}
+
+impl NoAnswer {
+    /// Why, by the HTTP library's error.
+    pub(crate) fn of(error: &reqwest::Error) -> Self {
+        match tls_error(error) {
+            Some(rustls::Error::InvalidCertificate(_)) => return Self::Untrusted,
+            Some(_) => return Self::Tls,
+            None => {}
+        }
+        // The resolver does not say why it has no address.
+        if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
+            Self::Files
+        } else if error.is_connect() {
+            Self::NotConnected
+        } else if error.is_builder() {
+            Self::NotBuilt
+        } else {
+            Self::Lost
+        }
     }
-    if error.is_connect() {
-        return own(FailureKind::Transient, "connect").not_acted();
+
+    /// The word for it in errors and metrics.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Untrusted | Self::Tls => "tls",
+            Self::Files => "files",
+            Self::NotConnected => "connect",
+            Self::NotBuilt => "bad_request",
+            Self::Lost => "connection_lost",
+        }
     }
-    if error.is_builder() {
-        return own(FailureKind::Configuration, "bad_request").not_acted();
-    }
-    own(FailureKind::Transient, if error.is_timeout() { "timeout" } else { "connection_lost" })
 }
 
 /// The TLS library's error in the chain of causes. An I/O error hides its source from `source`.
-pub(crate) fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {

@@ -17,7 +17,7 @@ use super::progress::ProgressWatch;
 use super::signed::Head;
 use super::target::Target;
 use super::traffic::Traffic;
-use crate::observation::{ClientObserver, Observation};
+use crate::observation::ClientObserver;
 use crate::skew::{Skew, SkewChange, parse_date};
 
 /// What every request to the service needs.
@@ -134,7 +134,7 @@ impl Sender {
             return error.into();
         };
         let change = self.skew.refused(timestamp, date, answer.arrived_ms);
-        self.tell(change);
+        self.observer.observe_clock(change);
         let clock_corrected = change != SkewChange::None;
         if clock_corrected {
             error.failure = StorageFailure::Clock;
@@ -144,15 +144,7 @@ impl Sender {
 
     fn observe_date(&self, answer: &StorageAnswer) {
         if let Some(date) = answer.date.as_deref().and_then(parse_date) {
-            self.tell(self.skew.observe(date, answer.arrived_ms));
-        }
-    }
-
-    fn tell(&self, change: SkewChange) {
-        match change {
-            SkewChange::Corrected(by_ms) => self.observer.observe(&Observation::ClockCorrected { by_ms }),
-            SkewChange::Lifted => self.observer.observe(&Observation::ClockFits),
-            SkewChange::None | SkewChange::Known => {}
+            self.observer.observe_clock(self.skew.observe(date, answer.arrived_ms));
         }
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{DATE, ETAG, HeaderMap};
-use vodrelay_host::descriptors;
 
 use super::documents::unquoted;
 use super::error::{AnswerIds, StorageError, StorageFailure};
 use super::operation::Operation;
 use super::progress::ProgressWatch;
-use crate::transport::{chain, tls_error};
+use crate::transport::{NoAnswer, chain};
 
 /// A list of 1,000 parts has some hundred kilobytes.
 const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
@@ -120,26 +119,16 @@ fn send_error(about: (Operation, &str), progress: &ProgressWatch, error: &reqwes
             &format!("what was to be sent cannot be read: {cause}"),
         );
     }
-    let retry = StorageFailure::Retry { slow_down: false };
     let host = error.url().and_then(|url| url.host_str()).unwrap_or_default();
-    let message = format!("{host}: {}", chain(error));
-    let elsewhere = |error: StorageError| StorageError { try_other_host: true, ..error };
-    if let Some(tls) = tls_error(error) {
-        // A certificate that is not trusted does not mend itself; whatever else happens in a handshake may.
-        let failure = match tls {
-            rustls::Error::InvalidCertificate(_) => StorageFailure::Refused,
-            _ => retry,
-        };
-        return elsewhere(own(failure, "tls", &message));
-    }
-    if descriptors::is_missing(error) || (error.is_connect() && descriptors::are_used_up()) {
-        return own(retry, "files", &message);
-    }
-    if error.is_connect() {
-        return elsewhere(own(retry, "connect", &message));
-    }
-    if error.is_builder() {
-        return own(StorageFailure::Refused, "bad_request", &message);
-    }
-    elsewhere(own(StorageFailure::Unanswered, "connection_lost", &message))
+    let why = NoAnswer::of(error);
+    let failure = match why {
+        NoAnswer::Untrusted | NoAnswer::NotBuilt => StorageFailure::Refused,
+        NoAnswer::Tls | NoAnswer::Files | NoAnswer::NotConnected => {
+            StorageFailure::Retry { slow_down: false }
+        }
+        NoAnswer::Lost => StorageFailure::Unanswered,
+    };
+    // Another host would not change these.
+    let try_other_host = !matches!(why, NoAnswer::Files | NoAnswer::NotBuilt);
+    StorageError { try_other_host, ..own(failure, why.code(), &format!("{host}: {}", chain(error))) }
 }
